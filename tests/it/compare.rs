@@ -1,4 +1,5 @@
-//! The parts of `benches/compare` by themselves: what it makes of results, and that no process outlives it. `.ci/run` runs the whole.
+//! The parts of `benches/compare`: the documents that it makes of results, and that none of its processes outlives it. `.ci/run` runs
+//! the whole.
 
 #[allow(dead_code)]
 #[path = "../../benches/compare/child.rs"]
@@ -92,7 +93,7 @@ fn a_spread_has_the_median_of_the_rounds() {
 }
 
 #[test]
-fn the_lead_is_that_over_the_current_python_client_with_100_tasks() {
+fn the_lead_compares_with_the_current_python_client_at_100_tasks() {
     let mut results = results();
     assert_eq!((results.lead(), table::lead(&results)), (None, None));
     for (side, rate) in [("tasks", 5000.0), ("python-2-tasks", 40.0)] {
@@ -125,7 +126,7 @@ fn rates_have_three_digits() {
 }
 
 #[test]
-fn the_tables_tell_everything_that_was_measured_and_what_was_not() {
+fn the_tables_have_every_result_and_every_failure() {
     let text = table::all(&results());
     for line in [
         "Measured on 2026-11-28: 2 x a processor. Pairs a second, medians of 3 rounds, the least and the most in brackets; 2 s a cell.",
@@ -152,9 +153,9 @@ fn only_the_part_between_the_comments_is_rewritten() {
     assert_eq!(documents::replace("# Title\n", "new\n"), None);
 }
 
-/// As `--from results.json --docs` does.
+/// `--from results.json --docs` does the same.
 #[test]
-fn results_that_were_read_again_make_the_same_documents() {
+fn results_read_from_a_file_make_the_same_documents() {
     let (first, second) = (folder("first"), folder("second"));
     for root in [&first, &second] {
         let comments = documents::replace(
@@ -201,7 +202,7 @@ fn results_that_were_read_again_make_the_same_documents() {
 }
 
 #[test]
-fn the_readme_tells_of_nothing_missing_where_all_is_there() {
+fn the_readme_mentions_no_gaps_if_there_are_none() {
     let mut results = results();
     results.left_out.clear();
     for cell in &mut results.cells {
@@ -210,7 +211,7 @@ fn the_readme_tells_of_nothing_missing_where_all_is_there() {
     assert_eq!(table::missing(&results), None);
 }
 
-/// The documents of the project have the comments between which they are rewritten.
+/// The documents of the project have the comments that mark the part to rewrite.
 #[test]
 fn the_documents_can_be_rewritten() {
     for document in ["README.md", "docs/benchmarks.md"] {
@@ -220,7 +221,7 @@ fn the_documents_can_be_rewritten() {
     }
 }
 
-/// The documents tell what the results tell that lie beside them.
+/// The documents agree with the results that lie beside them.
 #[test]
 fn the_documents_agree_with_the_results() {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
@@ -268,7 +269,7 @@ mod processes {
 
     #[test]
     fn a_child_ends_with_its_owner() {
-        // The first ends when its standard input does; the second takes no notice, and is killed.
+        // The first script ends when its standard input does. The second ignores that, and is killed.
         for script in ["echo $$; exec cat > /dev/null", "echo $$; exec sleep 600"] {
             let mut child = Child::start("it", &mut shell(script)).unwrap();
             let id = child.line(LONG).unwrap();
@@ -296,8 +297,8 @@ mod processes {
         assert!(error.starts_with("it cannot be started: "), "{error}");
     }
 
-    /// What a guard runs here writes lines to its file descriptor 3, a pipe that has a name. The lines end when the last process has ended
-    /// that has the pipe, even if nothing takes note of the end of that process.
+    /// A guarded script writes lines to its file descriptor 3, a pipe that has a name. The lines end when the last process ends that has
+    /// the pipe, even if no process waits for that one.
     struct Guarded {
         command: Vec<OsString>,
         lines: Receiver<String>,
@@ -330,9 +331,9 @@ mod processes {
         }
     }
 
-    /// The input ends with the process that holds its other end, however that one ended.
+    /// The input ends with the process that holds its other end, however that process ended.
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-    async fn what_a_guard_runs_ends_with_the_input_of_the_guard() {
+    async fn a_guarded_process_ends_with_the_input_of_its_guard() {
         let guarded = Guarded::new("input", "echo $$ >&3; exec sleep 600");
         let (ours, input) = tokio::io::duplex(8);
         let command = guarded.command.clone();
@@ -345,7 +346,7 @@ mod processes {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-    async fn what_a_guarded_process_starts_ends_with_the_input_of_the_guard() {
+    async fn children_of_a_guarded_process_end_with_the_input_of_the_guard() {
         let guarded = Guarded::new("started", "sleep 600 & echo $! >&3; wait");
         let (ours, input) = tokio::io::duplex(8);
         let command = guarded.command.clone();
@@ -357,7 +358,7 @@ mod processes {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-    async fn what_a_guarded_process_leaves_behind_ends_with_it() {
+    async fn children_that_a_guarded_process_leaves_behind_end_with_it() {
         let guarded = Guarded::new("left", "sleep 600 & exit 3");
         let (_ours, input) = tokio::io::duplex(8);
         let status = guard::run(&guarded.command, input).await.unwrap().unwrap();
@@ -366,7 +367,7 @@ mod processes {
     }
 
     #[tokio::test]
-    async fn a_guard_ends_with_what_it_runs() {
+    async fn a_guard_ends_with_its_process() {
         let (_ours, input) = tokio::io::duplex(8);
         let command: Vec<OsString> = ["sh", "-c", "exit 3"].map(OsString::from).to_vec();
         let status = guard::run(&command, input).await.unwrap().unwrap();

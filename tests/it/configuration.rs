@@ -1,5 +1,5 @@
-//! Clients that are configured from outside: by a URL, the environment, data. What a text may say, and how it is refused, is tested in
-//! `src/config`; here a client is made of it, for tasks and for threads.
+//! Clients that are configured by a URL, by the environment and by data. The unit tests in `src/config` cover valid and invalid texts;
+//! the tests here make clients of them, for tasks and for threads.
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -53,9 +53,9 @@ async fn a_url_has_the_secret_the_servers_and_the_settings() {
     assert!(too_short.to_string().contains("lease TTL 7ms"), "{too_short}");
 }
 
-/// For all leases of a client, from outside and in code; a handle begins with that, and changes parts of it.
+/// The policy is set for all leases of a client, in a text and in code. A handle begins with it and may change parts of it.
 #[tokio::test]
-async fn how_leases_are_renewed_is_said_for_a_client_and_for_a_handle() {
+async fn a_renewal_policy_is_set_for_a_client_and_changed_for_a_handle() {
     let server = Server::builder().port(0).start().await.unwrap();
     let url = format!(
         "dflockd://{}/?lease_ttl=1s&renew=no&renew_jitter=0&max_hold=1h",
@@ -140,7 +140,7 @@ async fn a_cluster_in_a_url_is_followed() {
     .await;
 }
 
-/// The first server of the shard is down, so the second, which a `;` puts behind it, serves.
+/// The first server of the shard is down, so the second one, which follows it after a `;`, serves.
 #[tokio::test]
 async fn a_standby_in_a_url_takes_over() {
     let nothing_listens_there = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -166,7 +166,7 @@ async fn a_standby_in_a_url_takes_over() {
     guard.release().await.unwrap();
 }
 
-/// A strategy that is chosen at run time decides where keys are, whichever pointer holds it.
+/// A strategy that is chosen at run time routes keys, whichever pointer type holds it.
 #[tokio::test]
 async fn keys_are_routed_by_strategies_behind_pointers() {
     let by_last_digit = |key: &str, servers: usize| usize::from(key.as_bytes()[key.len() - 1] - b'0') % servers;
@@ -200,7 +200,7 @@ async fn keys_are_routed_by_strategies_behind_pointers() {
 }
 
 #[tokio::test]
-async fn tls_is_asked_for_with_names_of_files() {
+async fn a_url_configures_tls_by_file_names() {
     let authority = Authority::new("of the URL");
     let server = serve(Server::builder(), &authority.issue(HERE)).await;
     let folder = Folder::new();
@@ -222,13 +222,13 @@ async fn tls_is_asked_for_with_names_of_files() {
         .await
         .unwrap_err();
     assert!(missing.to_string().contains("/no/such/file"), "{missing}");
-    // This machine's authorities do not know this one.
+    // This machine does not trust the test's authority.
     let untrusted = Client::connect(&format!("dflockds://{}", server.local_addr())).await;
     assert!(untrusted.is_err());
 }
 
 #[test]
-fn what_is_said_to_the_builder_later_counts() {
+fn later_setters_of_the_builder_override_the_url() {
     let builder =
         ClientBuilder::from_url("dflockd://sesame@a:1/?acquire_timeout=3s&fencing=required&keepalive=4s").unwrap();
     let builder = builder
@@ -259,7 +259,7 @@ fn what_is_said_to_the_builder_later_counts() {
 }
 
 #[test]
-fn no_secret_is_shown_of_a_builder() {
+fn the_debug_output_of_a_builder_shows_no_secret() {
     let shards = [
         Shard::cluster(["user:sesame@a:1"]).stable_ref(dflockd_client::protocol::StableRef::new("sesame-1").unwrap()),
         "dflockd://sesame@b:1".into(),

@@ -1,4 +1,4 @@
-//! Acquires with a deadline: of locks, slots, several locks and objects, for tasks and for threads.
+//! Acquires with a deadline: locks, slots, several locks and objects, for tasks and for threads.
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ fn too_late<T>(acquired: Result<T, Error>) {
 }
 
 #[tokio::test]
-async fn a_deadline_that_has_passed_is_told_and_nothing_is_sent() {
+async fn a_deadline_that_has_passed_is_an_error_and_nothing_is_sent() {
     let (server, client) = scene().await;
     let now = Instant::now();
     let lock = client.lock("k").unwrap();
@@ -53,13 +53,13 @@ async fn a_deadline_that_has_passed_is_told_and_nothing_is_sent() {
         too_late(blocking::DistributedLock::from(lock).acquire_until(now));
     });
     assert_eq!(known(&server), 0, "nothing was sent");
-    // What is invalid is told before that.
+    // An invalid setting is reported before a passed deadline.
     let invalid = lock.lease_ttl(Duration::ZERO).acquire_until(now).await.unwrap_err();
     assert_eq!(invalid.kind(), ErrorKind::InvalidInput);
 }
 
 #[tokio::test]
-async fn what_is_held_is_waited_for_until_then_and_no_longer() {
+async fn an_acquire_waits_for_a_held_key_until_its_deadline() {
     let (server, client) = scene().await;
     let held = client.lock_all(["a", "k"]).unwrap().acquire().await.unwrap();
     let slot = client.semaphore("s", 1).unwrap().acquire().await.unwrap();
@@ -83,13 +83,13 @@ async fn what_is_held_is_waited_for_until_then_and_no_longer() {
             "{error:?}"
         );
     }
-    assert!(!waits.3.unwrap(), "an object says that it is held");
+    assert!(!waits.3.unwrap(), "an object returns whether it holds the key");
     assert!(began.elapsed() >= SHORT);
-    until("what was taken of several is given back", || {
+    until("the first of several keys is released", || {
         server.stats().locks.iter().all(|lock| lock.key != "b")
     })
     .await;
-    // Until a moment that is far enough.
+    // A deadline that is far enough ends with the grant.
     let waiting = tokio::spawn(async move { lock.acquire_until(began + LONG).await });
     until("it waits", || server.stats().locks.iter().any(|lock| lock.waiters == 1)).await;
     held.release().await.unwrap();

@@ -48,7 +48,7 @@ fn kind<T>(result: Result<T, Error>) -> Option<ErrorKind> {
     result.err().map(|error| error.kind())
 }
 
-/// Somebody else presents the token and gives the lock back.
+/// Releases the lock by its token over another connection.
 async fn take_away(server: &Server, token: &Token) {
     let mut raw = RawConnection::open(&server.local_addr().to_string()).await;
     assert_eq!(raw.request("r", "k", token.as_str()).await, "ok");
@@ -91,7 +91,7 @@ async fn an_object_of_its_own_connects_at_first_use_and_only_to_the_server_of_it
 }
 
 #[test]
-fn a_key_alone_makes_one_outside_of_any_runtime_and_what_is_wrong_is_said_then() {
+fn objects_are_made_outside_of_any_runtime_and_invalid_settings_are_errors_at_once() {
     assert_eq!(DistributedLock::new("k").unwrap().key().as_str(), "k");
     assert!(!DistributedSemaphore::new("k", 3).unwrap().is_held());
     let refused = |result: Result<DistributedLock, Error>| kind(result) == Some(ErrorKind::InvalidInput);
@@ -144,7 +144,7 @@ async fn objects_with_equal_options_share_nothing_and_objects_of_one_client_its_
 }
 
 #[tokio::test]
-async fn options_count_wherever_they_are_given() {
+async fn options_of_a_client_and_of_a_lock_apply_to_objects() {
     let server = server().await;
     let ttl = Duration::from_secs(7);
     let mut own = DistributedLock::with_options("k", options(&[&server]).lease_ttl(ttl)).unwrap();
@@ -157,17 +157,14 @@ async fn options_count_wherever_they_are_given() {
         assert!(patient.acquire().await.unwrap());
         patient
     });
-    until("it waits for longer than the client's timeout", || {
-        waiters(&server) == 1
-    })
-    .await;
+    until("the object waits", || waiters(&server) == 1).await;
     tokio::time::sleep(SHORT * 2).await;
     own.release().await.unwrap();
     assert_eq!(waiting.await.unwrap().ttl().unwrap().as_duration(), ttl * 2);
 }
 
 #[tokio::test]
-async fn a_renew_ratio_of_its_own_is_that_of_one_lock_only() {
+async fn a_renew_ratio_of_one_lock_does_not_affect_others() {
     let (server, client) = scene().await;
     let lock = |key: &str| client.lock(key).unwrap().lease_ttl(Duration::from_secs(10));
     let _seldom = lock("seldom").acquire().await.unwrap();
@@ -185,7 +182,7 @@ async fn a_renew_ratio_of_its_own_is_that_of_one_lock_only() {
 }
 
 #[tokio::test]
-async fn what_is_held_or_queued_cannot_be_acquired_again_and_stays_as_it_is() {
+async fn an_object_that_holds_or_is_queued_refuses_to_acquire_and_keeps_its_state() {
     let (server, client) = scene().await;
     let (mut held, mut queued) = (object(&client), object(&client));
     assert_eq!(kind(queued.wait(SHORT).await), Some(ErrorKind::NotEnqueued));
@@ -203,11 +200,11 @@ async fn what_is_held_or_queued_cannot_be_acquired_again_and_stays_as_it_is() {
     assert_eq!(kind(queued.acquire().await), Some(ErrorKind::Misuse));
     assert_eq!(waiters(&server), 1);
     assert!(!queued.release().await.unwrap(), "nothing was held");
-    until("its place is given up", || waiters(&server) == 0).await;
+    until("the object has left the queue", || waiters(&server) == 0).await;
 }
 
 #[tokio::test]
-async fn a_place_is_waited_at_once_for_as_long_as_is_said_or_for_the_acquire_timeout() {
+async fn a_queued_object_waits_once_for_the_given_time_or_for_the_acquire_timeout() {
     let (server, client) = scene().await;
     let (mut held, mut queued) = (object(&client), object(&client));
     assert!(held.acquire().await.unwrap());
@@ -217,7 +214,7 @@ async fn a_place_is_waited_at_once_for_as_long_as_is_said_or_for_the_acquire_tim
         assert!(!queued.wait(patience).await.unwrap());
         assert!(started.elapsed() >= patience.unwrap_or(SHORT));
         assert_eq!(kind(queued.wait(SHORT).await), Some(ErrorKind::NotEnqueued));
-        until("its place is given up", || waiters(&server) == 0).await;
+        until("the object has left the queue", || waiters(&server) == 0).await;
     }
     queued.enqueue().await.unwrap();
     held.release().await.unwrap();
@@ -226,7 +223,7 @@ async fn a_place_is_waited_at_once_for_as_long_as_is_said_or_for_the_acquire_tim
 }
 
 #[tokio::test]
-async fn a_lease_that_is_lost_is_told_once_and_is_in_nobodys_way() {
+async fn a_lost_lease_is_reported_once_and_does_not_stop_the_next_acquire() {
     let (_server, client) = scene().await;
     let ttl = Duration::from_secs(1);
     let lock = client.lock("k").unwrap().renew(false).lease_ttl(ttl);
@@ -236,10 +233,10 @@ async fn a_lease_that_is_lost_is_told_once_and_is_in_nobodys_way() {
     assert_eq!((lock.is_held(), lock.token(), lock.ttl()), (false, None, None));
     assert_eq!(kind(lock.wait(SHORT).await), Some(ErrorKind::LeaseLost));
     assert_eq!(kind(lock.release().await), Some(ErrorKind::LeaseLost));
-    assert!(!lock.release().await.unwrap(), "it was told");
+    assert!(!lock.release().await.unwrap(), "the loss was reported already");
     assert!(lock.acquire().await.unwrap());
     lock.guard().unwrap().lost().await;
-    assert!(lock.acquire().await.unwrap(), "without a release between");
+    assert!(lock.acquire().await.unwrap(), "no release is needed in between");
 }
 
 #[tokio::test]
@@ -255,25 +252,25 @@ async fn dropped_calls_and_dropped_objects_leave_nothing() {
     until("the wait is given up", || waiters(&server) == 0).await;
     other.enqueue().await.unwrap();
     assert!(tokio::time::timeout(SHORT, other.wait(LONG)).await.is_err());
-    until("the place is given up", || waiters(&server) == 0).await;
+    until("the object has left the queue", || waiters(&server) == 0).await;
     assert_eq!(kind(other.wait(SHORT).await), Some(ErrorKind::NotEnqueued));
     other.enqueue().await.unwrap();
     drop(other);
-    until("the place goes with its object", || waiters(&server) == 0).await;
+    until("the dropped object has left the queue", || waiters(&server) == 0).await;
     {
         let mut release = Box::pin(held.release());
         let polled = std::future::poll_fn(|cx| std::task::Poll::Ready(release.as_mut().poll(cx).is_ready()));
         assert!(!polled.await);
     }
     assert!(!held.is_held());
-    until("it is released all the same", || server.stats().locks.is_empty()).await;
+    until("the lock is released all the same", || server.stats().locks.is_empty()).await;
     assert!(held.acquire().await.unwrap());
     std::thread::spawn(move || drop(held)).join().unwrap();
     until("the lock goes with its object", || server.stats().locks.is_empty()).await;
 }
 
 #[tokio::test]
-async fn slots_of_a_semaphore_too() {
+async fn a_semaphore_object_holds_and_releases_slots() {
     let server = server().await;
     let mut slots = Vec::new();
     for _ in 0..2 {
@@ -315,7 +312,7 @@ async fn free(server: &Server) {
 }
 
 #[tokio::test]
-async fn work_is_done_under_the_lock_which_is_released_whatever_comes_of_it() {
+async fn with_lock_releases_the_lock_whatever_the_work_returns() {
     let (server, client) = scene().await;
     let lock = client.lock("k").unwrap();
     let done = lock
@@ -325,7 +322,10 @@ async fn work_is_done_under_the_lock_which_is_released_whatever_comes_of_it() {
         })
         .await;
     assert!(matches!(done, Ok(42)));
-    assert!(server.stats().locks.is_empty(), "released before it came back");
+    assert!(
+        server.stats().locks.is_empty(),
+        "the lock was released before the call returned"
+    );
 
     let failed = lock.with_lock(async |_| Err::<(), _>(Trouble::Work("no paper"))).await;
     assert!(matches!(failed, Err(Trouble::Work("no paper"))), "{failed:?}");
@@ -353,7 +353,7 @@ async fn work_is_done_under_the_lock_which_is_released_whatever_comes_of_it() {
     assert_eq!(kind(late), Some(ErrorKind::Timeout));
 }
 
-/// Takes the lock away under the work, which then ends with `outcome`.
+/// Releases the lock by its token during the work, which then ends with `outcome`.
 async fn robbed(server: &Server, lock: &Lock, outcome: Result<(), Trouble>) -> Result<(), Trouble> {
     lock.with_lock(async |guard| {
         take_away(server, guard.token()).await;
@@ -363,7 +363,7 @@ async fn robbed(server: &Server, lock: &Lock, outcome: Result<(), Trouble>) -> R
 }
 
 #[tokio::test]
-async fn the_error_of_the_work_goes_before_that_of_the_release() {
+async fn an_error_of_the_work_takes_precedence_over_that_of_the_release() {
     let (server, client) = scene().await;
     let lock = client.lock("k").unwrap();
     let error = robbed(&server, &lock, Err(Trouble::Work("no paper")))
@@ -402,7 +402,9 @@ async fn work_is_stopped_when_its_lease_is_lost() {
     until("it is held", || seen(&server, EventKind::Granted) == 1).await;
     assert!(!dropped.load(Ordering::SeqCst));
     take_away(&server, server.events()[0].token.as_ref().unwrap()).await;
-    let stopped = tokio::time::timeout(LONG, stopped).await.expect("nothing stops it");
+    let stopped = tokio::time::timeout(LONG, stopped)
+        .await
+        .expect("the loss stops the work");
     assert_eq!(kind(stopped.unwrap()), Some(ErrorKind::LeaseLost));
     assert!(dropped.load(Ordering::SeqCst));
 }

@@ -21,7 +21,7 @@ fn options(address: &str) -> ClientBuilder {
     Client::builder().servers([address]).acquire_timeout(SHORT)
 }
 
-/// A candidate of its own, with a lease of so long. Its terms have numbers.
+/// Returns a candidate with a client of its own and with this TTL. Its terms have numbers.
 async fn candidate(address: &str, ttl: Duration) -> Election {
     let options = options(address).fencing(Fencing::Required);
     let client = options.connect().await.unwrap();
@@ -44,9 +44,9 @@ async fn one_leads_until_it_resigns_and_each_term_is_greater() {
             let mut terms = Vec::new();
             for _ in 0..3 {
                 let leadership = election.campaign().await.unwrap();
-                assert_eq!(leading.fetch_add(1, Ordering::SeqCst), 0, "one leads already");
+                assert_eq!(leading.fetch_add(1, Ordering::SeqCst), 0, "no other candidate leads");
                 assert!(leadership.is_held() && leadership.key() == election.key());
-                // Longer than the others keep their places.
+                // Longer than the waits of the other candidates.
                 tokio::time::sleep(SHORT * 2).await;
                 leading.fetch_sub(1, Ordering::SeqCst);
                 terms.push((Instant::now(), leadership.term().expect("it is required")));
@@ -64,7 +64,7 @@ async fn one_leads_until_it_resigns_and_each_term_is_greater() {
 }
 
 #[tokio::test]
-async fn an_office_is_tried_for_or_given_up_by_dropping() {
+async fn dropping_ends_a_campaign_and_a_leadership() {
     let server = server().await;
     let address = server.local_addr().to_string();
     let (first, second) = (candidate(&address, LONG).await, candidate(&address, LONG).await);
@@ -76,11 +76,11 @@ async fn an_office_is_tried_for_or_given_up_by_dropping() {
     assert!(campaign.await.unwrap_err().is_cancelled());
     until("nobody campaigns", || waiters(&server) == 0).await;
     drop(leadership);
-    until("no candidate leads", || server.stats().locks.is_empty()).await;
+    until("the lock is free", || server.stats().locks.is_empty()).await;
 }
 
 #[tokio::test]
-async fn a_leader_that_is_cut_off_knows_before_another_leads() {
+async fn a_leader_that_is_cut_off_learns_of_it_before_another_leads() {
     let server = server().await;
     let proxy = Proxy::start(&server.local_addr().to_string()).await;
     let cut_off = candidate(&proxy.address, Duration::from_secs(2)).await;
@@ -124,7 +124,7 @@ async fn a_campaign_outlives_its_server_and_ends_with_its_client() {
     proxy.change(|weather| weather.refuse = true);
     proxy.cut();
     let refused = proxy.accepted();
-    until("it has failed to connect", || proxy.accepted() > refused + 1).await;
+    until("an attempt to connect has failed", || proxy.accepted() > refused + 1).await;
     leader.resign().await.unwrap();
     assert!(!campaign.is_finished());
     proxy.clear_up();
@@ -138,7 +138,7 @@ async fn a_campaign_outlives_its_server_and_ends_with_its_client() {
 }
 
 #[tokio::test]
-async fn a_candidate_that_does_not_wait_does_not_storm_the_server() {
+async fn a_candidate_without_an_acquire_timeout_does_not_flood_the_server() {
     let tries = Arc::new(AtomicU32::new(0));
     let counted = Arc::clone(&tries);
     let server = FakeServer::start(move |mut connection, _| {
@@ -171,7 +171,7 @@ async fn a_candidate_that_does_not_wait_does_not_storm_the_server() {
 }
 
 #[tokio::test]
-async fn threads_campaign_with_patience_or_without() {
+async fn threads_campaign_with_and_without_a_timeout() {
     let server = server().await;
     let address = server.local_addr().to_string();
     let (done, finished) = tokio::sync::oneshot::channel();

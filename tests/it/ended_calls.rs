@@ -1,4 +1,4 @@
-//! A call that has ended keeps nothing back, however long its future is kept after it.
+//! A call that has ended keeps no grant, even if its future is kept.
 
 use std::future::Future;
 use std::pin::pin;
@@ -19,7 +19,7 @@ struct Scene {
 
 impl Scene {
     async fn set() -> Self {
-        // Nothing is freed by a connection that ends: what becomes free was given back.
+        // The end of a connection frees nothing here, so every key that becomes free was released.
         let server = Server::builder().port(0).auto_release_on_disconnect(false);
         let server = server.start().await.unwrap();
         let proxy = Proxy::start(&server.local_addr().to_string()).await;
@@ -47,7 +47,7 @@ fn acquire(wait: Duration) -> Request {
     Request::Acquire(request.acquire_timeout(wait))
 }
 
-/// Its future is kept after it has timed out, and its grant comes then.
+/// Keeps the future of a call that has timed out; the server answers its acquire afterwards.
 async fn times_out_and_gives_back(scene: &Scene, mut client: Client, wait: Duration) {
     let mut call = pin!(client.ready().await.unwrap().call(acquire(wait)));
     let error = call.as_mut().await.unwrap_err();
@@ -58,7 +58,7 @@ async fn times_out_and_gives_back(scene: &Scene, mut client: Client, wait: Durat
 }
 
 #[tokio::test]
-async fn an_acquire_whose_time_is_over_gives_back_a_grant_that_comes_later() {
+async fn an_acquire_that_timed_out_releases_a_grant_that_arrives_later() {
     let scene = Scene::set().await;
     let client = scene.builder().connect().await.unwrap();
     scene.stall_answers();
@@ -66,7 +66,7 @@ async fn an_acquire_whose_time_is_over_gives_back_a_grant_that_comes_later() {
 }
 
 #[tokio::test]
-async fn a_try_that_the_request_timeout_ends_gives_back_a_grant_that_comes_later() {
+async fn a_try_that_the_request_timeout_ended_releases_a_grant_that_arrives_later() {
     let scene = Scene::set().await;
     let builder = scene.builder().request_timeout(Duration::from_millis(100));
     let client = builder.connect().await.unwrap();
@@ -75,7 +75,7 @@ async fn a_try_that_the_request_timeout_ends_gives_back_a_grant_that_comes_later
 }
 
 #[tokio::test]
-async fn an_acquire_that_found_no_room_in_its_time_takes_none_later() {
+async fn an_acquire_that_timed_out_before_it_had_room_takes_none_later() {
     let scene = Scene::set().await;
     let mut client = scene.builder().max_in_flight(1).connect().await.unwrap();
     let mut late = client.clone();
@@ -87,14 +87,14 @@ async fn an_acquire_that_found_no_room_in_its_time_takes_none_later() {
     assert!(call.as_mut().await.is_err());
     scene.proxy.clear_up();
     drop(first.await.unwrap().unwrap());
-    // With the only room there is.
+    // This acquire needs the only place in flight.
     let lock = client.lock("k").unwrap().acquire_timeout(Duration::from_secs(20));
     lock.acquire().await.unwrap().release().await.unwrap();
 }
 
-/// The lease is given back before the client ends, and so it is not lost with it.
+/// The client releases the lease before it ends, and so does not lose it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_that_is_dropped_as_the_last_of_its_client_loses_no_lease() {
+async fn a_client_that_ends_with_a_dropped_call_releases_its_lease() {
     let mut dropped = 0;
     for _ in 0..50 {
         let scene = Scene::set().await;
@@ -108,7 +108,7 @@ async fn a_call_that_is_dropped_as_the_last_of_its_client_loses_no_lease() {
         let mut events = client.events();
         let mut call = Box::pin(client.ready().await.unwrap().call(acquire(Duration::ZERO)));
         drop(client);
-        // Seldom the answer is there at once: then its caller has the lease.
+        // In rare cases the answer is there at once: then the caller has the lease.
         let answer = std::future::poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx))).await;
         dropped += usize::from(answer.is_pending());
         until("the grant is there", || recorded.value("leases_held", &[]) == 1.0).await;

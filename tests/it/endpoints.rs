@@ -1,5 +1,4 @@
-//! Addresses: names, both families, sockets in the file system. What resolves to what, and when, is tested beside
-//! `src/net/reach.rs`.
+//! Addresses: names, both families, Unix sockets. The tests beside `src/net/reach.rs` cover the resolution of names.
 
 use crate::support::process::free_port;
 use dflockd_client::Client;
@@ -13,7 +12,7 @@ async fn works(server: &str) {
 }
 
 #[tokio::test]
-async fn names_and_addresses_of_either_family() {
+async fn a_client_connects_to_names_and_to_addresses_of_either_family() {
     let four = Server::builder().port(0).start().await.unwrap();
     works(&format!("127.0.0.1:{}", four.local_addr().port())).await;
     works(&format!("localhost:{}", four.local_addr().port())).await;
@@ -23,7 +22,7 @@ async fn names_and_addresses_of_either_family() {
 }
 
 #[tokio::test]
-async fn an_address_where_nobody_listens_is_told_with_the_systems_reason() {
+async fn an_error_tells_the_systems_reason_why_it_could_not_connect() {
     let address = format!("127.0.0.1:{}", free_port());
     let error = Client::builder().servers([&address]).connect().await.unwrap_err();
     assert!(
@@ -43,7 +42,7 @@ mod sockets_in_the_file_system {
     use super::works;
     use crate::support::pki::{Authority, Folder};
 
-    /// What stands on a machine in front of a server: a socket that passes everything on.
+    /// Passes everything from a Unix socket to a server, as a proxy on the same machine does.
     fn pass_on(path: &Path, server: String) {
         let listener = UnixListener::bind(path).unwrap();
         tokio::spawn(async move {
@@ -58,7 +57,7 @@ mod sockets_in_the_file_system {
     }
 
     #[tokio::test]
-    async fn a_socket_in_the_file_system() {
+    async fn a_client_connects_to_a_unix_socket() {
         let server = Server::builder().port(0).start().await.unwrap();
         let folder = Folder::new();
         let path = folder.path("dflockd.sock");

@@ -23,7 +23,7 @@ fn of(server: &str) -> ClientBuilder {
     Client::builder().servers([server]).reconnect(soon())
 }
 
-/// The next event that is wanted; all before it are passed over.
+/// Returns the next event that `wanted` accepts, and skips those before it.
 async fn next<T>(events: &mut Events, mut wanted: impl FnMut(ClientEvent) -> Option<T>) -> T {
     let found = async {
         loop {
@@ -33,11 +33,11 @@ async fn next<T>(events: &mut Events, mut wanted: impl FnMut(ClientEvent) -> Opt
             }
         }
     };
-    timeout(LONG, found).await.expect("it is told")
+    timeout(LONG, found).await.expect("the event comes")
 }
 
 #[tokio::test]
-async fn connections_are_told_from_the_first_to_the_end() {
+async fn the_events_tell_of_connections_from_the_first_to_the_shutdown() {
     let server = Server::builder().port(0).start().await.unwrap();
     let proxy = Proxy::start(&server.local_addr().to_string()).await;
     let address = proxy.address.clone();
@@ -88,13 +88,13 @@ async fn connections_are_told_from_the_first_to_the_end() {
 }
 
 #[tokio::test]
-async fn leases_that_are_lost_are_told_to_streams_and_callbacks() {
+async fn lost_leases_are_reported_to_streams_and_callbacks() {
     let server = Server::builder().port(0).start().await.unwrap();
     let proxy = Proxy::start(&server.local_addr().to_string()).await;
     let told = Arc::new(Mutex::new(Vec::new()));
     let callback = Arc::clone(&told);
     let client = of(&proxy.address)
-        .on_lost(|_| panic!("this one is broken, and breaks nothing"))
+        .on_lost(|_| panic!("a broken callback disturbs no other"))
         .on_lost(move |lost| callback.lock().unwrap().push((lost.key.clone(), lost.reason)))
         .connect()
         .await
@@ -124,7 +124,7 @@ async fn leases_that_are_lost_are_told_to_streams_and_callbacks() {
     assert_eq!(told[0], (guard.key().clone(), LostReason::Disconnected));
     assert_eq!(told[1], (permit.key().clone(), LostReason::Disconnected));
 
-    // What is given back is not lost.
+    // A released lease is not lost.
     let given_back = client.lock("orders/43").unwrap().acquire().await.unwrap();
     given_back.release().await.unwrap();
     client.shutdown(LONG).await;
@@ -136,7 +136,7 @@ async fn leases_that_are_lost_are_told_to_streams_and_callbacks() {
     .await;
 }
 
-/// The names of the next events, up to the one that is named.
+/// Returns the names of the next events, up to the given one.
 async fn names_up_to(events: &mut Events, last: &str) -> Vec<String> {
     let mut names = Vec::new();
     next(events, |event| {
@@ -149,9 +149,9 @@ async fn names_up_to(events: &mut Events, last: &str) -> Vec<String> {
     names
 }
 
-/// Holders come first. What a callback or a reader of the stream then finds in the health is what the event says.
+/// Holders learn of it first. Callbacks and readers of the stream find the health that the event reports.
 #[tokio::test]
-async fn what_a_lost_connection_takes_along_is_told_before_the_loss_of_it() {
+async fn the_leases_of_a_lost_connection_are_reported_lost_before_the_connection_is() {
     let server = Server::builder().port(0).start().await.unwrap();
     let proxy = Proxy::start(&server.local_addr().to_string()).await;
     let client = of(&proxy.address).connect().await.unwrap();
@@ -173,7 +173,7 @@ async fn what_a_lost_connection_takes_along_is_told_before_the_loss_of_it() {
 }
 
 #[tokio::test]
-async fn what_the_server_before_had_granted_is_told_as_lost_before_the_next_serves() {
+async fn leases_of_the_previous_server_are_reported_lost_before_the_next_serves() {
     let first = Server::builder().port(0).start().await.unwrap();
     let second = Server::builder().port(0).start().await.unwrap();
     let proxy = Proxy::start(&first.local_addr().to_string()).await;
@@ -194,7 +194,7 @@ async fn what_the_server_before_had_granted_is_told_as_lost_before_the_next_serv
     assert_eq!(names, ["Disconnected", "LeaseLost", "ServingChanged", "Connected"]);
 }
 
-/// A callback may take its time, and the server gives the keys to others meanwhile.
+/// A callback may take long, and meanwhile the server may grant the keys to others.
 #[tokio::test]
 async fn all_holders_know_of_a_loss_before_the_first_callback_runs() {
     let server = Server::builder().port(0).start().await.unwrap();
@@ -214,17 +214,17 @@ async fn all_holders_know_of_a_loss_before_the_first_callback_runs() {
     proxy.cut();
     for _ in 0..10 {
         let mut held = None;
-        until("a loss is told", || {
+        until("the callback has run", || {
             held = believed.try_recv().ok();
             held.is_some()
         })
         .await;
-        assert_eq!(held, Some(0), "holders believe in leases that are lost");
+        assert_eq!(held, Some(0), "every guard knows of the loss");
     }
 }
 
 #[tokio::test]
-async fn a_renewal_that_fails_is_told_while_the_lease_is_held() {
+async fn a_failed_renewal_is_reported_while_the_lease_is_held() {
     let builder = Server::builder().auto_release_on_disconnect(false).record_events(true);
     let server = builder.port(0).start().await.unwrap();
     let proxy = Proxy::start(&server.local_addr().to_string()).await;
@@ -249,14 +249,14 @@ async fn a_renewal_that_fails_is_told_while_the_lease_is_held() {
     let before = renewals();
     until("a renewal is not answered", || renewals() > before).await;
     proxy.cut();
-    until("it is told", || !told.lock().unwrap().is_empty()).await;
+    until("the event comes", || !told.lock().unwrap().is_empty()).await;
     assert_eq!(told.lock().unwrap()[0], (guard.key().clone(), ErrorKind::Disconnected));
     proxy.clear_up();
-    until("it is held again", || guard.state() == LeaseState::Held).await;
+    until("the lease is held again", || guard.state() == LeaseState::Held).await;
 }
 
 #[tokio::test]
-async fn of_a_lease_that_is_lost_no_renewal_is_told_that_failed() {
+async fn no_failed_renewal_of_a_lost_lease_is_reported() {
     let server = Server::builder().record_events(true).port(0).start().await.unwrap();
     let proxy = Proxy::start(&server.local_addr().to_string()).await;
     let client = of(&proxy.address).renew_ratio(0.01).connect().await.unwrap();
@@ -284,7 +284,7 @@ async fn of_a_lease_that_is_lost_no_renewal_is_told_that_failed() {
 }
 
 #[tokio::test]
-async fn a_refused_secret_is_told_once() {
+async fn a_refused_secret_is_reported_once() {
     let server = Server::builder().auth_token("sesame").port(0).start().await.unwrap();
     let address = server.local_addr().to_string();
     let client = of(&address).auth_token("wrong").build().unwrap();
@@ -308,7 +308,7 @@ async fn a_refused_secret_is_told_once() {
     assert_eq!(refusals, 1);
 }
 
-/// A server with a secret, a proxy before it, and a client whose secret is taken from a file.
+/// A server with a secret, a proxy in front of it, and a client that reads its secret from a file.
 struct Guarded {
     _server: Server,
     proxy: Proxy,
@@ -335,12 +335,12 @@ impl Guarded {
         of(&self.proxy.address).auth_token_file(&self.secret)
     }
 
-    /// From now on another secret is presented than the server's.
+    /// Changes the secret of the client, which the server then refuses.
     fn change_secret(&self) {
         self.folder.write("secret", "changed");
     }
 
-    /// It is told that the server refuses it.
+    /// Asserts that an event reports the refusal.
     async fn is_told(&self, events: &mut Events) {
         let refused = next(events, |event| match event {
             ClientEvent::AuthRefused {
@@ -357,7 +357,7 @@ impl Guarded {
 }
 
 #[tokio::test]
-async fn a_secret_that_is_refused_to_a_connection_for_waits_is_told_whatever_failed_before() {
+async fn a_secret_refused_to_a_connection_for_waits_is_reported_whatever_failed_before() {
     let guarded = Guarded::start().await;
     let client = guarded.client().connect().await.unwrap();
     let mut events = client.events();
@@ -375,7 +375,7 @@ async fn a_secret_that_is_refused_to_a_connection_for_waits_is_told_whatever_fai
 }
 
 #[tokio::test]
-async fn a_secret_that_is_refused_to_a_connection_for_signals_is_told() {
+async fn a_secret_refused_to_a_connection_for_signals_is_reported() {
     let guarded = Guarded::start().await;
     let client = guarded.client().connect().await.unwrap();
     let mut events = client.events();
@@ -385,18 +385,18 @@ async fn a_secret_that_is_refused_to_a_connection_for_signals_is_told() {
 }
 
 #[tokio::test]
-async fn a_secret_that_is_refused_to_a_further_pipelined_connection_is_told() {
+async fn a_secret_refused_to_a_further_pipelined_connection_is_reported() {
     let guarded = Guarded::start().await;
     let client = guarded.client().pipelined_connections(2).build().unwrap();
     let mut events = client.events();
-    until("there are two", || guarded.proxy.accepted() == 2).await;
+    until("both connections are there", || guarded.proxy.accepted() == 2).await;
     guarded.change_secret();
     guarded.proxy.change(|weather| weather.cut_one = Some(1));
     guarded.is_told(&mut events).await;
 }
 
 #[tokio::test]
-async fn a_secret_that_is_refused_to_the_connection_for_stats_is_told() {
+async fn a_secret_refused_to_the_connection_for_stats_is_reported() {
     let guarded = Guarded::start().await;
     let client = guarded.client().connect().await.unwrap();
     let mut events = client.events();
@@ -406,7 +406,7 @@ async fn a_secret_that_is_refused_to_the_connection_for_stats_is_told() {
 }
 
 #[tokio::test]
-async fn each_member_of_a_cluster_that_refuses_the_secret_is_told_once() {
+async fn each_member_that_refuses_the_secret_is_reported_once() {
     let (one, other) = (Guarded::start().await, Guarded::start().await);
     let members = [one.proxy.address.clone(), other.proxy.address.clone()];
     let builder = Client::builder().shards([Shard::cluster(members)]).reconnect(soon());
@@ -427,7 +427,7 @@ async fn each_member_of_a_cluster_that_refuses_the_secret_is_told_once() {
 }
 
 #[tokio::test]
-async fn another_leader_is_told() {
+async fn a_change_of_leader_is_reported() {
     let each = Server::builder().orphan_ttl(LONG);
     let cluster = Cluster::builder().options(each).start().await.unwrap();
     let client = Client::builder()
@@ -460,7 +460,7 @@ async fn another_leader_is_told() {
 }
 
 #[tokio::test]
-async fn the_bound_of_waits_is_told() {
+async fn reaching_the_bound_of_waits_is_reported() {
     let server = Server::builder().port(0).start().await.unwrap();
     let address = server.local_addr().to_string();
     let holder = of(&address).connect().await.unwrap();
@@ -483,7 +483,7 @@ async fn the_bound_of_waits_is_told() {
 }
 
 #[tokio::test]
-async fn that_the_server_takes_no_more_waiters_is_told_when_it_begins() {
+async fn the_first_refusal_for_too_many_waiters_is_reported() {
     let server = Server::builder().max_waiters(1).port(0).start().await.unwrap();
     let address = server.local_addr().to_string();
     let other = of(&address).connect().await.unwrap();
@@ -498,7 +498,7 @@ async fn that_the_server_takes_no_more_waiters_is_told_when_it_begins() {
     };
     refused().await;
     refused().await;
-    // The server takes a waiter, and refuses one again.
+    // The server accepts a waiter, and then refuses one again.
     drop(enqueued);
     let waiting = client.lock("k").unwrap().enqueue().await.unwrap();
     refused().await;
@@ -520,7 +520,7 @@ async fn that_the_server_takes_no_more_waiters_is_told_when_it_begins() {
 }
 
 #[tokio::test]
-async fn a_gap_in_signals_is_told() {
+async fn a_gap_in_signals_is_reported() {
     let server = Server::builder().release("1.16").port(0).start().await.unwrap();
     let proxy = Proxy::start(&server.local_addr().to_string()).await;
     let client = of(&proxy.address).connect().await.unwrap();
@@ -535,7 +535,7 @@ async fn a_gap_in_signals_is_told() {
 }
 
 #[tokio::test]
-async fn the_health_of_all_shards_is_watched_at_once() {
+async fn one_stream_watches_the_health_of_all_shards() {
     let servers = [
         Server::builder().port(0).start().await.unwrap(),
         Server::builder().port(0).start().await.unwrap(),

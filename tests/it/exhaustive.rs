@@ -1,10 +1,10 @@
-//! Public enums, their variants with named fields, and structs with public fields can grow: they are `#[non_exhaustive]`, but for those
-//! that are listed here.
+//! Public enums, their variants with named fields, and structs with public fields can grow: they are `#[non_exhaustive]`, except for
+//! those that are listed here.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What is complete, and why it stays so. Its documentation says the same.
+/// The complete types, each with the reason. The documentation of each says the same.
 const COMPLETE: [(&str, &str); 8] = [
     ("call.rs Enqueued", "a server answers one of two"),
     ("distributed/mod.rs EnqueueStatus", "a server answers one of two"),
@@ -30,7 +30,7 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The name of the public enum, or struct, that a line begins.
+/// Returns the name of the public enum or struct that begins in this line, and whether it is an enum.
 fn begins(line: &str) -> Option<(bool, &str)> {
     let line = line.trim_start();
     let (is_enum, rest) = match line.strip_prefix("pub enum ") {
@@ -41,7 +41,7 @@ fn begins(line: &str) -> Option<(bool, &str)> {
     Some((is_enum, name))
 }
 
-/// Whether a struct that these lines begin with has a public field.
+/// Returns whether the struct that begins with these lines has a public field.
 fn has_public_field(lines: &[&str]) -> bool {
     let first = lines[0];
     if let Some((_, fields)) = first.split_once('(') {
@@ -54,7 +54,7 @@ fn has_public_field(lines: &[&str]) -> bool {
     fields.into_iter().any(|line| line.trim_start().starts_with("pub "))
 }
 
-/// The variants with several fields of an enum that these lines begin with, as `Enum::*`, unless all of them can grow.
+/// Returns `Enum::*` if a variant of this enum has several fields and is not `#[non_exhaustive]`.
 fn complete_variants(name: &str, lines: &[&str]) -> Option<String> {
     let indent = |line: &str| line.len() - line.trim_start().len();
     let end = format!("{}}}", " ".repeat(indent(lines[0])));
@@ -76,7 +76,7 @@ fn complete_variants(name: &str, lines: &[&str]) -> Option<String> {
     None
 }
 
-/// Those of a file that others may match completely, or make with all their fields.
+/// Returns the types of a file that users may match exhaustively, or make with all their fields.
 fn complete(text: &str) -> Vec<String> {
     let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
     let lines: Vec<&str> = text.lines().collect();
@@ -100,7 +100,7 @@ fn complete(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn what_is_public_can_grow_unless_there_is_a_reason() {
+fn public_types_can_grow_unless_they_are_listed() {
     let mut files = Vec::new();
     sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut files);
     let mut unexplained = Vec::new();
@@ -116,13 +116,13 @@ fn what_is_public_can_grow_unless_there_is_a_reason() {
     }
     assert_eq!(unexplained, [""; 0], "make them #[non_exhaustive], or say why not");
     for (listed, _) in COMPLETE {
-        assert!(explained.contains(&listed), "{listed} is listed and not found");
+        assert!(explained.contains(&listed), "{listed} is listed but does not exist");
     }
     assert!(files.len() > 100, "{} files", files.len());
 }
 
 #[test]
-fn what_is_complete_is_found() {
+fn the_search_finds_types_that_cannot_grow() {
     let text = "\
 pub enum A {\n    B,\n}\n/// C.\n#[derive(Debug)]\n#[non_exhaustive]\npub enum C {\n    D,\n}\npub struct E {\n    f: u8,\n}\n\
 pub struct G {\n    /// H.\n    pub h: u8,\n}\npub struct I(pub u64);\npub struct J(u64);\npub struct K(pub(crate) u64);\npub struct L;\n";

@@ -18,7 +18,7 @@ use tokio::time::timeout;
 
 const LONG: Duration = Duration::from_secs(30);
 
-/// Takes that many locks at once.
+/// Acquires this many locks.
 async fn take(client: &Client, count: usize) -> Vec<LockGuard> {
     let mut tasks = JoinSet::new();
     for key in 0..count {
@@ -32,7 +32,7 @@ fn tokens(guards: &[LockGuard]) -> HashSet<Token> {
     guards.iter().map(|guard| *guard.token()).collect()
 }
 
-/// The tokens that were renewed from the record's entry `from` on.
+/// Returns the tokens that were renewed since the record's entry `from`.
 fn renewed_since(scene: &ClusterScene, from: usize) -> HashSet<Token> {
     let events = scene.cluster.events().into_iter().skip(from);
     let renewed = events.filter(|event| event.kind == EventKind::Renewed);
@@ -40,20 +40,23 @@ fn renewed_since(scene: &ClusterScene, from: usize) -> HashSet<Token> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_thousand_leases_go_on_with_the_next_leader() {
+async fn a_thousand_leases_continue_at_the_next_leader() {
     let scene = ClusterScene::set(patient()).await;
     let client = scene.client().await;
     let guards = take(&client, 1000).await;
     for leader in [1, 2, 0] {
         let before = scene.cluster.events().len();
         scene.cluster.move_leader(leader).unwrap();
-        // Nothing tells the client but an answer: it hears of the change with what it asks next.
+        // The client learns of the change by the answer to its next request.
         let probe = client.lock("probe").unwrap().acquire().await.unwrap();
         probe.release().await.unwrap();
         until_served_by(&client, &scene.cluster.addresses()[leader]).await;
         let held = tokens(&guards);
-        until("all are renewed", || renewed_since(&scene, before).is_superset(&held)).await;
-        until("none is in doubt", || {
+        until("all leases are renewed", || {
+            renewed_since(&scene, before).is_superset(&held)
+        })
+        .await;
+        until("no lease is in doubt", || {
             guards.iter().all(|guard| guard.state() == LeaseState::Held)
         })
         .await;
@@ -67,7 +70,7 @@ async fn a_thousand_leases_go_on_with_the_next_leader() {
     assert_eq!(
         (verdict.keys, verdict.grants, verdict.held),
         (1001, 1003, 0),
-        "none was granted twice"
+        "no key was granted twice"
     );
     assert_eq!(scene.count(EventKind::Released), 1003);
 }
@@ -79,14 +82,17 @@ async fn a_leader_that_dies_takes_no_lease_with_it() {
     let guards = take(&client, 1000).await;
     let before = scene.cluster.events().len();
     scene.cluster.stop(0).await.unwrap();
-    until("they are in doubt", || {
+    until("the leases are in doubt", || {
         guards.iter().all(|guard| guard.state() == LeaseState::Suspect)
     })
     .await;
     scene.cluster.move_leader(2).unwrap();
     let held = tokens(&guards);
-    until("all are renewed", || renewed_since(&scene, before).is_superset(&held)).await;
-    until("none is in doubt", || {
+    until("all leases are renewed", || {
+        renewed_since(&scene, before).is_superset(&held)
+    })
+    .await;
+    until("no lease is in doubt", || {
         guards.iter().all(|guard| guard.state() == LeaseState::Held)
     })
     .await;
@@ -102,12 +108,12 @@ async fn a_leader_that_dies_takes_no_lease_with_it() {
     assert_eq!(
         scene.count(EventKind::Released),
         1000,
-        "each is given back once, by its token"
+        "each lease is released once, by its token"
     );
 }
 
 #[tokio::test]
-async fn leases_that_a_new_leader_does_not_know_are_lost_and_told() {
+async fn leases_that_a_new_leader_does_not_know_are_reported_lost() {
     let scene = ClusterScene::set(patient()).await;
     let client = scene.client().await;
     let guards = take(&client, 20).await;
@@ -117,12 +123,12 @@ async fn leases_that_a_new_leader_does_not_know_are_lost_and_told() {
     for guard in &guards {
         assert_eq!(timeout(LONG, guard.lost()).await.unwrap(), LostReason::Rejected);
     }
-    assert!(fresh.is_held(), "what the new leader granted is not meant");
+    assert!(fresh.is_held(), "the lease of the new leader is not lost");
     assert_eq!(scene.count(EventKind::Forgotten), 20);
 }
 
 #[tokio::test]
-async fn leases_outlive_a_connection_to_a_leader_that_is_well_if_it_keeps_what_is_left_behind() {
+async fn leases_outlive_a_broken_connection_to_a_living_leader_that_keeps_orphans() {
     let (scene, cut) = Cut::of_patient().await;
     let client = cut.client().await;
     let guards = take(&client, 20).await;
@@ -130,7 +136,10 @@ async fn leases_outlive_a_connection_to_a_leader_that_is_well_if_it_keeps_what_i
         let before = scene.cluster.events().len();
         cut.proxies[0].cut();
         let held = tokens(&guards);
-        until("all are renewed", || renewed_since(&scene, before).is_superset(&held)).await;
+        until("all leases are renewed", || {
+            renewed_since(&scene, before).is_superset(&held)
+        })
+        .await;
     }
     assert!(guards.iter().all(|guard| guard.is_held()));
     assert_eq!(
@@ -141,7 +150,7 @@ async fn leases_outlive_a_connection_to_a_leader_that_is_well_if_it_keeps_what_i
     scene.until_free().await;
     assert_eq!(scene.judge().grants, 20);
 
-    // One that keeps nothing has given them to others, or will.
+    // A leader that keeps no orphans grants the key to others.
     let scene = ClusterScene::set(Server::builder()).await;
     let cut = Cut::of(&scene).await;
     let client = cut.builder().shards([cut.shard()]).connect().await.unwrap();
@@ -151,9 +160,9 @@ async fn leases_outlive_a_connection_to_a_leader_that_is_well_if_it_keeps_what_i
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_leader_that_cannot_be_reached_is_expected_to_give_leases_up_and_their_holder_is_told_before() {
+async fn a_holder_gives_its_lease_up_before_an_unreachable_leader_does() {
     let patience = Duration::from_secs(4);
-    // Only a leader that times idle connections out gives leases up that it sees no end of.
+    // A leader that does not see the connection end gives the lease up only if it closes idle connections.
     let builder = Cluster::builder().closes_idle_connections(true);
     let scene = ClusterScene::of(builder, Server::builder().read_timeout(patience)).await;
     let cut = Cut::of(&scene).await;
@@ -177,11 +186,11 @@ async fn a_leader_that_cannot_be_reached_is_expected_to_give_leases_up_and_their
     let next = timeout(LONG, next).await.unwrap().unwrap().unwrap();
     let granted = scene.events(EventKind::Granted);
     assert_eq!(granted[1].token, Some(*next.token()));
-    assert!(told < granted[1].at, "the holder was told first");
+    assert!(told < granted[1].at, "the holder learnt of the loss first");
 }
 
 #[tokio::test]
-async fn a_process_that_begins_again_takes_back_what_it_held_under_its_name() {
+async fn a_restarted_process_reclaims_the_leases_of_its_stable_ref() {
     let (scene, cut) = Cut::of_patient().await;
     let name = StableRef::random();
     let process = |shard: Shard| {
@@ -194,17 +203,20 @@ async fn a_process_that_begins_again_takes_back_what_it_held_under_its_name() {
     let before = process(cut.shard()).await.unwrap();
     let held = before.lock("k").unwrap().acquire().await.unwrap();
     let other = scene.client().await;
-    // It ends without a word.
+    // The first process disappears without closing its connections.
     cut.off();
-    until("what it held is kept", || scene.count(EventKind::Orphaned) > 0).await;
+    until("the cluster keeps its lease", || scene.count(EventKind::Orphaned) > 0).await;
     assert!(other.lock("k").unwrap().try_acquire().await.unwrap().is_none());
     let error = other.lock("k").unwrap().reclaim().await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::InvalidInput, "it has no name");
+    assert_eq!(error.kind(), ErrorKind::InvalidInput, "this client has no stable ref");
 
     let again = process(Shard::cluster(scene.cluster.addresses())).await.unwrap();
     let reclaimed = again.lock("k").unwrap().reclaim().await.unwrap().unwrap();
     assert_eq!(reclaimed.token(), held.token());
-    assert!(again.lock("k").unwrap().reclaim().await.unwrap().is_none(), "it has it");
+    assert!(
+        again.lock("k").unwrap().reclaim().await.unwrap().is_none(),
+        "this process holds it already"
+    );
     reclaimed.release().await.unwrap();
     scene.until_free().await;
     assert_eq!(scene.judge().grants, 1);
@@ -217,7 +229,8 @@ async fn a_member_that_falls_silent_is_not_the_first_to_be_asked() {
         .builder()
         .keepalive(Duration::from_millis(200))
         .reply_timeout(Duration::from_millis(1200));
-    // It has stood long enough to be asked first if it had ended otherwise. And to ask it takes longer than this test may.
+    // The connection has lasted long enough that the client would ask this member first after another end. Asking it takes longer than
+    // this test may.
     let client = builder
         .connect_timeout(Duration::from_secs(600))
         .connect()
@@ -230,12 +243,12 @@ async fn a_member_that_falls_silent_is_not_the_first_to_be_asked() {
     });
     scene.cluster.move_leader(1).unwrap();
     until_served_by(&client, &cut.proxies[1].address).await;
-    until("it is renewed", || guard.state() == LeaseState::Held).await;
+    until("the lease is renewed", || guard.state() == LeaseState::Held).await;
     guard.release().await.unwrap();
 }
 
 #[tokio::test]
-async fn without_a_leader_leases_last_until_their_deadline_and_no_longer() {
+async fn without_a_leader_leases_last_until_their_deadline_only() {
     let scene = ClusterScene::set(patient()).await;
     let client = scene
         .builder()
@@ -247,19 +260,19 @@ async fn without_a_leader_leases_last_until_their_deadline_and_no_longer() {
     scene.cluster.depose();
     assert_eq!(timeout(LONG, guard.lost()).await.unwrap(), LostReason::Expired);
     let told = tokio::time::Instant::now();
-    // Only who leads takes back what is over.
+    // Only a leader expires leases.
     assert_eq!(scene.count(EventKind::Expired), 0);
     scene.cluster.move_leader(1).unwrap();
     let other = scene.client().await;
     let next = other.lock("k").unwrap().acquire().await.unwrap();
     let granted = scene.events(EventKind::Granted);
     assert_eq!(granted[1].token, Some(*next.token()));
-    assert!(told < granted[1].at, "the holder was told first");
+    assert!(told < granted[1].at, "the holder learnt of the loss first");
     scene.judge();
 }
 
 #[tokio::test]
-async fn while_no_member_leads_callers_wait_their_time_or_hear_it_at_once_as_they_chose() {
+async fn without_a_leader_callers_wait_or_fail_at_once_as_configured() {
     let scene = ClusterScene::set(patient()).await;
     let (waiting, failing) = (scene.builder(), scene.builder().on_unavailable(OnUnavailable::FailFast));
     let waiting = waiting.connect().await.unwrap();
@@ -278,7 +291,7 @@ async fn while_no_member_leads_callers_wait_their_time_or_hear_it_at_once_as_the
 }
 
 #[tokio::test]
-async fn one_member_that_is_left_and_leads_is_found() {
+async fn the_last_living_member_is_found_when_it_leads() {
     let scene = ClusterScene::set(patient()).await;
     let client = scene.client().await;
     let guard = client.lock("k").unwrap().acquire().await.unwrap();
@@ -288,15 +301,15 @@ async fn one_member_that_is_left_and_leads_is_found() {
     scene.cluster.move_leader(2).unwrap();
     until_served_by(&client, &scene.cluster.addresses()[2]).await;
     let another = client.lock("another").unwrap().acquire().await.unwrap();
-    until("it is renewed", || guard.state() == LeaseState::Held).await;
+    until("the lease is renewed", || guard.state() == LeaseState::Held).await;
     guard.release().await.unwrap();
     another.release().await.unwrap();
     scene.until_free().await;
 
-    // A client that starts now has to find it as well.
+    // A client that starts now must find the member as well.
     let late = scene.client().await;
     assert_eq!(*health(&late).endpoint, *scene.cluster.addresses()[2]);
-    assert_eq!(health(&late).failovers, 0, "it never knew another");
+    assert_eq!(health(&late).failovers, 0, "it never served another member");
     assert!(late.lock("k").unwrap().acquire().await.unwrap().is_held());
 }
 
@@ -306,7 +319,7 @@ async fn members_that_name_each_other_are_not_followed_in_circles() {
     let addresses = scene.cluster.addresses();
     let client = scene.client().await;
     let guard = client.lock("k").unwrap().acquire().await.unwrap();
-    // 1 says 2, and 2 says 1: but 0 leads, and comes round again.
+    // Members 1 and 2 name each other, but member 0 leads, and the client comes round to it again.
     scene.cluster.depose();
     scene.cluster.member_redirects_to(0, Some(&addresses[1])).unwrap();
     scene.cluster.member_redirects_to(1, Some(&addresses[2])).unwrap();
@@ -314,7 +327,7 @@ async fn members_that_name_each_other_are_not_followed_in_circles() {
     let connects = || scene.cluster.stats().connections;
     let pending = client.lock("k2").unwrap();
     let pending = tokio::spawn(async move { pending.acquire().await });
-    until("it has gone round", || {
+    until("all members were tried", || {
         health(&client)
             .last_error()
             .is_some_and(|error| error.kind() == ErrorKind::NotLeader)
@@ -324,20 +337,20 @@ async fn members_that_name_each_other_are_not_followed_in_circles() {
         ConnectionState::Reconnecting { attempt, .. } => *attempt,
         _ => 0,
     };
-    until("it goes on, at its pace", || attempts(&health(&client)) > 20).await;
-    assert!(connects() <= 3, "one at a time");
+    until("the client keeps trying", || attempts(&health(&client)) > 20).await;
+    assert!(connects() <= 3, "one attempt at a time");
     for member in 0..3 {
         scene.cluster.member_redirects_to(member, None).unwrap();
     }
     scene.cluster.move_leader(0).unwrap();
     assert!(timeout(LONG, pending).await.unwrap().unwrap().unwrap().is_held());
-    until("it is renewed", || guard.state() == LeaseState::Held).await;
+    until("the lease is renewed", || guard.state() == LeaseState::Held).await;
 }
 
 #[tokio::test]
-async fn a_stranger_is_never_gone_to() {
+async fn a_server_outside_the_cluster_is_never_followed() {
     let stranger = FakeServer::start(|mut connection, _| async move {
-        // Whoever comes here is lost: it would say yes to everything.
+        // This server would accept every request.
         while connection.request().await.is_some() {
             connection.say("ok\n").await;
         }
@@ -350,15 +363,15 @@ async fn a_stranger_is_never_gone_to() {
     scene.cluster.move_leader(2).unwrap();
     let another = client.lock("another").unwrap().acquire().await.unwrap();
     until_served_by(&client, &scene.cluster.addresses()[2]).await;
-    until("it is renewed", || guard.state() == LeaseState::Held).await;
+    until("the lease is renewed", || guard.state() == LeaseState::Held).await;
     another.release().await.unwrap();
     assert_eq!(stranger.accepted(), 0);
     assert_eq!(scene.judge().grants, 2);
 }
 
 #[tokio::test]
-async fn a_request_is_asked_anew_so_often_and_no_more() {
-    // It says that it leads whenever it is asked, and then that it does not.
+async fn a_request_is_repeated_as_often_as_max_redirects_allows() {
+    // A server that claims to lead until it is sent an acquire.
     let turncoat = || {
         FakeServer::start(|mut connection, _| async move {
             while let Some([command, ..]) = connection.request().await {
@@ -385,10 +398,7 @@ async fn a_request_is_asked_anew_so_often_and_no_more() {
         .unwrap()
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotLeader);
-    assert!(
-        !error.is_fatal() && error.is_retryable(),
-        "another time it may be otherwise"
-    );
+    assert!(!error.is_fatal() && error.is_retryable(), "a later attempt may succeed");
     let error = timeout(LONG, client.lock("k").unwrap().acquire())
         .await
         .unwrap()
@@ -399,12 +409,12 @@ async fn a_request_is_asked_anew_so_often_and_no_more() {
 }
 
 #[tokio::test]
-async fn a_barrier_answers_when_all_that_was_decided_can_be_seen() {
+async fn a_barrier_is_answered_by_the_current_leader() {
     let scene = ClusterScene::set(patient()).await;
     let client = scene.client().await;
     client.barrier().await.unwrap();
     scene.cluster.move_leader(1).unwrap();
-    // It is asked anew of whoever leads now.
+    // The client sends it to the new leader.
     client.barrier().await.unwrap();
     assert_eq!(*health(&client).endpoint, *scene.cluster.addresses()[1]);
 
@@ -436,7 +446,7 @@ async fn a_cluster_without_a_leader_costs_the_callers_of_another_shard_nothing()
     scene.cluster.depose();
     let stuck = client.lock("k").unwrap();
     let stuck = tokio::spawn(async move { stuck.acquire().await });
-    until("that no member leads is noticed", || !client.health()[0].is_connected()).await;
+    until("the client is disconnected", || !client.health()[0].is_connected()).await;
     for key in 0..100 {
         let lock = client.lock(format!("other{key}")).unwrap();
         lock.acquire().await.unwrap().release().await.unwrap();
@@ -458,7 +468,7 @@ async fn health_tells_who_serves_and_why() {
     );
     let guard = client.lock("k").unwrap().acquire().await.unwrap();
     scene.cluster.move_leader(2).unwrap();
-    // Dropping it is enough for the client to hear of the new leader.
+    // Dropping the guard sends a release, which is enough for the client to learn of the new leader.
     drop(guard);
     let served = |health: &ShardHealth| *health.endpoint == *addresses[2] && health.is_connected();
     let now = timeout(LONG, watch.wait_for(served)).await.unwrap().unwrap().clone();

@@ -11,11 +11,11 @@ use dflockd_client::{Client, ClientBuilder, ErrorKind, Lock, OnUnavailable, Shar
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
-/// In which order they got it.
+/// The order in which the waiters acquired the lock.
 type Order = Arc<Mutex<Vec<usize>>>;
 
-/// That many wait for a key that is held, one behind the other, `at_server` of them there; each notes when it has got it, and
-/// passes it on.
+/// Starts `count` waiters for a held key, one behind the other, of which `at_server` wait at the server. Each notes its number when it
+/// has acquired the lock, and releases it.
 async fn queue_up(scene: &ClusterScene, lock: &Lock, count: usize, at_server: usize, order: &Order) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     for number in 0..count {
@@ -25,25 +25,25 @@ async fn queue_up(scene: &ClusterScene, lock: &Lock, count: usize, at_server: us
             order.lock().unwrap().push(number);
             guard.release().await.unwrap();
         });
-        // On one thread each has asked before the next begins; and who comes behind others does not ask the server first.
+        // On one thread, each has sent its acquire before the next begins. A caller behind others does not try at the server first.
         tokio::task::yield_now().await;
         scene.until_waiters((number + 1).min(at_server) as u64).await;
     }
     tasks
 }
 
-/// How the leader is lost.
+/// The ways in which a leader is lost.
 #[derive(Clone, Copy)]
 enum Loss {
-    /// Not at all.
+    /// The leader stays.
     Never,
-    /// Its connections stand, and it says who leads now.
+    /// Its connections stay, and it names the new leader.
     Deposed,
-    /// Nobody leads for a while.
+    /// No member leads for a while.
     Vacant,
-    /// Nobody leads for a while, and then it does again.
+    /// No member leads for a while; then the same one leads again.
     Again,
-    /// It is gone, with all its connections.
+    /// The leader is stopped and all its connections end.
     Dead,
 }
 
@@ -63,7 +63,7 @@ impl ClusterScene {
     }
 }
 
-/// Fifty wait while the leader is lost: they get the key in the order in which they came.
+/// Fifty callers wait while the leader is lost; they acquire the key in the order in which they came.
 async fn fifty_keep_their_order(how: Loss, configure: fn(ClientBuilder) -> ClientBuilder, at_server: usize) {
     let scene = ClusterScene::set(patient()).await;
     let holder = scene.client().await;
@@ -74,16 +74,20 @@ async fn fifty_keep_their_order(how: Loss, configure: fn(ClientBuilder) -> Clien
     scene.lose_the_leader(how).await;
     let leader = scene.cluster.leader().unwrap();
     until_served_by(&client, &scene.cluster.addresses()[leader]).await;
-    assert!(order.lock().unwrap().is_empty(), "it is held");
+    assert!(order.lock().unwrap().is_empty(), "the key is held");
     held.release().await.unwrap();
     timeout(LONG, waiters.join_all()).await.unwrap();
     assert_eq!(*order.lock().unwrap(), (0..50).collect::<Vec<_>>());
     scene.until_free().await;
     let verdict = scene.judge();
-    assert_eq!((verdict.grants, verdict.held), (51, 0), "each was granted it once");
+    assert_eq!(
+        (verdict.grants, verdict.held),
+        (51, 0),
+        "each waiter was granted the key once"
+    );
 }
 
-/// All of them at the server.
+/// Lets every waiter wait at the server.
 fn wide(builder: ClientBuilder) -> ClientBuilder {
     builder.exclusive_connections(64).exclusive_connections_per_key(64)
 }
@@ -124,7 +128,7 @@ async fn fifty_keep_their_order_when_the_leader_stays_and_connections_come_and_g
 }
 
 #[tokio::test]
-async fn waits_for_many_keys_and_for_semaphores_go_on_too() {
+async fn waits_for_many_keys_and_for_semaphores_continue_too() {
     let scene = ClusterScene::set(patient()).await;
     let holder = scene.client().await;
     let client = scene.client().await;
@@ -164,7 +168,7 @@ async fn waits_for_many_keys_and_for_semaphores_go_on_too() {
 }
 
 #[tokio::test]
-async fn tickets_keep_their_places_whoever_leads() {
+async fn tickets_keep_their_queue_positions_through_changes_of_leader() {
     for how in [Loss::Deposed, Loss::Vacant, Loss::Again, Loss::Dead] {
         let scene = ClusterScene::set(patient()).await;
         let holder = scene.client().await;
@@ -174,7 +178,7 @@ async fn tickets_keep_their_places_whoever_leads() {
         let first = queued(&lock).await;
         let second = queued(&lock).await;
         let third = queued(&lock).await;
-        // One is asked for before, and two after.
+        // One ticket is waited for before the changes, and two after them.
         let first = tokio::spawn(first.wait(LONG));
         tokio::task::yield_now().await;
         scene.lose_the_leader(how).await;
@@ -213,7 +217,7 @@ async fn tickets_and_waits_that_are_dropped_without_a_leader_leave_nothing_behin
     scene.cluster.depose();
     let noticed = client.lock("other").unwrap();
     let noticed = tokio::spawn(async move { noticed.acquire().await.unwrap().release().await });
-    until("that no member leads is noticed", || !health(&client).is_connected()).await;
+    until("the client is disconnected", || !health(&client).is_connected()).await;
     drop(tickets);
     waits.iter().for_each(JoinHandle::abort);
     scene.cluster.move_leader(2).unwrap();
@@ -221,11 +225,11 @@ async fn tickets_and_waits_that_are_dropped_without_a_leader_leave_nothing_behin
     held.release().await.unwrap();
     scene.until_free().await;
     scene.judge();
-    assert_eq!(scene.count(EventKind::Expired), 0, "nothing had to run out");
+    assert_eq!(scene.count(EventKind::Expired), 0, "no lease expired");
 }
 
 #[tokio::test]
-async fn what_was_granted_while_nobody_could_be_told_is_handed_out_afterwards() {
+async fn grants_without_a_connection_reach_their_callers_after_the_reconnect() {
     let (scene, cut) = Cut::of_patient().await;
     let client = cut.client().await;
     let held = scene.hold("k").await;
@@ -234,12 +238,12 @@ async fn what_was_granted_while_nobody_could_be_told_is_handed_out_afterwards() 
     let wait = tokio::spawn(async move { lock.acquire().await });
     scene.until_waiters(2).await;
     cut.off();
-    until("the ticket's place is kept, and that of the wait given up", || {
+    until("the cluster keeps the ticket's position and not the wait's", || {
         scene.count(EventKind::Orphaned) == 1 && scene.count(EventKind::Left) == 1
     })
     .await;
     held.release().await.unwrap();
-    until("it is granted to the first of them", || {
+    until("the key is granted to the ticket", || {
         scene.count(EventKind::Granted) == 2
     })
     .await;
@@ -260,7 +264,7 @@ async fn what_was_granted_while_nobody_could_be_told_is_handed_out_afterwards() 
 }
 
 #[tokio::test]
-async fn what_was_granted_while_nobody_could_be_told_is_given_back_if_nobody_wants_it_any_more() {
+async fn grants_without_a_connection_are_released_if_their_callers_have_gone() {
     let (scene, cut) = Cut::of_patient().await;
     let client = cut.client().await;
     let held = [scene.hold("k").await, scene.hold("l").await];
@@ -270,19 +274,22 @@ async fn what_was_granted_while_nobody_could_be_told_is_given_back_if_nobody_wan
     let wait = tokio::spawn(async move { lock.acquire().await.map(drop) });
     scene.until_waiters(2).await;
     cut.off();
-    until("the ticket's place is kept, and that of the wait given up", || {
+    until("the cluster keeps the ticket's position and not the wait's", || {
         scene.count(EventKind::Orphaned) == 1 && scene.count(EventKind::Left) == 1
     })
     .await;
     for guard in held {
         guard.release().await.unwrap();
     }
-    until("the ticket's is granted", || scene.count(EventKind::Granted) == 3).await;
+    until("the key is granted to the ticket", || {
+        scene.count(EventKind::Granted) == 3
+    })
+    .await;
     wait.abort();
     drop(ticket);
     cut.on();
-    // By its token, and not by the end of a connection.
-    until("all are given back", || {
+    // Each is released by its token, not by the end of a connection.
+    until("all grants are released", || {
         let released = scene.count(EventKind::Released);
         released >= 3 && released == scene.count(EventKind::Granted)
     })
@@ -292,7 +299,7 @@ async fn what_was_granted_while_nobody_could_be_told_is_given_back_if_nobody_wan
 }
 
 #[tokio::test]
-async fn a_leader_that_has_forgotten_the_places_gives_new_ones() {
+async fn a_leader_that_has_forgotten_queue_positions_gives_new_ones() {
     let scene = ClusterScene::set(patient()).await;
     let holder = scene.client().await;
     let client = scene.client().await;
@@ -301,7 +308,7 @@ async fn a_leader_that_has_forgotten_the_places_gives_new_ones() {
     let waiters = queue_up(&scene, &patiently(&client, "k"), 10, 10, &order).await;
     scene.cluster.forgets_refs(true);
     scene.cluster.move_leader(1).unwrap();
-    until("they wait again", || {
+    until("all wait again", || {
         scene.count(EventKind::Queued) == 20 && scene.waiters() == 10
     })
     .await;
@@ -309,13 +316,13 @@ async fn a_leader_that_has_forgotten_the_places_gives_new_ones() {
     timeout(LONG, waiters.join_all()).await.unwrap();
     let mut got = order.lock().unwrap().clone();
     got.sort_unstable();
-    assert_eq!(got, (0..10).collect::<Vec<_>>(), "in whatever order");
+    assert_eq!(got, (0..10).collect::<Vec<_>>(), "each was granted, in any order");
     scene.ends_with_grants(11).await;
 }
 
 #[tokio::test]
-async fn without_sessions_a_wait_ends_with_its_leader_and_is_not_asked_twice() {
-    // The release before: it does not know the command by which sessions are named.
+async fn without_sessions_a_wait_ends_with_its_leader_and_is_not_repeated() {
+    // A member of the previous release, which does not know the command that names a session.
     let member = |hangs_up: bool| {
         let waits = Arc::new(Mutex::new(0));
         let seen = Arc::clone(&waits);
@@ -349,7 +356,7 @@ async fn without_sessions_a_wait_ends_with_its_leader_and_is_not_asked_twice() {
         .connect()
         .await
         .unwrap();
-    // A try first, that is answered: then only what waits is meant by what follows.
+    // The member answers the try, so the loss below affects only the wait.
     let error = timeout(LONG, patiently(&client, "k").acquire())
         .await
         .unwrap()
@@ -359,7 +366,7 @@ async fn without_sessions_a_wait_ends_with_its_leader_and_is_not_asked_twice() {
 }
 
 #[tokio::test]
-async fn what_is_left_at_a_shutdown_without_a_leader_does_not_hold_it_up() {
+async fn a_shutdown_without_a_leader_does_not_wait_for_leases_and_positions() {
     let scene = ClusterScene::set(patient()).await;
     let holder = scene.client().await;
     let client = scene.client().await;
@@ -380,7 +387,7 @@ async fn what_is_left_at_a_shutdown_without_a_leader_does_not_hold_it_up() {
 }
 
 #[tokio::test]
-async fn orphans_that_a_server_keeps_only_so_long_are_lost_to_a_client_that_comes_too_late() {
+async fn orphans_are_lost_to_a_client_that_comes_back_after_the_orphan_ttl() {
     let scene = ClusterScene::set(Server::builder().orphan_ttl(Duration::from_millis(50))).await;
     let holder = scene.client().await;
     let cut = Cut::of(&scene).await;
@@ -390,7 +397,7 @@ async fn orphans_that_a_server_keeps_only_so_long_are_lost_to_a_client_that_come
     let wait = tokio::spawn(async move { lock.acquire().await });
     scene.until_waiters(1).await;
     cut.off();
-    until("the place is given up", || scene.count(EventKind::Left) == 1).await;
+    until("the orphan has left the queue", || scene.count(EventKind::Left) == 1).await;
     cut.on();
     scene.until_waiters(1).await;
     held.release().await.unwrap();
@@ -399,7 +406,7 @@ async fn orphans_that_a_server_keeps_only_so_long_are_lost_to_a_client_that_come
 }
 
 #[tokio::test]
-async fn the_place_of_a_wait_that_was_refused_for_want_of_a_leader_is_given_up_at_the_next() {
+async fn a_wait_that_failed_without_a_leader_leaves_the_queue_of_the_next() {
     let scene = ClusterScene::set(patient()).await;
     let holder = scene.client().await;
     let client = scene.builder().on_unavailable(OnUnavailable::FailFast);
@@ -413,8 +420,8 @@ async fn the_place_of_a_wait_that_was_refused_for_want_of_a_leader_is_given_up_a
     let error = timeout(LONG, wait).await.unwrap().unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     scene.cluster.move_leader(2).unwrap();
-    // That of the ticket is still its holder's.
-    until("one place is left", || {
+    // The ticket keeps its position.
+    until("the wait has left the queue", || {
         scene.count(EventKind::Left) == 1 && scene.waiters() == 1
     })
     .await;
@@ -422,11 +429,11 @@ async fn the_place_of_a_wait_that_was_refused_for_want_of_a_leader_is_given_up_a
     let held = timeout(LONG, ticket.wait(LONG)).await.unwrap().unwrap();
     held.release().await.unwrap();
     scene.until_free().await;
-    assert_eq!(scene.judge().grants, 2, "nobody was granted what nobody waited for");
+    assert_eq!(scene.judge().grants, 2, "every grant had a caller");
 }
 
 #[tokio::test]
-async fn a_wait_that_is_dropped_gives_up_its_place_and_its_connection() {
+async fn a_dropped_wait_gives_up_its_queue_position_and_its_connection() {
     let scene = ClusterScene::set(patient()).await;
     let holder = scene.client().await;
     let client = scene.builder().exclusive_connections(1).connect().await.unwrap();
@@ -468,7 +475,7 @@ async fn leases_that_are_not_renewed_do_not_keep_others_from_waiting() {
 }
 
 #[tokio::test]
-async fn a_shutdown_gives_up_all_places() {
+async fn a_shutdown_gives_up_all_queue_positions() {
     let scene = ClusterScene::set(patient()).await;
     let holder = scene.client().await;
     let client = scene.client().await;
@@ -486,7 +493,7 @@ async fn a_shutdown_gives_up_all_places() {
 }
 
 #[tokio::test]
-async fn whoever_only_holds_a_place_hears_of_the_next_leader_too() {
+async fn a_client_with_only_a_ticket_follows_the_next_leader_too() {
     let scene = ClusterScene::set(patient()).await;
     let holder = scene.client().await;
     let client = scene.builder().keepalive(Duration::from_millis(100));
@@ -495,7 +502,10 @@ async fn whoever_only_holds_a_place_hears_of_the_next_leader_too() {
     let ticket = queued(&client.lock("k").unwrap()).await;
     scene.cluster.move_leader(1).unwrap();
     until_served_by(&client, &scene.cluster.addresses()[1]).await;
-    until("the place is taken again", || scene.count(EventKind::Reclaimed) == 1).await;
+    until("the queue position is reclaimed", || {
+        scene.count(EventKind::Reclaimed) == 1
+    })
+    .await;
     held.release().await.unwrap();
     timeout(LONG, ticket.wait(LONG))
         .await

@@ -1,5 +1,5 @@
-//! What becomes of leases and callers when the network fails: a proxy between client and embedded server misbehaves, and
-//! the server's own record, in the same process and by the same clock, says what really happened.
+//! Leases and callers when the network fails: a proxy between the client and the embedded server misbehaves, and the server's record,
+//! in the same process and by the same clock, shows what happened.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,7 +37,7 @@ impl Scene {
         self.builder().connect().await.unwrap()
     }
 
-    /// A client whose way to the server is good.
+    /// A client with a direct connection to the server.
     async fn bystander(&self) -> Client {
         let servers = [self.server.local_addr().to_string()];
         Client::builder().servers(servers).connect().await.unwrap()
@@ -50,7 +50,7 @@ impl Scene {
     }
 
     async fn until_free(&self) {
-        until("nobody holds or waits", || {
+        until("no caller holds or waits", || {
             let stats = self.server.stats();
             stats.locks.is_empty() && stats.semaphores.is_empty()
         })
@@ -58,7 +58,7 @@ impl Scene {
     }
 }
 
-/// The connection ends at each byte of the request and of its answer, with a close and with a reset.
+/// The connection ends at each byte of the request and of its answer, by a close and by a reset.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_acquire_that_is_cut_anywhere_takes_one_grant_at_most_and_leaks_none() {
     let ping = "ping\n_\n_\n".len();
@@ -99,7 +99,7 @@ async fn an_acquire_that_is_cut_anywhere_takes_one_grant_at_most_and_leaks_none(
 }
 
 #[tokio::test]
-async fn a_black_hole_is_told_before_the_server_grants_to_anybody_else() {
+async fn a_holder_behind_a_black_hole_learns_of_its_loss_before_the_next_grant() {
     let scene = Scene::set(Server::builder().lease_sweep_interval(Duration::from_millis(5))).await;
     let client = scene.client().await;
     let lock = client.lock("k").unwrap().lease_ttl(Duration::from_secs(2));
@@ -130,7 +130,7 @@ async fn a_black_hole_is_told_before_the_server_grants_to_anybody_else() {
 }
 
 #[tokio::test]
-async fn a_cut_connection_is_told_at_once_and_the_next_acquire_goes_over_a_new_one() {
+async fn a_cut_connection_loses_its_leases_at_once_and_the_next_acquire_uses_a_new_one() {
     let scene = Scene::set(Server::builder()).await;
     let client = scene.client().await;
     let guard = client.lock("k").unwrap().acquire().await.unwrap();
@@ -140,7 +140,7 @@ async fn a_cut_connection_is_told_at_once_and_the_next_acquire_goes_over_a_new_o
     assert!(again.is_held() && again.token().first_half() > guard.token().first_half());
     let error = guard.release().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::LeaseLost, "{error}");
-    assert!(again.is_held(), "the release of the lost lease touched the new one");
+    assert!(again.is_held(), "the new lease survives the release of the lost one");
     assert_eq!(scene.proxy.accepted(), 2);
 }
 
@@ -152,10 +152,10 @@ async fn leases_that_survive_a_disconnect_are_suspect_then_renewed_and_held() {
     let lost = guard.lost();
     scene.proxy.change(|weather| weather.refuse = true);
     scene.proxy.cut();
-    until("it is suspect", || guard.state() == LeaseState::Suspect).await;
-    assert!(guard.is_held(), "its deadline has not come");
+    until("the lease is suspect", || guard.state() == LeaseState::Suspect).await;
+    assert!(guard.is_held(), "the deadline of the lease has not come");
     scene.proxy.clear_up();
-    until("it is held again", || guard.state() == LeaseState::Held).await;
+    until("the lease is held again", || guard.state() == LeaseState::Held).await;
     assert_eq!(scene.events(EventKind::Renewed, "k").len(), 1);
     assert_eq!(scene.events(EventKind::Granted, "k").len(), 1);
     tokio::select! {
@@ -174,8 +174,8 @@ async fn leases_that_a_restarted_server_does_not_know_are_rejected() {
     let guard = client.lock("k").unwrap().acquire().await.unwrap();
     scene.proxy.change(|weather| weather.refuse = true);
     scene.proxy.cut();
-    until("it is suspect", || guard.state() == LeaseState::Suspect).await;
-    // Somebody frees it behind the holder's back: the same as a server that forgot it.
+    until("the lease is suspect", || guard.state() == LeaseState::Suspect).await;
+    // Another connection releases it by its token, as if the server had forgotten it.
     let token = *guard.token();
     let mut wire = dflockd_client::protocol::functions::Wire::new(
         tokio::net::TcpStream::connect(scene.server.local_addr()).await.unwrap(),
@@ -188,7 +188,7 @@ async fn leases_that_a_restarted_server_does_not_know_are_rejected() {
 }
 
 #[tokio::test]
-async fn a_server_that_answers_nothing_is_given_up_and_its_callers_are_told_why() {
+async fn a_server_that_does_not_answer_is_given_up_and_its_callers_get_the_reason() {
     let scene = Scene::set(Server::builder()).await;
     let client = scene
         .builder()
@@ -206,7 +206,7 @@ async fn a_server_that_answers_nothing_is_given_up_and_its_callers_are_told_why(
 }
 
 #[tokio::test]
-async fn a_connection_that_passes_single_bytes_is_slow_and_right() {
+async fn a_connection_that_passes_single_bytes_works() {
     let scene = Scene::set(Server::builder()).await;
     scene.proxy.change(|weather| weather.trickle = true);
     let client = scene.client().await;
@@ -226,7 +226,7 @@ async fn a_connection_that_passes_single_bytes_is_slow_and_right() {
 }
 
 #[tokio::test]
-async fn a_grant_that_was_held_back_for_half_its_ttl_is_confirmed_first() {
+async fn a_grant_that_was_delayed_for_half_its_ttl_is_confirmed_first() {
     let scene = Scene::set(Server::builder()).await;
     let client = scene.client().await;
     let lock = client.lock("k").unwrap().lease_ttl(Duration::from_secs(4));
@@ -243,7 +243,7 @@ async fn a_grant_that_was_held_back_for_half_its_ttl_is_confirmed_first() {
 }
 
 #[tokio::test]
-async fn a_grant_that_was_held_back_for_all_of_its_ttl_never_was() {
+async fn a_grant_that_was_delayed_beyond_its_ttl_is_discarded() {
     let scene = Scene::set(Server::builder()).await;
     let client = scene.client().await;
     let lock = client.lock("k").unwrap().lease_ttl(Duration::from_secs(1));
@@ -257,7 +257,7 @@ async fn a_grant_that_was_held_back_for_all_of_its_ttl_never_was() {
 }
 
 #[tokio::test]
-async fn a_release_whose_answer_was_lost_is_repeated_and_counts() {
+async fn a_release_whose_answer_was_lost_is_repeated_and_succeeds() {
     let scene = Scene::set(Server::builder()).await;
     let client = scene.client().await;
     let guard = client.lock("k").unwrap().acquire().await.unwrap();
@@ -267,17 +267,17 @@ async fn a_release_whose_answer_was_lost_is_repeated_and_counts() {
         !scene.events(EventKind::Released, "k").is_empty()
     })
     .await;
-    // What the proxy keeps back goes with the connection.
+    // The cut discards what the proxy has held back.
     scene.proxy.cut();
-    until("it is noticed", || !client.health()[0].is_connected()).await;
+    until("the client is disconnected", || !client.health()[0].is_connected()).await;
     scene.proxy.clear_up();
     releasing.await.unwrap().unwrap();
     scene.until_free().await;
 }
 
-/// A grant that no caller waits for comes together with the end of its connection: its release goes over the next one.
+/// A grant without a caller arrives together with the end of its connection: the client releases it over the next connection.
 #[tokio::test]
-async fn what_an_answer_calls_for_is_not_lost_with_its_connection() {
+async fn a_grant_without_a_caller_is_released_even_if_its_connection_has_ended() {
     let (asked, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let (released, mut releases) = tokio::sync::mpsc::unbounded_channel();
     let script = {
@@ -290,7 +290,7 @@ async fn what_an_answer_calls_for_is_not_lost_with_its_connection() {
                     connection.request().await.unwrap();
                     asked.notify_one();
                     go_on.notified().await;
-                    // One task runs at a time, so the client sees both at once.
+                    // One task runs at a time, so the client sees the answer and the end together.
                     return connection.say("ok 00000000000000070123456789abcdef 30\n").await;
                 }
                 while let Some(request) = connection.request().await {
@@ -304,13 +304,13 @@ async fn what_an_answer_calls_for_is_not_lost_with_its_connection() {
     let client = Client::builder().servers([&server.address]).connect().await.unwrap();
     let lock = client.lock("k").unwrap();
     tokio::select! {
-        _ = lock.try_acquire() => panic!("it is not answered yet"),
+        _ = lock.try_acquire() => panic!("the server has not answered yet"),
         () = asked.notified() => {}
     }
     go_on.notify_one();
     let release = timeout(Duration::from_secs(30), releases.recv())
         .await
-        .expect("it is released");
+        .expect("the grant is released");
     assert_eq!(release.unwrap(), ["r", "k", "00000000000000070123456789abcdef"]);
 }
 
@@ -337,7 +337,7 @@ async fn ten_thousand_acquires_dropped_anywhere_leave_no_holder_and_no_waiter() 
                 }
             });
         }
-        // Now and then the connections go, too. Not in the end: a server that releases on disconnect would tidy up.
+        // Now and then the connections are cut, too. Not at the end: a server that releases on disconnect would clean up.
         if wave % 10 == 5 {
             scene.proxy.cut();
         }
@@ -350,11 +350,14 @@ async fn ten_thousand_acquires_dropped_anywhere_leave_no_holder_and_no_waiter() 
         .iter()
         .filter(|e| e.kind == EventKind::Granted)
         .count();
-    assert!(granted > 100, "only {granted} were ever granted: nothing was tested");
+    assert!(
+        granted > 100,
+        "only {granted} acquires were granted, too few for this test"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_hundred_waiters_are_served_in_the_order_in_which_they_came() {
+async fn two_hundred_waiters_are_served_in_order() {
     let scene = Scene::set(Server::builder()).await;
     let client = scene
         .builder()
@@ -374,7 +377,7 @@ async fn two_hundred_waiters_are_served_in_the_order_in_which_they_came() {
             guard.release().await.unwrap();
         });
     }
-    until("as many wait on the server as may", || {
+    until("all 16 connections wait at the server", || {
         scene.server.stats().locks[0].waiters == 16
     })
     .await;
@@ -385,16 +388,16 @@ async fn two_hundred_waiters_are_served_in_the_order_in_which_they_came() {
     let granted: Vec<_> = of(EventKind::Granted).filter_map(|event| event.token).skip(1).collect();
     assert_eq!(granted.len(), 200);
     assert_eq!(served, granted);
-    // Each grant went to the connection that had queued first of those still waiting.
+    // Each grant went to the connection that was first in the queue.
     let queued: Vec<u64> = of(EventKind::Queued).map(|event| event.connection).collect();
-    // The first had no place, nor has one that came when the lock was free.
+    // The first grant had no queue position, and neither has a grant to a caller that came while the lock was free.
     let at_places = of(EventKind::Granted).filter(|event| event.place.is_some());
     let to: Vec<u64> = at_places.map(|event| event.connection).collect();
     assert_eq!(to, queued);
 }
 
 #[tokio::test]
-async fn a_hot_key_keeps_nobody_else_out() {
+async fn a_hot_key_does_not_starve_other_keys() {
     let scene = Scene::set(Server::builder()).await;
     let client = scene
         .builder()
@@ -422,7 +425,10 @@ async fn a_hot_key_keeps_nobody_else_out() {
     until("the hot key has its share", || waiters("hot") == 2).await;
     let cold_lock = client.lock("cold").unwrap();
     let guest = tokio::spawn(async move { cold_lock.acquire().await.unwrap() });
-    until("the other waits on the server too", || waiters("cold") == 1).await;
+    until("the other key has its waiter at the server too", || {
+        waiters("cold") == 1
+    })
+    .await;
     cold.release().await.unwrap();
     assert!(guest.await.unwrap().is_held());
     assert_eq!(waiters("hot"), 2);
@@ -443,12 +449,12 @@ async fn a_shard_that_is_away_costs_only_its_own_keys() {
             .unwrap();
         scene.proxy.change(|weather| weather.refuse = true);
         scene.proxy.cut();
-        until("it is noticed", || !client.health()[0].is_connected()).await;
+        until("the client is disconnected", || !client.health()[0].is_connected()).await;
         let lock = client.lock("away").unwrap().acquire_timeout(Duration::from_millis(200));
         let error = lock.acquire().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
         assert_eq!(error.endpoint(), Some(scene.proxy.address.as_str()));
-        // Callers of the lost shard that wait are in nobody's way.
+        // Waiting callers of the lost shard do not disturb others.
         let patient = client.lock("away").unwrap();
         let waiting = tokio::spawn(async move { patient.acquire().await });
         for number in 0..500 {
@@ -463,9 +469,9 @@ async fn a_shard_that_is_away_costs_only_its_own_keys() {
     }
 }
 
-/// The proxy keeps a renewal and its answer back; the release goes out behind it, and both are answered at once.
+/// The proxy holds back a renewal's answer; the release follows the renewal, and the answers to both arrive together.
 #[tokio::test]
-async fn a_renewal_in_flight_changes_nothing_about_a_release() {
+async fn a_renewal_in_flight_does_not_disturb_a_release() {
     let scene = Scene::set(Server::builder()).await;
     let client = scene.client().await;
     let lock = client.lock("k").unwrap().lease_ttl(Duration::from_secs(1));
@@ -483,26 +489,26 @@ async fn a_renewal_in_flight_changes_nothing_about_a_release() {
             scene.events(EventKind::Released, "k").len() == scene.events(EventKind::Granted, "k").len()
         })
         .await;
-        // Until the next renewal would be due: one that is sent behind the release would be refused, and be taken for a loss.
+        // Until the next renewal is due: the server would refuse one that follows the release, and the client would take that for a loss.
         sleep(Duration::from_millis(600)).await;
         scene.proxy.clear_up();
         releasing.await.unwrap().unwrap();
         let renewed = scene.events(EventKind::Renewed, "k").len();
-        // Longer than a renewal would take to come.
+        // Longer than the interval of renewals.
         assert!(
             tokio::time::timeout(Duration::from_millis(700), lost).await.is_err(),
-            "what was released was not lost"
+            "a released lease is not lost"
         );
         assert_eq!(
             scene.events(EventKind::Renewed, "k").len(),
             renewed,
-            "renewed after the release"
+            "no renewal follows the release"
         );
     }
 }
 
 #[tokio::test]
-async fn a_server_that_restarts_empty_takes_the_leases_and_gives_new_ones() {
+async fn a_restart_of_the_server_loses_its_leases_and_new_ones_can_be_acquired() {
     let mut scene = Scene::set(Server::builder()).await;
     let client = scene.client().await;
     let guard = client.lock("k").unwrap().acquire().await.unwrap();
@@ -518,7 +524,7 @@ async fn a_server_that_restarts_empty_takes_the_leases_and_gives_new_ones() {
         async move { lock.acquire().await.unwrap() }
     });
     let restarted = loop {
-        // The old one's listener ends with its task.
+        // The listener of the old server ends with its task, which may take a moment.
         match Server::builder().port(port).start().await {
             Ok(server) => break server,
             Err(error) => assert_eq!(error.kind(), ErrorKind::Connect, "{error}"),
@@ -531,7 +537,7 @@ async fn a_server_that_restarts_empty_takes_the_leases_and_gives_new_ones() {
 }
 
 #[tokio::test]
-async fn a_server_that_drains_is_told_apart_and_before_1_16_its_leases_can_be_given_back() {
+async fn a_draining_server_has_an_error_of_its_own_and_before_1_16_it_accepts_releases() {
     let scene = Scene::set(Server::builder().release("1.15")).await;
     let client = scene.client().await;
     let kept = client.lock("kept").unwrap().acquire().await.unwrap();
@@ -554,9 +560,9 @@ async fn a_server_that_drains_is_told_apart_and_before_1_16_its_leases_can_be_gi
     assert_eq!(kept.lost().await, LostReason::Disconnected);
 }
 
-/// It answers nothing else any more, and closes each connection with that answer.
+/// Such a server answers every request with this error, and closes the connection.
 #[tokio::test]
-async fn a_server_from_1_16_on_that_drains_takes_its_leases_with_it_and_says_so() {
+async fn a_draining_server_from_1_16_on_ends_its_leases() {
     let scene = Scene::set(Server::builder()).await;
     let client = scene.client().await;
     let held = client.lock("held").unwrap().acquire().await.unwrap();
@@ -588,26 +594,26 @@ fn guards_and_clients_may_outlive_their_runtime() {
         let guard = client.lock("k").unwrap().acquire().await.unwrap();
         (server, client, guard)
     });
-    // From a thread that knows of no runtime, while it runs: given back all the same.
+    // A thread without a runtime drops a guard while the client's runtime runs: the lock is released all the same.
     let second = runtime.block_on(async { client.lock("l").unwrap().acquire().await.unwrap() });
     std::thread::spawn(move || drop(second)).join().unwrap();
-    runtime.block_on(until("it is given back", || server.stats().locks.len() == 1));
-    // And after it.
+    runtime.block_on(until("the lock is released", || server.stats().locks.len() == 1));
+    // The runtime ends while another guard lives.
     runtime.shutdown_timeout(Duration::from_secs(5));
-    assert!(!guard.is_held(), "its actor is gone");
+    assert!(!guard.is_held(), "the lease is lost with its actor");
     drop(guard);
     drop(client);
     drop(server);
 }
 
 #[tokio::test]
-async fn a_shutdown_while_the_server_is_away_reports_what_it_could_not_give_back() {
+async fn a_shutdown_without_a_server_reports_the_leases_that_it_could_not_release() {
     let scene = Scene::set(Server::builder().auto_release_on_disconnect(false)).await;
     let client = scene.builder().survives_disconnect(true).connect().await.unwrap();
     let guard = client.lock("k").unwrap().acquire().await.unwrap();
     scene.proxy.change(|weather| weather.refuse = true);
     scene.proxy.cut();
-    until("it is noticed", || !client.health()[0].is_connected()).await;
+    until("the client is disconnected", || !client.health()[0].is_connected()).await;
     let report = client.shutdown(Duration::from_millis(200)).await;
     assert_eq!((report.released, report.unreleased), (0, vec![guard.key().clone()]));
     assert_eq!(guard.lost().await, LostReason::Shutdown);
@@ -615,11 +621,11 @@ async fn a_shutdown_while_the_server_is_away_reports_what_it_could_not_give_back
     assert_eq!(error.kind(), ErrorKind::Shutdown, "{error}");
 }
 
-/// The server hears nothing for its read timeout: it says `error`, unasked, and closes. Nobody may take that for an answer.
+/// After its read timeout the server sends an unasked `error` and closes. The client must not take that for an answer.
 #[tokio::test]
-async fn the_servers_last_word_answers_nobody() {
+async fn the_error_before_a_read_timeout_answers_no_request() {
     let scene = Scene::set(Server::builder().read_timeout(Duration::from_millis(250))).await;
-    // A client that was told wrong, and so keeps silent for too long.
+    // A client that does not know the server's short read timeout, and so stays silent for too long.
     let client = scene.client().await;
     for _ in 0..3 {
         let guard = client.lock("k").unwrap().acquire().await.unwrap();
@@ -632,7 +638,7 @@ async fn the_servers_last_word_answers_nobody() {
     scene.until_free().await;
 }
 
-/// Nothing passes, in either direction: what may be on its way is bounded, and the rest waits where its callers see it.
+/// Nothing passes in either direction: the number of requests in flight is bounded, and further callers wait in `poll_ready`.
 #[tokio::test]
 async fn a_full_pipeline_pushes_back_and_drops_nothing() {
     use std::task::Poll;
@@ -654,8 +660,8 @@ async fn a_full_pipeline_pushes_back_and_drops_nothing() {
         let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
         matches!(service.poll_ready(&mut cx), Poll::Ready(Ok(())))
     };
-    assert!(ready(), "nobody has run yet");
-    until("there is room for no more", || !ready()).await;
+    assert!(ready(), "no caller has run yet");
+    until("the pipeline is full", || !ready()).await;
     scene.proxy.clear_up();
     drop(service);
     running.join_all().await;
@@ -681,7 +687,7 @@ async fn a_lease_is_not_renewed_beyond_its_max_hold() {
     let renewed = scene.events(EventKind::Renewed, "k").len();
     assert!((1..=2).contains(&renewed), "renewed {renewed} times");
     let told = Instant::now();
-    until("the server lets it go", || {
+    until("the lease expires at the server", || {
         !scene.events(EventKind::Expired, "k").is_empty()
     })
     .await;
@@ -708,16 +714,16 @@ fn dropping_the_last_client_gives_everything_back() {
         }
         (client, guards)
     });
-    // Outside of the runtime, the client before its guards.
+    // Outside of the runtime, and the client before its guards.
     drop(client);
     drop(guards);
-    runtime.block_on(until("all is released and the connection closed", || {
+    runtime.block_on(until("all locks are released and the connection is closed", || {
         let stats = server.stats();
         stats.locks.is_empty() && stats.connections == 0
     }));
 }
 
-/// A wait that got its lock leaves a connection that owns a lease; one that gave up leaves one that owns nothing.
+/// A wait that was granted leaves a connection that owns a lease; a wait that timed out leaves a connection that owns nothing.
 #[tokio::test]
 async fn idle_connections_are_closed_unless_they_own_leases() {
     let scene = Scene::set(Server::builder()).await;
@@ -740,18 +746,21 @@ async fn idle_connections_are_closed_unless_they_own_leases() {
     first.release().await.unwrap();
     let owned = waiting.await.unwrap();
     assert!(in_vain.await.unwrap().unwrap_err().is_timeout());
-    until("the one that owns nothing is closed", || {
+    until("the connection that owns nothing is closed", || {
         scene.server.stats().connections == 2
     })
     .await;
-    // Several rounds of housekeeping later the other is still there.
+    // The other connection outlives several rounds of housekeeping.
     let token = owned.cancellation_token();
     let lost = tokio::time::timeout(Duration::from_millis(2500), token.cancelled()).await;
     assert!(lost.is_err() && owned.is_held());
     assert_eq!(scene.server.stats().connections, 2);
     owned.release().await.unwrap();
-    until("nothing is owned any more", || scene.server.stats().connections == 1).await;
-    // The pipelined one stays, and a lease lost with it cancels its token.
+    until("both connections for waits are closed", || {
+        scene.server.stats().connections == 1
+    })
+    .await;
+    // The pipelined connection stays, and a lease that is lost with it cancels its token.
     let last = client.lock("a").unwrap().acquire().await.unwrap();
     let token = last.cancellation_token();
     scene.proxy.cut();

@@ -1,5 +1,4 @@
-//! A lease has a fence only if its server is known to issue fences. Requiring fences is an error if the server issues
-//! none.
+//! A lease has a fence only if its server is known to issue fences. With `Fencing::Required`, a server without fences is an error.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -18,7 +17,7 @@ use tokio::time::timeout;
 
 const LONG: Duration = Duration::from_secs(30);
 
-/// The releases whose tokens are random, and the key of the semaphore that tells.
+/// The releases whose tokens are random, those whose tokens count, and the key of the semaphore by which a client tells them apart.
 const WITHOUT: [&str; 5] = ["1.10", "1.13", "1.14", "1.16", "2.0"];
 const WITH: [&str; 2] = ["2.1", "cluster"];
 const PROBE: &str = "dflockd-client-fences";
@@ -37,7 +36,7 @@ async fn serve(release: &str) -> (Server, ClientBuilder) {
     (server, builder)
 }
 
-/// It names the server and says what to do. `at` is the server's address.
+/// Asserts that the error names the server, whose address is `at`, and says what to do.
 fn makes_none(error: &Error, at: &str) {
     let text = error.to_string();
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{text}");
@@ -47,7 +46,7 @@ fn makes_none(error: &Error, at: &str) {
     }
 }
 
-/// Nothing was left taken on the server.
+/// Waits until no lock and no slot is held on the server.
 async fn until_free(server: &Server) {
     until("nothing is held", || {
         let stats = server.stats();
@@ -60,7 +59,7 @@ fn numbered(lease: &Lease) -> Option<Fence> {
     Some(Fence(lease.token().first_half()))
 }
 
-/// All ways to a lease, without and with a wait.
+/// Calls `look` for a lease of each way to acquire one, without and with a wait.
 async fn every_way(server: &Server, client: &Client, look: impl Fn(&Lease)) {
     let (lock, slots) = (client.lock("k").unwrap(), client.semaphore("s", 1).unwrap());
     let (guard, permit) = (lock.acquire().await.unwrap(), slots.acquire().await.unwrap());
@@ -103,7 +102,7 @@ async fn every_way(server: &Server, client: &Client, look: impl Fn(&Lease)) {
 }
 
 #[tokio::test]
-async fn tokens_that_are_random_give_no_fences_however_many_there_are() {
+async fn random_tokens_never_become_fences() {
     for release in WITHOUT {
         let (server, builder) = serve(release).await;
         let client = builder.clone().connect().await.unwrap();
@@ -129,7 +128,7 @@ async fn tokens_that_are_random_give_no_fences_however_many_there_are() {
 }
 
 #[tokio::test]
-async fn numbers_that_are_counted_are_fences_from_the_second_grant_on() {
+async fn counting_tokens_are_fences_from_the_second_grant_on() {
     for release in WITH {
         let (server, builder) = serve(release).await;
         let client = builder.clone().connect().await.unwrap();
@@ -153,14 +152,14 @@ async fn numbers_that_are_counted_are_fences_from_the_second_grant_on() {
         assert!(leader.term() > last, "{release}");
         leader.resign().await.unwrap();
         let mut lock = DistributedLock::from(lock);
-        assert_eq!(lock.fence(), None, "nothing is held");
+        assert_eq!(lock.fence(), None, "the object holds nothing");
         assert!(lock.acquire().await.unwrap());
         assert!(lock.fence() > last && lock.fence() == lock.guard().unwrap().fence());
     }
 }
 
 #[tokio::test]
-async fn members_of_a_cluster_make_fences_from_the_first_grant_on() {
+async fn members_of_a_cluster_issue_fences_from_the_first_grant_on() {
     let cluster = Cluster::builder().start().await.unwrap();
     for fencing in [Fencing::IfKnown, Fencing::Required] {
         let shard = Shard::cluster(cluster.addresses());
@@ -177,11 +176,11 @@ async fn members_of_a_cluster_make_fences_from_the_first_grant_on() {
         }
     }
     let stats = cluster.stats();
-    assert!(stats.idle_semaphores.is_empty(), "nobody was asked: {stats:?}");
+    assert!(stats.idle_semaphores.is_empty(), "no probe was sent: {stats:?}");
 }
 
 #[tokio::test]
-async fn those_who_want_none_get_none_and_nothing_is_asked_for_it() {
+async fn without_required_fences_no_probe_is_sent() {
     for release in ["1.16", "2.1"] {
         let (server, builder) = serve(release).await;
         for fencing in [Fencing::Off, Fencing::IfKnown] {
@@ -199,7 +198,7 @@ async fn those_who_want_none_get_none_and_nothing_is_asked_for_it() {
 }
 
 #[tokio::test]
-async fn where_they_are_required_every_lease_has_one_and_one_key_is_all_that_it_costs() {
+async fn required_fences_are_on_every_lease_and_cost_one_key() {
     for release in WITH {
         let (server, builder) = serve(release).await;
         let connect = || builder.clone().fencing(Fencing::Required).connect();
@@ -218,7 +217,7 @@ async fn where_they_are_required_every_lease_has_one_and_one_key_is_all_that_it_
 }
 
 #[tokio::test]
-async fn where_they_are_required_a_server_without_is_refused_before_anything_is_acquired() {
+async fn required_fences_refuse_a_server_without_them_before_any_acquire() {
     for release in WITHOUT {
         let (server, builder) = serve(release).await;
         let at = server.local_addr().to_string();
@@ -243,7 +242,7 @@ async fn where_they_are_required_a_server_without_is_refused_before_anything_is_
 
 #[cfg(feature = "blocking")]
 #[test]
-fn threads_get_the_same() {
+fn threads_get_the_same_fences() {
     use dflockd_client::blocking;
     let runtime = tokio::runtime::Runtime::new().unwrap();
     for release in ["1.16", "2.1"] {
@@ -276,7 +275,7 @@ fn threads_get_the_same() {
     }
 }
 
-/// A server of another release takes the place of one, at the same address.
+/// Replaces a server by one of another release, at the same address.
 async fn replace(server: Server, release: &str) -> Server {
     let port = server.local_addr().port();
     server.kill().await;
@@ -284,9 +283,9 @@ async fn replace(server: Server, release: &str) -> Server {
 }
 
 #[tokio::test]
-async fn a_server_that_another_release_takes_the_place_of_is_judged_anew() {
+async fn a_server_of_another_release_at_the_same_address_is_probed_again() {
     let start = async |release| plays(release).port(free_port()).start().await.unwrap();
-    // From one that makes fences to one that does not.
+    // From a release with fences to one without.
     let server = start("2.1").await;
     let at = server.local_addr().to_string();
     let if_known = of(&at).connect().await.unwrap();
@@ -329,7 +328,7 @@ async fn a_server_that_another_release_takes_the_place_of_is_judged_anew() {
 }
 
 #[tokio::test]
-async fn a_server_in_reserve_may_be_of_another_release() {
+async fn a_standby_may_be_of_another_release() {
     for fencing in [Fencing::IfKnown, Fencing::Required] {
         let (primary, reserve) = (
             plays("2.1").start().await.unwrap(),
@@ -350,7 +349,7 @@ async fn a_server_in_reserve_may_be_of_another_release() {
             }
             continue;
         }
-        // Neither of them can be used: what callers get is what the last one that was tried said.
+        // Neither server can be used: callers get the error of the one that was tried last.
         let mut health = client.watch_health(0).unwrap();
         let refused = health.wait_for(|health| health.last_error().is_some_and(Error::is_fatal));
         makes_none(
@@ -362,7 +361,7 @@ async fn a_server_in_reserve_may_be_of_another_release() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_full_cannot_tell_until_it_has_room() {
+async fn a_full_server_cannot_be_probed_until_it_has_room() {
     let soon_forgotten = Duration::from_millis(20);
     let server = plays("2.1")
         .max_locks(1)
@@ -382,21 +381,21 @@ async fn a_server_that_is_full_cannot_tell_until_it_has_room() {
         assert!(error.to_string().contains(part), "{error}");
     }
     let client = required.build().unwrap();
-    until("it was tried", || client.health()[0].last_error().is_some()).await;
+    until("an attempt has failed", || client.health()[0].last_error().is_some()).await;
     held.release().await.unwrap();
     until("it is connected", || client.health()[0].is_connected()).await;
     until("there is room", || server.stats().idle_semaphores.is_empty()).await;
     assert!(client.lock("k").unwrap().acquire().await.unwrap().fence().is_some());
 }
 
-/// A server of which each grant has its own token, and what was released.
+/// A server that takes the token of each grant from a function and records the released tokens.
 struct Tokens {
     server: FakeServer,
     released: Arc<Mutex<Vec<String>>>,
 }
 
 impl Tokens {
-    /// `grant` says what is answered to the grant of that number, counted over all connections from 0, behind `ok `.
+    /// `grant` returns the answer to the grant of this number, without the leading `ok `. Grants are counted over all connections from 0.
     async fn start(grant: impl Fn(u64) -> String + Send + Sync + Clone + 'static) -> Self {
         let released = Arc::new(Mutex::new(Vec::new()));
         let counted = Arc::new(AtomicU64::new(0));
@@ -433,22 +432,22 @@ impl Tokens {
     }
 
     async fn until_released(&self, token: &str) {
-        until("it is given back", || {
+        until("the token is released", || {
             self.released.lock().unwrap().iter().any(|released| released == token)
         })
         .await;
     }
 }
 
-/// Tokens that are random, but no two runs differ.
+/// Returns a token that looks random and is the same in every run.
 fn random(number: u64) -> String {
     let half = (number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     format!("{half:016x}{half:016x}")
 }
 
-/// Some builds between 1.10 and 2.0.
+/// Some builds between 1.10 and 2.0 name a fence in the answer.
 #[tokio::test]
-async fn a_fence_that_is_named_beside_a_random_token_is_taken_from_the_first_grant_on() {
+async fn a_fence_in_the_answer_counts_from_the_first_grant_on() {
     let named = Tokens::start(|number| format!("{} 30 {}", random(number), 1000 + number)).await;
     for (fencing, are_shown) in [
         (Fencing::IfKnown, true),
@@ -469,9 +468,9 @@ async fn a_fence_that_is_named_beside_a_random_token_is_taken_from_the_first_gra
     }
 }
 
-/// The greeting has shown that the server counts, and then something else answers at its address.
+/// The probe has shown that the server counts; then another server answers at its address.
 #[tokio::test]
-async fn a_grant_whose_number_does_not_follow_is_given_back_where_fences_are_required() {
+async fn with_required_fences_a_grant_out_of_sequence_is_released() {
     let counted = |number: u64| format!("{:016x}{:016x} 30", 70 + number, number);
     let odd = move |number: u64| match number {
         0..=1 => counted(number),
@@ -494,17 +493,17 @@ async fn a_grant_whose_number_does_not_follow_is_given_back_where_fences_are_req
             "{way}: {error}"
         );
         tokens.until_released(&random(2)).await;
-        // Nor is it believed the next time, and then it is told as what it is.
+        // The next probe finds out, and its error says so.
         let error = lock.acquire().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported, "{way}: {error}");
         assert!(error.is_fatal(), "{way}: {error}");
-        until("all are given back", || tokens.released.lock().unwrap().len() >= 4).await;
+        until("all tokens are released", || tokens.released.lock().unwrap().len() >= 4).await;
     }
 }
 
-/// The oldest know no semaphores, and one hangs up on what it does not know.
+/// The oldest servers know no semaphores; some of them close the connection at an unknown command.
 #[tokio::test]
-async fn servers_that_know_no_semaphores_make_no_fences() {
+async fn servers_without_semaphores_issue_no_fences() {
     for hangs_up in [false, true] {
         let old = FakeServer::start(move |mut connection, _| async move {
             while let Some([command, ..]) = connection.request().await {

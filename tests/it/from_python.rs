@@ -1,5 +1,5 @@
-//! `docs/guide/src/from-python.md` has a row for every name of the Python client's reference, and each row an example. That the
-//! examples compile and run is for the documentation tests.
+//! `docs/guide/src/from-python.md` has a row for every name of the Python client's reference, and an example for each row. The
+//! documentation tests compile and run the examples.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ const TABLES: &str = include_str!("../../docs/guide/src/from-python.md");
 
 // The reference.
 
-/// All names of the reference, each behind its module: `client.DistributedLock.acquire`.
+/// Returns all names of the reference, with their modules: `client.DistributedLock.acquire`.
 fn reference() -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     let (mut module, mut class) = ("", String::new());
@@ -45,7 +45,7 @@ fn reference() -> BTreeSet<String> {
                     .map(|field| format!("{class}.{field}")),
             );
         } else if line == "Property:" {
-            // Behind the head of the table.
+            // The rows below the head of the table.
             let row = lines
                 .by_ref()
                 .skip_while(|line| !line.starts_with("|---"))
@@ -69,7 +69,7 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
         .filter(|word| !word.is_empty() && *word != "and")
 }
 
-/// The name in a line of a table of methods, like `await wait(timeout_s=None) |`.
+/// Returns the name in a line of a table of methods, like `await wait(timeout_s=None) |`.
 fn method(line: &str) -> Option<&str> {
     let call = line.strip_suffix(" |")?;
     let call = call.strip_prefix("await ").unwrap_or(call);
@@ -79,17 +79,17 @@ fn method(line: &str) -> Option<&str> {
 
 // The tables.
 
-/// What stands in one cell for a name.
+/// A counterpart that a cell names.
 #[derive(Clone, Debug)]
 struct Entry {
-    /// Its path, as far as the module of its column does not say it.
+    /// Its path; a prefix that the column implies may be missing.
     counterpart: String,
     example: Option<String>,
-    /// It is of the blocking client, and not the async one's for both.
+    /// The name belongs to the blocking client only.
     blocking: bool,
 }
 
-/// What the tables say of each name of the reference; and the rows that are about none.
+/// Returns the entries of each name of the reference, and the rows that are about no such name.
 fn tables(reference: &BTreeSet<String>) -> (BTreeMap<String, Vec<Entry>>, Vec<String>) {
     let (mut entries, mut strange) = (BTreeMap::<String, Vec<Entry>>::new(), Vec::new());
     let (mut section, mut in_table) = ("", false);
@@ -135,7 +135,7 @@ fn tables(reference: &BTreeSet<String>) -> (BTreeMap<String, Vec<Entry>>, Vec<St
     (entries, strange)
 }
 
-/// `` `A.b`, `A.c` `` or `` `A` as a context manager ``.
+/// Parses `` `A.b`, `A.c` `` or `` `A` as a context manager ``.
 fn python_names(cell: &str) -> impl Iterator<Item = String> + '_ {
     let suffix = cell.rsplit_once('`').map_or("", |(_, suffix)| suffix);
     let names = cell.split('`').skip(1).step_by(2);
@@ -153,7 +153,7 @@ fn counterpart(cell: &str, tasks: &str) -> Option<String> {
     }
 }
 
-/// The Rust examples under the heading with that anchor.
+/// Returns the Rust examples under the heading with this anchor.
 fn examples(anchor: &str) -> Vec<String> {
     let mut examples = Vec::new();
     let (mut here, mut block) = (false, None::<String>);
@@ -175,7 +175,7 @@ fn examples(anchor: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_reference_is_understood() {
+fn the_parser_finds_all_names_of_the_reference() {
     let names = reference();
     for name in [
         "package.__version__",
@@ -212,7 +212,7 @@ fn every_name_has_a_counterpart() {
 }
 
 #[test]
-fn no_row_is_about_a_name_that_the_reference_does_not_have() {
+fn every_row_is_about_a_name_of_the_reference() {
     let (_, strange) = tables(&reference());
     assert!(strange.is_empty(), "{strange:#?}");
 }

@@ -1,4 +1,4 @@
-//! The low-level functions over a stream that is no socket: what they send to the byte, and what they make of answers.
+//! The low-level functions over a stream that is not a socket: the bytes that they send, and the values that they make of answers.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
 const TOKEN: &str = "00000000000000070123456789abcdef";
 
-/// Runs a function against a peer that says `answer`. What the peer heard, and what the function made of it.
+/// Runs a function against a peer that sends `answer`. Returns the bytes that the peer received and the result of the function.
 async fn exchange<T>(
     answer: &str,
     call: impl AsyncFnOnce(&mut Wire<DuplexStream>) -> Result<T>,
@@ -45,7 +45,7 @@ fn five() -> WaitSecs {
 }
 
 #[tokio::test]
-async fn functions_for_locks_write_and_read_what_the_protocol_says() {
+async fn functions_for_locks_follow_the_protocol() {
     let granted = format!("ok {TOKEN} 30\n");
     let (heard, grant) = exchange(&granted, async |w| wire::acquire(w, &key(), five(), ttl(30)).await).await;
     assert_eq!(heard, "l\norders/42\n5 30\n");
@@ -82,7 +82,7 @@ async fn functions_for_locks_write_and_read_what_the_protocol_says() {
 }
 
 #[tokio::test]
-async fn functions_for_semaphores_write_and_read_what_the_protocol_says() {
+async fn functions_for_semaphores_follow_the_protocol() {
     let granted = format!("ok {TOKEN} 30\n");
     let (heard, grant) = exchange(&granted, async |w| {
         wire::sem_acquire(w, &key(), five(), limit(), ttl(30)).await
@@ -105,7 +105,7 @@ async fn functions_for_semaphores_write_and_read_what_the_protocol_says() {
 }
 
 #[tokio::test]
-async fn all_other_functions_write_and_read_what_the_protocol_says() {
+async fn all_other_functions_follow_the_protocol() {
     let (heard, stats) = exchange("ok {\"connections\":3}\n", async |w| wire::stats(w).await).await;
     assert_eq!((heard.as_str(), stats.unwrap().connections), ("stats\n_\n_\n", 3));
     let (heard, _) = exchange("ok\n", async |w| wire::ping(w).await).await;
@@ -122,7 +122,7 @@ async fn all_other_functions_write_and_read_what_the_protocol_says() {
 }
 
 #[tokio::test]
-async fn functions_for_subscriptions_write_and_read_what_the_protocol_says() {
+async fn functions_for_subscriptions_follow_the_protocol() {
     let pattern = || Pattern::new("orders.>").unwrap();
     let group = || Group::new("workers").ok();
     let (heard, done) = exchange("ok\n", async |w| w.run(Call::listen(pattern(), None)).await).await;
@@ -140,7 +140,7 @@ async fn functions_for_subscriptions_write_and_read_what_the_protocol_says() {
 }
 
 #[tokio::test]
-async fn what_cluster_releases_know() {
+async fn functions_for_clusters_follow_the_protocol() {
     let (heard, done) = exchange("ok\n", async |w| wire::barrier(w).await).await;
     assert_eq!((heard.as_str(), done.is_ok()), ("barrier\n_\n\n", true));
     let (_, refused) = exchange("error_not_leader 10.0.0.1:6388\n", async |w| wire::barrier(w).await).await;
@@ -206,7 +206,7 @@ async fn refusals_are_typed_and_leave_the_stream_in_step() {
 }
 
 #[tokio::test]
-async fn what_is_no_answer_ends_the_stream() {
+async fn an_invalid_answer_ends_the_stream() {
     for answer in [
         "HTTP/1.1 400 Bad Request\n",
         "ok\n",
@@ -230,7 +230,7 @@ async fn what_is_no_answer_ends_the_stream() {
 }
 
 #[tokio::test]
-async fn a_peer_that_hangs_up_half_way_is_told_from_one_that_refuses() {
+async fn a_connection_that_ends_in_an_answer_is_not_a_refusal() {
     let (near, mut far) = duplex(1024);
     far.write_all(b"ok 0000").await.unwrap();
     far.shutdown().await.unwrap();
@@ -256,7 +256,7 @@ async fn an_answer_may_come_byte_by_byte_and_with_carriage_returns() {
 }
 
 #[tokio::test]
-async fn a_dropped_call_leaves_a_stream_that_refuses_to_go_on() {
+async fn a_dropped_call_leaves_a_stream_that_refuses_further_calls() {
     let (near, mut far) = duplex(1024);
     let mut near = Wire::new(near);
     let key = key();
@@ -265,7 +265,7 @@ async fn a_dropped_call_leaves_a_stream_that_refuses_to_go_on() {
         tokio::time::timeout(Duration::from_millis(20), call).await.is_err(),
         "nobody answers"
     );
-    // The answer to the call that was dropped must not become that of the next.
+    // The next call must not read the answer to the dropped one.
     far.write_all(b"ok\n").await.unwrap();
     let error = wire::ping(&mut near).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Disconnected);
@@ -274,7 +274,7 @@ async fn a_dropped_call_leaves_a_stream_that_refuses_to_go_on() {
 }
 
 #[tokio::test]
-async fn the_stream_comes_back_only_if_nothing_was_said_unasked() {
+async fn the_stream_is_returned_only_if_no_unasked_bytes_came() {
     let (near, mut far) = duplex(1024);
     far.write_all(b"ok\n").await.unwrap();
     let mut quiet = Wire::new(near);

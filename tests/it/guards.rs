@@ -1,4 +1,4 @@
-//! Guards where it does not matter which they are: generic, and as trait objects, for tasks and for threads.
+//! Code that works with any guard: generic, and with trait objects, for tasks and for threads.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ fn held(server: &Server) -> usize {
     stats.locks.len() + stats.semaphores.len()
 }
 
-/// For any guard.
+/// Releases any guard.
 async fn give_back<G: Guard>(guard: G) -> Result<(), Error> {
     assert!(guard.is_held());
     guard.release().await
@@ -49,8 +49,8 @@ async fn any_guard_is_released() {
     }
     assert_eq!(held(&server), 0);
     drop(both(&lock, &slots).await);
-    until("what is dropped is given back", || held(&server) == 0).await;
-    // A release whose future is dropped is on its way.
+    until("the dropped guards are released", || held(&server) == 0).await;
+    // A release continues if its future is dropped.
     for guard in both(&lock, &slots).await {
         let mut releasing = Box::pin(guard.release());
         tokio::select! {
@@ -59,8 +59,8 @@ async fn any_guard_is_released() {
             () = async {} => {}
         }
     }
-    until("what is released is given back", || held(&server) == 0).await;
-    // What cannot be released is told.
+    until("the locks are free", || held(&server) == 0).await;
+    // A failed release is an error.
     let guard: Box<dyn Guard> = Box::new(lock.acquire().await.unwrap());
     client.shutdown(Duration::from_secs(5)).await;
     assert_eq!(guard.release().await.unwrap_err().kind(), ErrorKind::Shutdown);
@@ -81,7 +81,7 @@ async fn futures_of_handles_can_be_sent() {
 }
 
 #[test]
-fn threads_have_guards_of_which_no_more_is_known() {
+fn threads_have_trait_objects_of_guards_too() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let (server, client) = runtime.block_on(scene());
     let client = blocking::Client::from(client);
@@ -96,7 +96,7 @@ fn threads_have_guards_of_which_no_more_is_known() {
         crosses(guard).release().unwrap();
     }
     assert_eq!(held(&server), 0);
-    // A callback of before is told of the loss, and released guards are not.
+    // A callback that was set before is called at a loss, but not after a release.
     let (told, heard) = std::sync::mpsc::channel();
     let guard = client.lock("k").unwrap().acquire().unwrap();
     guard.when_lost(move |reason| told.send(reason).unwrap()).unwrap();

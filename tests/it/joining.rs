@@ -1,4 +1,4 @@
-//! Members that join a cluster at run time: the client finds them at allowed hosts, and nowhere else.
+//! Members that join a cluster at run time: the client follows them at allowed hosts only.
 
 use std::time::Duration;
 
@@ -24,12 +24,12 @@ async fn a_leader_at_an_allowed_host_is_followed_and_serves_like_any_other() {
     scene.cluster.move_leader(2).unwrap();
     let another = client.lock("another").unwrap().acquire().await.unwrap();
     until_served_by(&client, &addresses[2]).await;
-    until("it is renewed", || guard.state() == LeaseState::Held).await;
+    until("the lease is renewed", || guard.state() == LeaseState::Held).await;
     assert_eq!(recorded.value("serving", &[("endpoint", &addresses[2])]), 1.0);
     assert_eq!(recorded.value("serving", &[("endpoint", &addresses[0])]), 0.0);
     assert_eq!(recorded.value("failovers_total", &[("reason", "deposed")]), 1.0);
 
-    // The members that were given are still tried, and those that were found are remembered.
+    // The client still tries the configured members, and remembers those that it found.
     scene.cluster.stop(2).await.unwrap();
     scene.cluster.move_leader(0).unwrap();
     until_served_by(&client, &addresses[0]).await;
@@ -42,7 +42,7 @@ async fn a_leader_at_an_allowed_host_is_followed_and_serves_like_any_other() {
 }
 
 #[tokio::test]
-async fn a_leader_at_a_host_that_is_not_allowed_is_not_gone_to() {
+async fn a_leader_at_a_host_that_is_not_allowed_is_not_followed() {
     let scene = ClusterScene::set(patient()).await;
     let addresses = scene.cluster.addresses();
     for allowed in [vec![], vec!["localhost", "10.0.0.0/8"]] {
@@ -61,7 +61,7 @@ async fn a_leader_at_a_host_that_is_not_allowed_is_not_gone_to() {
     }
 }
 
-/// A member that leads, names these voters, and grants whatever it is asked.
+/// Starts a member that leads, names these voters, and grants every acquire.
 async fn leader(voters: String) -> FakeServer {
     FakeServer::start(move |mut connection, _| {
         let stats = format!("ok {{\"cluster\":{{\"role\":\"leader\",\"voters\":[{voters}]}}}}\n");
@@ -70,7 +70,7 @@ async fn leader(voters: String) -> FakeServer {
                 let answer = match command.as_str() {
                     "n" => "error\n",
                     "stats" => &stats,
-                    // It is gone with its first request.
+                    // The member ends its connection at the first acquire.
                     "l" if stats.contains("127.0.0.1") => return connection.reset(),
                     "l" => "ok 0000000000000001aaaaaaaaaaaaaaaa 33\n",
                     _ => "ok\n",
@@ -94,7 +94,11 @@ async fn members_that_a_leader_names_are_tried_when_it_is_gone() {
         .connect()
         .await
         .unwrap();
-    assert_eq!(second.accepted(), 0, "nothing is asked of it while the first leads");
+    assert_eq!(
+        second.accepted(),
+        0,
+        "the client does not connect to it while the first leads"
+    );
     let lock = client.lock("k").unwrap();
     let acquired = timeout(LONG, async {
         loop {
@@ -110,7 +114,7 @@ async fn members_that_a_leader_names_are_tried_when_it_is_gone() {
 }
 
 #[test]
-fn a_rule_that_cannot_be_read_is_refused_when_the_client_is_built() {
+fn an_invalid_rule_is_refused_when_the_client_is_built() {
     let shard = Shard::cluster(["a.example:1"]).allowed_hosts(["10.0.0.0/99"]);
     let error = Client::builder().shards([shard]).build().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);

@@ -1,4 +1,4 @@
-//! Critical sections as layers of tower: who runs at once, and what becomes of leases, requests and responses.
+//! Critical sections as tower layers: which requests run at once, and what happens to leases, requests and responses.
 
 use std::future::{Future, pending, poll_fn};
 use std::pin::Pin;
@@ -19,7 +19,7 @@ use tower::layer::layer_fn;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_test::mock;
 
-/// A request of the tests: what is to be locked, and the fence under which it runs.
+/// A request of these tests: the key to lock, and the fence under which it runs.
 #[derive(Debug, Default, PartialEq)]
 struct Job {
     key: Option<String>,
@@ -44,7 +44,7 @@ fn locks(client: &Client) -> LockLayer<Job> {
 }
 
 async fn start(builder: ServerBuilder) -> (Server, Client) {
-    // Nothing is freed by a connection that ends: what becomes free was given back.
+    // The end of a connection frees nothing here, so every key that becomes free was released.
     let server = builder
         .port(0)
         .auto_release_on_disconnect(false)
@@ -66,7 +66,7 @@ fn held(server: &Server) -> usize {
     stats.locks.len() + stats.semaphores.len()
 }
 
-/// The error of a lease that a service gave.
+/// Returns the error about the lease that a service returned.
 fn of_lease<T: std::fmt::Debug, E: std::fmt::Debug>(answer: Result<T, KeyedError<E>>) -> Error {
     match answer {
         Err(KeyedError::Lease(error)) => error,
@@ -74,7 +74,7 @@ fn of_lease<T: std::fmt::Debug, E: std::fmt::Debug>(answer: Result<T, KeyedError
     }
 }
 
-/// How many run now, and how many did at most.
+/// The numbers of requests that run now, and that ran at once at most.
 #[derive(Default)]
 struct Running {
     now: AtomicUsize,
@@ -103,7 +103,7 @@ impl Drop for Dropped {
     }
 }
 
-/// A service that begins, tells so, and is never done; and whether its future was dropped.
+/// A service that signals its start and never completes; `dropped` says whether its future was dropped.
 #[derive(Clone, Default)]
 struct Endless {
     begun: Arc<Notify>,
@@ -182,7 +182,7 @@ async fn a_semaphore_lets_in_as_many_as_its_limit_in_all_processes() {
     let (server, first) = start(Server::builder()).await;
     let second = connect(&server, Client::builder()).await;
     let running = Arc::new(Running::default());
-    // Nobody goes on before three are there.
+    // No request continues before three have started.
     let three = Arc::new(Barrier::new(3));
     let mut tasks = tokio::task::JoinSet::new();
     for client in [&first, &second] {
@@ -217,7 +217,7 @@ async fn a_limit_of_zero_is_refused() {
 }
 
 #[tokio::test]
-async fn a_lost_lease_drops_the_inner_future_before_the_caller_is_told() {
+async fn a_lost_lease_drops_the_inner_future_before_the_caller_gets_the_error() {
     let (server, client) = start(Server::builder()).await;
     let inner = Endless::default();
     let answer = locks(&client).layer(inner.service()).oneshot(Job::of("k"));
@@ -229,7 +229,7 @@ async fn a_lost_lease_drops_the_inner_future_before_the_caller_is_told() {
     let dropped = Arc::clone(&inner.dropped);
     let told = async move {
         let answer = answer.await;
-        // In the same turn: no task ran in between.
+        // In the same poll: no other task ran in between.
         (answer, dropped.load(Ordering::SeqCst))
     };
     let ((answer, was_dropped), ()) = tokio::join!(told, killed);
@@ -242,7 +242,7 @@ async fn a_lease_that_ran_out_during_the_last_poll_is_lost() {
     let (_server, client) = start(Server::builder()).await;
     let ttl = Duration::from_secs(1);
     let service = locks(&client).lease_ttl(ttl).layer(service_fn(|_: Job| async {
-        // Nothing is renewed meanwhile: this is the only thread.
+        // This is the only thread, so no renewal is sent meanwhile.
         std::thread::sleep(Duration::from_millis(1_100));
         Ok::<_, Broken>(())
     }));
@@ -253,7 +253,7 @@ async fn a_lease_that_ran_out_during_the_last_poll_is_lost() {
 }
 
 #[tokio::test]
-async fn a_response_future_that_is_dropped_leaks_nothing() {
+async fn a_dropped_response_future_leaks_nothing() {
     let (server, client) = start(Server::builder()).await;
     let inner = Endless::default();
     let service = locks(&client).layer(inner.service());
@@ -264,11 +264,11 @@ async fn a_response_future_that_is_dropped_leaks_nothing() {
     });
     let begun = async {
         tokio::select! {
-            _ = &mut runs => panic!("it is never done"),
+            _ = &mut runs => panic!("it never completes"),
             () = inner.begun.notified() => {}
         }
         tokio::select! {
-            _ = &mut runs => panic!("it is never done"),
+            _ = &mut runs => panic!("it never completes"),
             _ = &mut waits => panic!("the other holds it"),
             () = both_are_there => {}
         }
@@ -279,8 +279,8 @@ async fn a_response_future_that_is_dropped_leaks_nothing() {
     assert!(!inner.was_dropped());
     drop(runs);
     assert!(inner.was_dropped());
-    until("nothing is held", || held(&server) == 0).await;
-    // And nothing of the wait that was given up stays in the way.
+    until("the key is free", || held(&server) == 0).await;
+    // The dropped wait leaves nothing behind that would block the next acquire.
     client
         .lock("k")
         .unwrap()
@@ -293,7 +293,7 @@ async fn a_response_future_that_is_dropped_leaks_nothing() {
 }
 
 #[tokio::test]
-async fn an_inner_panic_gives_the_lease_back() {
+async fn an_inner_panic_releases_the_lease() {
     let (server, client) = start(Server::builder()).await;
     let service = locks(&client).layer(service_fn(|job: Job| async move {
         match job.key {
@@ -303,7 +303,7 @@ async fn an_inner_panic_gives_the_lease_back() {
     }));
     let panicked = tokio::spawn(service.oneshot(Job::of("k"))).await.unwrap_err();
     assert!(panicked.is_panic());
-    until("nothing is held", || held(&server) == 0).await;
+    until("the key is free", || held(&server) == 0).await;
 }
 
 #[tokio::test]
@@ -323,7 +323,7 @@ async fn the_fence_reaches_the_handler_and_grows() {
 }
 
 #[tokio::test]
-async fn where_the_server_makes_no_fences_the_closure_decides_unless_they_are_required() {
+async fn without_fences_the_closure_decides_unless_they_are_required() {
     let (server, client) = start(Server::builder().release("1.16")).await;
     let called = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&called);
@@ -381,12 +381,12 @@ async fn a_held_key_is_waited_for_only_as_long_as_allowed() {
         assert_eq!(error.budget(), Some(Budget::Wait(allowed)));
     }
     guard.release().await.unwrap();
-    // A place in the queue that no request wants any more may be granted once, and gives that back.
-    until("nothing is held", || held(&server) == 0).await;
+    // An abandoned queue position may still be granted once; the client releases that grant.
+    until("the key is free", || held(&server) == 0).await;
 }
 
 #[tokio::test]
-async fn an_inner_error_passes_unchanged_and_the_lease_is_back_before_it_is_handed_out() {
+async fn an_inner_error_passes_unchanged_after_the_release() {
     let (server, client) = start(Server::builder()).await;
     let inner = service_fn(async |job: Job| match job.key.as_deref() {
         Some("bad") => Err(Broken(42)),
@@ -401,7 +401,7 @@ async fn an_inner_error_passes_unchanged_and_the_lease_is_back_before_it_is_hand
     assert_eq!(answer.unwrap(), "done");
 }
 
-/// Has the answers to releases be errors.
+/// Turns the answers to releases into errors.
 #[derive(Clone)]
 struct Unconfirmed<S>(S);
 
@@ -442,7 +442,7 @@ async fn a_release_that_fails_changes_no_response() {
     assert_eq!(service.clone().oneshot(Job::of("good")).await.unwrap(), "done");
     let answer = service.oneshot(Job::of("bad")).await;
     assert!(matches!(answer, Err(KeyedError::Inner(Broken(42)))), "{answer:?}");
-    until("the releases went on", || held(&server) == 0).await;
+    until("the leases are released", || held(&server) == 0).await;
 }
 
 #[tokio::test]
@@ -456,7 +456,7 @@ async fn a_lease_that_is_lost_between_the_end_of_the_work_and_the_release_change
         .layer(service_fn(move |_: Job| {
             let (address, token) = (address.clone(), token.lock().unwrap().clone());
             async move {
-                // The server forgets the lease, and the client is not told.
+                // Another connection releases the lease; the client does not know.
                 let released = RawConnection::open(&address).await.request("r", "k", &token).await;
                 Ok::<_, Broken>(released)
             }
@@ -474,7 +474,7 @@ async fn a_lease_that_is_lost_between_the_end_of_the_work_and_the_release_change
     );
 }
 
-/// May be called only where it was ready; its clones were not.
+/// Asserts that it is ready when it is called. A clone is not ready.
 struct Strict {
     ready: bool,
 }
@@ -502,7 +502,7 @@ impl Service<Job> for Strict {
 }
 
 #[tokio::test]
-async fn the_instance_that_was_ready_is_the_one_that_is_called() {
+async fn the_layer_calls_the_instance_that_was_ready() {
     let (_server, client) = start(Server::builder()).await;
     let mut service = ServiceBuilder::new()
         .layer(locks(&client))
@@ -514,7 +514,7 @@ async fn the_instance_that_was_ready_is_the_one_that_is_called() {
 }
 
 #[tokio::test]
-async fn readiness_is_that_of_the_inner_service_and_takes_no_lease() {
+async fn readiness_depends_on_the_inner_service_and_takes_no_lease() {
     let (server, client) = start(Server::builder()).await;
     let (inner, mut handle) = mock::pair::<Job, u32>();
     let mut service = locks(&client).layer(inner);
@@ -526,7 +526,7 @@ async fn readiness_is_that_of_the_inner_service_and_takes_no_lease() {
     assert!(server.events().is_empty(), "{:?}", server.events());
     let answered = async {
         let (job, respond) = handle.next_request().await.unwrap();
-        assert_eq!(held(&server), 1, "it is called under the lock");
+        assert_eq!(held(&server), 1, "the inner service runs under the lock");
         respond.send_response(6);
         job
     };
@@ -539,7 +539,7 @@ async fn readiness_is_that_of_the_inner_service_and_takes_no_lease() {
 }
 
 #[tokio::test]
-async fn layers_and_services_can_be_shared_and_shown() {
+async fn layers_and_services_implement_clone_send_sync_and_debug() {
     fn shared<T: Clone + Send + Sync + std::fmt::Debug>(_: &T) {}
     let (_server, client) = start(Server::builder()).await;
     let layer = locks(&client).max_hold(Duration::from_secs(60));

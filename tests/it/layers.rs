@@ -1,5 +1,5 @@
-//! Layers that users put around a client: what they see, what they may do, and what becomes of grants that they do not
-//! hand on.
+//! Layers that users put around a client: which requests they see, what they may change, and what happens to grants that they do not
+//! pass on.
 
 use std::future::{Future, Ready, ready};
 use std::pin::Pin;
@@ -24,7 +24,7 @@ use tower_test::mock;
 const SOON: Duration = Duration::from_secs(20);
 
 async fn start(builder: ServerBuilder) -> (Server, ClientBuilder) {
-    // Nothing is freed by a connection that ends: what becomes free was given back.
+    // The end of a connection frees nothing here, so every key that becomes free was released.
     let server = builder.port(0).auto_release_on_disconnect(false).start().await.unwrap();
     let builder = Client::builder().servers([server.local_addr().to_string()]);
     (server, builder)
@@ -35,7 +35,7 @@ fn held(server: &Server) -> usize {
     stats.locks.len() + stats.semaphores.len()
 }
 
-/// Shows each request to a function, which may answer in its place, and each response to another, which may change it.
+/// Passes each request to a function that may answer it, and each response to a function that may change it.
 #[derive(Clone)]
 struct Meddling<S, B, A> {
     inner: S,
@@ -80,11 +80,11 @@ where
     })
 }
 
-/// What a layer saw.
+/// The requests that a layer saw.
 #[derive(Clone, Default)]
 struct Seen(Arc<Mutex<Vec<SeenRequest>>>);
 
-/// What was asked, and of which key.
+/// The operation and the key of a request.
 type SeenRequest = (Operation, Option<String>);
 
 impl Seen {
@@ -93,7 +93,7 @@ impl Seen {
         self.0.lock().unwrap().push((request.operation(), key));
     }
 
-    /// A client with a layer that looks on.
+    /// Adds a layer that records requests.
     fn added_to(&self, builder: ClientBuilder) -> ClientBuilder {
         let seen = self.clone();
         builder.layer(meddle(move |request: &Request| seen.see(request), |answer| answer))
@@ -104,7 +104,7 @@ impl Seen {
     }
 }
 
-/// The times of a budget that was used up as a whole.
+/// Returns the two parts of a budget that was used up as a whole.
 fn total(error: &dflockd_client::Error) -> Option<(Duration, Duration)> {
     match error.budget()? {
         Budget::Total {
@@ -149,7 +149,7 @@ async fn every_method_of_every_handle_goes_through_the_layers() {
     let signals = client.subscribe("a.*").await.unwrap();
     assert_eq!(client.emit("a.b", "x").await.unwrap(), 1);
     drop(signals);
-    // The client as the service that it is.
+    // The client is a service itself.
     let mut service = client.clone();
     service
         .ready()
@@ -210,9 +210,9 @@ async fn the_layer_that_was_added_first_sees_a_request_first_and_its_answer_last
     assert_eq!(order, "first, second, second's answer, first's answer");
 }
 
-/// What must not be done: a grant that is not handed on. The caller gets what the layer says; the lock is given back.
+/// A layer must not keep a grant. If it does, the caller gets the layer's answer, and the lock is released.
 #[tokio::test]
-async fn a_grant_that_a_layer_swallows_is_given_back() {
+async fn a_grant_that_a_layer_swallows_is_released() {
     for kind in ["an error", "busy"] {
         let (server, builder) = start(Server::builder()).await;
         let swallow = meddle(
@@ -238,15 +238,15 @@ async fn a_grant_that_a_layer_swallows_is_given_back() {
                 ErrorKind::InvalidInput
             };
             assert_eq!(error.kind(), expected, "{error}");
-            until("it is free again", || held(&server) == 0).await;
+            until("the key is free again", || held(&server) == 0).await;
         }
         assert!(kind != "busy" || lock.try_acquire().await.unwrap().is_none());
-        until("it is free again", || held(&server) == 0).await;
+        until("the key is free again", || held(&server) == 0).await;
     }
 }
 
 #[tokio::test]
-async fn an_answer_to_something_else_is_an_error_and_a_release_cannot_be_stopped() {
+async fn an_answer_of_the_wrong_kind_is_an_error_and_a_release_cannot_be_stopped() {
     let (server, builder) = start(Server::builder()).await;
     let confuse = meddle(
         |_: &Request| {},
@@ -260,10 +260,10 @@ async fn an_answer_to_something_else_is_an_error_and_a_release_cannot_be_stopped
     let error = guard.release().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Protocol);
     assert!(error.to_string().contains("a layer"), "{error}");
-    assert_eq!(held(&server), 0, "the server had answered before");
+    assert_eq!(held(&server), 0, "the server had carried the release out");
 }
 
-/// Refuses whatever it is told to.
+/// A layer that refuses every request of this operation.
 #[derive(Clone)]
 struct Refuse(Operation, ClientService);
 
@@ -297,21 +297,21 @@ async fn a_layers_own_error_reaches_the_caller_with_its_source() {
         .unwrap();
     let error = client.lock("k").unwrap().acquire().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Layer);
-    // What the layer says is the source's to say, once.
+    // The source has the layer's text; the error does not repeat it.
     let source = std::error::Error::source(&error).map(ToString::to_string);
     assert_eq!(source.as_deref(), Some("not on a Friday"));
     assert!(!error.to_string().contains("not on a Friday"), "{error}");
 
-    // Refusing a release refuses only to say how it went.
+    // A layer that refuses a release cannot stop it: it only hides the result.
     let client = builder.layer(refuse(Operation::Release)).connect().await.unwrap();
     let guard = client.lock("k").unwrap().acquire().await.unwrap();
     assert_eq!(guard.release().await.unwrap_err().kind(), ErrorKind::Layer);
-    until("it is free", || held(&server) == 0).await;
+    until("the key is free", || held(&server) == 0).await;
 }
 
-/// As many waits as the limit allows wait for a lock, and its release needs a place under the limit, too.
+/// Waits use up the whole limit, and the release of the lock that they wait for must not need a place under it.
 #[tokio::test]
-async fn a_concurrency_limit_that_is_full_of_waiters_does_not_hold_up_what_they_wait_for() {
+async fn a_concurrency_limit_full_of_waiters_does_not_block_the_release_that_they_wait_for() {
     let (server, builder) = start(Server::builder()).await;
     let client = builder
         .layer(ConcurrencyLimitLayer::new(3))
@@ -330,15 +330,15 @@ async fn a_concurrency_limit_that_is_full_of_waiters_does_not_hold_up_what_they_
     until("all places are taken", || server.stats().locks[0].waiters == 3).await;
     let mut service = client.clone();
     let ready = service.poll_ready(&mut Context::from_waker(std::task::Waker::noop()));
-    assert!(ready.is_pending(), "back-pressure shows");
-    // Had the release to wait for a place, nobody would go on until the waiters gave up, after a minute.
+    assert!(ready.is_pending(), "the limit applies back-pressure");
+    // If the release needed a place under the limit, no caller could continue until the waiters time out, after a minute.
     tokio::time::timeout(SOON, first.release()).await.unwrap().unwrap();
     tokio::time::timeout(SOON, waiting.join_all()).await.unwrap();
     assert_eq!(held(&server), 0);
 }
 
 #[tokio::test]
-async fn load_shedding_refuses_at_once_what_has_no_place() {
+async fn load_shedding_refuses_requests_beyond_the_limit_at_once() {
     let (server, builder) = start(Server::builder()).await;
     let shed = ServiceBuilder::new()
         .layer(LoadShedLayer::new())
@@ -362,7 +362,7 @@ async fn load_shedding_refuses_at_once_what_has_no_place() {
     waiting.await.unwrap().release().await.unwrap();
 }
 
-/// A rate limit cannot be cloned; behind a buffer it can.
+/// A rate limit cannot be cloned, so it needs a buffer around it.
 #[tokio::test]
 async fn a_rate_limit_works_behind_a_buffer_and_nothing_is_left_when_the_client_is_dropped() {
     let (server, builder) = start(Server::builder()).await;
@@ -408,8 +408,8 @@ impl Policy<Request, Response, Error> for AFewTimes {
 }
 
 #[tokio::test]
-async fn a_retry_layer_tries_again_what_may_work_later() {
-    // One key at a time; a key that is free is forgotten after 50 ms.
+async fn a_retry_layer_repeats_retryable_requests() {
+    // The server holds one key at a time and forgets a free key after 50 ms.
     let server = Server::builder()
         .max_locks(1)
         .gc_interval(Duration::from_millis(10))
@@ -442,12 +442,12 @@ async fn a_retry_layer_tries_again_what_may_work_later() {
         .filter(|(what, _)| *what == Operation::Acquire)
         .count();
     assert!(tries > 2, "the second was refused at first: {tries}");
-    // What is not retryable is not tried again.
+    // An error that is not retryable is not retried.
     let error = client.shard_stats(7).await.unwrap_err();
     assert_eq!((error.kind(), seen.take().len()), (ErrorKind::InvalidInput, 1));
 }
 
-/// A layer that takes its time with an answer.
+/// A layer that delays an answer.
 #[tokio::test]
 async fn a_timed_out_acquire_leaks_nothing_wherever_its_grant_is() {
     let (server, builder) = start(Server::builder()).await;
@@ -458,7 +458,7 @@ async fn a_timed_out_acquire_leaks_nothing_wherever_its_grant_is() {
             async move {
                 let answer = answer.await;
                 if acquires {
-                    // For ever: the grant is in this very future.
+                    // The layer never completes, and its future owns the grant.
                     std::future::pending::<()>().await;
                 }
                 answer
@@ -474,21 +474,21 @@ async fn a_timed_out_acquire_leaks_nothing_wherever_its_grant_is() {
     let lock = client.lock("k").unwrap().acquire_timeout(Duration::from_millis(100));
     let started = tokio::time::Instant::now();
     let acquiring = tokio::spawn(async move { lock.acquire().await });
-    until("the server has granted it", || held(&server) == 1).await;
+    until("the server has granted the key", || held(&server) == 1).await;
     let error = acquiring.await.unwrap().unwrap_err();
     assert!(started.elapsed() >= Duration::from_millis(300));
     assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
     let budget = (Duration::from_millis(100), Duration::from_millis(200));
     assert_eq!(total(&error), Some(budget), "{error}");
-    until("it was given back", || held(&server) == 0).await;
+    until("the grant is released", || held(&server) == 0).await;
 }
 
 #[tokio::test]
-async fn which_budget_ran_out_is_told() {
+async fn an_error_names_the_budget_that_ran_out() {
     let (server, builder) = start(Server::builder()).await;
     let client = builder.connect().await.unwrap();
     let _held = client.lock("k").unwrap().acquire().await.unwrap();
-    // Ended by the clock here, and by the server's own timeout: whichever comes first.
+    // The client's clock ends the first wait; the server's own timeout may end the second.
     for wait in [Duration::from_millis(150), Duration::from_secs(1)] {
         let lock = client.lock("k").unwrap().acquire_timeout(wait);
         let error = lock.acquire().await.unwrap_err();
@@ -507,16 +507,16 @@ async fn which_budget_ran_out_is_told() {
     drop(server);
 }
 
-/// A client whose requests go to a mock: the other end sees requests as a layer does, and answers with real grants.
+/// The client's requests go to a mock; the test sees them there as a layer does, and answers with real grants.
 #[tokio::test]
-async fn a_mock_in_the_place_of_the_servers_gives_and_swallows_real_grants() {
+async fn a_mock_service_passes_on_and_swallows_real_grants() {
     let (server, builder) = start(Server::builder()).await;
     let mut real = builder.clone().connect().await.unwrap();
     let (mock, mut handle) = mock::pair::<Request, Response>();
     let client = builder.layer(layer_fn(move |_| mock.clone())).build().unwrap();
     let lock = client.lock("k").unwrap();
 
-    // Handed on: a guard like any other, that goes back the way it came.
+    // A grant that is passed on becomes a guard like any other, and its release goes the same way.
     let acquiring = tokio::spawn({
         let lock = lock.clone();
         async move { lock.acquire().await.unwrap() }
@@ -529,7 +529,7 @@ async fn a_mock_in_the_place_of_the_servers_gives_and_swallows_real_grants() {
     guard.release().await.unwrap();
     assert_eq!(held(&server), 0);
 
-    // Swallowed: the caller is told that nobody answered, and the lock is free.
+    // A grant that is swallowed is released, and the caller gets an error of the layer.
     let acquiring = tokio::spawn({
         let lock = lock.clone();
         async move { lock.acquire().await.map(drop) }
@@ -539,9 +539,9 @@ async fn a_mock_in_the_place_of_the_servers_gives_and_swallows_real_grants() {
     assert!(matches!(response, Response::Granted(_)) && held(&server) == 1);
     drop((response, caller));
     assert_eq!(acquiring.await.unwrap().unwrap_err().kind(), ErrorKind::Layer);
-    until("it was given back", || held(&server) == 0).await;
+    until("the grant is released", || held(&server) == 0).await;
 
-    // Granted to somebody who has gone meanwhile.
+    // A grant whose caller has gone meanwhile is released.
     let acquiring = tokio::spawn(async move { lock.acquire().await.map(drop) });
     let (request, caller) = handle.next_request().await.unwrap();
     let response = real.ready().await.unwrap().call(request).await.unwrap();
@@ -549,11 +549,11 @@ async fn a_mock_in_the_place_of_the_servers_gives_and_swallows_real_grants() {
     assert!(acquiring.await.unwrap_err().is_cancelled());
     assert_eq!(held(&server), 1);
     caller.send_response(response);
-    until("it was given back", || held(&server) == 0).await;
+    until("the grant is released", || held(&server) == 0).await;
 }
 
 #[tokio::test]
-async fn a_timeout_layer_of_ones_own_ends_a_request_earlier() {
+async fn a_users_timeout_layer_ends_a_request_earlier() {
     let (_server, builder) = start(Server::builder()).await;
     let stuck =
         layer_fn(|_: ClientService| tower::service_fn(|_: Request| std::future::pending::<Result<Response, Error>>()));
@@ -568,9 +568,9 @@ async fn a_timeout_layer_of_ones_own_ends_a_request_earlier() {
     assert_eq!(total(&error), Some((Duration::ZERO, Duration::from_millis(50))));
 }
 
-/// A request sets what a handle sets, and each setting does what it says.
+/// A request has the same settings as a handle, with the same effect.
 #[tokio::test]
-async fn a_request_says_how_its_lease_is_renewed() {
+async fn a_request_sets_how_its_lease_is_renewed() {
     use dflockd_client::server::EventKind;
     use dflockd_client::{AcquireRequest, Key, RenewPolicy, Target, Ttl};
 
@@ -607,8 +607,11 @@ async fn a_request_says_how_its_lease_is_renewed() {
             |event: &&dflockd_client::server::Event| event.kind == EventKind::Renewed && event.key.as_str() == key;
         events.iter().filter(of_it).count()
     };
-    until("the early one is far ahead", || renewed("early") >= 20).await;
-    until("what is not renewed is lost", || {
+    until("the lease with the early ratio was renewed often", || {
+        renewed("early") >= 20
+    })
+    .await;
+    until("the lease without renewal is lost", || {
         !leases[0].is_held() && !leases[2].is_held()
     })
     .await;

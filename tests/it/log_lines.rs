@@ -1,4 +1,4 @@
-//! What log lines say of leases. That the document lists all lines is tested in `observability`.
+//! Log lines about leases. The tests in `observability` check that the document lists all lines.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -12,7 +12,7 @@ use dflockd_client::server::Server;
 use dflockd_client::{Client, Election, LockGuard, LockLayer, LostReason, Shard};
 use tower::Layer;
 
-/// It would clear the screen of a terminal.
+/// Printed as it is, this key would clear the screen of a terminal.
 const KEY: &str = "orders/\u{1b}[2J42";
 const SHOWN: &str = "orders/\\u{1b}[2J42";
 
@@ -52,7 +52,7 @@ impl Scene {
         guards
     }
 
-    /// The fields of the one line with this message.
+    /// Returns the fields of the only line with this message.
     fn only(&self, level: &str, message: &str) -> BTreeMap<String, String> {
         only(&self.spans, level, message)
     }
@@ -94,7 +94,7 @@ async fn a_grant_a_renewal_and_a_release_have_a_line_each() {
     let mut granted = about.clone();
     granted.insert("ttl".to_owned(), "1".to_owned());
     assert_eq!(scene.only("debug", "granted"), granted);
-    until("it was renewed", || !scene.spans.lines("renewed").is_empty()).await;
+    until("the lease is renewed", || !scene.spans.lines("renewed").is_empty()).await;
     let renewed = scene.spans.lines("renewed").remove(0);
     assert_eq!((&*renewed.level, renewed.fields), ("debug", about.clone()));
     guard.release().await.unwrap();
@@ -113,9 +113,9 @@ async fn a_grant_a_renewal_and_a_release_have_a_line_each() {
     );
 }
 
-/// What a connector says is the source of the error, which has words of its own.
+/// The connector's text is in the source of the error, which has a text of its own.
 #[tokio::test]
-async fn an_attempt_that_failed_tells_all_its_causes() {
+async fn the_line_of_a_failed_attempt_has_all_causes() {
     let spans = Spans::default();
     let _installed = spans.install();
     let refuses = async |_| Err::<tokio::net::TcpStream, _>(std::io::Error::other("the tunnel is closed"));
@@ -132,7 +132,7 @@ async fn an_attempt_that_failed_tells_all_its_causes() {
 }
 
 #[tokio::test]
-async fn a_release_that_is_refused_says_so() {
+async fn a_refused_release_has_a_line() {
     let (scene, _installed) = Scene::set().await;
     let guard = scene.hold(1).await.remove(0);
     let mut thief = crate::support::raw::RawConnection::open(&scene.server.local_addr().to_string()).await;
@@ -146,7 +146,7 @@ async fn a_release_that_is_refused_says_so() {
 }
 
 #[tokio::test]
-async fn leases_that_are_lost_with_their_connection_are_named() {
+async fn the_line_of_a_lost_connection_names_its_leases() {
     for count in [1, 3, 12] {
         let (scene, _installed) = Scene::set().await;
         let guards = scene.hold(count).await;
@@ -173,18 +173,18 @@ async fn leases_that_are_lost_with_their_connection_are_named() {
 }
 
 #[tokio::test]
-async fn leases_that_expire_are_named() {
+async fn the_line_of_expired_leases_names_them() {
     let (scene, _installed) = Scene::set().await;
     let lock = scene.client.lock(KEY).unwrap().lease_ttl(Duration::from_secs(1));
     let guard = lock.acquire().await.unwrap();
     scene.proxy.change(|weather| weather.stall_up = true);
     assert_eq!(guard.lost().await, LostReason::Expired);
-    until("it is told", || !scene.spans.lines("leases expired").is_empty()).await;
+    until("the line is there", || !scene.spans.lines("leases expired").is_empty()).await;
     assert_eq!(scene.only("warn", "leases expired")["keys"], SHOWN);
 }
 
 #[tokio::test]
-async fn leases_that_are_lost_to_another_server_are_named() {
+async fn the_lines_of_a_takeover_and_a_failback_name_the_lost_leases() {
     let spans = Spans::default();
     let _installed = spans.install();
     let mut pair = Pair::start_with(Server::builder().auto_release_on_disconnect(false)).await;
@@ -211,7 +211,7 @@ async fn leases_that_are_lost_to_another_server_are_named() {
 }
 
 #[test]
-fn leases_that_end_with_their_runtime_are_named() {
+fn the_line_of_an_ended_runtime_names_its_leases() {
     let spans = Spans::default();
     let _installed = spans.install();
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -239,15 +239,15 @@ fn leases_that_end_with_their_runtime_are_named() {
     drop(client);
 }
 
-/// Elections, layers and callbacks tell something in the tasks of their callers, or of the client.
+/// Elections, layers and callbacks log in the tasks of their callers, or in those of the client.
 #[tokio::test]
-async fn lines_that_are_told_in_the_tasks_of_callers_carry_the_name_too() {
+async fn lines_from_the_tasks_of_callers_have_the_clients_name_too() {
     let spans = Spans::default();
     let _installed = spans.install();
     let server = Server::builder().port(0).start().await.unwrap();
     let address = server.local_addr().to_string();
     let proxy = Proxy::start(&address).await;
-    let broken = |_: &_| panic!("it is broken");
+    let broken = |_: &_| panic!("broken on purpose");
     let builder = Client::builder()
         .name("tester")
         .servers([&proxy.address])

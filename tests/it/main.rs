@@ -1,5 +1,5 @@
-//! The integration tests that can share a process: each module has the tests of one topic. One binary links the library once;
-//! a binary for each file took twice the time to build and several times the disk.
+//! The integration tests that can share a process: each module has the tests of one topic. One binary links the library once; a binary
+//! for each file took twice the time to build and several times the disk.
 //!
 //!     cargo test --test it                    # all of them
 //!     cargo test --test it failover::         # one module

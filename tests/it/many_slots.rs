@@ -1,4 +1,4 @@
-//! Several slots of one semaphore: all or none, without deadlocks, and without leftovers of dropped acquires.
+//! Several slots of one semaphore: all or none, without deadlocks, and without remains of dropped acquires.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ async fn scene() -> (Server, Client) {
     (server, client)
 }
 
-/// How many slots of `k` are held, how many callers wait for one, and how many turns are taken.
+/// Returns how many slots of `k` are held, how many callers wait for one, and how many turns are taken.
 fn seen(server: &Server) -> (usize, usize, usize) {
     let stats = server.stats();
     let key = stats.semaphores.iter().find(|semaphore| semaphore.key == "k");
@@ -35,7 +35,7 @@ async fn all_is_free(server: &Server) {
     until("nothing is left", || seen(server) == (0, 0, 0)).await;
 }
 
-/// Releases the last grant of a kind behind the back of its holder.
+/// Releases the last grant of this kind by its token over another connection.
 async fn take_away(server: &Server, target: Target) {
     let of_it = |key: &str| (target == Target::Lock) == key.starts_with("dflockd-client-many/");
     let events = server.events();
@@ -52,7 +52,7 @@ async fn take_away(server: &Server, target: Target) {
 }
 
 #[tokio::test]
-async fn all_slots_are_held_by_one_guard_and_given_back_together() {
+async fn one_guard_holds_all_slots_and_releases_them_together() {
     let (server, client) = scene().await;
     let slots = client.semaphore("k", 40).unwrap();
     let permits = slots.acquire_many(40).await.unwrap();
@@ -118,13 +118,13 @@ async fn impossible_numbers_are_refused_before_anything_is_sent() {
 }
 
 #[tokio::test]
-async fn too_few_free_slots_are_none_at_all() {
+async fn an_acquire_takes_no_slot_if_too_few_are_free() {
     let (server, client) = scene().await;
     let slots = client.semaphore("k", 5).unwrap();
     let held = slots.acquire_many(3).await.unwrap();
     until("the turn is over", || seen(&server) == (3, 0, 0)).await;
     assert!(slots.try_acquire_many(3).await.unwrap().is_none());
-    until("what was tried is given back", || seen(&server) == (3, 0, 0)).await;
+    until("the slots of the try are released", || seen(&server) == (3, 0, 0)).await;
     let impatient = slots.clone().acquire_timeout(Duration::ZERO);
     let error = impatient.acquire_many(3).await.unwrap_err();
     assert_eq!(error.budget(), Some(Budget::Wait(Duration::ZERO)));
@@ -134,7 +134,7 @@ async fn too_few_free_slots_are_none_at_all() {
     );
     let error = slots.clone().acquire_timeout(SHORT).acquire_many(3).await.unwrap_err();
     assert!(error.is_timeout() && error.is_retryable(), "{error}");
-    until("what was taken is given back", || seen(&server) == (3, 0, 0)).await;
+    until("the slots of the acquire are released", || seen(&server) == (3, 0, 0)).await;
     let two = slots.try_acquire_many(2).await.unwrap().unwrap();
     assert_eq!(seen(&server).0, 5);
     held.release().await.unwrap();
@@ -142,9 +142,10 @@ async fn too_few_free_slots_are_none_at_all() {
     all_is_free(&server).await;
 }
 
-/// Two that each want all could each hold a half. They take turns, also those of other clients, and single slots are taken in between.
+/// Two acquires of all slots could each hold half of them. Callers of several slots take turns, also across clients, while others
+/// acquire single slots.
 #[tokio::test]
-async fn those_who_take_several_never_wait_in_a_circle() {
+async fn acquires_of_several_slots_never_deadlock() {
     let (server, client) = scene().await;
     let other = client_of(&server).await;
     let mut running = tokio::task::JoinSet::new();
@@ -164,15 +165,15 @@ async fn those_who_take_several_never_wait_in_a_circle() {
     all_is_free(&server).await;
 }
 
-/// More than stand in the server's queue at once, and others give up theirs one by one.
+/// The acquire needs more slots than it queues for at once, and another client releases its slots one by one.
 #[tokio::test]
-async fn slots_that_come_one_by_one_are_collected() {
+async fn an_acquire_collects_slots_one_by_one() {
     let (server, client) = scene().await;
     let other = client_of(&server).await.semaphore("k", 40).unwrap();
     let held = other.acquire_many(30).await.unwrap().into_guards();
     let slots = client.semaphore("k", 40).unwrap();
     let collecting = tokio::spawn(async move { slots.acquire_many(40).await });
-    until("it has what is free, and waits", || {
+    until("the acquire holds the free slots and waits", || {
         seen(&server).0 == 40 && seen(&server).1 > 0
     })
     .await;
@@ -185,7 +186,7 @@ async fn slots_that_come_one_by_one_are_collected() {
 }
 
 #[tokio::test]
-async fn those_who_take_several_are_served_in_the_order_in_which_they_came() {
+async fn acquires_of_several_slots_are_served_in_order() {
     let (server, client) = scene().await;
     let slots = client.semaphore("k", 4).unwrap();
     let held = slots.acquire_many(4).await.unwrap();
@@ -202,9 +203,9 @@ async fn those_who_take_several_are_served_in_the_order_in_which_they_came() {
             let locks = server.stats().locks;
             locks.first().is_some_and(|turn| turn.waiters as usize == number)
         };
-        until("it waits for its turn", || waiting(&server)).await;
+        until("the caller waits for its turn", || waiting(&server)).await;
     }
-    // Who does not wait for the turn is told of it: how many slots are free is not known.
+    // A caller without time for the turn gets an error about the turn: the number of free slots is unknown.
     assert!(slots.try_acquire_many(2).await.unwrap().is_none());
     for (timeout, said) in [
         (
@@ -230,9 +231,9 @@ async fn those_who_take_several_are_served_in_the_order_in_which_they_came() {
     all_is_free(&server).await;
 }
 
-/// Dropped when it has taken none, some, or all but one of its slots, and while it waits for its turn.
+/// The acquire is dropped when it has none, some, or all but one of its slots, and while it waits for its turn.
 #[tokio::test]
-async fn an_acquire_that_is_dropped_at_any_stage_leaves_nothing() {
+async fn an_acquire_dropped_at_any_stage_leaves_nothing() {
     let (server, client) = scene().await;
     let other = client_of(&server).await.semaphore("k", 5).unwrap();
     for taken in 0..5 {
@@ -240,7 +241,7 @@ async fn an_acquire_that_is_dropped_at_any_stage_leaves_nothing() {
         until("the turn of the others is over", || seen(&server).2 == 0).await;
         let slots = client.semaphore("k", 5).unwrap();
         let collecting = tokio::spawn(async move { slots.acquire_many(5).await });
-        until("it has what is free, and waits", || {
+        until("the acquire holds the free slots and waits", || {
             let (holders, waiters, turns) = seen(&server);
             holders == 5 && waiters > 0 && turns == 1
         })
@@ -256,7 +257,7 @@ async fn an_acquire_that_is_dropped_at_any_stage_leaves_nothing() {
         held.release().await.unwrap();
         all_is_free(&server).await;
     }
-    // After more and more steps, until one has all of them.
+    // Drops an acquire after one poll more each time, until one completes.
     let mut dropped = 0;
     loop {
         let slots = client.semaphore("k", 5).unwrap();
@@ -277,14 +278,14 @@ async fn an_acquire_that_is_dropped_at_any_stage_leaves_nothing() {
     slots.acquire_many(5).await.unwrap().release().await.unwrap();
 }
 
-/// The turn is on the shard of the semaphore, whatever a strategy makes of other keys, and no other shard has a part in it.
+/// The turn is a lock on the shard of the semaphore, whatever shard the strategy has for the turn's key.
 #[tokio::test]
-async fn a_turn_is_taken_where_the_semaphore_is() {
+async fn a_turn_is_taken_on_the_shard_of_the_semaphore() {
     let (one, two) = (
         Server::builder().port(0).start().await.unwrap(),
         Server::builder().port(0).start().await.unwrap(),
     );
-    // Keys begin with the number of their shard. It knows no others.
+    // A key begins with the number of its shard; the strategy panics at other keys.
     let by_digit = |key: &str, _: usize| {
         key.bytes()
             .next()
@@ -306,9 +307,9 @@ async fn a_turn_is_taken_where_the_semaphore_is() {
     assert_eq!(slots.try_acquire_many(2).await.unwrap().unwrap().guards().len(), 2);
 }
 
-/// What is taken early is renewed until the rest is there, and then as its handle says.
+/// The client renews the first slots until it has the rest; then the policy of the handle applies.
 #[tokio::test]
-async fn renewals_that_are_off_are_off_when_all_is_there() {
+async fn renewals_that_are_off_stop_once_all_slots_are_held() {
     let (server, client) = scene().await;
     let second = Duration::from_secs(1);
     let other = client_of(&server).await;
@@ -322,7 +323,7 @@ async fn renewals_that_are_off_are_off_when_all_is_there() {
             |event: &&dflockd_client::server::Event| event.kind == EventKind::Renewed && event.key.as_str() == key;
         server.events().iter().filter(is_of).count()
     };
-    until("what was taken early outlives its TTL", || {
+    until("the first slots outlive their TTL", || {
         renewed("k") >= 6 && renewed("a") >= 3
     })
     .await;
@@ -336,7 +337,7 @@ async fn renewals_that_are_off_are_off_when_all_is_there() {
 }
 
 #[tokio::test]
-async fn a_slot_or_turn_that_is_lost_meanwhile_gives_all_back() {
+async fn losing_a_slot_or_the_turn_meanwhile_releases_all() {
     let (server, client) = scene().await;
     let other = client_of(&server).await.semaphore("k", 3).unwrap();
     let slot = Target::Semaphore(Limit::new(3).unwrap());
@@ -345,8 +346,11 @@ async fn a_slot_or_turn_that_is_lost_meanwhile_gives_all_back() {
         until("the turn of the others is over", || seen(&server).2 == 0).await;
         let slots = client.semaphore("k", 3).unwrap().lease_ttl(Duration::from_secs(1));
         let collecting = tokio::spawn(async move { slots.acquire_many(3).await });
-        until("it has what is free, and waits", || seen(&server) == (3, 2, 1)).await;
-        // What is taken away is granted to the next in the queue, which is the same caller. It waits for one more, until it hears of the loss.
+        until("the acquire holds the free slots and waits", || {
+            seen(&server) == (3, 2, 1)
+        })
+        .await;
+        // The released slot is granted to the next waiter, which is the same caller. It waits for one more until it learns of the loss.
         take_away(&server, target).await;
         let error = collecting.await.unwrap().unwrap_err();
         assert!(error.kind() == ErrorKind::LeaseLost && error.is_retryable(), "{error}");
@@ -373,7 +377,7 @@ async fn the_guard_is_lost_as_soon_as_one_slot_is() {
 }
 
 #[test]
-fn threads_have_the_same() {
+fn threads_acquire_several_slots_too() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let (server, client) = runtime.block_on(scene());
     let slots = blocking::Client::from(client).semaphore("k", 8).unwrap();

@@ -1,5 +1,5 @@
-//! `Shard::cluster` on servers that are not members of a cluster, or of different ones: an error before anything is
-//! granted.
+//! `Shard::cluster` with servers that are not members of a cluster, or members of different clusters: the client refuses them before
+//! it acquires anything.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 const LONG: Duration = Duration::from_secs(30);
 
-/// A server of that release that stands alone.
+/// Starts a single server of this release.
 async fn alone(release: &str) -> (Server, String) {
     let builder = Server::builder().release(release);
     let server = builder.port(0).start().await.unwrap();
@@ -29,7 +29,7 @@ fn of<const N: usize>(members: [&str; N]) -> ClientBuilder {
     Client::builder().shards([shard]).reconnect(soon())
 }
 
-/// It says which server is meant, what is wrong, and what to do. The server is one of `members`.
+/// Asserts that the error names one of `members`, says that it is not a member, and what to do.
 fn is_no_member(error: &Error, members: &[&str]) {
     let text = error.to_string();
     assert_eq!(error.kind(), ErrorKind::Connect, "{text}");
@@ -45,14 +45,14 @@ fn is_no_member(error: &Error, members: &[&str]) {
     }
 }
 
-/// How many attempts to make the pipelined connection had that outcome.
+/// Returns how many attempts to make the pipelined connection had this outcome.
 fn attempts(recorded: &Recorded, outcome: &str) -> f64 {
     recorded.value("connects_total", &[("kind", "pipelined"), ("outcome", outcome)])
 }
 
-/// Two processes that name two independent servers in different orders would each hold the key.
+/// Two processes that list two independent servers in different orders would both hold the key.
 #[tokio::test]
-async fn servers_that_are_no_cluster_are_refused_in_whatever_order_they_are_given() {
+async fn single_servers_are_refused_as_a_cluster_in_any_order() {
     for release in ["1.10", "1.16", "2.1", "cluster"] {
         let (x, at_x) = alone(release).await;
         let (y, at_y) = alone(release).await;
@@ -60,7 +60,7 @@ async fn servers_that_are_no_cluster_are_refused_in_whatever_order_they_are_give
         for members in [[at_x, at_y], [at_y, at_x]] {
             let error = timeout(LONG, of(members).connect()).await.unwrap().unwrap_err();
             is_no_member(&error, &members);
-            // Callers are told at once, not when their time is over.
+            // Callers get the error at once, not at their timeout.
             let client = of(members).acquire_timeout(LONG * 10).build().unwrap();
             let lock = client.lock("k").unwrap();
             let error = timeout(LONG, lock.acquire()).await.unwrap().unwrap_err();
@@ -77,11 +77,11 @@ async fn servers_that_are_no_cluster_are_refused_in_whatever_order_they_are_give
 }
 
 #[tokio::test]
-async fn nor_is_one_server_a_cluster_of_one() {
+async fn a_single_server_is_not_a_cluster_of_one() {
     let (_server, address) = alone("cluster").await;
     let error = of([address.as_str()]).connect().await.unwrap_err();
     is_no_member(&error, &[&address]);
-    // In a cluster of one member it is.
+    // A cluster of one member is accepted.
     let cluster = Cluster::builder().members(1).start().await.unwrap();
     let client = of([cluster.addresses()[0].as_str()]).connect().await.unwrap();
     assert!(client.lock("k").unwrap().acquire().await.unwrap().is_held());
@@ -89,16 +89,16 @@ async fn nor_is_one_server_a_cluster_of_one() {
 
 #[cfg(feature = "blocking")]
 #[test]
-fn threads_are_told_as_well() {
+fn threads_get_the_same_error() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let (_server, address) = runtime.block_on(alone("2.1"));
     let error = of([address.as_str()]).connect_blocking().unwrap_err();
     is_no_member(&error, &[&address]);
 }
 
-/// A server that stands alone among the addresses of a cluster is never used, wherever it stands in the list.
+/// A single server among the addresses of a cluster is never used, wherever it stands in the list.
 #[tokio::test]
-async fn a_server_among_members_that_is_none_is_passed_over() {
+async fn a_single_server_among_members_is_passed_over() {
     let scene = ClusterScene::set(patient()).await;
     let (stranger, at) = alone("cluster").await;
     let members = scene.cluster.addresses();
@@ -106,19 +106,19 @@ async fn a_server_among_members_that_is_none_is_passed_over() {
     let builder = of([at.as_str(), members[0].as_str(), members[1].as_str()]);
     let client = builder.metrics_recorder(recorded.clone()).connect().await.unwrap();
     let guard = client.lock("k").unwrap().acquire().await.unwrap();
-    // The leader dies, and for a while there is none: the other would grant everything.
+    // The leader stops, and no member leads for a while. The single server would grant everything.
     scene.cluster.stop(0).await.unwrap();
     let lock = client.lock("another").unwrap();
     let waiting = tokio::spawn(async move { lock.acquire().await });
     let before = attempts(&recorded, "not_leader");
-    until("all were asked, in turn", || {
+    until("both members were tried", || {
         attempts(&recorded, "not_leader") >= before + 2.0
     })
     .await;
     scene.cluster.move_leader(1).unwrap();
     until_served_by(&client, &members[1]).await;
     let another = timeout(LONG, waiting).await.unwrap().unwrap().unwrap();
-    until("it is renewed", || guard.state() == LeaseState::Held).await;
+    until("the lease is renewed", || guard.state() == LeaseState::Held).await;
     assert!(another.is_held());
     let stats = stranger.stats();
     assert!(stats.locks.is_empty() && stats.idle_locks.is_empty(), "{stats:?}");
@@ -126,7 +126,7 @@ async fn a_server_among_members_that_is_none_is_passed_over() {
 }
 
 #[tokio::test]
-async fn a_member_in_whose_place_another_server_stands_is_not_used() {
+async fn a_single_server_at_the_address_of_a_member_is_not_used() {
     let scene = ClusterScene::set(patient()).await;
     let members = scene.cluster.addresses();
     let recorded = Recorded::default();
@@ -140,24 +140,27 @@ async fn a_member_in_whose_place_another_server_stands_is_not_used() {
     scene.cluster.stop(0).await.unwrap();
     let port = members[0].rsplit(':').next().unwrap().parse().unwrap();
     let impostor = Server::builder().release("cluster").port(port).start().await.unwrap();
-    // The others say that they do not lead.
+    // The other members answer that they do not lead.
     let before = attempts(&recorded, "connect");
-    until("it was asked", || attempts(&recorded, "connect") >= before + 2.0).await;
+    until("the single server was tried", || {
+        attempts(&recorded, "connect") >= before + 2.0
+    })
+    .await;
     scene.cluster.move_leader(2).unwrap();
     until_served_by(&client, &members[2]).await;
-    until("it is renewed", || guard.state() == LeaseState::Held).await;
+    until("the lease is renewed", || guard.state() == LeaseState::Held).await;
     guard.release().await.unwrap();
     let stats = impostor.stats();
     assert!(stats.locks.is_empty() && stats.idle_locks.is_empty(), "{stats:?}");
 }
 
-/// What a fake server answers; what is not here is answered `ok`. `-` closes the connection instead.
+/// The answers of a fake server to commands; all other commands are answered `ok`. `-` closes the connection.
 type Script = BTreeMap<&'static str, &'static str>;
 
 const MEMBER: &str = r#"ok {"cluster":{"node_id":"n1","voters":["n1"]}}"#;
 const ALONE: &str = r#"ok {"connections":1}"#;
 
-/// Renewals of nothing are refused as by a leader, or by a server alone.
+/// Renewals of an unknown token are refused, as leaders and single servers do.
 fn script<const N: usize>(more: [(&'static str, &'static str); N]) -> Script {
     let mut script = Script::from([("n", "error"), ("l", "ok 00000000000000070123456789abcdef 30")]);
     script.extend(more);
@@ -182,7 +185,7 @@ impl Fake {
                         match *script.get(command.as_str()).unwrap_or(&"ok") {
                             "-" => return,
                             "long" => connection.say(&format!("ok {{{}\n", " ".repeat(1 << 20))).await,
-                            // As the oldest answer what they do not know.
+                            // The oldest servers answer an unknown command so, and hang up.
                             "error-" => return connection.say("error\n").await,
                             answer => connection.say(&format!("{answer}\n")).await,
                         }
@@ -204,7 +207,7 @@ impl Fake {
 }
 
 #[tokio::test]
-async fn whatever_shows_that_a_server_is_a_member_or_none_is_believed() {
+async fn a_server_is_used_unless_it_shows_that_it_is_no_member() {
     enum Then {
         Used,
         Refused,
@@ -231,26 +234,34 @@ async fn whatever_shows_that_a_server_is_a_member_or_none_is_believed() {
             Refused,
         ),
         (
-            "a server that hangs up without a word",
+            "a server that hangs up without an answer",
             script([OLDEST[0], OLDEST[1], OLDEST[2], ("stats", "-")]),
             Refused,
         ),
-        // What cannot be told is taken for what the user says.
-        ("a member with many keys, or none", script([("stats", "long")]), Used),
+        // If the server gives no proof, the client trusts the configuration.
+        ("a server with many keys", script([("stats", "long")]), Used),
         (
-            "a member or none, whose stats are none",
+            "a server whose stats are malformed",
             script([("stats", "ok {no")]),
             Used,
         ),
-        ("the same without sessions", script([("stats", "long"), OLD[0]]), Used),
-        // A connection that breaks says nothing.
-        ("a member or none, cut off", script([("stats", "-")]), TriedAgain),
         (
-            "the same without sessions",
+            "a server with many keys and without sessions",
+            script([("stats", "long"), OLD[0]]),
+            Used,
+        ),
+        // A broken connection proves nothing.
+        (
+            "a server that cuts the connection",
+            script([("stats", "-")]),
+            TriedAgain,
+        ),
+        (
+            "a server that cuts the connection, without sessions",
             script([("stats", "-"), OLD[0]]),
             TriedAgain,
         ),
-        ("one that drains", script([("stats", "error_draining")]), TriedAgain),
+        ("a draining server", script([("stats", "error_draining")]), TriedAgain),
     ] {
         let fake = Fake::start(script).await;
         let connected = timeout(LONG, fake.builder().connect()).await.unwrap();
@@ -266,9 +277,9 @@ async fn whatever_shows_that_a_server_is_a_member_or_none_is_believed() {
     }
 }
 
-/// The answer may be a megabyte long: nobody is asked for it who need not be.
+/// The answer may be a megabyte long, so the client asks no more often than necessary.
 #[tokio::test]
-async fn stats_are_asked_for_once_a_pipelined_connection() {
+async fn stats_are_requested_once_for_each_pipelined_connection() {
     let fake = Fake::start(script([("stats", MEMBER), ("l", "timeout")])).await;
     let client = fake.builder().connect().await.unwrap();
     let lock = client.lock("k").unwrap().acquire_timeout(Duration::from_millis(200));
@@ -280,7 +291,7 @@ async fn stats_are_asked_for_once_a_pipelined_connection() {
 }
 
 #[tokio::test]
-async fn two_leaders_of_different_clusters_are_told() {
+async fn leaders_of_two_different_clusters_are_logged() {
     let spans = Spans::default();
     let _installed = spans.install();
     let member = |voters: &'static str, l: &'static str| {
@@ -294,9 +305,9 @@ async fn two_leaders_of_different_clusters_are_told() {
     .await;
     let (at_first, at_second) = (first.server.address.as_str(), second.server.address.as_str());
     let client = of([at_first, at_second]).connect().await.unwrap();
-    // It hangs up, and has not been of use for long enough to be asked first.
+    // The first leader hangs up. It has not served for long enough to be asked first again.
     let tried = client.lock("k").unwrap().try_acquire().await.unwrap();
-    assert!(tried.is_none(), "the other was asked again");
+    assert!(tried.is_none(), "the second leader answers");
     until_served_by(&client, at_second).await;
     let line = "two members of this shard belong to different clusters";
     let told = spans.everything();

@@ -20,7 +20,7 @@ fn held(server: &Server) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn each_key_once_in_the_order_of_keys_and_all_back() {
+async fn keys_are_locked_once_each_in_order_and_all_released() {
     let (server, client) = scene().await;
     let locks = client.lock_all(["c", "a", "b", "a"]).unwrap();
     assert_eq!(
@@ -41,20 +41,20 @@ async fn each_key_once_in_the_order_of_keys_and_all_back() {
     assert!(held(&server).is_empty());
     let guard = locks.acquire().await.unwrap();
     drop(guard);
-    until("a dropped guard gives all back", || held(&server).is_empty()).await;
+    until("the dropped guard has released all", || held(&server).is_empty()).await;
 }
 
 #[tokio::test]
-async fn all_or_nothing_with_one_deadline() {
+async fn an_acquire_takes_all_keys_or_none_within_one_deadline() {
     let (server, client) = scene().await;
     let b = client.lock("b").unwrap().acquire().await.unwrap();
     let locks = client.lock_all(["a", "b", "c"]).unwrap();
     assert!(locks.try_acquire().await.unwrap().is_none());
-    until("what was tried is given back", || held(&server) == ["b"]).await;
+    until("the keys of the try are released", || held(&server) == ["b"]).await;
     let patient = locks.clone().acquire_timeout(Duration::from_millis(150));
     let error = patient.acquire().await.unwrap_err();
     assert!(error.is_timeout() && error.to_string().contains("\"b\""), "{error}");
-    until("what was taken is given back", || held(&server) == ["b"]).await;
+    until("the keys of the acquire are released", || held(&server) == ["b"]).await;
     b.release().await.unwrap();
     locks
         .try_acquire()
@@ -67,28 +67,28 @@ async fn all_or_nothing_with_one_deadline() {
 }
 
 #[tokio::test]
-async fn a_dropped_acquire_gives_back_what_it_took() {
+async fn a_dropped_acquire_releases_the_keys_that_it_has() {
     let (server, client) = scene().await;
     let _b = client.lock("b").unwrap().acquire().await.unwrap();
     let locks = client.lock_all(["a", "b"]).unwrap();
     let acquiring = tokio::spawn(async move { locks.acquire().await.map(drop) });
-    until("it holds one and waits for the other", || {
+    until("the acquire holds one key and waits for the other", || {
         held(&server) == ["a", "b"] && server.stats().locks.iter().any(|lock| lock.waiters == 1)
     })
     .await;
     acquiring.abort();
-    until("nothing of it is left", || {
+    until("both keys are free of it", || {
         held(&server) == ["b"] && server.stats().locks[0].waiters == 0
     })
     .await;
 }
 
 #[tokio::test]
-async fn lost_as_soon_as_one_is_lost() {
+async fn the_guard_is_lost_as_soon_as_one_key_is() {
     let (server, client) = scene().await;
     let locks = client.lock_all(["a", "b"]).unwrap().lease_ttl(Duration::from_secs(1));
     let guard = locks.acquire().await.unwrap();
-    // Somebody takes one away behind its holder's back: the next renewal finds out.
+    // Another connection releases one key by its token; the next renewal finds out.
     let victim = &guard.guards()[1];
     let stream = tokio::net::TcpStream::connect(server.local_addr()).await.unwrap();
     let mut wire = dflockd_client::protocol::functions::Wire::new(stream);
@@ -103,11 +103,11 @@ async fn lost_as_soon_as_one_is_lost() {
     assert!(!guard.is_held() && guard.remaining().is_zero());
     let error = guard.release().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::LeaseLost, "{error}");
-    until("the other is given back", || held(&server).is_empty()).await;
+    until("the other key is released", || held(&server).is_empty()).await;
 }
 
 #[tokio::test]
-async fn those_who_take_several_never_wait_in_a_circle() {
+async fn acquires_of_several_locks_never_deadlock() {
     let (server, client) = scene().await;
     let mut running = tokio::task::JoinSet::new();
     for number in 0..20 {
@@ -128,7 +128,7 @@ async fn those_who_take_several_never_wait_in_a_circle() {
 }
 
 #[tokio::test]
-async fn bad_keys_are_named() {
+async fn errors_name_invalid_keys() {
     let (_server, client) = scene().await;
     let none: [&str; 0] = [];
     let error = client.lock_all(none).unwrap_err();
@@ -140,9 +140,9 @@ async fn bad_keys_are_named() {
     assert!(error.to_string().contains("\"not good\""), "{error}");
 }
 
-/// What a lock has, several locks have: the compiler compares the methods, and the sources are looked through for those that are missing.
+/// A `MultiLock` has the methods of a `Lock`: the compiler compares those below, and a search of the sources finds missing ones.
 #[tokio::test]
-async fn several_locks_have_what_one_has() {
+async fn a_multi_lock_has_the_methods_of_a_lock() {
     use dflockd_client::{Error, Lock, MultiLock, RenewPolicy};
 
     macro_rules! set_up {
@@ -190,7 +190,7 @@ async fn several_locks_have_what_one_has() {
             .flatten()
             .all(|error| error.kind() == ErrorKind::InvalidInput)
     );
-    until("all is given back", || held(&server).is_empty()).await;
+    until("all keys are released", || held(&server).is_empty()).await;
 
     let methods = |source: &str| -> Vec<String> {
         let functions = source
@@ -210,7 +210,7 @@ async fn several_locks_have_what_one_has() {
         include_str!("../../src/handle/multi_guard.rs"),
     );
     let lease = lease.split("/// A place in a queue").next().unwrap();
-    // Under another name for several, or not for several: see `MultiLock` and `MultiGuard`.
+    // `MultiLock` and `MultiGuard` have these under another name, or do not need them.
     let others = ["key", "enqueue", "with_lock", "kind", "token", "fence", "require_fence"];
     let (multi, guards) = (of(multi, " MultiLock"), of(guards, "<G: Guard> MultiGuard<G>"));
     let threads = (
@@ -233,7 +233,7 @@ async fn work_under_several_locks_is_stopped_when_one_is_lost() {
     let locks = client.lock_all(["a", "b"]).unwrap().lease_ttl(Duration::from_secs(1));
     let work = locks.with_locks(async |all| {
         let (cancelled, victim) = (all.cancellation_token(), &all.guards()[1]);
-        // A user's cancelling is no loss.
+        // Cancelling a token of one's own is not a loss.
         all.cancellation_token().cancel();
         assert!(!cancelled.is_cancelled());
         let stream = tokio::net::TcpStream::connect(server.local_addr()).await.unwrap();
@@ -248,16 +248,16 @@ async fn work_under_several_locks_is_stopped_when_one_is_lost() {
     let error = work.await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::LeaseLost);
     assert!(error.to_string().contains("\"b\""), "{error}");
-    until("the other is given back", || held(&server).is_empty()).await;
-    // The work's own error goes before all else.
+    until("the other key is released", || held(&server).is_empty()).await;
+    // An error of the work takes precedence.
     let own = || dflockd_client::Key::new("").unwrap_err();
     let error = locks.with_locks(async |_| Err::<(), _>(own())).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
-    until("both are given back", || held(&server).is_empty()).await;
+    until("both keys are released", || held(&server).is_empty()).await;
 }
 
 #[tokio::test]
-async fn a_guard_of_several_is_taken_apart_into_its_guards() {
+async fn a_multi_guard_is_taken_apart_into_its_guards() {
     let (server, client) = scene().await;
     let all = client.lock_all(["a", "b"]).unwrap().acquire().await.unwrap();
     let mut guards = all.into_guards();

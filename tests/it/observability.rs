@@ -1,4 +1,4 @@
-//! The documents list exactly what is recorded: metrics, spans, log lines, dashboard, alerts.
+//! The documents list exactly the recorded metrics, spans and log lines; the dashboard and the alerts use them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -20,7 +20,7 @@ use metrics::Unit;
 
 const SOON: Duration = Duration::from_secs(20);
 
-/// A client that records what it does, to an embedded server, through a proxy.
+/// A client that records, connected through a proxy to an embedded server.
 struct Scene {
     server: Server,
     proxy: Proxy,
@@ -51,7 +51,7 @@ impl Scene {
     }
 }
 
-/// Describes a client that records what it does, and makes short pauses.
+/// Configures a client that records and makes short pauses.
 fn builder(recorded: &Recorded) -> ClientBuilder {
     let pauses = ReconnectPolicy::exponential(Duration::from_millis(5), Duration::from_millis(20));
     Client::builder().reconnect(pauses).metrics_recorder(recorded.clone())
@@ -134,7 +134,11 @@ async fn more_waiters_than_connections(recorded: &Recorded) {
     scene.until_value("waiters", &[("state", "local")], 2.0).await;
     scene.until_value("waiters", &[("state", "server")], 1.0).await;
     let exhausted = |reason| recorded.value("wait_connections_exhausted_total", &[("reason", reason)]);
-    assert_eq!(exhausted("limit"), 0.0, "the key has its share, and no other needs one");
+    assert_eq!(
+        exhausted("limit"),
+        0.0,
+        "the key has its share of connections and no other key needs one"
+    );
     let other = scene.client.lock("other").unwrap();
     let held_too = other.acquire().await.unwrap();
     waiting.spawn(async move { other.acquire().await.unwrap().release().await.unwrap() });
@@ -142,7 +146,7 @@ async fn more_waiters_than_connections(recorded: &Recorded) {
     scene
         .until_value("wait_connections_exhausted_total", &[("reason", "limit")], 1.0)
         .await;
-    // It is tried once it is released here.
+    // The wait tries once the local holder has released.
     held_too.release().await.unwrap();
     scene
         .until_value("wait_tries_total", &[("outcome", "granted")], 1.0)
@@ -154,7 +158,7 @@ async fn more_waiters_than_connections(recorded: &Recorded) {
 }
 
 #[tokio::test]
-async fn waiters_are_told_apart_by_where_they_wait() {
+async fn waiters_are_counted_by_where_they_wait() {
     more_waiters_than_connections(&Recorded::default()).await;
 }
 
@@ -167,7 +171,7 @@ async fn renewals_and_losses(recorded: &Recorded) {
     })
     .await;
     let headroom = recorded.samples("renewal_headroom_seconds", &[]);
-    // Renewed when half of it is over, less a margin of 66 ms.
+    // A lease is renewed after half of its TTL, less a margin of 66 ms.
     assert!(headroom.iter().all(|left| *left > 0.0 && *left < 0.6), "{headroom:?}");
     let ratios = recorded.samples("renewal_headroom_ratio", &[]);
     assert!(
@@ -185,7 +189,7 @@ async fn renewals_and_losses(recorded: &Recorded) {
         .until_value("leases_lost_total", &[("reason", "expired")], 1.0)
         .await;
 
-    // Somebody else gives it back.
+    // Another connection releases it by its token.
     let rejected = one_second("rejected").acquire().await.unwrap();
     let mut wire = dflockd_client::protocol::functions::Wire::new(
         tokio::net::TcpStream::connect(scene.server.local_addr()).await.unwrap(),
@@ -224,7 +228,7 @@ async fn renewals_and_losses_are_counted() {
     renewals_and_losses(&Recorded::default()).await;
 }
 
-async fn renewals_that_nobody_answers(recorded: &Recorded) {
+async fn unanswered_renewals(recorded: &Recorded) {
     let scene = Scene::set_with(recorded, |builder| builder.survives_disconnect(true)).await;
     let lock = scene.client.lock("k").unwrap().lease_ttl(Duration::from_secs(2));
     let guard = lock.acquire().await.unwrap();
@@ -243,7 +247,7 @@ async fn renewals_that_nobody_answers(recorded: &Recorded) {
 
 #[tokio::test]
 async fn an_unanswered_renewal_is_counted() {
-    renewals_that_nobody_answers(&Recorded::default()).await;
+    unanswered_renewals(&Recorded::default()).await;
 }
 
 async fn connections(recorded: &Recorded) {
@@ -259,7 +263,7 @@ async fn connections(recorded: &Recorded) {
     assert_eq!(
         recorded.value("reconnects_total", &[]),
         0.0,
-        "the first time is no reconnect"
+        "the first connection is not a reconnect"
     );
     scene.client.stats().await.unwrap();
     assert_eq!(
@@ -295,7 +299,7 @@ async fn connections(recorded: &Recorded) {
         1.0
     );
     drop(scene.client);
-    until("all gauges are back at nothing", || {
+    until("all gauges are back at zero", || {
         ["build_info", "shards_connected", "connections"]
             .iter()
             .all(|name| recorded.value(name, &[]) == 0.0)
@@ -313,7 +317,10 @@ async fn orphans(recorded: &Recorded) {
     let lock = scene.client.lock("k").unwrap();
     scene.proxy.change(|weather| weather.stall_down = true);
     let acquiring = tokio::spawn(async move { lock.acquire().await.map(drop) });
-    until("the server has granted it", || !scene.server.stats().locks.is_empty()).await;
+    until("the server has granted the key", || {
+        !scene.server.stats().locks.is_empty()
+    })
+    .await;
     acquiring.abort();
     assert!(acquiring.await.unwrap_err().is_cancelled());
     scene.proxy.clear_up();
@@ -324,7 +331,7 @@ async fn orphans(recorded: &Recorded) {
         recorded.value("requests_total", &[("operation", "acquire"), ("outcome", "dropped")]),
         1.0
     );
-    until("it is free", || scene.server.stats().locks.is_empty()).await;
+    until("the key is free", || scene.server.stats().locks.is_empty()).await;
 }
 
 #[tokio::test]
@@ -379,7 +386,10 @@ async fn a_transition(recorded: &Recorded) {
     let labels = &recorded.touched()["dflockd_client_transitions"];
     assert!(labels.iter().eq(["lists"]), "{labels:?}");
     drop(client);
-    until("it is shown no more", || recorded.value("transitions", &[]) == 0.0).await;
+    until("the gauge is back at zero", || {
+        recorded.value("transitions", &[]) == 0.0
+    })
+    .await;
     drop(of_now);
 }
 
@@ -388,18 +398,18 @@ async fn clients_whose_keys_move_are_counted() {
     a_transition(&Recorded::default()).await;
 }
 
-/// What is shown of who serves shard 0: by address, in this order.
+/// Returns the `serving` gauge of shard 0 for each of these addresses.
 fn serving<const N: usize>(recorded: &Recorded, addresses: [&str; N]) -> [f64; N] {
     addresses.map(|address| recorded.value("serving", &[("shard", "0"), ("endpoint", address)]))
 }
 
-/// How often another server has taken over: because the one before was lost, deposed, or was to.
+/// Returns how often another server has taken over, by reason: the previous one was lost, was deposed, or the change was requested.
 fn failovers(recorded: &Recorded) -> [f64; 3] {
     ["lost", "deposed", "requested"]
         .map(|reason| recorded.value("failovers_total", &[("shard", "0"), ("reason", reason)]))
 }
 
-/// The leadership of a cluster moves on; then the leader dies.
+/// The leadership of a cluster moves on; then the leader is stopped.
 async fn leaders_that_change(recorded: &Recorded) {
     let kept = Duration::from_secs(600);
     let each = Server::builder().orphan_ttl(kept);
@@ -415,7 +425,7 @@ async fn leaders_that_change(recorded: &Recorded) {
         ["deposed", "requested"]
             .iter()
             .all(|reason| recorded.label_values().contains(*reason)),
-        "there at 0, so that the first is an increase"
+        "the counters start at 0, so that the first failover is an increase"
     );
     assert_eq!(recorded.value("redirects_total", &[]), 0.0);
 
@@ -431,18 +441,17 @@ async fn leaders_that_change(recorded: &Recorded) {
     cluster.move_leader(2).unwrap();
     until("the third leads", || serving(recorded, [a, b, c]) == [0.0, 0.0, 1.0]).await;
     assert_eq!(failovers(recorded), [1.0, 1.0, 0.0]);
-    until("the lease was renewed", || guard.state() == LeaseState::Held).await;
+    until("the lease is renewed", || guard.state() == LeaseState::Held).await;
     assert_eq!(recorded.value("leases_lost_total", &[]), 0.0);
     client.barrier().await.unwrap();
     let answered = [("shard", "0"), ("operation", "barrier"), ("outcome", "answered")];
     assert_eq!(recorded.value("requests_total", &answered), 1.0);
     guard.release().await.unwrap();
     drop(client);
-    until("nobody serves it any more", || recorded.value("serving", &[]) == 0.0).await;
+    until("the gauge is back at zero", || recorded.value("serving", &[]) == 0.0).await;
 }
 
-/// A server in reserve takes over, and the first serves again when that is asked for. Leases that outlive their connection are
-/// lost to both.
+/// The standby takes over, and the primary serves again on request. Both changes lose leases that outlive their connection.
 async fn a_standby_that_takes_over(recorded: &Recorded) {
     let options = Server::builder().port(0).auto_release_on_disconnect(false);
     let (primary, standby) = (options.clone().start().await.unwrap(), options.start().await.unwrap());
@@ -474,13 +483,13 @@ async fn a_standby_that_takes_over(recorded: &Recorded) {
 }
 
 #[tokio::test]
-async fn failovers_are_counted_by_reason_and_who_serves_is_shown() {
+async fn failovers_are_counted_by_reason_and_the_serving_server_is_shown() {
     leaders_that_change(&Recorded::default()).await;
     a_standby_that_takes_over(&Recorded::default()).await;
 }
 
 #[tokio::test]
-async fn a_server_that_stands_alone_has_no_failovers_to_count() {
+async fn a_single_server_has_no_failovers_to_count() {
     let recorded = Recorded::default();
     let scene = Scene::set(&recorded).await;
     until("it serves", || serving(&recorded, [&scene.proxy.address]) == [1.0]).await;
@@ -510,7 +519,7 @@ async fn signals(recorded: &Recorded) {
     assert_eq!(recorded.value("requests_total", &subscribed), 1.0);
     scene.proxy.cut();
     while !matches!(conn.next_event().await.unwrap(), SignalEvent::Restored { .. }) {}
-    // The connection that emits was cut as well, but has nothing to miss.
+    // The cut also ended the connection for emitting, which cannot miss signals.
     assert_eq!(recorded.value("signal_gaps_total", &[]), 1.0);
     drop(conn);
     scene.until_value("signal_subscriptions", &[], 0.0).await;
@@ -522,7 +531,7 @@ async fn signals_are_counted() {
 }
 
 #[tokio::test]
-async fn keys_have_classes_if_somebody_asks_for_them_and_clients_of_one_recorder_add_up() {
+async fn keys_have_classes_on_request_and_clients_of_one_recorder_add_up() {
     let recorded = Recorded::default();
     let classes = |builder: ClientBuilder| builder.key_class(|key| key.split('/').next().unwrap_or("other"));
     let (a, b) = (
@@ -551,7 +560,7 @@ async fn keys_have_classes_if_somebody_asks_for_them_and_clients_of_one_recorder
     );
 }
 
-/// The rows of the tables in the document whose first column heads this way: the code in the first column, and the rest.
+/// Returns the rows of the tables whose first column has this heading: the code in the first column, and the other cells.
 fn documented(heading: &str) -> BTreeMap<String, Vec<String>> {
     let mut rows = BTreeMap::new();
     let mut inside = false;
@@ -576,16 +585,16 @@ fn document(path: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
 }
 
-/// All that stands in backquotes.
+/// Returns all texts in backquotes.
 fn words(cell: &str) -> BTreeSet<String> {
     cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_metric_that_is_documented_is_recorded_and_every_one_that_is_recorded_is_documented() {
+async fn documented_metrics_and_recorded_metrics_are_the_same() {
     let recorded = Recorded::default();
     requests_and_leases(&recorded).await;
-    // Each of the others counts from nothing, so each has a recorder of its own, and they are put together.
+    // The other scenarios count from zero, so each has a recorder of its own, and the test merges their metrics.
     let mut touched = recorded.touched();
     let mut run = async |scenario: &str| {
         let recorded = Recorded::default();
@@ -625,14 +634,14 @@ async fn every_metric_that_is_documented_is_recorded_and_every_one_that_is_recor
     assert_eq!(touched, labels);
     let explained = self::documented("label");
     for label in labels.values().flatten() {
-        assert!(explained.contains_key(label), "nobody says what {label} may be");
+        assert!(explained.contains_key(label), "no document explains the label {label}");
     }
 
     let described = recorded.descriptions();
     assert_eq!(
         described.keys().collect::<Vec<_>>(),
         documented.keys().collect::<Vec<_>>(),
-        "all are described"
+        "all metrics are described"
     );
     for (name, description) in &described {
         assert_eq!(description.kind, documented[name][0], "{name}");
@@ -646,7 +655,7 @@ async fn every_metric_that_is_documented_is_recorded_and_every_one_that_is_recor
 }
 
 #[test]
-fn every_value_of_a_label_that_stands_for_an_error_or_a_loss_is_documented() {
+fn every_label_value_for_an_error_or_a_loss_is_documented() {
     let labels = documented("label");
     let outcomes = words(&labels["outcome"][0]);
     for outcome in ["granted", "dropped", "not_leader", "layer", "shutdown", "lease_lost"] {
@@ -677,7 +686,7 @@ fn every_value_of_a_label_that_stands_for_an_error_or_a_loss_is_documented() {
     }
 }
 
-/// The names of this crate's metrics in a query, without what a histogram's series add to them.
+/// Returns the names of this crate's metrics in a query, without the suffixes of a histogram's series.
 fn metrics_in(query: &str) -> BTreeSet<String> {
     let histograms = ["_bucket", "_sum", "_count"];
     query
@@ -691,7 +700,7 @@ fn metrics_in(query: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn dashboard_and_alerts_ask_for_metrics_that_exist() {
+fn dashboard_and_alerts_use_existing_metrics() {
     let known = documented("metric");
     let dashboard: serde_json::Value = serde_json::from_str(&document("docs/grafana/dflockd-client.json")).unwrap();
     let mut queries = Vec::new();
@@ -711,12 +720,12 @@ fn dashboard_and_alerts_ask_for_metrics_that_exist() {
     let mut used = BTreeSet::new();
     for query in queries.iter().map(String::as_str).chain([alerts.as_str()]) {
         let names = metrics_in(query);
-        assert!(!names.is_empty(), "asks for nothing of ours: {query}");
+        assert!(!names.is_empty(), "this query uses no metric of this crate: {query}");
         used.extend(names);
     }
     for name in &used {
         assert!(known.contains_key(name), "there is no {name}");
-        // A histogram is asked for by its series, anything else by its name.
+        // A query names the series of a histogram, and otherwise the metric itself.
         let by_series = queries
             .iter()
             .map(String::as_str)
@@ -746,7 +755,7 @@ fn dashboard_and_alerts_ask_for_metrics_that_exist() {
     ] {
         assert!(
             used.contains(&format!("dflockd_client_{topic}")),
-            "nobody looks at {topic}"
+            "no panel and no alert uses {topic}"
         );
     }
     let page = document("docs/guide/src/observability-reference.md");
@@ -769,7 +778,7 @@ fn dashboard_and_alerts_ask_for_metrics_that_exist() {
 }
 
 #[test]
-fn the_dashboard_can_be_narrowed_to_a_client_a_shard_and_a_class_of_keys() {
+fn the_dashboard_filters_by_client_shard_and_key_class() {
     let dashboard: serde_json::Value = serde_json::from_str(&document("docs/grafana/dflockd-client.json")).unwrap();
     let variables: Vec<_> = dashboard["templating"]["list"]
         .as_array()
@@ -799,9 +808,9 @@ fn the_dashboard_can_be_narrowed_to_a_client_a_shard_and_a_class_of_keys() {
     }
 }
 
-/// On one thread, so that a subscriber of this thread sees all.
+/// On one thread, so that the subscriber of this thread sees everything.
 #[tokio::test(flavor = "current_thread")]
-async fn spans_and_lines_are_those_of_the_document_and_tell_no_secret() {
+async fn spans_and_lines_match_the_document_and_contain_no_secret() {
     let spans = Spans::default();
     let _installed = spans.install();
     let recorded = Recorded::default();
@@ -813,7 +822,7 @@ async fn spans_and_lines_are_those_of_the_document_and_tell_no_secret() {
     let dflockd_client::Enqueued::Queued(ticket) = lock.enqueue().await.unwrap() else {
         panic!("it is held");
     };
-    until("it was renewed", || {
+    until("the lease is renewed", || {
         spans.closed("dflockd.renew").contains("outcome=renewed")
     })
     .await;
@@ -825,7 +834,7 @@ async fn spans_and_lines_are_those_of_the_document_and_tell_no_secret() {
     scene.proxy.cut();
     assert_eq!(guard.lost().await, LostReason::Disconnected);
     drop((guard, signals));
-    until("it is connected again", || {
+    until("the client is connected again", || {
         spans.closed("dflockd.reconnect").contains("attempts=1")
     })
     .await;
@@ -860,7 +869,7 @@ async fn spans_and_lines_are_those_of_the_document_and_tell_no_secret() {
     assert_eq!(
         seen.keys().collect::<Vec<_>>(),
         documented_spans.keys().collect::<Vec<_>>(),
-        "every span was opened, and no other"
+        "exactly the documented spans were opened"
     );
     let attributes = documented("attribute");
     let of_all = attributes.iter().filter(|(_, cells)| cells[0] == "requests");
@@ -896,11 +905,11 @@ async fn spans_and_lines_are_those_of_the_document_and_tell_no_secret() {
             "{reason}: {everything}"
         );
     }
-    assert!(!everything.contains(&token[8..]), "a token was told whole");
+    assert!(!everything.contains(&token[8..]), "a line contains a whole token");
     assert!(spans.foreign().is_empty(), "{:?}", spans.foreign());
 }
 
-/// On one thread, so that a subscriber of this thread sees all.
+/// On one thread, so that the subscriber of this thread sees everything.
 #[tokio::test(flavor = "current_thread")]
 async fn the_name_of_a_client_is_in_its_lines_spans_and_metrics() {
     #[derive(Clone, Default)]
@@ -927,7 +936,10 @@ async fn the_name_of_a_client_is_in_its_lines_spans_and_metrics() {
     let guard = scene.client.lock("k").unwrap().acquire().await.unwrap();
     scene.proxy.cut();
     guard.lost().await;
-    until("it is connected again", || scene.client.health()[0].is_connected()).await;
+    until("the client is connected again", || {
+        scene.client.health()[0].is_connected()
+    })
+    .await;
     assert!(matches!(signals.next_event().await, Some(SignalEvent::Lost { .. })));
     drop(guard);
     scene
@@ -964,7 +976,7 @@ async fn the_name_of_a_client_is_in_its_lines_spans_and_metrics() {
     assert_eq!(recorded.value("requests_total", &labels), 2.0);
 }
 
-/// The last string literal before the parenthesis that ends the call.
+/// Returns the last string literal before the parenthesis that ends the call.
 fn last_literal(call: &str) -> Option<&str> {
     let (mut depth, mut last, mut rest) = (1, None, call);
     loop {
@@ -986,7 +998,7 @@ fn last_literal(call: &str) -> Option<&str> {
     }
 }
 
-/// Every line that the source can log stands in the document with its level, and the other way round.
+/// Every line that the source can log is in the document with its level, and the document has no other lines.
 #[test]
 fn every_log_line_is_documented() {
     let mut in_source = BTreeMap::new();
@@ -994,7 +1006,7 @@ fn every_log_line_is_documented() {
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
-            // The embedded server's lines have a sentence of their own.
+            // The document describes the lines of the embedded server in one sentence.
             if path.is_dir() && !path.ends_with("src/server") {
                 folders.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
@@ -1015,9 +1027,9 @@ fn every_log_line_is_documented() {
     assert_eq!(in_source, documented);
 }
 
-/// `Debug` of what users have in hand shows what they know: keys, times, states, addresses. Neither secrets nor what it is made of.
+/// `Debug` output shows keys, times, states and addresses. It shows neither secrets nor internals.
 #[tokio::test]
-async fn debug_shows_what_a_user_knows() {
+async fn debug_output_shows_keys_times_states_and_addresses() {
     let scene = Scene::set(&Recorded::default()).await;
     let client = &scene.client;
     let (lock, semaphore) = (client.lock("k").unwrap(), client.semaphore("s", 3).unwrap());

@@ -1,5 +1,5 @@
-//! Servers log a warning for each command that they do not know, and some close the connection: each is asked once, and never over a
-//! connection on which a lease depends.
+//! Servers log a warning for each unknown command, and some close the connection: the client sends each such command once, and never
+//! over a connection on which a lease depends.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use dflockd_client::server::Server;
 use dflockd_client::{Client, ClientBuilder, ErrorKind, LostReason, ReconnectPolicy, SignalConn};
 
 const OLD: &[&str] = &["ping"];
-/// Nor does it know signals.
+/// The commands that still older servers do not know: signals, too.
 const OLDER: &[&str] = &["ping", "listen", "unlisten", "signal"];
 const NEW: &[&str] = &[];
 
@@ -21,7 +21,7 @@ struct Scene {
 
 impl Scene {
     async fn set(unknown: &'static [&'static str], closes: bool) -> Self {
-        // The newest that knows signals.
+        // The newest release that knows signals and not `ping`.
         let builder = Server::builder().release("1.16");
         let server = builder.port(0).start().await.unwrap();
         let old = OldServer::start(&server.local_addr().to_string(), unknown, closes).await;
@@ -59,9 +59,9 @@ async fn use_everything(scene: &Scene, client: &Client) {
     client.stats().await.unwrap();
 }
 
-/// Pipelined, exclusive, aside, and those for signals.
+/// Connections of all kinds: pipelined, exclusive, disposable, and those for signals.
 #[tokio::test]
-async fn a_server_is_asked_once_for_ping_whatever_its_connections_are_for() {
+async fn a_server_is_sent_one_ping_whatever_its_connections_are_for() {
     for closes in [false, true] {
         let scene = Scene::set(OLD, closes).await;
         let client = scene.builder().connect().await.unwrap();
@@ -77,7 +77,7 @@ async fn a_server_is_asked_once_for_ping_whatever_its_connections_are_for() {
 
 #[cfg(feature = "blocking")]
 #[test]
-fn nor_is_it_asked_more_often_by_threads() {
+fn threads_send_no_more_pings() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let scene = runtime.block_on(Scene::set(OLD, true));
     let client = scene.builder().connect_blocking().unwrap();
@@ -86,20 +86,20 @@ fn nor_is_it_asked_more_often_by_threads() {
         client.stats().unwrap();
         scene.old.cut();
         crate::support::until_now("the loss is noticed", || !client.health()[0].is_connected());
-        crate::support::until_now("it is back", || client.health()[0].is_connected());
+        crate::support::until_now("the client is connected again", || client.health()[0].is_connected());
     }
     assert_eq!(scene.old.asked("ping"), 1);
 }
 
-/// It may be another release that comes back. One that knows `ping` may be asked on each connection.
+/// Another release may come back. A server that knows `ping` may be pinged on each connection.
 #[tokio::test]
-async fn a_server_that_was_away_is_asked_again() {
+async fn a_server_that_was_away_is_pinged_again() {
     let mut scene = Scene::set(OLD, true).await;
     let builder = scene.builder().keepalive(Duration::from_millis(50));
     let client = builder.connect().await.unwrap();
     for times in [2, 3] {
         scene.old.away().await;
-        // Its end was noticed after it took no more connections, so this is about one that it did not take.
+        // The client noticed the end after the server had stopped accepting, so this error is of an attempt that the server refused.
         until("an attempt fails", || {
             let error = client.health()[0].last_error().cloned();
             error.is_some_and(|error| error.kind() == ErrorKind::Connect)
@@ -113,10 +113,10 @@ async fn a_server_that_was_away_is_asked_again() {
         assert_eq!(scene.old.asked("ping"), times);
         guard.release().await.unwrap();
     }
-    until("it is kept alive by what it knows now", || scene.old.asked("ping") > 5).await;
+    until("the connection is kept alive by pings", || scene.old.asked("ping") > 5).await;
 }
 
-/// A server that knew `ping` is followed by one that closes the connection over it: no lease pays for that.
+/// A server that knew `ping` is replaced by one that closes the connection at it: no lease is lost by that.
 #[tokio::test]
 async fn a_release_that_knew_ping_may_be_followed_by_one_that_does_not() {
     let scene = Scene::set(NEW, false).await;
@@ -126,7 +126,7 @@ async fn a_release_that_knew_ping_may_be_followed_by_one_that_does_not() {
     scene.old.become_another(OLD, true);
     scene.cut(&client).await;
     let asked = scene.old.asked("ping");
-    // One by the pipelined connection, one that was won over a connection of its own.
+    // One lease over the pipelined connection, and one that was acquired by a wait on a connection of its own.
     let held = client.lock("k").unwrap().acquire().await.unwrap();
     let second = client.lock("second").unwrap().acquire().await.unwrap();
     let waiting = tokio::spawn({
@@ -148,27 +148,30 @@ async fn a_release_that_knew_ping_may_be_followed_by_one_that_does_not() {
     assert_eq!(scene.old.asked("ping"), asked);
 }
 
-/// Behind one connection, too, another release may take over, where a proxy stands between.
+/// Behind a proxy, the release may change within one connection, too.
 #[tokio::test]
-async fn a_ping_that_is_refused_on_a_connection_is_the_last_one_there() {
+async fn a_refused_ping_is_the_last_one_on_its_connection() {
     let scene = Scene::set(NEW, false).await;
     let builder = scene.builder().keepalive(Duration::from_millis(50));
     let client = builder.connect().await.unwrap();
     let guard = client.lock("k").unwrap().acquire().await.unwrap();
     let asked = scene.old.asked("ping");
-    until("it is kept alive by pings", || scene.old.asked("ping") > asked + 2).await;
+    until("the connection is kept alive by pings", || {
+        scene.old.asked("ping") > asked + 2
+    })
+    .await;
     scene.old.become_another(OLD, false);
-    until("it is kept alive by renewals", || scene.old.asked("n") > 10).await;
+    until("the connection is kept alive by renewals", || scene.old.asked("n") > 10).await;
     let asked = scene.old.asked("ping");
     let renewed = scene.old.asked("n");
-    until("it goes on so", || scene.old.asked("n") > renewed + 10).await;
+    until("renewals continue", || scene.old.asked("n") > renewed + 10).await;
     assert_eq!(scene.old.asked("ping"), asked);
     assert!(guard.is_held());
 }
 
-/// Where the connection is closed over it, that is the loss of the connection, and the next one is asked before anything depends on it.
+/// If the server closes the connection at the ping, that connection is lost; the client probes the next one before a lease depends on it.
 #[tokio::test]
-async fn a_connection_that_is_closed_over_a_ping_is_lost_and_the_next_one_is_not() {
+async fn a_connection_that_a_ping_closes_is_lost_and_the_next_one_is_not() {
     let scene = Scene::set(NEW, false).await;
     let builder = scene.builder().keepalive(Duration::from_millis(50));
     let client = builder.connect().await.unwrap();
@@ -177,12 +180,15 @@ async fn a_connection_that_is_closed_over_a_ping_is_lost_and_the_next_one_is_not
     assert_eq!(guard.lost().await, LostReason::Disconnected);
     let again = client.lock("again").unwrap().acquire().await.unwrap();
     let (asked, renewed) = (scene.old.asked("ping"), scene.old.asked("n"));
-    until("it is kept alive by renewals", || scene.old.asked("n") > renewed + 20).await;
+    until("the connection is kept alive by renewals", || {
+        scene.old.asked("n") > renewed + 20
+    })
+    .await;
     assert_eq!(scene.old.asked("ping"), asked);
     assert!(again.is_held());
 }
 
-/// A client that emits goes on trying to connect for signals. The server is not asked each time.
+/// A client that emits keeps trying to connect for signals, but does not send the command each time.
 #[tokio::test]
 async fn a_server_without_signals_is_asked_once_for_them() {
     let scene = Scene::set(OLDER, true).await;
@@ -195,7 +201,7 @@ async fn a_server_without_signals_is_asked_once_for_them() {
         assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
     }
     let refused = [("kind", "signals"), ("outcome", "unsupported")];
-    until("it was tried several times", || {
+    until("several attempts were made", || {
         recorded.value("connects_total", &refused) > 5.0
     })
     .await;
@@ -204,7 +210,7 @@ async fn a_server_without_signals_is_asked_once_for_them() {
     assert_eq!(alone.kind(), ErrorKind::Unsupported, "{alone}");
 }
 
-/// A connection over which nothing was answered yet carries no wait: the server may be full.
+/// A wait is not sent over a connection on which nothing was answered yet: the server may be full.
 #[tokio::test]
 async fn a_wait_is_sent_only_to_a_server_that_has_answered_on_its_connection() {
     for (unknown, proof) in [(NEW, "ping"), (OLD, "n")] {

@@ -1,4 +1,4 @@
-//! Several pipelined connections: which requests each carries, and what the loss of one affects.
+//! Several pipelined connections: which requests each one carries, and what the loss of one affects.
 
 use std::time::Duration;
 
@@ -36,14 +36,20 @@ async fn a_connection_that_is_cut_costs_its_own_leases_only_and_is_opened_again(
         .connect()
         .await
         .unwrap();
-    until("all are there", || server.stats().connections == CONNECTIONS as u64).await;
+    until("all connections are up", || {
+        server.stats().connections == CONNECTIONS as u64
+    })
+    .await;
     let guards = acquire_all(&client).await;
     assert_eq!((held(&guards), proxy.accepted()), (KEYS, CONNECTIONS));
     for cut in 0..CONNECTIONS {
         let before = held(&guards);
         proxy.change(|weather| weather.cut_one = Some(cut));
-        until("the loss is told", || held(&guards) < before).await;
-        until("it is replaced", || server.stats().connections == CONNECTIONS as u64).await;
+        until("the leases are lost", || held(&guards) < before).await;
+        until("the connection is replaced", || {
+            server.stats().connections == CONNECTIONS as u64
+        })
+        .await;
         let lost = before - held(&guards);
         assert!(
             (1..=KEYS / 2).contains(&lost),
@@ -51,7 +57,7 @@ async fn a_connection_that_is_cut_costs_its_own_leases_only_and_is_opened_again(
         );
         assert!(client.health()[0].is_connected());
     }
-    assert_eq!(held(&guards), 0, "each lease belonged to one of them");
+    assert_eq!(held(&guards), 0, "each lease belonged to one connection");
     for guard in &guards {
         assert_eq!(guard.lost().await, LostReason::Disconnected);
     }
@@ -60,7 +66,7 @@ async fn a_connection_that_is_cut_costs_its_own_leases_only_and_is_opened_again(
     assert_eq!(held(&again), KEYS);
     let report = client.shutdown(Duration::from_secs(10)).await;
     assert_eq!((report.released, report.unreleased.len()), (KEYS, 0));
-    until("nothing is left", || server.stats().connections == 0).await;
+    until("no connection is left", || server.stats().connections == 0).await;
 }
 
 #[tokio::test]
@@ -81,7 +87,10 @@ async fn each_connection_is_kept_alive() {
         .connect()
         .await
         .unwrap();
-    until("all are there", || server.stats().connections == CONNECTIONS as u64).await;
+    until("all connections are up", || {
+        server.stats().connections == CONNECTIONS as u64
+    })
+    .await;
     let guards = acquire_all(&client).await;
     tokio::time::sleep(Duration::from_secs(4)).await;
     assert_eq!(held(&guards), KEYS);
@@ -89,7 +98,7 @@ async fn each_connection_is_kept_alive() {
 }
 
 #[tokio::test]
-async fn callers_that_want_one_key_take_turns_over_whatever_connection() {
+async fn callers_of_one_key_take_turns_over_all_connections() {
     let server = Server::builder().port(0).record_events(true).start().await.unwrap();
     let recorded = Recorded::default();
     let client = Client::builder()
@@ -120,7 +129,7 @@ async fn callers_that_want_one_key_take_turns_over_whatever_connection() {
 }
 
 #[tokio::test]
-async fn a_leader_that_changes_or_dies_keeps_the_leases_of_all() {
+async fn the_leases_of_all_connections_survive_a_change_or_death_of_the_leader() {
     let scene = ClusterScene::set(patient()).await;
     let client = scene
         .builder()
@@ -137,7 +146,7 @@ async fn a_leader_that_changes_or_dies_keeps_the_leases_of_all() {
         let next = (leader + 1) % scene.cluster.addresses().len();
         scene.cluster.move_leader(next).unwrap();
         until("another leads", || client.health()[0].failovers == 1 + u64::from(dies)).await;
-        until("all are confirmed", || held_by_state(&guards) == KEYS).await;
+        until("all leases are confirmed", || held_by_state(&guards) == KEYS).await;
     }
     for guard in guards {
         guard.release().await.unwrap();
@@ -147,7 +156,7 @@ async fn a_leader_that_changes_or_dies_keeps_the_leases_of_all() {
 }
 
 #[tokio::test]
-async fn a_standby_takes_over_with_as_many() {
+async fn a_standby_gets_as_many_connections() {
     let mut pair = Pair::start().await;
     let shard = pair.shard().takeover_delay(Duration::from_millis(200));
     let client = Client::builder()
@@ -166,10 +175,13 @@ async fn a_standby_takes_over_with_as_many() {
     let again = acquire_all(&client).await;
     assert_eq!(held(&again), KEYS);
     let standby = pair.server(crate::support::pair::STANDBY);
-    until("all are there", || standby.stats().connections == CONNECTIONS as u64).await;
+    until("all connections are up", || {
+        standby.stats().connections == CONNECTIONS as u64
+    })
+    .await;
 }
 
-/// Leases that are held, and not in doubt.
+/// Returns the number of leases that are held and not in doubt.
 fn held_by_state(guards: &[LockGuard]) -> usize {
     let state = dflockd_client::LeaseState::Held;
     guards.iter().filter(|guard| guard.state() == state).count()

@@ -1,4 +1,4 @@
-//! The exporter in one call. A process has one recorder, so the test runs in a process of its own.
+//! The exporter that one call installs. A process has one recorder, so the test runs in a process of its own.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ async fn scrape(address: SocketAddr) -> String {
         .unwrap()
 }
 
-/// Longer than anything here takes.
+/// A time that only a hang exceeds.
 const LONG: Duration = Duration::from_secs(60);
 
 fn failed_installs_free_their_port() {
@@ -26,7 +26,7 @@ fn failed_installs_free_their_port() {
         drop(std::net::TcpListener::bind(address).expect("the port is free again"));
         prometheus::install().unwrap_err();
     }
-    // The system shows a thread that was joined for a moment longer.
+    // The system may show a joined thread for a moment longer.
     let began = Instant::now();
     while threads() > before {
         assert!(
@@ -38,7 +38,7 @@ fn failed_installs_free_their_port() {
     }
 }
 
-/// How many threads of this process attend to metrics, where that can be told.
+/// Returns how many threads of this process serve metrics, or `None` if the system does not tell.
 fn threads() -> Option<usize> {
     let tasks = std::fs::read_dir("/proc/self/task").ok()?;
     let names = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
@@ -46,8 +46,8 @@ fn threads() -> Option<usize> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_call_installs_it_and_serves_what_is_recorded_in_fitting_buckets() {
-    let name = "prometheus::one_call_installs_it_and_serves_what_is_recorded_in_fitting_buckets";
+async fn one_call_installs_the_exporter_with_fitting_buckets() {
+    let name = "prometheus::one_call_installs_the_exporter_with_fitting_buckets";
     if !is_alone_with(name, &[]) {
         return;
     }
@@ -61,7 +61,7 @@ async fn one_call_installs_it_and_serves_what_is_recorded_in_fitting_buckets() {
     prometheus::install_with_listener(address).unwrap();
     let error = prometheus::install().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
-    // An install that fails leaves nothing behind, whichever runtime it was called in, or none.
+    // An install that fails leaves nothing behind, in any runtime or without one.
     failed_installs_free_their_port();
     tokio::task::spawn_blocking(failed_installs_free_their_port)
         .await
@@ -91,13 +91,13 @@ async fn one_call_installs_it_and_serves_what_is_recorded_in_fitting_buckets() {
         "# TYPE dflockd_client_acquire_wait_seconds histogram",
         "# HELP dflockd_client_leases_held Leases that are held now.",
         "dflockd_client_requests_total{shard=\"0\",kind=\"lock\",operation=\"acquire\",outcome=\"granted\"} 1",
-        // There before anything is lost, so that the first loss is an increase.
+        // The counter is there before any loss, so that the first loss is an increase.
         "dflockd_client_leases_lost_total{shard=\"0\",kind=\"lock\",reason=\"expired\"} 0",
         "dflockd_client_acquire_wait_seconds_count{shard=\"0\",kind=\"lock\",state=\"uncontended\"} 1",
     ] {
         assert!(text.contains(line), "{line}\n{text}");
     }
-    // From a millisecond to five minutes.
+    // The buckets reach from a millisecond to five minutes.
     for bound in ["0.001", "300"] {
         let bucket = format!(
             "dflockd_client_acquire_wait_seconds_bucket{{shard=\"0\",kind=\"lock\",state=\"uncontended\",le=\"{bound}\"}}"

@@ -63,7 +63,7 @@ fn signal() -> impl Strategy<Value = Signal> {
 
 fn request() -> impl Strategy<Value = Request> {
     prop_oneof![
-        // Servers do without the blanks around it.
+        // Servers trim the blanks around the token.
         "[!-~]([ -~]{0,78}[!-~])?".prop_map(|token| Request::Auth {
             token: AuthToken::new(token).unwrap()
         }),
@@ -134,7 +134,7 @@ const EXPECTS: [Expect; 6] = [
     Expect::Json,
 ];
 
-/// A response, and the shape that its request asked for.
+/// A response, and the shape that its request expects.
 fn response() -> impl Strategy<Value = (Expect, Response)> {
     let expect = prop_oneof![
         Just(Expect::Done),
@@ -165,7 +165,7 @@ fn encoded(requests: &[Request]) -> BytesMut {
     bytes
 }
 
-/// Cuts bytes at the given places.
+/// Cuts bytes at these positions.
 fn pieces<'a>(bytes: &'a [u8], cuts: &[prop::sample::Index]) -> Vec<&'a [u8]> {
     let mut places: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
     places.extend([0, bytes.len()]);
@@ -173,7 +173,7 @@ fn pieces<'a>(bytes: &'a [u8], cuts: &[prop::sample::Index]) -> Vec<&'a [u8]> {
     places.windows(2).map(|pair| &bytes[pair[0]..pair[1]]).collect()
 }
 
-/// All lines, and why there are no more if that is so.
+/// Returns all lines, and the error that ended them, if any.
 fn lines(pieces: &[&[u8]], limit: usize) -> (Vec<String>, Option<LineError>) {
     let mut buffer = LineBuffer::new();
     let mut lines = Vec::new();
@@ -192,7 +192,7 @@ fn lines(pieces: &[&[u8]], limit: usize) -> (Vec<String>, Option<LineError>) {
 
 proptest! {
     #[test]
-    fn what_is_encoded_decodes_to_itself(requests in prop::collection::vec(request(), 1..8)) {
+    fn encoded_requests_decode_to_themselves(requests in prop::collection::vec(request(), 1..8)) {
         let mut decoder = RequestDecoder::default();
         decoder.read_space().extend_from_slice(&encoded(&requests));
         for request in requests {
@@ -202,7 +202,7 @@ proptest! {
     }
 
     #[test]
-    fn every_request_is_three_lines_that_a_server_takes(request in request()) {
+    fn every_request_has_three_lines_that_a_server_accepts(request in request()) {
         let bytes = encoded(&[request]);
         prop_assert_eq!(bytes.iter().filter(|byte| **byte == b'\n').count(), 3);
         prop_assert!(bytes.ends_with(b"\n") && !bytes.contains(&b'\r') && !bytes.contains(&0));
@@ -218,7 +218,7 @@ proptest! {
     }
 
     #[test]
-    fn signals_decode_to_themselves_and_are_no_answer(signal in signal()) {
+    fn signals_decode_to_themselves_and_not_as_answers(signal in signal()) {
         let mut bytes = BytesMut::new();
         signal.encode(&mut bytes);
         let (lines, error) = lines(&[&bytes], MAX_RESPONSE_LINE);
@@ -230,7 +230,7 @@ proptest! {
     }
 
     #[test]
-    fn answers_are_no_signals((_, response) in response()) {
+    fn answers_do_not_decode_as_signals((_, response) in response()) {
         let mut bytes = BytesMut::new();
         response.encode(&mut bytes);
         let (lines, _) = lines(&[&bytes], MAX_RESPONSE_LINE);
@@ -238,7 +238,7 @@ proptest! {
     }
 
     #[test]
-    fn patterns_are_what_servers_take(text in "[ab*>. ]{0,8}|([ab]{0,2}|\\*|>)(\\.([ab]{0,2}|\\*|>)){0,3}|[a.]{250,260}") {
+    fn patterns_are_valid_if_servers_accept_them(text in "[ab*>. ]{0,8}|([ab]{0,2}|\\*|>)(\\.([ab]{0,2}|\\*|>)){0,3}|[a.]{250,260}") {
         let tokens: Vec<&str> = text.split('.').collect();
         let word = !text.is_empty() && text.len() <= 256 && !text.contains(' ');
         let whole = tokens.iter().all(|token| token.len() == 1 || !token.contains(['*', '>']));
@@ -301,7 +301,7 @@ proptest! {
         }
         let mut decoder = RequestDecoder::default();
         decoder.read_space().extend_from_slice(&bytes);
-        // It ends: each turn takes at least one line, until there are none or the stream is out of step.
+        // The loop ends: each turn reads at least one line, until none is left or the stream is out of step.
         let mut turns = 0;
         loop {
             turns += 1;
@@ -336,7 +336,7 @@ proptest! {
     }
 
     #[test]
-    fn refs_are_what_servers_take(text in "\\PC{0,70}|[!-~]{60,70}|[ -~]{0,64}|[a-z\\x00-\\x1f]{1,5}") {
+    fn refs_are_valid_if_servers_accept_them(text in "\\PC{0,70}|[!-~]{60,70}|[ -~]{0,64}|[a-z\\x00-\\x1f]{1,5}") {
         let good = (1..=64).contains(&text.len()) && text.bytes().all(|byte| (b'!'..=b'~').contains(&byte));
         match StableRef::new(&text) {
             Ok(reference) => prop_assert!(good && reference.expose() == text),
@@ -350,7 +350,7 @@ proptest! {
     }
 
     #[test]
-    fn keys_are_what_servers_take(name in "\\PC{0,300}|[a-z]{250,260}|[ä]{120,135}|[a-z\\x00\\s]{1,5}") {
+    fn keys_are_valid_if_servers_accept_them(name in "\\PC{0,300}|[a-z]{250,260}|[ä]{120,135}|[a-z\\x00\\s]{1,5}") {
         let good = !name.is_empty() && name.len() <= 256 && !name.contains(|c: char| c.is_whitespace() || c == '\0');
         match Key::new(&name) {
             Ok(key) => prop_assert!(good && key.as_str() == name),
@@ -368,7 +368,10 @@ fn a_line_without_an_end_takes_no_more_memory_than_its_limit() {
         buffer.extend(&piece);
         fed += piece.len();
         match buffer.next_line(MAX_RESPONSE_LINE) {
-            Ok(None) => assert!(fed <= MAX_RESPONSE_LINE + piece.len(), "it goes on at {fed} bytes"),
+            Ok(None) => assert!(
+                fed <= MAX_RESPONSE_LINE + piece.len(),
+                "the limit did not apply at {fed} bytes"
+            ),
             Ok(Some(_)) => panic!("there was no line end"),
             Err(error) => break error,
         }

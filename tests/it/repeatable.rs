@@ -1,6 +1,6 @@
-//! Equal histories have equal outcomes: whatever the library decides by chance comes from a seed. `tokio::select!` would choose among
-//! what is ready by a number that none gives, so each says in which order it looks. (That no order of a hash map gets out is checked by
-//! clippy, see `src/lib.rs`.)
+//! Equal seeds have equal histories: every random choice of the library comes from a seed. An unbiased `tokio::select!` would choose
+//! among ready branches by an unseeded number, so each one is `biased;`. (Clippy checks that no order of a hash map gets out, see
+//! `src/lib.rs`.)
 
 use std::collections::HashMap;
 use std::fs;
@@ -32,7 +32,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// How many there are, and those that are not biased, by the text behind them.
+/// Returns the number of `select!`s, and the text of those that are not biased.
 fn selects(code: &str) -> (usize, Vec<String>) {
     let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
     let code: Vec<&str> = lines.collect();
@@ -47,7 +47,7 @@ fn selects(code: &str) -> (usize, Vec<String>) {
 }
 
 #[test]
-fn each_select_says_in_which_order_it_looks() {
+fn each_select_is_biased() {
     let mut all = 0;
     for path in files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
         let (count, others) = selects(&fs::read_to_string(&path).unwrap());
@@ -58,12 +58,12 @@ fn each_select_says_in_which_order_it_looks() {
 }
 
 #[test]
-fn one_that_does_not_is_seen() {
+fn the_search_finds_an_unbiased_select() {
     let code = "tokio::select! {\n  biased;\n}\n// select! { a }\nselect! { b = c => {} }\nselect! { biased; }";
     assert_eq!(selects(code), (3, vec![" { b = c => {} }\n".to_owned()]));
 }
 
-/// What listens where, and all that passed between clients and servers. Clones are the same network.
+/// The listeners of a network and all bytes that passed. Clones share the network.
 #[derive(Clone, Default)]
 struct Network(Arc<Mutex<Traffic>>);
 
@@ -112,7 +112,7 @@ impl Network {
         traffic
             .log
             .push(format!("{:?} {number} to {endpoint}: {sent:?}", began.elapsed()));
-        sent.ok_or_else(|| io::Error::other("nothing listens there"))?;
+        sent.ok_or_else(|| io::Error::other("no server listens there"))?;
         Ok(Watched {
             stream,
             network: self.clone(),
@@ -130,7 +130,7 @@ impl Watched {
     }
 }
 
-/// The names of sessions come from the operating system, and decide nothing: they, and what looks like them, are left out.
+/// Replaces the names of sessions, and everything that looks like them: they come from the operating system and affect nothing.
 fn without_tokens(text: &str) -> String {
     let is_token = |word: &&str| word.len() >= 32 && word.chars().all(|c| c.is_ascii_hexdigit());
     let words = text.split_inclusive(|c: char| !c.is_ascii_hexdigit());
@@ -179,8 +179,8 @@ impl Drop for Watched {
     }
 }
 
-/// All that passes while callers of two clients compete for keys of a server and of a cluster, listen to signals, are dropped, and
-/// lose the server and the leader. Until the runtime ends: it drops its tasks in an order that depends on how many this process had before.
+/// Returns all bytes that pass while callers of two clients compete for keys of a server and of a cluster, listen to signals, are
+/// dropped, and lose the server and the leader. It ends before the runtime does, whose order of dropping tasks depends on earlier tests.
 fn history(seed: u64) -> Vec<String> {
     fastrand::seed(seed);
     let network = Network::default();
@@ -203,7 +203,7 @@ async fn live(network: &Network, seed: u64) -> Vec<String> {
         let alone = Shard::single(at(1).to_string());
         let cluster = Shard::cluster(cluster.addresses()).orphan_ttl(Duration::from_secs(20));
         let client = connect(network, vec![alone.clone(), cluster]).await;
-        // The cluster builds know no signals.
+        // Cluster builds know no signals.
         let listener = connect(network, vec![alone]).await;
         let mut signals = listener.subscribe("a.>").await.unwrap();
         for pattern in ["b.*", "c", "d.>"] {
@@ -232,7 +232,7 @@ async fn connect(network: &Network, shards: Vec<Shard>) -> Client {
     client.exclusive_connections(4).connect().await.unwrap()
 }
 
-/// One caller: it takes keys, holds them for a while, gives up at times, and tells others.
+/// A caller that acquires keys, holds them for a while, sometimes gives up, and emits signals.
 async fn compete(client: Client, teller: Client, caller: u64) {
     let mut random = fastrand::Rng::with_seed(caller);
     loop {
@@ -252,7 +252,7 @@ async fn compete(client: Client, teller: Client, caller: u64) {
 }
 
 #[test]
-fn the_same_seed_is_the_same_history() {
+fn the_same_seed_has_the_same_history() {
     let histories = [7, 7, 8].map(history);
     assert!(histories[0].len() > 2000, "{}", histories[0].len());
     let mut pairs = histories[0].iter().zip(&histories[1]).enumerate();
@@ -260,5 +260,5 @@ fn the_same_seed_is_the_same_history() {
         panic!("at {index}:\n{one}\n{other}");
     }
     assert_eq!(histories[0].len(), histories[1].len());
-    assert!(histories[0] != histories[2], "chance plays a part");
+    assert!(histories[0] != histories[2], "another seed has another history");
 }

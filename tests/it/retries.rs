@@ -1,4 +1,4 @@
-//! Requests that a retry policy repeats: in a client, and in a tower layer.
+//! Requests that a retry policy repeats, in a client and in a tower layer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,7 +20,7 @@ fn often() -> RetryPolicy {
     RetryPolicy::default().max_attempts(u32::MAX).pauses(first, longest)
 }
 
-/// A server that takes one key at a time, and forgets one that is free after a moment.
+/// A server that holds one key at a time, and forgets a free key after a moment.
 fn one_key() -> ServerBuilder {
     let builder = Server::builder().port(0).max_locks(1);
     builder
@@ -36,7 +36,7 @@ async fn start() -> (Server, ClientBuilder) {
     (server, builder)
 }
 
-/// Counts what comes through.
+/// Counts the requests that pass.
 fn counted(builder: ClientBuilder) -> (ClientBuilder, Arc<AtomicUsize>) {
     let count = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&count);
@@ -51,7 +51,7 @@ fn counted(builder: ClientBuilder) -> (ClientBuilder, Arc<AtomicUsize>) {
 }
 
 #[tokio::test]
-async fn a_client_makes_again_what_may_succeed_later() {
+async fn a_client_with_a_policy_repeats_retryable_requests() {
     let (server, builder) = start().await;
     let plain = builder.clone().connect().await.unwrap();
     let (builder, count) = counted(builder.retry(often()));
@@ -63,25 +63,25 @@ async fn a_client_makes_again_what_may_succeed_later() {
     );
     let second = client.lock("second").unwrap();
     let waiting = tokio::spawn(async move { second.acquire().await });
-    until("it was asked several times", || count.load(Ordering::SeqCst) > 3).await;
+    until("several attempts were made", || count.load(Ordering::SeqCst) > 3).await;
     assert!(!waiting.is_finished());
     held.release().await.unwrap();
     waiting.await.unwrap().unwrap().release().await.unwrap();
-    // The same for threads, and for what is not waited for.
+    // The same for threads, and for a try.
     let threads = blocking::Client::from(client.clone());
     let third = tokio::task::spawn_blocking(move || {
         blocking::allow_in_runtime(|| threads.lock("third").unwrap().try_acquire().unwrap().unwrap().release())
     });
     third.await.unwrap().unwrap();
-    // What a person must cure is told at once.
+    // A fatal error is returned at once.
     let before = count.load(Ordering::SeqCst);
     assert_eq!(client.shard_stats(7).await.unwrap_err().kind(), ErrorKind::InvalidInput);
     assert_eq!(count.load(Ordering::SeqCst), before + 1);
-    until("nothing is left", || server.stats().locks.is_empty()).await;
+    until("all keys are free", || server.stats().locks.is_empty()).await;
 }
 
 #[tokio::test]
-async fn the_acquire_timeout_is_for_all_attempts_together() {
+async fn the_acquire_timeout_covers_all_attempts_together() {
     let (_server, builder) = start().await;
     let (builder, count) = counted(builder.retry(often()));
     let client = builder.connect().await.unwrap();
@@ -90,10 +90,10 @@ async fn the_acquire_timeout_is_for_all_attempts_together() {
     let second = client.lock("second").unwrap().acquire_timeout(timeout);
     let began = std::time::Instant::now();
     let error = second.acquire().await.unwrap_err();
-    // The last word of the server, when no further attempt had any time left.
+    // The last answer of the server, after which there was no time for another attempt.
     assert_eq!(error.kind(), ErrorKind::MaxLocks);
     assert!(count.load(Ordering::SeqCst) > 3 && began.elapsed() < LONG);
-    // A key that is held is waited for once, and for as long as that.
+    // A held key is waited for in one attempt, for the whole timeout.
     let first = client.lock("first").unwrap().acquire_timeout(timeout);
     let before = count.load(Ordering::SeqCst);
     let error = first.acquire().await.unwrap_err();
@@ -102,9 +102,9 @@ async fn the_acquire_timeout_is_for_all_attempts_together() {
 }
 
 #[tokio::test]
-async fn the_policy_is_one_of_towers() {
+async fn the_policy_works_in_towers_retry_layer() {
     let (_server, builder) = start().await;
-    // Among the layers of a client …
+    // As a layer of a client.
     let (builder, count) = counted(builder.layer(RetryLayer::new(often())));
     let client = builder.connect().await.unwrap();
     client
@@ -126,7 +126,7 @@ async fn the_policy_is_one_of_towers() {
         .await
         .unwrap();
     assert!(count.load(Ordering::SeqCst) > 4);
-    // … and around a client.
+    // Around a client.
     let (_server, builder) = start().await;
     let client = builder.connect().await.unwrap();
     let held = client.lock("first").unwrap().acquire().await.unwrap();
@@ -139,7 +139,7 @@ async fn the_policy_is_one_of_towers() {
     releasing.await.unwrap().unwrap();
 }
 
-/// The first acquire is lost with its connection: it may have been granted.
+/// The connection of the first acquire is reset, so its fate is unknown.
 async fn cuts_the_first() -> (FakeServer, Arc<AtomicUsize>) {
     let acquires = Arc::new(AtomicUsize::new(0));
     let seen = Arc::clone(&acquires);
@@ -159,7 +159,7 @@ async fn cuts_the_first() -> (FakeServer, Arc<AtomicUsize>) {
 }
 
 #[tokio::test]
-async fn of_unknown_fate_a_lock_is_asked_for_again_and_a_slot_is_not() {
+async fn an_acquire_of_unknown_fate_is_repeated_for_a_lock_and_not_for_a_slot() {
     for is_lock in [true, false] {
         let (server, acquires) = cuts_the_first().await;
         let builder = Client::builder().servers([server.address.clone()]).retry(often());
@@ -183,9 +183,9 @@ async fn of_unknown_fate_a_lock_is_asked_for_again_and_a_slot_is_not() {
     }
 }
 
-/// Dropped in a pause, or while it is asked again: nothing is left, and nothing is asked any more.
+/// The request is dropped in a pause or during an attempt: it leaves nothing and no further attempt follows.
 #[tokio::test]
-async fn a_request_that_is_dropped_is_not_made_again() {
+async fn a_dropped_request_is_not_repeated() {
     let (server, builder) = start().await;
     let (builder, count) = counted(builder.retry(often()));
     let client = builder.connect().await.unwrap();
@@ -194,7 +194,7 @@ async fn a_request_that_is_dropped_is_not_made_again() {
         let second = client.lock("second").unwrap();
         let before = count.load(Ordering::SeqCst);
         let waiting = tokio::spawn(async move { second.acquire().await.map(drop) });
-        until("it was asked so often", || {
+        until("this many attempts were made", || {
             count.load(Ordering::SeqCst) >= before + attempts
         })
         .await;
@@ -203,7 +203,7 @@ async fn a_request_that_is_dropped_is_not_made_again() {
     }
     let asked = count.load(Ordering::SeqCst);
     held.release().await.unwrap();
-    until("nothing is left", || {
+    until("all keys are free", || {
         let stats = server.stats();
         stats.locks.is_empty() && stats.idle_locks.is_empty()
     })

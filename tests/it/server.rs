@@ -39,12 +39,12 @@ async fn pipelined_requests_are_answered_in_order_with_one_write() {
     let ttls: Vec<&str> = text.lines().map(|line| line.rsplit(' ').next().unwrap()).collect();
     let expected: Vec<String> = (1..=100).map(|ttl: u64| ttl.to_string()).collect();
     assert_eq!(ttls, expected);
-    // One write on that side is one read on this, save where the requests arrived in two pieces.
+    // One write of the server is one read here, unless the requests arrived in two pieces.
     assert!(reads <= 4, "{reads} reads for answers that were ready together");
 }
 
 #[tokio::test]
-async fn requests_of_one_connection_take_their_time_one_after_the_other() {
+async fn requests_of_one_connection_are_processed_one_after_the_other() {
     let each = Duration::from_millis(3);
     let (_server, address) = start(Server::builder().request_time(each)).await;
     let mut connection = RawConnection::open(&address).await;
@@ -61,7 +61,7 @@ async fn requests_of_one_connection_take_their_time_one_after_the_other() {
 }
 
 #[tokio::test]
-async fn what_stands_behind_a_blocked_request_waits_its_turn() {
+async fn requests_behind_a_blocked_request_wait() {
     let (_server, address) = start(Server::builder()).await;
     let mut holder = RawConnection::open(&address).await;
     let held = holder.request("l", "k", "0 30").await;
@@ -75,7 +75,7 @@ async fn what_stands_behind_a_blocked_request_waits_its_turn() {
 }
 
 #[tokio::test]
-async fn a_bad_line_behind_a_blocked_request_waits_its_turn_too() {
+async fn an_invalid_line_behind_a_blocked_request_waits_too() {
     let (_server, address) = start(Server::builder()).await;
     let mut holder = RawConnection::open(&address).await;
     let held = holder.request("l", "k", "0 30").await;
@@ -98,7 +98,7 @@ async fn a_waiter_that_hangs_up_is_noticed_while_it_is_blocked() {
     waiter.send("l\nk\n300 30\n").await;
     until("it waits", || waiters(&server) == 1).await;
     drop(waiter);
-    until("its place is given up", || waiters(&server) == 0).await;
+    until("the waiter has left the queue", || waiters(&server) == 0).await;
 }
 
 #[tokio::test]
@@ -111,11 +111,11 @@ async fn a_waiter_that_sends_without_end_is_dropped() {
     until("it waits", || waiters(&server) == 1).await;
     flood.send(&"ping\n_\n_\n".repeat(10_000)).await;
     assert_eq!(flood.hear(SOON).await, Heard::Closed);
-    until("its place is given up", || waiters(&server) == 0).await;
+    until("the waiter has left the queue", || waiters(&server) == 0).await;
 }
 
 #[tokio::test]
-async fn a_client_that_takes_no_answers_is_dropped() {
+async fn a_client_that_reads_no_answers_is_disconnected() {
     let (server, address) = start(
         Server::builder()
             .write_timeout(Duration::from_millis(200))
@@ -132,18 +132,18 @@ async fn a_client_that_takes_no_answers_is_dropped() {
     let mut deaf = TcpStream::connect(&address).await.unwrap();
     deaf.write_all("l\nheld-by-the-deaf\n0 300\n".as_bytes()).await.unwrap();
     deaf.write_all("stats\n_\n_\n".repeat(1000).as_bytes()).await.unwrap();
-    until("it is dropped, and its lock with it", || {
+    until("the server has disconnected it and freed its lock", || {
         let stats = server.stats();
         stats.connections == 1 && stats.locks.len() == 1000
     })
     .await;
 }
 
-/// Ten bytes ask for an answer of a third of a megabyte, and a thousand such requests fit into one read.
+/// Ten bytes request an answer of a third of a megabyte, and a thousand such requests fit into one read.
 #[cfg(target_os = "linux")]
 #[test]
-fn answers_are_written_before_too_many_of_them_are_made() {
-    if !is_alone_with("server::answers_are_written_before_too_many_of_them_are_made", &[]) {
+fn answers_are_written_before_they_use_much_memory() {
+    if !is_alone_with("server::answers_are_written_before_they_use_much_memory", &[]) {
         return;
     }
     tokio::runtime::Runtime::new().unwrap().block_on(async {
@@ -166,7 +166,7 @@ fn answers_are_written_before_too_many_of_them_are_made() {
 }
 
 #[cfg(target_os = "linux")]
-/// The most memory that this process has had.
+/// Returns the peak memory of this process.
 fn peak_memory_kib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
@@ -174,7 +174,7 @@ fn peak_memory_kib() -> u64 {
 }
 
 #[tokio::test]
-async fn silence_is_answered_with_an_error_and_the_end() {
+async fn the_read_timeout_ends_a_silent_connection_with_an_error() {
     let (server, address) = start(Server::builder().read_timeout(Duration::from_millis(200))).await;
     let mut silent = RawConnection::open(&address).await;
     silent.request("l", "k", "0 30").await;
@@ -184,7 +184,7 @@ async fn silence_is_answered_with_an_error_and_the_end() {
 }
 
 #[tokio::test]
-async fn a_line_that_is_too_long_is_the_end_and_one_that_is_no_text_is_not() {
+async fn too_long_a_line_ends_the_connection_and_invalid_utf_8_does_not() {
     let (_server, address) = start(Server::builder()).await;
     let mut long = RawConnection::open(&address).await;
     long.send(&format!("l\n{}\n0\n", "k".repeat(300))).await;
@@ -197,7 +197,7 @@ async fn a_line_that_is_too_long_is_the_end_and_one_that_is_no_text_is_not() {
 }
 
 #[tokio::test]
-async fn one_connection_too_many_is_closed_without_a_word() {
+async fn one_connection_too_many_is_closed_without_an_answer() {
     let (_server, address) = start(Server::builder().max_connections(1)).await;
     let mut first = RawConnection::open(&address).await;
     assert_eq!(first.request("ping", "_", "_").await, "ok");
@@ -207,7 +207,7 @@ async fn one_connection_too_many_is_closed_without_a_word() {
 }
 
 #[tokio::test]
-async fn a_secret_is_asked_for_first_and_once() {
+async fn a_secret_is_required_first_and_once() {
     let (_server, address) = start(Server::builder().auth_token("s3cret")).await;
     for first in [
         "auth\n_\nwrong\n",
@@ -230,7 +230,7 @@ async fn a_secret_is_asked_for_first_and_once() {
 }
 
 #[tokio::test]
-async fn a_shutdown_turns_every_request_away() {
+async fn a_shutdown_refuses_every_request() {
     let (server, address) = start(Server::builder()).await;
     let mut holder = RawConnection::open(&address).await;
     let held = holder.request("l", "k", "0 30").await;
@@ -240,7 +240,10 @@ async fn a_shutdown_turns_every_request_away() {
     until("it waits", || waiters(&server) == 1).await;
     let shutdown = tokio::spawn(server.shutdown());
     assert_eq!(waiter.hear(SOON).await, Heard::Line("error".to_owned()));
-    assert!(TcpStream::connect(&address).await.is_err(), "nobody new is let in");
+    assert!(
+        TcpStream::connect(&address).await.is_err(),
+        "the server accepts no new connection"
+    );
     assert!(!shutdown.is_finished(), "two connections are open");
     for (connection, command, argument) in [(&mut holder, "r", token.as_str()), (&mut waiter, "ping", "_")] {
         assert_eq!(connection.request("r", "k", "").await, "error", "no request");
@@ -249,7 +252,7 @@ async fn a_shutdown_turns_every_request_away() {
     }
     tokio::time::timeout(SOON, shutdown)
         .await
-        .expect("they are gone")
+        .expect("both connections are closed")
         .unwrap();
 }
 
@@ -267,23 +270,26 @@ async fn a_shutdown_before_1_16_lets_clients_finish_but_not_wait() {
     assert_eq!(waiter.request("l", "k", "30").await, "error");
     assert!(waiter.request("l", "free", "30").await.starts_with("ok "));
     assert_eq!(holder.request("r", "k", &token).await, "ok");
-    assert!(TcpStream::connect(&address).await.is_err(), "nobody new is let in");
+    assert!(
+        TcpStream::connect(&address).await.is_err(),
+        "the server accepts no new connection"
+    );
     assert!(!shutdown.is_finished(), "two connections are open");
     drop((holder, waiter));
     tokio::time::timeout(SOON, shutdown)
         .await
-        .expect("they are gone")
+        .expect("both connections are closed")
         .unwrap();
 }
 
 #[tokio::test]
-async fn a_shutdown_ends_in_its_time_whoever_stays() {
+async fn a_shutdown_ends_at_its_timeout_even_if_clients_stay() {
     let (server, address) = start(Server::builder().shutdown_timeout(Duration::from_millis(100))).await;
     let mut stays = RawConnection::open(&address).await;
     assert_eq!(stays.request("ping", "_", "_").await, "ok");
     tokio::time::timeout(SOON, server.shutdown())
         .await
-        .expect("its time is over");
+        .expect("the shutdown timeout ends it");
     assert_eq!(stays.hear(SOON).await, Heard::Closed);
 }
 
@@ -297,7 +303,7 @@ async fn a_dropped_server_is_gone_at_once() {
 }
 
 #[tokio::test]
-async fn a_killed_server_answers_nobody_hands_nothing_on_and_leaves_its_record() {
+async fn a_killed_server_sends_nothing_grants_nothing_and_returns_its_record() {
     let (server, address) = start(Server::builder().record_events(true)).await;
     let mut holder = RawConnection::open(&address).await;
     assert!(holder.request("l", "k", "0 30").await.starts_with("ok "));
@@ -313,7 +319,7 @@ async fn a_killed_server_answers_nobody_hands_nothing_on_and_leaves_its_record()
 }
 
 #[tokio::test]
-async fn leases_are_swept_and_idle_keys_forgotten_by_themselves() {
+async fn leases_expire_and_idle_keys_are_forgotten_without_requests() {
     let builder = Server::builder()
         .lease_sweep_interval(Duration::from_millis(20))
         .gc_interval(Duration::from_millis(20))
@@ -329,7 +335,7 @@ async fn leases_are_swept_and_idle_keys_forgotten_by_themselves() {
 }
 
 #[tokio::test]
-async fn events_are_told_in_order_with_fences_and_the_ends_of_leases() {
+async fn events_come_in_order_with_fences_and_the_ends_of_leases() {
     let told = Arc::new(Mutex::new(Vec::new()));
     let sink = Arc::clone(&told);
     let builder = Server::builder()
@@ -370,11 +376,11 @@ async fn events_are_told_in_order_with_fences_and_the_ends_of_leases() {
     let (server, address) = start(Server::builder().release("1.10").record_events(true)).await;
     let mut holder = RawConnection::open(&address).await;
     assert!(holder.request("l", "k", "0 30").await.starts_with("ok"));
-    assert_eq!(server.events()[0].fence, None, "that release makes none");
+    assert_eq!(server.events()[0].fence, None, "that release issues no fences");
 }
 
 #[tokio::test]
-async fn an_address_that_is_taken_is_named() {
+async fn an_error_names_an_address_that_is_taken() {
     let (_server, address) = start(Server::builder()).await;
     let port = address.rsplit(':').next().unwrap().parse().unwrap();
     let error = Server::builder().port(port).start().await.unwrap_err();

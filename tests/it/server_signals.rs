@@ -1,5 +1,4 @@
-//! Signals on the embedded server's sockets: which listeners get them, in which order, and what happens to listeners
-//! that do not read.
+//! Signals on the embedded server's sockets: which listeners get them, in which order, and what happens to listeners that do not read.
 
 use std::time::{Duration, Instant};
 
@@ -40,14 +39,14 @@ async fn the_longest_payload_passes_and_a_longer_one_is_refused() {
     for payload in ["x".repeat(most), "ü".repeat(most / 2)] {
         assert_eq!(publisher.request("signal", "big", &payload).await, "ok 1");
         assert_eq!(subscriber.hear(SOON).await, line(&format!("sig big {payload}")));
-        // And to itself, answer first.
+        // The publisher is a listener, too: it gets the answer first.
         assert_eq!(subscriber.request("signal", "big", &payload).await, "ok 1");
         assert_eq!(subscriber.hear(SOON).await, line(&format!("sig big {payload}")));
     }
     assert_eq!(
         publisher.request("signal", "big", &"x".repeat(most + 1)).await,
         "error",
-        "it would not fit behind the channel"
+        "the channel and the payload do not fit into a line"
     );
     assert_eq!(publisher.request("signal", "big", "short").await, "ok 1");
     assert_eq!(subscriber.hear(SOON).await, line("sig big short"));
@@ -55,7 +54,7 @@ async fn the_longest_payload_passes_and_a_longer_one_is_refused() {
         .send(&format!("signal\nbig\n{}\n", "x".repeat(64 * 1024 + 1)))
         .await;
     assert_eq!(publisher.hear(SOON).await, line("error"));
-    assert_eq!(publisher.hear(SOON).await, Heard::Closed, "that is no line");
+    assert_eq!(publisher.hear(SOON).await, Heard::Closed, "the line is too long");
 }
 
 #[tokio::test]
@@ -74,7 +73,7 @@ async fn channels_groups_and_payloads_may_be_any_text() {
 }
 
 #[tokio::test]
-async fn signals_stand_in_the_order_of_what_happened() {
+async fn signals_and_answers_come_in_the_order_of_their_events() {
     let (_server, address) = start(Server::builder()).await;
     let mut connection = listening(&address, "a").await;
     connection
@@ -87,7 +86,7 @@ async fn signals_stand_in_the_order_of_what_happened() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_comes_after_the_answer_to_an_unlisten() {
-    // No rounds are lost to a subscriber that had no turn on a busy machine.
+    // The buffer is large, so that a listener that gets little time on a busy machine loses no signal.
     let (_server, address) = start(Server::builder().signal_buffer(100_000)).await;
     let mut subscriber = RawConnection::open(&address).await;
     let mut publisher = RawConnection::open(&address).await;
@@ -113,7 +112,7 @@ async fn nothing_comes_after_the_answer_to_an_unlisten() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn signals_stand_between_answers_never_inside_one() {
+async fn signals_come_between_answers_and_never_inside_one() {
     let (_server, address) = start(Server::builder().signal_buffer(100_000)).await;
     let mut stuffing = RawConnection::open(&address).await;
     for n in 0..300 {
@@ -130,13 +129,13 @@ async fn signals_stand_between_answers_never_inside_one() {
     });
     let (mut asked, mut answers, mut signals) = (0, 0, 0);
     while signals < 2000 || answers < asked {
-        // A few on the way at any time, so that there is always an answer to be hit.
+        // A few requests are always in flight, so that signals can meet an answer.
         while signals < 2000 && asked < answers + 3 {
             subscriber.send("stats\n_\n_\n").await;
             asked += 1;
         }
         let Heard::Line(heard) = subscriber.hear(SOON).await else {
-            panic!("{signals} signals and {answers} answers came, and no more");
+            panic!("{signals} signals and {answers} answers came, and then none");
         };
         if let Some(json) = heard.strip_prefix("ok ") {
             serde_json::from_str::<serde_json::Value>(json).unwrap();
@@ -151,7 +150,7 @@ async fn signals_stand_between_answers_never_inside_one() {
 }
 
 #[tokio::test]
-async fn who_waits_for_a_lock_hears_signals_meanwhile() {
+async fn a_waiter_for_a_lock_receives_signals_meanwhile() {
     let (_server, address) = start(Server::builder()).await;
     let mut holder = RawConnection::open(&address).await;
     let held = holder.request("l", "k", "0 30").await;
@@ -164,9 +163,9 @@ async fn who_waits_for_a_lock_hears_signals_meanwhile() {
     }
     assert_eq!(holder.request("r", "k", &token).await, "ok");
     assert!(matches!(waiter.hear(SOON).await, Heard::Line(granted) if granted.starts_with("ok ")));
-    assert_eq!(waiter.hear(SOON).await, line("ok 1"), "what stood behind the wait");
+    assert_eq!(waiter.hear(SOON).await, line("ok 1"), "the request behind the wait");
     assert_eq!(waiter.hear(SOON).await, line("sig news.own late"));
-    // And a wait whose time runs out all the same.
+    // A wait that times out receives signals, too.
     waiter.send("l\ntaken\n1 30\n").await;
     assert!(matches!(waiter.hear(SOON).await, Heard::Line(granted) if granted.starts_with("ok ")));
     let mut late = listening(&address, "news.>").await;
@@ -177,7 +176,7 @@ async fn who_waits_for_a_lock_hears_signals_meanwhile() {
 }
 
 #[tokio::test]
-async fn a_burst_cuts_nobody_who_reads() {
+async fn a_burst_disconnects_no_listener_that_reads() {
     let (server, address) = start(Server::builder()).await;
     let mut subscribers = [listening(&address, "n").await, listening(&address, "*").await];
     let mut publisher = TcpStream::connect(&address).await.unwrap();
@@ -194,7 +193,7 @@ async fn a_burst_cuts_nobody_who_reads() {
     assert_eq!(server.stats().signal_channels.len(), 2);
 }
 
-/// A connection that takes as little as it can without reading.
+/// Opens a connection with small buffers that does not read.
 async fn deaf(address: &str) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
@@ -208,7 +207,7 @@ async fn is_told(stream: &mut TcpStream, expected: &str) {
 }
 
 async fn slow_subscriber_is_cut(blocked: bool) {
-    // What it does to answers is not what ends it here.
+    // The write timeout is long, so that it is not what ends this connection.
     let (server, address) = start(Server::builder().write_timeout(Duration::from_secs(300))).await;
     let mut publisher = RawConnection::open(&address).await;
     publisher.request("l", "taken", "0 300").await;
@@ -231,7 +230,7 @@ async fn slow_subscriber_is_cut(blocked: bool) {
             locks.iter().any(|lock| lock.key == "held-by-the-deaf")
         }
     };
-    until("it has its place, or its lock", || lock(&server)).await;
+    until("the listener is queued, or holds its lock", || lock(&server)).await;
 
     let mut healthy = listening(&address, "flood.n").await;
     let padding = "x".repeat(60_000);
@@ -242,18 +241,18 @@ async fn slow_subscriber_is_cut(blocked: bool) {
         assert_eq!(healthy.hear(SOON).await, line(&format!("sig flood.n {payload}")));
         published += 1;
         match answer.as_str() {
-            "ok 2" => assert!(published < 5000, "they must be somewhere"),
+            "ok 2" => assert!(published < 5000, "more signals than any buffer holds were accepted"),
             "ok 1" => break,
             other => panic!("{other}"),
         }
     }
     assert!(published > 64, "a buffer of 64 was full after {published}");
-    until("it is gone, and with it what it had", || {
+    until("the server has closed it and freed its lock and subscriptions", || {
         !lock(&server) && server.stats().connections == 2 && server.stats().signal_channels.len() == 1
     })
     .await;
 
-    // What reached it is the beginning, and then there is the end.
+    // The listener received the first signals and then the end of the connection.
     let mut got = Vec::new();
     drop(deaf.read_to_end(&mut got).await);
     let got = String::from_utf8(got).unwrap();
@@ -282,21 +281,25 @@ async fn one_subscription_too_many_is_refused() {
     let mut connection = listening(&address, "a").await;
     assert_eq!(connection.request("listen", "a", "g").await, "ok");
     assert_eq!(connection.request("listen", "b", "").await, "error");
-    assert_eq!(connection.request("listen", "a", "g").await, "ok", "it has that one");
+    assert_eq!(
+        connection.request("listen", "a", "g").await,
+        "ok",
+        "this subscription exists already"
+    );
     assert_eq!(connection.request("unlisten", "a", "").await, "ok");
     assert_eq!(connection.request("listen", "b", "").await, "ok", "there is room again");
     assert_eq!(listening(&address, "c").await.request("listen", "d", "").await, "ok");
 }
 
 #[tokio::test]
-async fn what_a_connection_listened_to_goes_with_it() {
+async fn the_subscriptions_of_a_connection_end_with_it() {
     let (server, address) = start(Server::builder()).await;
     let mut stays = listening(&address, "a.b").await;
     let mut goes = listening(&address, "a.b").await;
     assert_eq!(goes.request("listen", "a.*", "g").await, "ok");
     assert_eq!(stays.request("signal", "a.b", "1").await, "ok 3");
     drop(goes);
-    until("its subscriptions are gone", || {
+    until("no subscription is left", || {
         let channels = server.stats().signal_channels;
         channels.len() == 1 && channels[0].listeners == 1
     })
@@ -306,7 +309,7 @@ async fn what_a_connection_listened_to_goes_with_it() {
 }
 
 #[tokio::test]
-async fn signals_go_on_while_a_server_before_1_16_drains() {
+async fn signals_continue_while_a_server_before_1_16_drains() {
     let builder = Server::builder().shutdown_timeout(Duration::from_secs(60));
     let server = builder.release("1.15").port(0).start().await.unwrap();
     let address = server.local_addr().to_string();
@@ -314,7 +317,7 @@ async fn signals_go_on_while_a_server_before_1_16_drains() {
     let mut publisher = RawConnection::open(&address).await;
     assert_eq!(publisher.request("signal", "a", "before").await, "ok 1");
     let shutdown = tokio::spawn(server.shutdown());
-    until("nobody new is let in", || {
+    until("the server accepts no new connection", || {
         std::net::TcpStream::connect(&address).is_err()
     })
     .await;
@@ -328,7 +331,7 @@ async fn signals_go_on_while_a_server_before_1_16_drains() {
     drop((subscriber, publisher));
     tokio::time::timeout(SOON, shutdown)
         .await
-        .expect("nobody is left")
+        .expect("all connections are closed")
         .unwrap();
 }
 
@@ -341,14 +344,17 @@ async fn a_subscriber_is_closed_with_the_server() {
 }
 
 #[tokio::test]
-async fn that_signals_come_is_no_sign_of_life() {
+async fn outgoing_signals_do_not_extend_the_read_timeout() {
     let (_server, address) = start(Server::builder().read_timeout(Duration::from_millis(300))).await;
     let mut silent = listening(&address, "a").await;
     let mut publisher = RawConnection::open(&address).await;
     let begun = Instant::now();
     let mut heard = 0;
     loop {
-        assert!(begun.elapsed() < SOON, "it is still there after {heard} signals");
+        assert!(
+            begun.elapsed() < SOON,
+            "the connection is still open after {heard} signals"
+        );
         publisher.request("signal", "a", "x").await;
         match silent.hear(SOON).await {
             Heard::Line(signal) if signal == "sig a x" => heard += 1,
@@ -362,7 +368,7 @@ async fn that_signals_come_is_no_sign_of_life() {
 }
 
 #[tokio::test]
-async fn a_server_without_signals_refuses_them_and_goes_on() {
+async fn a_server_without_signals_refuses_them_and_keeps_the_connection() {
     let server = Server::builder().port(0).start().await.unwrap();
     let address = server.local_addr().to_string();
     let mut connection = RawConnection::open(&address).await;
@@ -378,7 +384,7 @@ async fn a_server_without_signals_refuses_them_and_goes_on() {
 }
 
 #[tokio::test]
-async fn stats_tell_who_listens() {
+async fn stats_list_the_subscriptions() {
     let (_server, address) = start(Server::builder()).await;
     let mut connection = listening(&address, "a.>").await;
     assert_eq!(connection.request("listen", "jobs", "g").await, "ok");
@@ -405,12 +411,12 @@ async fn stats_tell_who_listens() {
     assert_eq!(
         (channels[0].pattern.as_str(), channels[0].listeners),
         ("a.>", 2),
-        "the client reads it"
+        "the client parses these stats"
     );
 }
 
 #[tokio::test]
-async fn a_wrong_subscription_changes_nothing() {
+async fn an_invalid_subscription_changes_nothing() {
     let (server, address) = start(Server::builder()).await;
     let mut connection = RawConnection::open(&address).await;
     for (pattern, group) in [("a.>.b", ""), ("a*", ""), ("", ""), ("a b", ""), ("a\tb", "")] {

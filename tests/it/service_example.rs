@@ -10,7 +10,7 @@ use dflockd_client::server::Server;
 use serde_json::{Value, json};
 use tokio::task::{JoinSet, spawn_blocking};
 
-/// The service in a process of its own, and the lock server in this one, where a test can look into it.
+/// The service in a process of its own, and the lock server in this process, where a test can inspect it.
 struct Scene {
     locks: Server,
     service: Child,
@@ -20,7 +20,7 @@ struct Scene {
 
 impl Scene {
     async fn set(name: &str) -> Self {
-        // What becomes free was given back: nothing is freed by a connection that ends.
+        // The end of a connection frees nothing here, so every key that becomes free was released.
         let locks = Server::builder()
             .port(0)
             .auto_release_on_disconnect(false)
@@ -68,7 +68,7 @@ impl Scene {
         serde_json::from_str(&self.get(&format!("/accounts/{account}")).await).unwrap()
     }
 
-    /// The balance in the file, whoever runs.
+    /// Returns the balance in the file.
     fn on_disk(&self, account: u32) -> i64 {
         let database = rusqlite::Connection::open(&self.database).unwrap();
         let row = |row: &rusqlite::Row<'_>| row.get(0);
@@ -130,7 +130,7 @@ async fn no_update_is_lost_and_a_stale_writer_is_refused() {
     let mut running = JoinSet::new();
     for number in 0..60 {
         let scene = std::sync::Arc::clone(&scene);
-        // Reading and writing are some milliseconds apart: without the lock most of these would be lost.
+        // Reading and writing are some milliseconds apart: without the lock most of these deposits would be lost.
         running.spawn(async move { scene.deposit(number % 3, 1, 5).await });
     }
     let mut newest = 0;
@@ -145,7 +145,7 @@ async fn no_update_is_lost_and_a_stale_writer_is_refused() {
     assert_eq!(total, 60);
     assert!(newest >= 60, "each deposit had a fence of its own");
 
-    // Somebody who held the lock long ago, and does not know that he lost it.
+    // A former holder that has not noticed the loss of its lock.
     let before = scene.balance(0).await;
     let url = format!("{}/accounts/0/balance", scene.address);
     let stale = json!({ "balance": 1_000_000, "fence": 1 });
@@ -168,7 +168,7 @@ async fn no_update_is_lost_and_a_stale_writer_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn on_sigterm_requests_finish_and_everything_is_given_back() {
+async fn on_sigterm_requests_finish_and_all_locks_are_released() {
     let mut scene = Scene::set("drain").await;
     let address = scene.address.clone();
     let slow: Vec<_> = (0..4)
@@ -181,7 +181,7 @@ async fn on_sigterm_requests_finish_and_everything_is_given_back() {
     scene.terminate();
     for request in slow {
         let (status, written) = request.await.unwrap();
-        assert_eq!(status, 200, "what was under way was allowed to finish: {written}");
+        assert_eq!(status, 200, "the request under way finished: {written}");
     }
     assert!(scene.ended().await.success());
     let left = scene.locks.stats();
@@ -190,7 +190,7 @@ async fn on_sigterm_requests_finish_and_everything_is_given_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_does_not_finish_in_time_is_stopped_before_his_lock_is_given_back() {
+async fn a_request_that_does_not_finish_in_time_is_stopped_before_its_lock_is_released() {
     let mut scene = Scene::set("stuck").await;
     let url = format!("{}/accounts/1/deposits", scene.address);
     let stuck = tokio::spawn(post("POST", url, json!({ "amount": 5, "work_ms": 600_000 })));
@@ -198,7 +198,7 @@ async fn who_does_not_finish_in_time_is_stopped_before_his_lock_is_given_back() 
     scene.terminate();
     assert!(scene.ended().await.success());
     assert!(scene.locks.stats().locks.is_empty());
-    // The work was dropped, or the connection with it; in either case nothing was written.
+    // The service dropped the work, or closed the connection; in either case it wrote nothing.
     drop(tokio::time::timeout(Duration::from_secs(20), stuck).await.unwrap());
     let database = rusqlite::Connection::open(&scene.database).unwrap();
     let rows: i64 = database
@@ -207,9 +207,9 @@ async fn who_does_not_finish_in_time_is_stopped_before_his_lock_is_given_back() 
     assert_eq!(rows, 0);
 }
 
-/// On a server whose tokens are random every second deposit would be refused.
+/// With a server whose tokens are random, every second deposit would be refused.
 #[tokio::test(flavor = "multi_thread")]
-async fn examples_that_need_fences_say_so_where_there_are_none() {
+async fn examples_that_need_fences_fail_clearly_without_them() {
     let locks = Server::builder().port(0).release("2.0").start().await.unwrap();
     let address = locks.local_addr().to_string();
     for name in ["service", "leader_election", "daily_job"] {
@@ -230,7 +230,7 @@ async fn examples_that_need_fences_say_so_where_there_are_none() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_write_of_a_leader_is_lost_where_there_are_fences() {
+async fn with_fences_no_write_of_a_leader_is_lost() {
     let mut command = Command::new(example("leader_election"));
     command.env_remove("DFLOCKD_SERVERS").stdin(Stdio::null());
     let output = spawn_blocking(move || command.output().unwrap()).await.unwrap();

@@ -1,11 +1,12 @@
-//! The two rules of `docs/design.md`, "Names and setters", that can be seen in the sources: a setter never fails, and has its name for
-//! itself.
+//! Two rules of `docs/design.md`, "Names and setters", that can be checked in the sources: a setter never fails, and no other method
+//! has its name.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What the rule about names is for: clients, handles, guards, and what is asked of them. An address has a `host` as well as a server.
+/// The types to which the rule about names applies: clients, handles, guards, and their requests. An address has a `host` as well as a
+/// server.
 const OF_CLIENTS: [&str; 10] = [
     "blocking/",
     "client/",
@@ -30,7 +31,7 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Each public function of a text, from its name to its body, in one line.
+/// Returns each public function of a text, from its name to its body, in one line.
 fn signatures(text: &str) -> Vec<String> {
     let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
     let behind = |word| text.split(word).skip(1);
@@ -45,7 +46,7 @@ fn name(signature: &str) -> &str {
     signature.split(['(', '<']).next().unwrap()
 }
 
-/// What a setter returns; none if it is no setter: one that takes itself and a value, and gives itself.
+/// Returns the return type of a setter, or `None` for another function. A setter takes `self` and a value, and returns `Self`.
 fn setter(signature: &str) -> Option<&str> {
     let takes = signature.find("self, ")?;
     let before = &signature[..takes];
@@ -114,7 +115,7 @@ fn no_getter_has_the_name_of_a_setter() {
 }
 
 #[test]
-fn setters_are_known_by_their_form() {
+fn the_search_finds_setters_by_their_form() {
     let text = "impl A {
     pub fn a(mut self, a: u8) -> Self {
     }

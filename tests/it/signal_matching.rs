@@ -1,4 +1,4 @@
-//! Which listener gets which signal: the embedded server compared with a very simple matcher.
+//! The embedded server delivers signals to the same listeners as a very simple matcher.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -12,22 +12,22 @@ const CONNECTIONS: usize = 4;
 
 const SOON: Duration = Duration::from_secs(10);
 
-/// A pattern and the name of a group, empty for none.
+/// A pattern and the name of a group, which is empty for none.
 type Subscription = (String, String);
 
 #[derive(Clone, Debug)]
 enum Step {
     Listen(usize, Subscription),
     Unlisten(usize, Subscription),
-    /// The same of its subscriptions that the number names, if it has any.
+    /// Removes one of the connection's own subscriptions, if it has any.
     UnlistenOwn(usize, prop::sample::Index),
-    /// From this connection, to this channel.
+    /// The connection emits a signal on this channel.
     Signal(usize, String),
-    /// Ends, and another takes its place.
+    /// The connection ends, and a new one takes its number.
     Replace(usize),
 }
 
-/// Few names, so that much matches. Tokens may be empty.
+/// Few names, so that many patterns match. Tokens may be empty.
 fn pattern() -> impl Strategy<Value = String> {
     prop_oneof![
         8 => "(a|b||\\*)(\\.(a|b||\\*)){0,2}(\\.>)?",
@@ -40,7 +40,7 @@ fn channel() -> impl Strategy<Value = String> {
     "(a|b|)(\\.(a|b|)){0,3}".prop_filter("a channel has text", |text| !text.is_empty())
 }
 
-/// A channel, and a pattern that matches it: some tokens become `*`, and all behind some place `>`.
+/// A channel and a pattern that matches it: some tokens become `*`, and the tokens from some position on become `>`.
 fn channel_and_pattern() -> impl Strategy<Value = (String, String)> {
     channel()
         .prop_flat_map(|channel| {
@@ -78,10 +78,10 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// The rules, one after the other, over a list.
+/// The rules, applied one after the other to a list.
 #[derive(Default)]
 struct Naive {
-    /// In the order in which they were made, numbered.
+    /// Numbered, in the order of their creation.
     subscriptions: Vec<(u64, usize, Subscription)>,
     /// The number of the subscription that got the last signal of each group.
     last: HashMap<Subscription, u64>,
@@ -107,7 +107,7 @@ impl Naive {
         self.forget_empty_groups();
     }
 
-    /// A group that nobody is in is over. One of the same name begins anew.
+    /// A group without members ends; a later one of the same name starts anew.
     fn forget_empty_groups(&mut self) {
         let subscriptions = &self.subscriptions;
         self.last
@@ -121,7 +121,7 @@ impl Naive {
             .map(|(_, _, what)| what)
     }
 
-    /// How many times each connection gets a signal.
+    /// Returns how many times each connection gets a signal.
     fn deliver(&mut self, channel: &str) -> [usize; CONNECTIONS] {
         let mut deliveries = [0; CONNECTIONS];
         let mut groups: Vec<Subscription> = Vec::new();
@@ -130,7 +130,7 @@ impl Naive {
                 continue;
             }
             if group.is_empty() {
-                // Once, however many of its patterns match.
+                // A connection gets the signal once, however many of its patterns match.
                 deliveries[*connection] = 1;
             } else if !groups.contains(&(pattern.clone(), group.clone())) {
                 groups.push((pattern.clone(), group.clone()));
@@ -164,7 +164,7 @@ fn matches(pattern: &str, channel: &str) -> bool {
     tokens_match(&pattern, &channel)
 }
 
-/// A server and its connections, open.
+/// A server and its open connections.
 struct Real {
     server: Server,
     connections: Vec<RawConnection>,
@@ -195,13 +195,13 @@ impl Real {
         std::mem::replace(&mut self.connections[number], new).hang_up().await;
     }
 
-    /// What the answer counts, and how many times each connection really gets the signal.
+    /// Returns the answer of the server, and how many times each connection gets the signal.
     async fn deliver(&mut self, from: usize, channel: &str) -> (String, [usize; CONNECTIONS]) {
         self.published += 1;
         let payload = format!("no. {}", self.published);
         let answer = self.connections[from].request("signal", channel, &payload).await;
         let mut deliveries = [0; CONNECTIONS];
-        // What was delivered stands before the answer to what is asked now.
+        // Signals come before the answer to a later request.
         for connection in &mut self.connections {
             connection.send("ping\n_\n_\n").await;
         }
@@ -256,7 +256,7 @@ async fn play(steps: Vec<Step>) -> TestCaseResult {
             }
         }
     }
-    // What is left is what the server tells of itself.
+    // At the end, the server's stats must agree.
     let told: u64 = real
         .server
         .stats()
@@ -277,7 +277,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(200) })]
 
     #[test]
-    fn deliveries_are_those_of_the_naive_matcher(steps in prop::collection::vec(step(), 1..80)) {
+    fn the_server_delivers_as_the_naive_matcher_does(steps in prop::collection::vec(step(), 1..80)) {
         run(play(steps))?;
     }
 

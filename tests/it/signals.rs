@@ -28,7 +28,7 @@ impl Scene {
     }
 
     async fn set_with(builder: ServerBuilder) -> Self {
-        // What is tested is what the client does; the server's own small buffer must not get in the way.
+        // These tests are about the client; the server's own small buffer must not interfere.
         let builder = builder.release("1.16");
         let server = builder.port(0).signal_buffer(100_000).start().await.unwrap();
         let address = server.local_addr().to_string();
@@ -49,7 +49,7 @@ impl Scene {
         SignalConn::open(self.builder(), options).await.unwrap()
     }
 
-    /// Somebody whose way to the server is good.
+    /// A connection that goes directly to the server.
     async fn publisher(&self) -> SignalConn {
         SignalConn::connect(&self.address).await.unwrap()
     }
@@ -66,16 +66,16 @@ impl Scene {
 
 async fn event(conn: &mut SignalConn) -> SignalEvent {
     let event = timeout(SOON, conn.next_event()).await.expect("something comes");
-    event.expect("it is open")
+    event.expect("the stream is open")
 }
 
 async fn payload(conn: &mut SignalConn) -> String {
     let signal = timeout(SOON, conn.next_signal()).await.expect("a signal comes");
-    signal.expect("it is open").payload().to_owned()
+    signal.expect("the stream is open").payload().to_owned()
 }
 
 #[tokio::test]
-async fn what_is_listened_to_comes_in_order_and_what_is_not_does_not() {
+async fn signals_that_match_arrive_in_order_and_others_do_not() {
     let scene = Scene::set().await;
     let mut conn = scene.conn().await;
     let publisher = scene.publisher().await;
@@ -102,7 +102,7 @@ async fn what_is_listened_to_comes_in_order_and_what_is_not_does_not() {
 }
 
 #[tokio::test]
-async fn a_group_shares_what_comes() {
+async fn a_group_shares_its_signals() {
     let scene = Scene::set().await;
     let (mut a, mut b) = (scene.conn().await, scene.conn().await);
     a.listen("jobs", "workers").await.unwrap();
@@ -117,9 +117,9 @@ async fn a_group_shares_what_comes() {
     }
 }
 
-/// A member that takes its subscription back first has all that the server gave it.
+/// A member that unlistens before it leaves has received every signal that the server gave it.
 #[tokio::test]
-async fn a_group_loses_nothing_to_a_member_that_leaves_in_order() {
+async fn a_group_loses_no_signal_to_a_member_that_leaves_in_order() {
     const SIGNALS: usize = 300;
     let scene = Scene::set().await;
     let (mut stays, mut leaves) = (scene.conn().await, scene.conn().await);
@@ -154,7 +154,7 @@ async fn a_group_loses_nothing_to_a_member_that_leaves_in_order() {
 }
 
 #[tokio::test]
-async fn what_no_server_would_take_is_refused_by_name_before_anything_is_sent() {
+async fn errors_name_invalid_patterns_and_payloads_before_anything_is_sent() {
     let scene = Scene::set().await;
     let conn = scene.conn().await;
     for (pattern, group, said) in [
@@ -195,7 +195,7 @@ async fn characters_of_several_bytes_arrive_whole_however_they_are_cut() {
 }
 
 #[tokio::test]
-async fn a_lost_connection_is_told_and_everything_is_subscribed_again_before_it_counts_as_there() {
+async fn a_lost_connection_is_reported_and_restored_after_all_subscriptions_are() {
     let scene = Scene::set().await;
     let mut conn = scene.conn().await;
     for number in 0..20 {
@@ -208,18 +208,18 @@ async fn a_lost_connection_is_told_and_everything_is_subscribed_again_before_it_
     scene.proxy.change(|weather| weather.refuse = true);
     scene.proxy.cut();
     let SignalEvent::Lost { shard: 0, cause, .. } = event(&mut conn).await else {
-        panic!("the loss comes first");
+        panic!("the loss is reported first");
     };
     assert_eq!(cause.kind(), ErrorKind::Disconnected, "{cause}");
     assert!(!conn.health()[0].is_connected());
     until("the server has noticed", || scene.subscriptions().is_empty()).await;
-    // Without a connection, subscriptions come and go as well.
+    // Without a connection, subscriptions can be added and removed as well.
     let handle = conn.handle();
     let late = tokio::spawn(async move { handle.listen("late", None).await });
     conn.unlisten("c0", None).await.unwrap();
     scene.proxy.clear_up();
     assert!(matches!(event(&mut conn).await, SignalEvent::Restored { shard: 0, .. }));
-    // Everything is there when that is said.
+    // All subscriptions exist when `Restored` is reported.
     let mut expected = before;
     expected.retain(|(pattern, ..)| pattern != "c0");
     let now: Vec<_> = scene
@@ -234,7 +234,7 @@ async fn a_lost_connection_is_told_and_everything_is_subscribed_again_before_it_
     assert_eq!(payload(&mut conn).await, "x");
 }
 
-/// Over each connection in the same order, so that equal histories look alike to a server.
+/// Each connection subscribes in the same order, so that equal histories look alike to a server.
 #[tokio::test]
 async fn patterns_are_subscribed_again_in_their_order() {
     const PATTERNS: usize = 30;
@@ -270,11 +270,10 @@ async fn patterns_are_subscribed_again_in_their_order() {
     assert_eq!(again, patterns);
 }
 
-/// The connection is cut a thousand times between signals and in the middle of them. Whatever is delivered is delivered once
-/// and in order; where something is missing, a gap was told before the next that came; nothing is subscribed twice, and
-/// nothing is forgotten.
+/// The connection is cut a thousand times, between signals and in the middle of them. Every delivered signal is delivered once and in
+/// order; a gap is reported before the next signal if signals are missing; no subscription is doubled or lost.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_thousand_cuts_leave_no_gap_untold_and_no_subscription_doubled_or_lost() {
+async fn a_thousand_cuts_leave_no_gap_unreported_and_no_subscription_doubled_or_lost() {
     const CUTS: usize = 1000;
     let scene = Scene::set().await;
     let mut conn = scene.conn_with(SignalOptions::default().buffer(1_000_000)).await;
@@ -285,7 +284,7 @@ async fn a_thousand_cuts_leave_no_gap_untold_and_no_subscription_doubled_or_lost
     let publishing = tokio::spawn({
         let stop = stop.clone();
         async move {
-            // Both patterns match: each connection gets it once.
+            // Both patterns match, but a connection gets the signal once.
             let mut delivered = 0;
             let mut number = 0;
             while !stop.is_cancelled() {
@@ -303,7 +302,7 @@ async fn a_thousand_cuts_leave_no_gap_untold_and_no_subscription_doubled_or_lost
             assert!(number >= next, "{number} came after {last:?}");
             assert!(
                 number == next || gap || last.is_none(),
-                "{number} came after {last:?} and no gap was told"
+                "{number} came after {last:?} and no gap was reported"
             );
             (last, gap) = (Some(number), false);
             received += 1;
@@ -317,7 +316,7 @@ async fn a_thousand_cuts_leave_no_gap_untold_and_no_subscription_doubled_or_lost
     };
     let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
     for _ in 0..CUTS {
-        // Up to 30 signals later.
+        // The cut comes up to 30 signals later.
         seed ^= seed << 13;
         seed ^= seed >> 7;
         seed ^= seed << 17;
@@ -328,7 +327,7 @@ async fn a_thousand_cuts_leave_no_gap_untold_and_no_subscription_doubled_or_lost
             take(event);
         }
         scene.proxy.cut();
-        // Until it is there again, so that each cut cuts.
+        // Waits for the restored connection, so that each cut hits one.
         loop {
             let event = event(&mut conn).await;
             let restored = matches!(event, SignalEvent::Restored { .. });
@@ -357,23 +356,23 @@ async fn a_thousand_cuts_leave_no_gap_untold_and_no_subscription_doubled_or_lost
     }
     println!("{gaps} cuts, {emitted} emitted, {delivered} delivered by the server, {received} received");
     assert_eq!((gaps, conn.dropped()), (CUTS, 0));
-    // What the server counts as delivered may be lost on its way with a cut; never the other way round.
+    // A cut may lose signals that the server counts as delivered, but never adds any.
     assert!(received <= delivered + 1, "{received} of {delivered}");
 }
 
 #[tokio::test]
-async fn a_listen_that_is_dropped_is_taken_back() {
+async fn a_dropped_listen_is_undone() {
     let scene = Scene::set().await;
     let conn = scene.conn().await;
     scene.proxy.change(|weather| weather.stall_down = true);
     let handle = conn.handle();
     let listening = tokio::spawn(async move { handle.listen("k", None).await });
-    until("the server has it", || scene.subscriptions().len() == 1).await;
+    until("the server has the subscription", || scene.subscriptions().len() == 1).await;
     listening.abort();
     assert!(listening.await.unwrap_err().is_cancelled());
     scene.proxy.clear_up();
-    until("it is taken back", || scene.subscriptions().is_empty()).await;
-    // One that somebody else has is not.
+    until("the subscription is removed", || scene.subscriptions().is_empty()).await;
+    // A subscription that another call made stays.
     conn.listen("k", None).await.unwrap();
     scene.proxy.change(|weather| weather.stall_down = true);
     let handle = conn.handle();
@@ -400,12 +399,12 @@ async fn a_signal_whose_answer_is_lost_is_not_sent_again() {
     assert_eq!(error.kind(), ErrorKind::Disconnected, "{error}");
     scene.proxy.clear_up();
     assert_eq!(conn.emit("once", "2").await.unwrap(), 1);
-    assert_eq!(payload(&mut listener).await, "2", "the first came once");
+    assert_eq!(payload(&mut listener).await, "2", "the first signal came once");
 }
 
 #[tokio::test]
-async fn a_slow_consumer_meets_its_own_policy_and_never_the_servers() {
-    // A server that cuts whoever does not read.
+async fn a_slow_consumer_hits_its_own_policy_and_never_the_servers() {
+    // This server disconnects a listener that does not read.
     let builder = Server::builder().release("1.16");
     let server = builder.port(0).signal_buffer(256).start().await.unwrap();
     let address = server.local_addr().to_string();
@@ -424,9 +423,10 @@ async fn a_slow_consumer_meets_its_own_policy_and_never_the_servers() {
             publisher.emit("flood", number.to_string()).await.unwrap();
         }
         let all_came = || recorded.value("signals_received_total", &[]) == 1000.0;
-        until("all have come, or it has hung up", || {
-            all_came() || conn.closed_because().is_some()
-        })
+        until(
+            "all signals have arrived, or the server has closed the connection",
+            || all_came() || conn.closed_because().is_some(),
+        )
         .await;
         assert_eq!(conn.waiting(), 3);
         assert_eq!(recorded.value("signals_dropped_total", &[]), conn.dropped() as f64);
@@ -452,7 +452,7 @@ async fn a_slow_consumer_meets_its_own_policy_and_never_the_servers() {
                 assert_eq!(
                     recorded.value("signal_gaps_total", &[]),
                     0.0,
-                    "the server had no reason to cut it"
+                    "the client has read everything that the server sent"
                 );
             }
         }
@@ -460,7 +460,7 @@ async fn a_slow_consumer_meets_its_own_policy_and_never_the_servers() {
 }
 
 #[tokio::test]
-async fn a_server_without_signals_is_told_apart_and_costs_no_lease() {
+async fn a_server_without_signals_is_an_error_of_its_own_and_costs_no_lease() {
     let server = Server::builder().port(0).start().await.unwrap();
     let address = server.local_addr().to_string();
     let error = SignalConn::connect(&address).await.unwrap_err();
@@ -478,9 +478,9 @@ async fn a_server_without_signals_is_told_apart_and_costs_no_lease() {
     guard.release().await.unwrap();
 }
 
-/// As the Python server does: whatever it does not know ends the connection.
+/// The Python server does so: an unknown command ends the connection.
 #[tokio::test]
-async fn a_server_that_hangs_up_on_what_it_does_not_know_is_told_apart_as_well() {
+async fn a_server_that_closes_at_an_unknown_command_is_the_same_error() {
     let server = FakeServer::start(|mut connection, _| async move {
         if connection.request().await.is_some() {
             connection.say("error\n").await;
@@ -492,17 +492,17 @@ async fn a_server_that_hangs_up_on_what_it_does_not_know_is_told_apart_as_well()
 }
 
 #[tokio::test]
-async fn a_server_that_comes_back_without_signals_ends_the_stream_and_says_why() {
+async fn a_server_that_comes_back_with_fewer_subscriptions_ends_the_stream_with_the_reason() {
     let scene = Scene::set_with(Server::builder().max_subscriptions(2)).await;
     let mut conn = scene.conn().await;
     conn.listen("a", None).await.unwrap();
     conn.listen("b", None).await.unwrap();
-    // The cap is reached: not the end of what there is.
+    // At the cap only this subscription fails; the others stay.
     let error = conn.listen("c", None).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
     assert_eq!(scene.publisher().await.emit("b", "1").await.unwrap(), 1);
     assert_eq!(payload(&mut conn).await, "1");
-    // Another server takes its place, which takes fewer.
+    // Another server takes its place, with a lower cap.
     let port = scene.server.local_addr().port();
     drop(scene.server);
     let fewer = loop {
@@ -521,7 +521,10 @@ async fn a_server_that_comes_back_without_signals_ends_the_stream_and_says_why()
     assert!(matches!(event(&mut conn).await, SignalEvent::Lost { .. }));
     assert!(timeout(SOON, conn.next_event()).await.unwrap().is_none());
     assert_eq!(conn.closed_because().unwrap().kind(), ErrorKind::Unsupported);
-    until("it has hung up", || fewer.stats().signal_channels.is_empty()).await;
+    until("the client has closed its connection", || {
+        fewer.stats().signal_channels.is_empty()
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -534,7 +537,7 @@ async fn a_silent_connection_is_kept_alive() {
         .reply_timeout(Duration::from_millis(400));
     let mut conn = SignalConn::open(settings, SignalOptions::default()).await.unwrap();
     conn.listen("k", None).await.unwrap();
-    // Signals that come are no sign of life.
+    // Incoming signals are no proof that the server receives anything.
     let publisher = scene.publisher().await;
     for number in 0..15 {
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -553,7 +556,7 @@ async fn closing_ends_the_stream_and_dropping_closes() {
     let handle = conn.handle();
     conn.listen("k", None).await.unwrap();
     conn.emit("k", "last").await.unwrap();
-    until("it has come", || conn.waiting() == 1).await;
+    until("the signal has arrived", || conn.waiting() == 1).await;
     conn.close().await;
     assert_eq!(payload(&mut conn).await, "last");
     assert!(conn.next_event().await.is_none() && conn.next_event().await.is_none());
@@ -573,7 +576,7 @@ async fn closing_ends_the_stream_and_dropping_closes() {
 }
 
 #[tokio::test]
-async fn a_client_of_several_shards_hears_all_and_emits_where_the_channel_belongs() {
+async fn a_client_of_several_shards_listens_at_all_and_emits_at_the_shard_of_the_channel() {
     let servers = [
         Server::builder().release("1.16").port(0).start().await.unwrap(),
         Server::builder().release("1.16").port(0).start().await.unwrap(),
@@ -605,15 +608,15 @@ async fn a_client_of_several_shards_hears_all_and_emits_where_the_channel_belong
     assert_eq!(
         got,
         ["1", "2"],
-        "each shard takes turns by itself, and there is one member"
+        "each shard serves the group by itself, and it has one member"
     );
     assert_eq!(
         payload(&mut one_server).await,
         "2",
-        "what is emitted at the other shard is not heard here"
+        "a signal emitted at the other shard is not delivered here"
     );
 
-    // One shard goes: the other's signals go on.
+    // One shard stops: the signals of the other one continue.
     let [first, second] = servers;
     drop(first);
     assert!(matches!(event(&mut all).await, SignalEvent::Lost { shard: 0, .. }));
@@ -633,23 +636,26 @@ async fn signals_have_connections_of_their_own() {
     assert_eq!(
         scene.server.stats().connections,
         3,
-        "leases, the subscription, emitting"
+        "one connection each for leases, the subscription and emitting"
     );
     drop(signals);
-    until("the subscription's is closed", || scene.server.stats().connections == 2).await;
+    until("the connection of the subscription is closed", || {
+        scene.server.stats().connections == 2
+    })
+    .await;
     assert!(guard.is_held());
     scene.proxy.cut();
     assert_eq!(guard.lost().await, LostReason::Disconnected);
     assert_eq!(client.emit("a", "2").await.unwrap(), 0);
     drop((guard, client));
-    until("all is closed", || scene.server.stats().connections == 0).await;
+    until("all connections are closed", || scene.server.stats().connections == 0).await;
 }
 
 #[tokio::test]
-async fn a_hostile_server_that_floods_fills_no_memory_and_one_that_babbles_is_left() {
+async fn a_flood_of_signals_uses_bounded_memory_and_unasked_lines_end_the_connection() {
     let server = FakeServer::start(|mut connection, number| async move {
         connection.handshake().await;
-        // What it knows, and then what is listened to.
+        // The client first sends its probes, and then its subscription.
         for _ in 0..2 {
             connection.request().await;
             connection.say("ok\n").await;
@@ -675,10 +681,10 @@ async fn a_hostile_server_that_floods_fills_no_memory_and_one_that_babbles_is_le
         .unwrap();
     conn.listen("a", None).await.unwrap();
     let SignalEvent::Lost { cause, .. } = event(&mut conn).await else {
-        panic!("what nobody asked for ends the connection");
+        panic!("an unasked line ends the connection");
     };
     assert_eq!(cause.kind(), ErrorKind::Protocol, "{cause}");
-    until("the flood has come", || {
+    until("the flood has arrived", || {
         recorded.value("signals_received_total", &[]) >= 100_000.0
     })
     .await;
@@ -689,9 +695,9 @@ async fn a_hostile_server_that_floods_fills_no_memory_and_one_that_babbles_is_le
     );
 }
 
-/// Raw lines beside the client, as a witness that it is the wire's protocol.
+/// Raw lines beside the client show that it speaks the protocol of the wire.
 #[tokio::test]
-async fn others_on_the_wire_hear_and_are_heard() {
+async fn signals_pass_between_the_client_and_raw_connections() {
     let scene = Scene::set().await;
     let mut conn = scene.conn().await;
     conn.listen("a.>", "g").await.unwrap();

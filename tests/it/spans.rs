@@ -1,5 +1,4 @@
-//! The spans that an exporter of traces gets from a client: which requests have one, with which parent, fields and
-//! end.
+//! The spans that an exporter of traces gets from a client: which requests have one, and its parent, fields and end.
 //!
 //! Each test runs on one thread, so that the subscriber of that thread sees all.
 
@@ -20,11 +19,11 @@ use tracing::{Instrument, info_span};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::{EnvFilter, registry};
 
-/// As the document says.
+/// The filter that the document recommends.
 const AT_INFO: &str = "info,ractor=off,dflockd_client::tasks=off";
 const AT_DEBUG: &str = "debug,ractor=off,dflockd_client::tasks=off";
 
-/// What was exported on this thread.
+/// The spans that were exported on this thread.
 struct Traces {
     exporter: InMemorySpanExporter,
     _provider: SdkTracerProvider,
@@ -55,14 +54,14 @@ impl Traces {
         self.all().into_iter().filter(|span| span.name == name).collect()
     }
 
-    /// The one span of that name.
+    /// Returns the only span with this name.
     fn only(&self, name: &str) -> SpanData {
         let mut named = self.named(name);
         assert_eq!(named.len(), 1, "{name}: {:?}", self.all());
         named.remove(0)
     }
 
-    /// The client's own.
+    /// Returns the names of the client's own spans.
     fn ours(&self) -> Vec<String> {
         let all = self.all().into_iter().map(|span| span.name.into_owned());
         all.filter(|name| name.starts_with("dflockd")).collect()
@@ -108,7 +107,7 @@ async fn served(options: ServerBuilder) -> (Server, String) {
     (server, address)
 }
 
-/// A lock that somebody else holds, and who waits for it.
+/// A lock that another client holds.
 struct Held {
     server: Server,
     address: String,
@@ -129,7 +128,7 @@ impl Held {
     }
 
     async fn until_waiters(&self, count: u64) {
-        until("it waits at the server", || {
+        until("the callers wait at the server", || {
             self.server.stats().locks[0].waiters == count
         })
         .await;
@@ -137,7 +136,7 @@ impl Held {
 }
 
 #[tokio::test]
-async fn what_is_answered_at_once_has_no_span_at_info() {
+async fn requests_that_are_answered_at_once_have_no_span_at_info() {
     let traces = Traces::at(AT_INFO);
     let (_server, address) = served(Server::builder()).await;
     let client = builder(&address).connect().await.unwrap();
@@ -156,7 +155,7 @@ async fn what_is_answered_at_once_has_no_span_at_info() {
 }
 
 #[tokio::test]
-async fn an_acquire_that_waits_has_one_below_its_callers() {
+async fn an_acquire_that_waits_has_a_span_below_its_callers() {
     let traces = Traces::at(AT_INFO);
     let held = Held::of(Server::builder()).await;
     let lock = held.client.lock("k").unwrap().acquire_timeout(Duration::from_secs(60));
@@ -188,7 +187,7 @@ async fn an_acquire_that_waits_has_one_below_its_callers() {
 }
 
 #[tokio::test]
-async fn a_wait_that_fails_says_why() {
+async fn the_span_of_a_failed_wait_has_the_reason() {
     let traces = Traces::at(AT_INFO);
     let held = Held::of(Server::builder().max_waiters(1)).await;
     let lock = held.client.lock("k").unwrap();
@@ -202,7 +201,7 @@ async fn a_wait_that_fails_says_why() {
     let other = builder(&held.address).connect().await.unwrap();
     let refused = other.lock("k").unwrap().acquire().await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::MaxWaiters);
-    assert!(traces.ours().is_empty(), "it was refused at once");
+    assert!(traces.ours().is_empty(), "the request failed at once");
     other.shutdown(Duration::from_secs(5)).await;
 
     held.client.shutdown(Duration::from_secs(5)).await;
@@ -212,7 +211,7 @@ async fn a_wait_that_fails_says_why() {
 }
 
 #[tokio::test]
-async fn a_wait_whose_future_is_dropped_says_so_and_is_no_failure() {
+async fn the_span_of_a_dropped_wait_says_so_and_is_not_an_error() {
     let traces = Traces::at(AT_INFO);
     let held = Held::of(Server::builder()).await;
     let lock = held.client.lock("k").unwrap();
@@ -226,9 +225,9 @@ async fn a_wait_whose_future_is_dropped_says_so_and_is_no_failure() {
     assert!(!attributes.contains_key("error.type") && wait.status == Status::Unset);
 }
 
-/// Whatever it is that has not answered.
+/// A server that does not answer, and a shard without a connection.
 #[tokio::test]
-async fn an_acquire_that_is_not_answered_for_a_while_waits() {
+async fn an_acquire_without_an_answer_for_a_while_has_a_span() {
     let traces = Traces::at(AT_INFO);
     let (_server, address) = served(Server::builder()).await;
     let proxy = Proxy::start(&address).await;
@@ -253,7 +252,7 @@ async fn an_acquire_that_is_not_answered_for_a_while_waits() {
 
     proxy.change(|weather| weather.refuse = true);
     proxy.cut();
-    until("it is away", || !client.health()[0].is_connected()).await;
+    until("the client is disconnected", || !client.health()[0].is_connected()).await;
     let lock = client.lock("k").unwrap().acquire_timeout(Duration::from_millis(500));
     assert_eq!(lock.acquire().await.unwrap_err().kind(), ErrorKind::Unavailable);
     failed(&traces.only("dflockd.wait"), ErrorKind::Unavailable);
@@ -261,12 +260,12 @@ async fn an_acquire_that_is_not_answered_for_a_while_waits() {
 
     let quick = builder(&proxy.address).on_unavailable(OnUnavailable::FailFast);
     let quick = quick.build().unwrap();
-    until("it is away", || !quick.health()[0].is_connected()).await;
+    until("the client is disconnected", || !quick.health()[0].is_connected()).await;
     let lock = quick.lock("k").unwrap();
     assert_eq!(lock.acquire().await.unwrap_err().kind(), ErrorKind::Unavailable);
-    assert!(traces.named("dflockd.wait").is_empty(), "it was refused at once");
+    assert!(traces.named("dflockd.wait").is_empty(), "the request failed at once");
     proxy.clear_up();
-    until("it is connected again", || client.health()[0].is_connected()).await;
+    until("the client is connected again", || client.health()[0].is_connected()).await;
     let reconnect = traces.named("dflockd.reconnect");
     let (host, port) = proxy.address.split_once(':').unwrap();
     let told = attributes(&reconnect[0]);
@@ -275,12 +274,12 @@ async fn an_acquire_that_is_not_answered_for_a_while_waits() {
 }
 
 #[tokio::test]
-async fn a_wait_at_a_tickets_place_has_one() {
+async fn a_wait_of_a_ticket_has_a_span() {
     let traces = Traces::at(AT_INFO);
     let held = Held::of(Server::builder()).await;
     let lock = held.client.lock("k").unwrap();
     let Enqueued::Queued(ticket) = lock.enqueue().await.unwrap() else {
-        panic!("it is held");
+        panic!("the key is held");
     };
     assert!(traces.ours().is_empty());
     held.guard.release().await.unwrap();
@@ -294,7 +293,7 @@ async fn a_wait_at_a_tickets_place_has_one() {
 }
 
 #[tokio::test]
-async fn work_that_is_stopped_because_its_lease_is_lost_says_so_in_its_span() {
+async fn the_span_of_stopped_work_says_that_the_lease_was_lost() {
     let traces = Traces::at(AT_INFO);
     let (server, address) = served(Server::builder()).await;
     let proxy = Proxy::start(&address).await;
@@ -317,7 +316,7 @@ async fn work_that_is_stopped_because_its_lease_is_lost_says_so_in_its_span() {
             }
         };
         let work = tokio::spawn(work.instrument(info_span!("work")));
-        until("it is held", || {
+        until("the key is held", || {
             client.health()[0].is_connected() && !server.stats().locks.is_empty()
         })
         .await;
@@ -339,7 +338,7 @@ async fn work_that_is_stopped_because_its_lease_is_lost_says_so_in_its_span() {
 }
 
 #[tokio::test]
-async fn layers_and_spans_of_requests_stand_between_a_wait_and_its_caller() {
+async fn the_spans_of_layers_and_requests_are_between_a_wait_and_its_caller() {
     let traces = Traces::at(AT_DEBUG);
     let (server, address) = served(Server::builder()).await;
     let layered = builder(&address).layer(tower::buffer::BufferLayer::new(8));
@@ -362,7 +361,7 @@ async fn layers_and_spans_of_requests_stand_between_a_wait_and_its_caller() {
 }
 
 #[test]
-fn the_client_for_threads_has_the_same() {
+fn the_client_for_threads_has_the_same_spans() {
     let traces = Traces::at(AT_INFO);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)

@@ -13,9 +13,9 @@ use dflockd_client::{
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
-/// Nothing here takes so long, unless it hangs.
+/// A time that only a hang exceeds.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// So long that no test sees the end of it.
+/// A time that no test reaches.
 const NEVER: Duration = Duration::from_secs(3600);
 
 fn health(client: &Client) -> (String, u64, Option<FailoverReason>) {
@@ -28,25 +28,25 @@ fn health(client: &Client) -> (String, u64, Option<FailoverReason>) {
     (endpoint.to_string(), failovers, last_failover)
 }
 
-/// At once, whatever its TTL.
+/// Returns why the lease is lost; it is lost at once, whatever its TTL.
 async fn why_lost(guard: &LockGuard) -> LostReason {
-    timeout(PATIENCE, guard.lost()).await.expect("it is told")
+    timeout(PATIENCE, guard.lost()).await.expect("the lease is lost")
 }
 
 async fn away(client: &Client) {
     until("the loss is noticed", || !client.health()[0].is_connected()).await;
 }
 
-/// The longest TTL counts, not that of the client; and callers meet what they chose.
+/// The delay is the longest TTL that was used, not the client's default. Callers wait or fail, as configured.
 #[tokio::test]
-async fn nothing_is_asked_of_the_standby_before_the_longest_lease_must_be_over() {
+async fn the_standby_is_not_used_before_the_longest_possible_lease_has_ended() {
     let mut pair = Pair::start().await;
     let builder = pair.builder().lease_ttl(Duration::from_secs(1));
     let patient = builder.clone().connect().await.unwrap();
     let hasty = builder.on_unavailable(OnUnavailable::FailFast).connect().await.unwrap();
     for client in [&patient, &hasty] {
         let long = client.lock("long").unwrap().lease_ttl(Duration::from_secs(3));
-        // It is over; but others of its kind may be held by others.
+        // This lease has ended, but other clients may hold leases with the same TTL.
         long.acquire().await.unwrap().release().await.unwrap();
     }
     let killed = pair.kill(PRIMARY).await;
@@ -69,7 +69,7 @@ async fn nothing_is_asked_of_the_standby_before_the_longest_lease_must_be_over()
     let at_standby = (pair.addresses[STANDBY].clone(), 1, Some(FailoverReason::Lost));
     assert_eq!(health(&patient), at_standby);
     guard.release().await.unwrap();
-    until("the other has gone on too", || health(&hasty) == at_standby).await;
+    until("the other client has failed over, too", || health(&hasty) == at_standby).await;
     hasty
         .lock("k")
         .unwrap()
@@ -82,7 +82,7 @@ async fn nothing_is_asked_of_the_standby_before_the_longest_lease_must_be_over()
 }
 
 #[tokio::test]
-async fn a_delay_that_was_set_is_kept_whatever_was_granted() {
+async fn a_configured_delay_applies_whatever_was_granted() {
     let mut pair = Pair::start().await;
     let delay = Duration::from_millis(1500);
     let builder = of(pair.shard().takeover_delay(delay)).lease_ttl(Duration::from_secs(600));
@@ -100,12 +100,12 @@ async fn a_delay_that_was_set_is_kept_whatever_was_granted() {
     assert!(guard.is_held());
 }
 
-/// Pauses so long that an attempt which only they brought about would come too late.
+/// Pauses so long that an attempt at the end of one would come too late.
 fn seldom() -> ReconnectPolicy {
     ReconnectPolicy::exponential(NEVER, NEVER)
 }
 
-/// The pauses between attempts have grown by then. They are no reason to come later.
+/// The pauses between attempts have grown by then, but do not delay the takeover.
 #[tokio::test]
 async fn the_standby_is_asked_when_the_delay_is_over_whatever_the_pauses() {
     let mut pair = Pair::start().await;
@@ -121,7 +121,7 @@ async fn the_standby_is_asked_when_the_delay_is_over_whatever_the_pauses() {
 
 /// A client that has never reached the primary has the same delay.
 #[tokio::test]
-async fn so_it_is_by_a_client_that_begins_while_the_primary_is_away() {
+async fn a_client_that_starts_without_the_primary_uses_the_standby_after_the_delay() {
     let mut pair = Pair::start().await;
     pair.kill(PRIMARY).await;
     let shard = pair.shard().takeover_delay(Duration::from_millis(500));
@@ -129,9 +129,9 @@ async fn so_it_is_by_a_client_that_begins_while_the_primary_is_away() {
     assert!(client.lock("k").unwrap().acquire().await.unwrap().is_held());
 }
 
-/// Nor is an attempt that is still under way then.
+/// An attempt that is still under way does not delay the takeover either.
 #[tokio::test]
-async fn a_primary_that_says_nothing_holds_up_no_takeover() {
+async fn a_silent_primary_does_not_delay_a_takeover() {
     let pair = Pair::start().await;
     let proxy = Proxy::start(&pair.addresses[PRIMARY]).await;
     let shard = Shard::standby([&proxy.address, &pair.addresses[STANDBY]]).takeover_delay(Duration::from_millis(1500));
@@ -145,9 +145,9 @@ async fn a_primary_that_says_nothing_holds_up_no_takeover() {
     assert_eq!(client.health()[0].failovers, 1);
 }
 
-/// A primary that came back during a long pause is asked before the standby is.
+/// A client tries a primary that came back during a long pause before it uses the standby.
 #[tokio::test]
-async fn before_the_standby_is_asked_the_primary_is_asked_once_more() {
+async fn the_primary_is_tried_once_more_before_the_standby() {
     let mut pair = Pair::start().await;
     let builder = of(pair.shard().takeover_delay(Duration::from_secs(3))).reconnect(seldom());
     let client = builder.acquire_timeout(PATIENCE).connect().await.unwrap();
@@ -158,9 +158,9 @@ async fn before_the_standby_is_asked_the_primary_is_asked_once_more() {
     assert_eq!(pair.grants(PRIMARY)[0].token.as_ref(), Some(guard.token()));
 }
 
-/// Others may hold something of a server that this client has never reached.
+/// Other clients may hold leases of a primary that this client has never reached.
 #[tokio::test]
-async fn a_client_that_begins_while_the_primary_is_away_waits_as_long() {
+async fn a_client_that_starts_without_the_primary_waits_for_the_same_delay() {
     let mut pair = Pair::start().await;
     pair.kill(PRIMARY).await;
     let began = Instant::now();
@@ -177,11 +177,11 @@ async fn a_client_that_begins_while_the_primary_is_away_waits_as_long() {
     guard.release().await.unwrap();
 }
 
-/// A client that waits for a key, over a connection of its own, and has lost the one over which all else goes.
+/// A client that waits for a key over a connection of its own, and has lost its pipelined connection.
 struct HalfCut {
     pair: Pair,
     client: Client,
-    /// Of another client.
+    /// The guard of another client.
     holder: LockGuard,
     waiting: JoinHandle<Result<LockGuard>>,
     _proxy: Proxy,
@@ -195,7 +195,7 @@ impl HalfCut {
         let client = of(shard).acquire_timeout(PATIENCE).connect().await.unwrap();
         let other = Client::builder().servers([&pair.addresses[PRIMARY]]);
         let holder = other.build().unwrap().lock("k").unwrap().acquire().await.unwrap();
-        // Much goes over the one, little over the other: that is how they are told apart.
+        // Many bytes pass over the pipelined connection and few over the other: by that the test tells them apart.
         for _ in 0..50 {
             let small = client.lock("small").unwrap().acquire().await.unwrap();
             small.release().await.unwrap();
@@ -222,9 +222,9 @@ fn waiters(pair: &Pair) -> u64 {
     locks.iter().map(|lock| lock.waiters).sum()
 }
 
-/// Connections that wait stand by themselves: what comes over them is contact too.
+/// A connection that waits is separate, and an answer over it is contact with the primary, too.
 #[tokio::test]
-async fn the_delay_counts_from_the_last_word_over_any_connection() {
+async fn the_delay_counts_from_the_last_answer_over_any_connection() {
     let delay = Duration::from_secs(4);
     let mut scene = HalfCut::set(delay).await;
     away(&scene.client).await;
@@ -240,14 +240,14 @@ async fn the_delay_counts_from_the_last_word_over_any_connection() {
     assert!(granted >= contact.at + delay, "after {:?}", granted - contact.at);
 }
 
-/// And when the standby has taken over, nobody waits at the primary any more.
+/// Once the standby has taken over, no caller waits at the primary any more.
 #[tokio::test]
 async fn no_connection_to_the_primary_outlives_it() {
     let scene = HalfCut::set(Duration::from_millis(500)).await;
     until("the standby serves", || scene.client.health()[0].failovers == 1).await;
     let error = scene.waiting.await.unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Disconnected, "{error}");
-    until("it does not wait there", || waiters(&scene.pair) == 0).await;
+    until("no caller waits at the primary", || waiters(&scene.pair) == 0).await;
     scene.holder.release().await.unwrap();
     let guard = scene.client.lock("k").unwrap().acquire().await.unwrap();
     assert_eq!(scene.pair.grants(STANDBY)[0].token.as_ref(), Some(guard.token()));
@@ -265,7 +265,7 @@ async fn all_leases_of_a_primary_are_lost_with_it_and_at_once() {
     for number in 0..20 {
         guards.push(client.lock(format!("k{number}")).unwrap().acquire().await.unwrap());
     }
-    // And one that belongs to a connection of its own.
+    // A lease that belongs to a connection of its own is lost, too.
     let waiting = tokio::spawn({
         let lock = client.lock("k0").unwrap();
         async move { lock.acquire().await.unwrap() }
@@ -284,7 +284,7 @@ async fn all_leases_of_a_primary_are_lost_with_it_and_at_once() {
     assert_eq!(pair.server(STANDBY).events(), []);
 }
 
-/// Where leases outlive their connection they may come back with the primary; but not once another server serves.
+/// Leases that outlive their connection may survive with the primary, but not once the standby serves.
 #[tokio::test]
 async fn leases_that_outlive_their_connection_are_lost_when_the_standby_takes_over() {
     let mut pair = Pair::start_with(Server::builder().auto_release_on_disconnect(false)).await;
@@ -301,12 +301,12 @@ async fn leases_that_outlive_their_connection_are_lost_when_the_standby_takes_ov
         client.lock("given").unwrap().acquire().await.unwrap(),
     );
     pair.kill(PRIMARY).await;
-    until("it is suspect", || old.state() != LeaseState::Held).await;
+    until("the lease is suspect", || old.state() != LeaseState::Held).await;
     let releasing = tokio::spawn(given.release());
     let new = lock.acquire().await.unwrap();
     assert_eq!(old.state(), LeaseState::Lost(LostReason::Disconnected));
     assert!(new.is_held());
-    // Nobody is left to give it back to.
+    // The server that granted it does not serve any more.
     assert_eq!(releasing.await.unwrap().unwrap_err().kind(), ErrorKind::LeaseLost);
     assert_eq!(old.release().await.unwrap_err().kind(), ErrorKind::LeaseLost);
     assert!(new.is_held());
@@ -314,7 +314,7 @@ async fn leases_that_outlive_their_connection_are_lost_when_the_standby_takes_ov
 }
 
 #[tokio::test]
-async fn a_primary_that_is_back_within_the_delay_is_gone_on_with() {
+async fn a_primary_that_is_back_within_the_delay_keeps_serving() {
     let mut pair = Pair::start().await;
     let builder = of(pair.shard().takeover_delay(NEVER));
     let client = builder
@@ -332,9 +332,9 @@ async fn a_primary_that_is_back_within_the_delay_is_gone_on_with() {
     assert_eq!(pair.server(STANDBY).stats().connections, 0);
 }
 
-/// And after it is not, as long as the standby is there.
+/// After the delay the client stays at the standby, as long as that serves.
 #[tokio::test]
-async fn a_primary_that_is_back_later_is_gone_back_to_only_when_the_standby_dies() {
+async fn a_primary_that_is_back_later_serves_only_when_the_standby_dies() {
     let mut pair = Pair::start().await;
     let delay = Duration::from_millis(600);
     let builder = of(pair.shard().takeover_delay(delay));
@@ -350,7 +350,7 @@ async fn a_primary_that_is_back_later_is_gone_back_to_only_when_the_standby_dies
     pair.restart(PRIMARY).await;
     let lock = client.lock("k").unwrap();
     let back = Instant::now();
-    // Long enough to go back in, if it would.
+    // Long enough for a failback, if the client made one.
     while back.elapsed() < 3 * delay {
         lock.acquire().await.unwrap().release().await.unwrap();
     }
@@ -372,7 +372,7 @@ async fn a_primary_that_is_back_later_is_gone_back_to_only_when_the_standby_dies
 }
 
 #[tokio::test]
-async fn a_shard_that_fails_over_costs_its_neighbour_nothing() {
+async fn a_failover_of_one_shard_does_not_affect_another() {
     let mut pair = Pair::start().await;
     let neighbour = Server::builder().port(0).start().await.unwrap();
     let shards = [
@@ -395,7 +395,7 @@ async fn a_shard_that_fails_over_costs_its_neighbour_nothing() {
         lock.acquire().await.unwrap().release().await.unwrap();
     }
     assert!(held.is_held() && waiting.try_join_next().is_none());
-    // And those who wait are not forgotten.
+    // The callers that wait are served in the end.
     pair.restart(PRIMARY).await;
     for outcome in waiting.join_all().await {
         outcome.unwrap();

@@ -1,4 +1,4 @@
-//! The way back to the primary: on request, after the delay, and only if the standby serves.
+//! The failback to the primary: on request, after the delay, and only while the standby serves.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
 const DELAY: Duration = Duration::from_millis(700);
-/// Nothing here takes so long, unless it hangs.
+/// A time that only a hang exceeds.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn builder(shard: Shard) -> dflockd_client::ClientBuilder {
@@ -47,7 +47,7 @@ async fn at_the_standby(pair: &mut Pair, client: &Client) {
 }
 
 #[tokio::test]
-async fn on_request_everything_is_given_back_and_the_primary_serves_after_the_delay() {
+async fn a_failback_releases_all_leases_and_the_primary_serves_after_the_delay() {
     let mut pair = Pair::start().await;
     let client = builder(pair.shard()).connect().await.unwrap();
     at_the_standby(&mut pair, &client).await;
@@ -59,17 +59,20 @@ async fn on_request_everything_is_given_back_and_the_primary_serves_after_the_de
     pair.restart(PRIMARY).await;
     let asked = Instant::now();
     assert_eq!(client.failback(0).await.unwrap(), DELAY);
-    // At once, not when the primary serves.
+    // The leases are lost at once, not when the primary serves.
     for guard in &guards {
         assert_eq!(guard.state(), LeaseState::Lost(LostReason::Failback));
     }
     assert_eq!(permit.lost().await, LostReason::Failback);
     assert_eq!(health(&client).0, pair.addresses[PRIMARY]);
     assert!(!client.health()[0].is_connected());
-    until("all is given back", || pair.server(STANDBY).stats().locks.is_empty()).await;
+    until("all locks are released", || {
+        pair.server(STANDBY).stats().locks.is_empty()
+    })
+    .await;
     let events = pair.server(STANDBY).events().into_iter();
     let released = events.filter(|event| event.kind == EventKind::Released).count();
-    assert_eq!(released, 11, "in so many words, and not because a connection ended");
+    assert_eq!(released, 11, "by release commands, and not by the end of a connection");
 
     let guard = client.lock("k0").unwrap().acquire().await.unwrap();
     let first = pair.grants(PRIMARY)[0].at;
@@ -83,14 +86,20 @@ async fn on_request_everything_is_given_back_and_the_primary_serves_after_the_de
     drop((guards, permit));
     assert!(guard.is_held());
     guard.release().await.unwrap();
-    until("nothing is left", || pair.server(PRIMARY).stats().locks.is_empty()).await;
-    until("nobody is left", || pair.server(STANDBY).stats().connections == 0).await;
+    until("the primary has no locks", || {
+        pair.server(PRIMARY).stats().locks.is_empty()
+    })
+    .await;
+    until("the standby has no connections", || {
+        pair.server(STANDBY).stats().connections == 0
+    })
+    .await;
     pair.judge();
 }
 
-/// A wait is told, and what comes meanwhile waits for the primary or is refused, as its caller chose.
+/// A wait fails, and new callers wait for the primary or fail, as configured.
 #[tokio::test]
-async fn callers_are_told_or_wait_while_nobody_serves() {
+async fn callers_wait_or_fail_as_configured_while_no_server_serves() {
     for what in [OnUnavailable::Wait, OnUnavailable::FailFast] {
         let mut pair = Pair::start().await;
         let client = builder(pair.shard()).on_unavailable(what).connect().await.unwrap();
@@ -125,9 +134,9 @@ async fn callers_are_told_or_wait_while_nobody_serves() {
     }
 }
 
-/// What was sent to the standby before is answered by it.
+/// The standby still answers what was sent to it before.
 #[tokio::test]
-async fn a_release_that_is_on_its_way_is_answered() {
+async fn a_release_under_way_during_a_failback_is_answered() {
     let mut pair = Pair::start().await;
     let proxy = Proxy::start(&pair.addresses[STANDBY]).await;
     let shard = Shard::standby([&pair.addresses[PRIMARY], &proxy.address]);
@@ -137,15 +146,18 @@ async fn a_release_that_is_on_its_way_is_answered() {
     pair.restart(PRIMARY).await;
     proxy.change(|weather| weather.stall_down = true);
     let releasing = tokio::spawn(guard.release());
-    until("it has arrived", || pair.server(STANDBY).stats().locks.is_empty()).await;
+    until("the release has arrived", || {
+        pair.server(STANDBY).stats().locks.is_empty()
+    })
+    .await;
     client.failback(0).await.unwrap();
     proxy.clear_up();
     releasing.await.unwrap().unwrap();
 }
 
-/// The standby has granted something, but its answer comes when the client has gone back: nobody gets that.
+/// The standby's grant arrives after the failback: no caller gets it.
 #[tokio::test]
-async fn a_grant_that_comes_after_going_back_is_nobodys() {
+async fn a_grant_that_arrives_after_a_failback_is_discarded() {
     let mut pair = Pair::start().await;
     let proxy = Proxy::start(&pair.addresses[STANDBY]).await;
     let shard = Shard::standby([&pair.addresses[PRIMARY], &proxy.address]);
@@ -158,20 +170,20 @@ async fn a_grant_that_comes_after_going_back_is_nobodys() {
         let lock = client.lock("k").unwrap();
         async move { lock.acquire().await }
     });
-    until("it is granted", || !pair.grants(STANDBY).is_empty()).await;
+    until("the standby has granted the key", || !pair.grants(STANDBY).is_empty()).await;
     client.failback(0).await.unwrap();
     proxy.clear_up();
     let error = acquiring.await.unwrap().unwrap_err();
     assert!(error.is_retryable(), "{error}");
-    until("it is over", || pair.server(STANDBY).stats().locks.is_empty()).await;
+    until("the lease has ended", || pair.server(STANDBY).stats().locks.is_empty()).await;
     let guard = client.lock("k").unwrap().acquire().await.unwrap();
     assert_eq!(pair.grants(PRIMARY)[0].token.as_ref(), Some(guard.token()));
     pair.judge();
 }
 
-/// The same, where the grant took so long that it was confirmed first, and that answer comes too late.
+/// The same for a grant so late that the client confirms it first: the confirmation arrives after the failback.
 #[tokio::test]
-async fn a_confirmation_that_comes_after_going_back_is_nobodys() {
+async fn a_confirmation_that_arrives_after_a_failback_is_discarded() {
     let (asked, may_answer) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let told = (Arc::clone(&asked), Arc::clone(&may_answer));
     let standby = FakeServer::start(move |mut connection, _| {
@@ -205,7 +217,9 @@ async fn a_confirmation_that_comes_after_going_back_is_nobodys() {
         let lock = client.lock("k").unwrap().lease_ttl(Duration::from_secs(2));
         async move { lock.acquire().await }
     });
-    timeout(PATIENCE, asked.notified()).await.expect("it is confirmed");
+    timeout(PATIENCE, asked.notified())
+        .await
+        .expect("the client asks for a confirmation");
     client.failback(0).await.unwrap();
     may_answer.notify_one();
     let error = acquiring.await.unwrap().unwrap_err();
@@ -222,7 +236,7 @@ async fn a_confirmation_that_comes_after_going_back_is_nobodys() {
 }
 
 #[tokio::test]
-async fn nothing_is_given_up_for_a_primary_that_is_away() {
+async fn a_failback_to_an_unreachable_primary_fails_and_loses_nothing() {
     let mut pair = Pair::start().await;
     let client = builder(pair.shard()).connect().await.unwrap();
     at_the_standby(&mut pair, &client).await;
@@ -246,7 +260,7 @@ async fn nothing_is_given_up_for_a_primary_that_is_away() {
 }
 
 #[tokio::test]
-async fn a_shard_without_servers_in_reserve_has_none_to_go_back_to() {
+async fn a_failback_of_a_shard_without_a_standby_is_an_error() {
     let pair = Pair::start().await;
     let alone = Server::builder().port(0).start().await.unwrap();
     let shards = [pair.shard(), Shard::single(alone.local_addr().to_string())];
@@ -267,7 +281,7 @@ async fn a_shard_without_servers_in_reserve_has_none_to_go_back_to() {
 }
 
 #[tokio::test]
-async fn a_primary_that_serves_is_not_gone_back_to() {
+async fn a_failback_while_the_primary_serves_does_nothing() {
     let pair = Pair::start().await;
     let client = builder(pair.shard()).connect().await.unwrap();
     let guard = client.lock("k").unwrap().acquire().await.unwrap();
@@ -277,9 +291,9 @@ async fn a_primary_that_serves_is_not_gone_back_to() {
     guard.release().await.unwrap();
 }
 
-/// Asked twice, it says how much of the delay is left.
+/// The second call returns the rest of the delay.
 #[tokio::test]
-async fn going_back_twice_is_going_back_once() {
+async fn a_second_failback_joins_the_first() {
     let mut pair = Pair::start().await;
     let client = builder(pair.shard()).connect().await.unwrap();
     at_the_standby(&mut pair, &client).await;

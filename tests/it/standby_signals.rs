@@ -1,4 +1,4 @@
-//! Signals of a shard with a standby: they move to the same server as the shard, there and back.
+//! Signals of a shard with a standby: they move to the server that serves the shard, there and back.
 
 use std::time::Duration;
 
@@ -9,28 +9,30 @@ use dflockd_client::{Client, ErrorKind, FailoverReason, OnUnavailable, SignalCon
 use tokio::time::timeout;
 
 const DELAY: Duration = Duration::from_millis(700);
-/// Nothing here takes so long, unless it hangs.
+/// A time that only a hang exceeds.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Somebody who knows of one server only.
+/// Emits over a connection to one server only.
 async fn emit_at(pair: &Pair, which: usize, payload: &str) -> u64 {
     let publisher = SignalConn::connect(&pair.addresses[which]).await.unwrap();
     publisher.emit("news.a", payload).await.unwrap()
 }
 
 async fn hears(heard: &mut SignalConn, payload: &str) {
-    let signal = timeout(PATIENCE, heard.next_signal()).await.expect("it is heard");
+    let signal = timeout(PATIENCE, heard.next_signal())
+        .await
+        .expect("the signal arrives");
     assert_eq!(signal.unwrap().payload(), payload);
 }
 
 async fn next(heard: &mut SignalConn) -> SignalEvent {
     timeout(PATIENCE, heard.next_event())
         .await
-        .expect("something is told")
+        .expect("an event comes")
         .unwrap()
 }
 
-/// The gap is told: where it begins, and where it ends.
+/// Asserts that the beginning and the end of a gap are reported.
 async fn hears_of_a_gap(heard: &mut SignalConn) {
     let lost = next(heard).await;
     assert!(matches!(lost, SignalEvent::Lost { shard: 0, .. }), "{lost:?}");
@@ -47,7 +49,7 @@ fn place(heard: &SignalConn) -> (String, u64, Option<FailoverReason>) {
 }
 
 #[tokio::test]
-async fn who_listens_goes_where_the_shard_goes_and_back() {
+async fn a_subscription_follows_its_shard_to_the_standby_and_back() {
     let mut pair = Pair::start_with(Server::builder().release("1.16")).await;
     let client = of(pair.shard().takeover_delay(DELAY)).connect().await.unwrap();
     let mut heard = client.subscribe("news.*").await.unwrap();
@@ -56,14 +58,14 @@ async fn who_listens_goes_where_the_shard_goes_and_back() {
 
     pair.kill(PRIMARY).await;
     hears_of_a_gap(&mut heard).await;
-    assert_eq!(client.health()[0].failovers, 1, "not before the shard");
+    assert_eq!(client.health()[0].failovers, 1, "the shard failed over first");
     let lost = Some(FailoverReason::Lost);
     assert_eq!(place(&heard), (pair.addresses[STANDBY].clone(), 1, lost));
     assert_eq!(emit_at(&pair, STANDBY, "second").await, 1);
     hears(&mut heard, "second").await;
     assert_eq!(client.emit("news.a", "third").await.unwrap(), 1);
     hears(&mut heard, "third").await;
-    // Who begins to listen now begins there.
+    // A new subscription begins at the standby.
     let late = client.subscribe("news.*").await.unwrap();
     assert_eq!(place(&late), (pair.addresses[STANDBY].clone(), 0, None));
 
@@ -72,7 +74,10 @@ async fn who_listens_goes_where_the_shard_goes_and_back() {
     hears_of_a_gap(&mut heard).await;
     let requested = Some(FailoverReason::Requested);
     assert_eq!(place(&heard), (pair.addresses[PRIMARY].clone(), 2, requested));
-    until("the other is there too", || place(&late).0 == pair.addresses[PRIMARY]).await;
+    until("the other subscription is back, too", || {
+        place(&late).0 == pair.addresses[PRIMARY]
+    })
+    .await;
     until("both listen", || {
         pair.server(PRIMARY)
             .stats()
@@ -84,7 +89,7 @@ async fn who_listens_goes_where_the_shard_goes_and_back() {
     assert_eq!(emit_at(&pair, PRIMARY, "fourth").await, 2);
     hears(&mut heard, "fourth").await;
     assert_eq!(emit_at(&pair, STANDBY, "nobody").await, 0);
-    until("the emitter is there too", || {
+    until("the emitting connection is back, too", || {
         pair.server(STANDBY).stats().connections == 0
     })
     .await;
@@ -92,9 +97,9 @@ async fn who_listens_goes_where_the_shard_goes_and_back() {
     hears(&mut heard, "fifth").await;
 }
 
-/// A primary that is soon back keeps its listeners: some that went to the standby would hear nothing of the others any more.
+/// If the primary is back soon, subscriptions stay: one at the standby would miss the signals of other clients.
 #[tokio::test]
-async fn who_listens_stays_as_long_as_the_shard_stays() {
+async fn a_subscription_stays_as_long_as_its_shard_stays() {
     let mut pair = Pair::start_with(Server::builder().release("1.16")).await;
     let shard = pair.shard().takeover_delay(Duration::from_secs(3600));
     let builder = of(shard).on_unavailable(OnUnavailable::FailFast);
@@ -105,7 +110,7 @@ async fn who_listens_stays_as_long_as_the_shard_stays() {
         dflockd_client::ConnectionState::Reconnecting { attempt, .. } => *attempt,
         _ => 0,
     };
-    until("it has tried several times", || attempts(&heard) > 3).await;
+    until("several attempts were made", || attempts(&heard) > 3).await;
     let error = client.emit("news.a", "nowhere").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     pair.restart(PRIMARY).await;
@@ -122,9 +127,9 @@ async fn who_listens_stays_as_long_as_the_shard_stays() {
     );
 }
 
-/// One that is of no client finds its way by itself: nothing is granted over it, so it need not wait.
+/// A signal connection without a client fails over by itself: it grants nothing, so it need not wait.
 #[tokio::test]
-async fn who_follows_no_shard_goes_on_at_once() {
+async fn a_signal_connection_without_a_client_fails_over_at_once() {
     let mut pair = Pair::start_with(Server::builder().release("1.16")).await;
     let shard = pair.shard().takeover_delay(Duration::from_secs(3600));
     let mut heard = SignalConn::open(of(shard), Default::default()).await.unwrap();
@@ -135,9 +140,9 @@ async fn who_follows_no_shard_goes_on_at_once() {
     hears(&mut heard, "first").await;
 }
 
-/// And so does one whose client is gone.
+/// So does the signal connection of a client that is gone.
 #[tokio::test]
-async fn who_outlives_the_client_goes_on_alone() {
+async fn a_signal_connection_that_outlives_its_client_fails_over_alone() {
     let mut pair = Pair::start_with(Server::builder().release("1.16")).await;
     let client = of(pair.shard().takeover_delay(DELAY)).connect().await.unwrap();
     let mut heard = client.subscribe("news.*").await.unwrap();
@@ -149,14 +154,17 @@ async fn who_outlives_the_client_goes_on_alone() {
     hears(&mut heard, "first").await;
 }
 
-/// A client that is shut down takes its signals along.
+/// A shutdown of the client ends its subscriptions.
 #[tokio::test]
-async fn who_listens_ends_with_the_shutdown_of_the_client() {
+async fn a_subscription_ends_with_the_shutdown_of_its_client() {
     let pair = Pair::start_with(Server::builder().release("1.16")).await;
     let client = of(pair.shard().takeover_delay(DELAY)).connect().await.unwrap();
     let mut heard = client.subscribe("news.*").await.unwrap();
     client.shutdown(PATIENCE).await;
     assert!(timeout(PATIENCE, heard.next_event()).await.expect("it ends").is_none());
     assert_eq!(heard.closed_because().unwrap().kind(), ErrorKind::Shutdown);
-    until("nothing is connected", || pair.server(PRIMARY).stats().connections == 0).await;
+    until("no connection is left", || {
+        pair.server(PRIMARY).stats().connections == 0
+    })
+    .await;
 }

@@ -1,5 +1,5 @@
-//! A task that dies is a connection lost: whatever panics in it (here as a rule a recorder of metrics, which users write), its leases
-//! are reported lost, its callers get an error that names the cause, and the client goes on.
+//! A task that panics costs its connection: its leases are reported lost, its callers get an error that names the cause, and the client
+//! lives on. Most of these tests use a recorder of metrics that panics, since users write recorders.
 
 use std::future::Future;
 use std::sync::atomic::AtomicUsize;
@@ -30,16 +30,16 @@ use tower::Service;
 use tower::layer::layer_fn;
 use tracing_subscriber::layer::SubscriberExt;
 
-/// Nothing here takes so long, unless it hangs.
+/// A time that only a hang exceeds.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A lease that nobody renews outlives every test.
+/// A lease that is not renewed outlives every test.
 const TTL: Duration = Duration::from_secs(600);
 
 async fn soon<F: Future>(what: &str, future: F) -> F::Output {
     timeout(PATIENCE, future)
         .await
-        .unwrap_or_else(|_| panic!("in vain: {what}"))
+        .unwrap_or_else(|_| panic!("{what} did not come in time"))
 }
 
 async fn serve() -> Server {
@@ -64,7 +64,7 @@ fn builder(servers: &[&Server], recorder: &Faulty) -> ClientBuilder {
         ))
 }
 
-/// A client that is well.
+/// A client without faults.
 async fn bystander(server: &Server) -> Client {
     let servers = [server.local_addr().to_string()];
     Client::builder().servers(servers).connect().await.unwrap()
@@ -83,9 +83,9 @@ fn waiters(server: &Server) -> u64 {
         .sum()
 }
 
-/// The histograms of a connection's requests are recorded by its task.
+/// The task of a connection records the histograms of its requests.
 #[tokio::test]
-async fn a_connection_whose_task_panics_is_lost_with_its_leases_and_no_other_shard_notices() {
+async fn a_panic_loses_the_connection_with_its_leases_and_disturbs_no_other_shard() {
     let (first, second) = (serve().await, serve().await);
     let recorder = Faulty::default();
     let client = builder(&[&first, &second], &recorder).connect().await.unwrap();
@@ -105,17 +105,17 @@ async fn a_connection_whose_task_panics_is_lost_with_its_leases_and_no_other_sha
     assert_eq!(soon("the loss", lost_slot.lost()).await, LostReason::Disconnected);
     assert!(!lost.is_held() && !lost_slot.is_held() && other.is_held());
 
-    // What the server gave to others meanwhile, nobody else holds.
+    // The key that the server has freed can be acquired once by another client.
     let bystander = bystander(&first).await;
-    let taken = soon("it is free", bystander.lock("a/lock").unwrap().acquire())
+    let taken = soon("the key is free", bystander.lock("a/lock").unwrap().acquire())
         .await
         .unwrap();
     taken.release().await.unwrap();
-    until("it is connected again", || client.health()[0].is_connected()).await;
-    let again = soon("it is free", client.lock("a/lock").unwrap().acquire())
+    until("the client is connected again", || client.health()[0].is_connected()).await;
+    let again = soon("the key is free", client.lock("a/lock").unwrap().acquire())
         .await
         .unwrap();
-    let permit = soon("it is free", client.semaphore("a/slots", 1).unwrap().acquire())
+    let permit = soon("the slot is free", client.semaphore("a/slots", 1).unwrap().acquire())
         .await
         .unwrap();
     assert!(again.is_held() && permit.is_held() && other.is_held());
@@ -124,9 +124,9 @@ async fn a_connection_whose_task_panics_is_lost_with_its_leases_and_no_other_sha
     assert!(client.shutdown(PATIENCE).await.unreleased.is_empty());
 }
 
-/// A release that was taken up may have arrived: it is repeated, and then it counts as done.
+/// A release that the task had taken may have arrived: the client repeats it and counts it as done.
 #[tokio::test]
-async fn a_release_whose_connection_panics_is_repeated() {
+async fn a_release_whose_connection_panicked_is_repeated() {
     let server = serve().await;
     let recorder = Faulty::default();
     let client = builder(&[&server], &recorder).connect().await.unwrap();
@@ -136,17 +136,17 @@ async fn a_release_whose_connection_panics_is_repeated() {
     let released = async { tokio::join!(guard.release(), permit.release()) };
     let (lock, semaphore) = soon("the answers", released).await;
     lock.unwrap();
-    // It is held as long as its connection: lost, or given back before.
+    // The permit's lease ends with its connection: it was released before that, or lost.
     assert!(semaphore.is_ok() || semaphore.is_err_and(|error| error.kind() == ErrorKind::LeaseLost));
     assert_eq!(recorder.panics(), 1);
-    until("nothing is held", || {
+    until("all keys are free", || {
         let stats = server.stats();
         stats.locks.is_empty() && stats.semaphores.is_empty()
     })
     .await;
 }
 
-/// Where leases outlive their connections, one that panics costs none of them.
+/// If leases outlive their connections, a panic costs none of them.
 #[tokio::test]
 async fn leases_that_survive_a_disconnect_survive_a_panic() {
     let keeps = Server::builder().auto_release_on_disconnect(false);
@@ -161,17 +161,17 @@ async fn leases_that_survive_a_disconnect_survive_a_panic() {
     let recorder = Faulty::default();
     let client = scene.builder().metrics_recorder(recorder.clone()).lease_ttl(TTL);
     let client = client.connect().await.unwrap();
-    // A cluster tells under the name of the connection what became of the try.
+    // A cluster tells the fate of the try, since the connection has a name.
     assert!(survives(&client, &recorder).await.unwrap(), "the key is free");
 }
 
-/// A lease survives a panic. Returns what the try brought that was under way.
+/// Asserts that a lease survives a panic. Returns the result of the try that was under way.
 async fn survives(client: &Client, recorder: &Faulty) -> Result<bool, Error> {
     let guard = client.lock("k").unwrap().acquire().await.unwrap();
     recorder.has(Fault::once("batch_size"));
     let tried = soon("an answer", client.lock("next").unwrap().try_acquire()).await;
     assert!(guard.is_held());
-    until("it is renewed", || guard.state() == LeaseState::Held).await;
+    until("the lease is renewed", || guard.state() == LeaseState::Held).await;
     guard.release().await.unwrap();
     let outcome = match tried {
         Ok(Some(next)) => next.release().await.map(|()| true),
@@ -182,14 +182,14 @@ async fn survives(client: &Client, recorder: &Faulty) -> Result<bool, Error> {
     outcome
 }
 
-/// Of several connections one alone is lost.
+/// One of several connections is lost, and no other.
 #[tokio::test]
-async fn one_of_several_pipelined_connections_panics() {
+async fn a_panic_loses_one_of_several_pipelined_connections() {
     let server = serve().await;
     let recorder = Faulty::default();
     let client = builder(&[&server], &recorder).pipelined_connections(3);
     let client = client.connect().await.unwrap();
-    until("all are there", || server.stats().connections == 3).await;
+    until("all connections are up", || server.stats().connections == 3).await;
     let mut guards = Vec::new();
     let owners = || {
         let owners: std::collections::HashSet<_> = server.stats().locks.iter().map(|lock| lock.owner_conn_id).collect();
@@ -207,17 +207,17 @@ async fn one_of_several_pipelined_connections_panics() {
     names_the_cause(&error);
     let held = guards.iter().filter(|guard| guard.is_held()).count();
     assert!(held > 0 && client.health()[0].is_connected());
-    until("all are there again", || server.stats().connections == 3).await;
-    until("the server knows the same", || server.stats().locks.len() == held).await;
+    until("all connections are up again", || server.stats().connections == 3).await;
+    until("the server has the same locks", || server.stats().locks.len() == held).await;
     drop(
-        soon("it is free", client.lock("next").unwrap().acquire())
+        soon("the key is free", client.lock("next").unwrap().acquire())
             .await
             .unwrap(),
     );
 }
 
 #[test]
-fn threads_are_told_as_tasks_are() {
+fn threads_get_the_cause_of_a_panic_too() {
     let runtime = Runtime::new().unwrap();
     let (first, second) = runtime.block_on(async { (serve().await, serve().await) });
     let recorder = Faulty::default();
@@ -235,13 +235,13 @@ fn threads_are_told_as_tasks_are() {
     assert_eq!(permit.wait_lost(PATIENCE).unwrap(), Some(LostReason::Disconnected));
     assert_eq!(called_back.recv_timeout(PATIENCE), Ok(LostReason::Disconnected));
     assert!(!lock.is_held() && !permit.is_held() && other.is_held());
-    until_now("it is connected again", || client.health()[0].is_connected());
+    until_now("the client is connected again", || client.health()[0].is_connected());
     client.lock("a/lock").unwrap().acquire().unwrap().release().unwrap();
     let permit = client.semaphore("a/slots", 1).unwrap().acquire().unwrap();
     permit.release().unwrap();
     other.release().unwrap();
 
-    // The same for the actor.
+    // The same for a panic of the actor.
     let lock = client.lock("a/lock").unwrap().acquire().unwrap();
     let other = client.lock("b/lock").unwrap().acquire().unwrap();
     recorder.has(Fault::once("leases_held").of_shard("0"));
@@ -250,7 +250,7 @@ fn threads_are_told_as_tasks_are() {
     names_the_cause(&error);
     assert_eq!(lock.wait_lost(PATIENCE).unwrap(), Some(LostReason::ShardGone));
     assert!(other.is_held());
-    until_now("it is connected again", || client.health()[0].is_connected());
+    until_now("the client is connected again", || client.health()[0].is_connected());
     client
         .semaphore("a/slots", 1)
         .unwrap()
@@ -260,9 +260,9 @@ fn threads_are_told_as_tasks_are() {
         .unwrap();
 }
 
-/// A wait goes over a connection of its own, and what becomes of a wait that was taken up there nobody knows: it is not made twice.
+/// A wait has a connection of its own. The fate of a wait that its task had taken is unknown, so the client does not repeat it.
 #[tokio::test]
-async fn a_wait_whose_connection_panics_ends_with_the_cause_and_costs_nothing_else() {
+async fn a_wait_whose_connection_panicked_fails_with_the_cause_and_costs_nothing_else() {
     let server = serve().await;
     let recorder = Faulty::default();
     let client = builder(&[&server], &recorder).connect().await.unwrap();
@@ -271,7 +271,7 @@ async fn a_wait_whose_connection_panics_ends_with_the_cause_and_costs_nothing_el
     let slot = bystander.semaphore("s", 1).unwrap().acquire().await.unwrap();
     let kept = client.lock("kept").unwrap().acquire().await.unwrap();
 
-    // First it tries, over the pipelined connection.
+    // The acquire begins with a try over the pipelined connection.
     recorder.has(Fault::once("batch_size").after(1));
     let wait = client.lock("k").unwrap().acquire_timeout(TTL);
     let error = soon("an answer", wait.acquire()).await.unwrap_err();
@@ -283,7 +283,7 @@ async fn a_wait_whose_connection_panics_ends_with_the_cause_and_costs_nothing_el
     names_the_cause(&error);
 
     assert!(kept.is_held() && client.health()[0].is_connected());
-    until("nobody waits at the server", || waiters(&server) == 0).await;
+    until("no caller waits at the server", || waiters(&server) == 0).await;
     let waiting = tokio::spawn(async move { client.lock("k").unwrap().acquire().await.map(drop) });
     until("it waits", || waiters(&server) == 1).await;
     drop((holds, slot));
@@ -291,7 +291,7 @@ async fn a_wait_whose_connection_panics_ends_with_the_cause_and_costs_nothing_el
 }
 
 #[tokio::test]
-async fn a_ticket_whose_connection_panics_is_told_the_cause() {
+async fn a_ticket_whose_connection_panicked_fails_with_the_cause() {
     let server = serve().await;
     let recorder = Faulty::default();
     let client = builder(&[&server], &recorder).connect().await.unwrap();
@@ -299,20 +299,20 @@ async fn a_ticket_whose_connection_panics_is_told_the_cause() {
     let held = bystander.lock("k").unwrap().acquire().await.unwrap();
     let lock = client.lock("k").unwrap();
     let Enqueued::Queued(ticket) = lock.enqueue().await.unwrap() else {
-        panic!("it is held");
+        panic!("the key is held");
     };
     recorder.has(Fault::once("batch_size"));
     let error = soon("an answer", ticket.wait(TTL)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Disconnected, "{error:?}");
     names_the_cause(&error);
-    until("nobody waits at the server", || waiters(&server) == 0).await;
+    until("no caller waits at the server", || waiters(&server) == 0).await;
     drop(held);
     drop(soon("the grant", lock.acquire()).await.unwrap());
 }
 
-/// Each request costs its connection. That is told at once, and the server is not stormed.
+/// Each request costs its connection. Callers get the error at once, and the server gets few connections.
 #[tokio::test]
-async fn a_task_that_panics_again_and_again_neither_hangs_nor_storms() {
+async fn repeated_panics_of_a_task_neither_hang_callers_nor_flood_the_server() {
     let server = serve().await;
     let proxy = Proxy::start(&server.local_addr().to_string()).await;
     let recorder = Faulty::default();
@@ -331,18 +331,18 @@ async fn a_task_that_panics_again_and_again_neither_hangs_nor_storms() {
         assert!(error.is_retryable(), "{error:?}");
         names_the_cause(&error);
     }
-    // With pauses that double from 50 ms on, 6 fit into 2 s; without, thousands would.
+    // Pauses that double from 50 ms on allow 6 attempts in 2 s; without pauses there would be thousands.
     assert!(proxy.accepted() <= 12, "{} connections", proxy.accepted());
     recorder.is_mended();
-    soon("it goes on", async {
+    soon("the client works again", async {
         while client.lock("k").unwrap().acquire().await.is_err() {}
     })
     .await;
 }
 
-/// What is measured of leases and connections is recorded by the shard's actor.
+/// The shard's actor records the metrics of leases and connections.
 #[tokio::test]
-async fn an_actor_that_panics_is_replaced_its_holders_and_callers_are_told_and_no_other_shard_notices() {
+async fn an_actor_that_panics_is_replaced_and_its_holders_and_callers_get_the_cause() {
     let (first, second) = (serve().await, serve().await);
     let recorder = Faulty::default();
     let client = builder(&[&first, &second], &recorder).connect().await.unwrap();
@@ -374,24 +374,28 @@ async fn an_actor_that_panics_is_replaced_its_holders_and_callers_are_told_and_n
     names_the_cause(&error);
     assert!(other.is_held());
 
-    until("it is connected again", || client.health()[0].is_connected()).await;
+    until("the client is connected again", || client.health()[0].is_connected()).await;
     for key in ["a/lock", "a/next"] {
-        drop(soon("it is free", client.lock(key).unwrap().acquire()).await.unwrap());
+        drop(
+            soon("the key is free", client.lock(key).unwrap().acquire())
+                .await
+                .unwrap(),
+        );
     }
     let slots = client.semaphore("a/slots", 1).unwrap();
-    drop(soon("it is free", slots.acquire()).await.unwrap());
+    drop(soon("the slot is free", slots.acquire()).await.unwrap());
     drop(held);
     drop(
-        soon("it is free", client.lock("a/held").unwrap().acquire())
+        soon("the key is free", client.lock("a/held").unwrap().acquire())
             .await
             .unwrap(),
     );
     assert!(other.is_held());
 }
 
-/// A layer that waits before it tries again: nothing is known of the server then.
+/// A layer delays the error of the actor; the caller's timeout then knows nothing of the server.
 #[tokio::test]
-async fn of_a_try_whose_actor_died_nothing_is_said_that_is_not_known_while_a_layer_has_it() {
+async fn an_error_claims_nothing_unknown_while_a_layer_holds_back_the_death_of_an_actor() {
     let server = serve().await;
     let recorder = Faulty::default();
     let waits_after_an_error = layer_fn(|mut inner: ClientService| {
@@ -416,10 +420,10 @@ async fn of_a_try_whose_actor_died_nothing_is_said_that_is_not_known_while_a_lay
     assert!(error.to_string().contains("was not answered within"), "{error}");
 }
 
-/// The death of an actor is an operator's business, and the span in which a library runs it is not. On one thread, so that a
-/// subscriber of this thread sees all.
+/// The death of an actor concerns the operator, not the span in which a caller runs. On one thread, so that the subscriber of this
+/// thread sees everything.
 #[tokio::test(flavor = "current_thread")]
-async fn an_actor_that_panics_is_logged_with_the_cause_and_in_no_span_of_others() {
+async fn a_panic_of_an_actor_is_logged_with_its_cause_and_outside_of_callers_spans() {
     let spans = Spans::default();
     let _installed = spans.install();
     let server = serve().await;
@@ -431,7 +435,7 @@ async fn an_actor_that_panics_is_logged_with_the_cause_and_in_no_span_of_others(
         .await
         .unwrap_err();
     drop(signals);
-    until("it is connected again", || client.health()[0].is_connected()).await;
+    until("the client is connected again", || client.health()[0].is_connected()).await;
     let everything = spans.everything();
     let died = everything.lines().find(|line| line.contains("a shard's actor died"));
     assert!(died.is_some_and(|line| line.contains(SAID)), "{everything}");
@@ -444,7 +448,7 @@ async fn an_actor_that_panics_is_logged_with_the_cause_and_in_no_span_of_others(
     assert!(spans.foreign().is_empty(), "{:?}", spans.foreign());
 }
 
-/// A gauge that never works: no actor can start, whatever is dropped records once more, and nothing of that ends the process.
+/// A gauge that always panics: no actor can start, every drop records once more, and none of that ends the process.
 #[tokio::test]
 async fn an_actor_that_cannot_start_is_an_error_at_connect_and_is_not_started_in_a_loop() {
     let server = serve().await;
@@ -459,7 +463,7 @@ async fn an_actor_that_cannot_start_is_an_error_at_connect_and_is_not_started_in
         names_the_cause(&error);
 
         let client = builder(&[&server], &recorder).build().unwrap();
-        until("it has failed", || client.health()[0].last_error().is_some()).await;
+        until("an attempt has failed", || client.health()[0].last_error().is_some()).await;
         names_the_cause(client.health()[0].last_error().unwrap());
         let before = recorder.panics();
         sleep(Duration::from_secs(1)).await;
@@ -471,7 +475,7 @@ async fn an_actor_that_cannot_start_is_an_error_at_connect_and_is_not_started_in
         assert_eq!(error.kind(), ErrorKind::ShardGone, "{error:?}");
         names_the_cause(&error);
         recorder.is_mended();
-        soon("it goes on", async {
+        soon("the client works again", async {
             while client.lock("k").unwrap().acquire().await.is_err() {}
         })
         .await;
@@ -479,26 +483,26 @@ async fn an_actor_that_cannot_start_is_an_error_at_connect_and_is_not_started_in
     }
 }
 
-/// Nobody is left to shut it down once its client is dropped.
+/// No owner is left to stop the restarts once the client is dropped.
 #[tokio::test]
 async fn an_actor_that_cannot_start_is_not_started_once_its_client_is_gone() {
     let server = serve().await;
     let recorder = Faulty::default();
     recorder.has(Fault::always("shards_connected"));
     let client = builder(&[&server], &recorder).build().unwrap();
-    until("it has failed", || client.health()[0].last_error().is_some()).await;
+    until("an attempt has failed", || client.health()[0].last_error().is_some()).await;
     let mut health = client.watch_health(0).unwrap();
     drop(client);
     let ended = soon("it ends", health.wait_for(|health| health.closed_because().is_some())).await;
     drop(ended);
     recorder.is_mended();
     let registered = recorder.registered();
-    // Longer than the longest pause that it had got to.
+    // Longer than the longest pause so far.
     sleep(Duration::from_secs(1)).await;
     assert_eq!((recorder.registered(), server.stats().connections), (registered, 0));
 }
 
-/// Dropping what shows a level shows zero: a panic there, while another panic unwinds, would end the process.
+/// Dropping a gauge sets it to zero: a panic in that, while another panic unwinds, would end the process.
 #[tokio::test]
 async fn gauges_that_keep_panicking_while_everything_is_dropped_do_not_end_the_process() {
     let server = serve().await;
@@ -507,7 +511,7 @@ async fn gauges_that_keep_panicking_while_everything_is_dropped_do_not_end_the_p
     let guard = client.lock("k").unwrap().acquire().await.unwrap();
     let signals = client.subscribe("news.*").await.unwrap();
     recorder.has(Fault::always(""));
-    // Its own panic is the caller's; all others stay where they are.
+    // The caller gets the panic of its own request only.
     let caller = tokio::spawn({
         let client = client.clone();
         async move { client.lock("other").unwrap().acquire().await.map(drop) }
@@ -517,12 +521,16 @@ async fn gauges_that_keep_panicking_while_everything_is_dropped_do_not_end_the_p
     drop((guard, signals, client));
     recorder.is_mended();
     let client = builder(&[&server], &recorder).connect().await.unwrap();
-    drop(soon("it is free", client.lock("k").unwrap().acquire()).await.unwrap());
+    drop(
+        soon("the key is free", client.lock("k").unwrap().acquire())
+            .await
+            .unwrap(),
+    );
 }
 
-/// Requests are measured in the task of their caller, at their end, and when they are dropped before that.
+/// The task of the caller records its request, at its end or when it is dropped.
 #[tokio::test]
-async fn a_recorder_that_panics_in_a_request_ends_its_caller_and_gives_back_what_it_got() {
+async fn a_recorder_that_panics_in_a_request_ends_its_caller_and_its_grant_is_released() {
     let server = serve().await;
     let recorder = Faulty::default();
     let client = builder(&[&server], &recorder).connect().await.unwrap();
@@ -534,13 +542,13 @@ async fn a_recorder_that_panics_in_a_request_ends_its_caller_and_gives_back_what
     });
     assert!(soon("its end", caller).await.unwrap_err().is_panic());
     recorder.is_mended();
-    until("it was given back", || server.stats().locks.is_empty()).await;
+    until("the key is free", || server.stats().locks.is_empty()).await;
     drop(client.lock("k").unwrap().acquire().await.unwrap());
 }
 
-/// They run in their caller's task, and what the caller had is given back.
+/// Functions of users run in their caller's task; the grant of that caller is released.
 #[tokio::test]
-async fn functions_of_users_that_panic_end_their_caller_alone() {
+async fn functions_of_users_that_panic_end_their_caller_only() {
     fn says_no(key: &str) {
         assert!(!key.contains("panic"), "{SAID}");
     }
@@ -579,16 +587,16 @@ async fn functions_of_users_that_panic_end_their_caller_alone() {
         held.release().unwrap();
         threads.lock("b/next").unwrap().acquire().unwrap().release().unwrap();
     };
-    // A thread that knows of no runtime.
+    // A thread without a runtime.
     let worked = tokio::task::spawn_blocking(|| std::thread::spawn(work).join().is_ok());
     assert!(soon("its end", worked).await.unwrap());
-    until("nothing is held", || {
+    until("all keys are free", || {
         servers.iter().all(|server| server.stats().locks.is_empty())
     })
     .await;
 }
 
-/// Panics at the event that it is told.
+/// Panics at the log line with this message.
 #[derive(Clone, Default)]
 struct Unwilling(Arc<Mutex<&'static str>>);
 
@@ -607,8 +615,8 @@ impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Unwilling {
     }
 }
 
-/// It costs what a recorder costs that panics: not in destructors, where it would end the process, and not in the router, which has to go
-/// on. On one thread, so that a subscriber of this thread sees all.
+/// The effect is that of a recorder that panics, except in destructors, where a panic would end the process, and in the router, which
+/// must go on. On one thread, so that the subscriber of this thread sees everything.
 #[tokio::test(flavor = "current_thread")]
 async fn a_subscriber_of_the_log_may_panic_anywhere() {
     let unwilling = Unwilling::default();
@@ -632,15 +640,19 @@ async fn a_subscriber_of_the_log_may_panic_anywhere() {
         };
         drop(soon("the death", health.wait_for(died)).await.unwrap());
         unwanted("");
-        until("it is connected again", || client.health()[0].is_connected()).await;
+        until("the client is connected again", || client.health()[0].is_connected()).await;
     }
     unwanted("a shard's actor died: another takes its place");
     recorder.has(Fault::once("leases_held"));
     soon("an answer", client.lock("k").unwrap().acquire())
         .await
         .unwrap_err();
-    until("it is connected again", || client.health()[0].is_connected()).await;
-    drop(soon("it is free", client.lock("k").unwrap().acquire()).await.unwrap());
+    until("the client is connected again", || client.health()[0].is_connected()).await;
+    drop(
+        soon("the key is free", client.lock("k").unwrap().acquire())
+            .await
+            .unwrap(),
+    );
 }
 
 #[tokio::test]
@@ -654,13 +666,16 @@ async fn a_recorder_that_cannot_be_used_at_all_is_an_error_when_the_client_is_bu
         assert!(error.to_string().contains("metrics recorder"), "{error}");
         names_the_cause(&error);
     }
-    assert_eq!(server.stats().connections, 0, "nothing was started");
+    assert_eq!(server.stats().connections, 0, "the client has not started");
 }
 
-/// Loses its signals, says so, and goes on.
+/// Asserts that a gap begins and ends.
 async fn loses_and_regains(heard: &mut SignalConn) {
     let cause = loop {
-        match soon("an event", heard.next_event()).await.expect("it goes on") {
+        match soon("an event", heard.next_event())
+            .await
+            .expect("the stream continues")
+        {
             SignalEvent::Lost { shard: 0, cause, .. } => break cause,
             SignalEvent::Signal(_) => {}
             other => panic!("{other:?}"),
@@ -677,16 +692,16 @@ async fn loses_and_regains(heard: &mut SignalConn) {
     assert_eq!(signal.payload(), "heard");
 }
 
-/// The task of a signal connection counts what comes, and its actor what is subscribed to.
+/// The task of a signal connection counts signals, and its actor counts subscriptions.
 #[tokio::test]
-async fn a_signal_connection_that_panics_tells_of_the_gap_and_comes_back() {
+async fn a_signal_connection_that_panics_reports_the_gap_and_is_restored() {
     let server = serve().await;
     let recorder = Faulty::default();
     let settings = builder(&[&server], &recorder);
     let mut heard = SignalConn::open(settings, SignalOptions::default()).await.unwrap();
     heard.listen("news.*", None).await.unwrap();
     recorder.has(Fault::once("signals_received"));
-    // It may have been delivered, and it may be answered.
+    // The signal may have been delivered, and may be answered.
     drop(soon("an answer", heard.emit("news.a", "lost")).await);
     loses_and_regains(&mut heard).await;
     recorder.has(Fault::once("signal_subscriptions"));
@@ -697,7 +712,7 @@ async fn a_signal_connection_that_panics_tells_of_the_gap_and_comes_back() {
 }
 
 #[test]
-fn threads_hear_of_the_gap_too() {
+fn threads_get_the_gap_too() {
     let runtime = Runtime::new().unwrap();
     let server = runtime.block_on(serve());
     let recorder = Faulty::default();
@@ -721,7 +736,7 @@ fn threads_hear_of_the_gap_too() {
 }
 
 #[tokio::test]
-async fn a_signal_connection_that_panics_again_and_again_ends_and_says_why() {
+async fn a_signal_connection_that_keeps_panicking_ends_with_the_cause() {
     let server = serve().await;
     let recorder = Faulty::default();
     let settings = || builder(&[&server], &recorder);
@@ -729,7 +744,7 @@ async fn a_signal_connection_that_panics_again_and_again_ends_and_says_why() {
     for metric in ["signal_subscriptions", "connections", "disconnects"] {
         recorder.has(Fault::always(metric));
     }
-    // Answered before it is counted.
+    // The answer is sent before the subscription is counted.
     soon("an answer", heard.listen("news.*", None)).await.unwrap();
     assert!(soon("the end", heard.next_event()).await.is_none());
     let why = heard.closed_because().unwrap();
@@ -744,9 +759,9 @@ async fn a_signal_connection_that_panics_again_and_again_ends_and_says_why() {
     names_the_cause(&error);
 }
 
-/// Every signal costs the connection: it is made anew after pauses, as where a server takes connections and drops them.
+/// Every signal costs the connection: the client reconnects after pauses, as with a server that accepts connections and closes them.
 #[tokio::test]
-async fn a_signal_connection_whose_task_always_panics_does_not_storm() {
+async fn a_signal_connection_that_always_panics_does_not_flood_the_server() {
     let server = serve().await;
     let proxy = Proxy::start(&server.local_addr().to_string()).await;
     let recorder = Faulty::default();
@@ -762,12 +777,15 @@ async fn a_signal_connection_whose_task_always_panics_does_not_storm() {
         publisher.emit("news.a", "x").await.unwrap();
         sleep(Duration::from_millis(1)).await;
     }
-    assert!(recorder.panics() >= 2, "it came back and heard more");
+    assert!(
+        recorder.panics() >= 2,
+        "the connection was restored and received more signals"
+    );
     assert!(proxy.accepted() <= 12, "{} connections", proxy.accepted());
 }
 
 #[tokio::test]
-async fn what_a_client_emits_over_is_made_anew_when_it_has_died() {
+async fn the_emitting_connection_is_replaced_after_a_panic() {
     let server = serve().await;
     let proxy = Proxy::start(&server.local_addr().to_string()).await;
     let recorder = Faulty::default();
@@ -783,13 +801,13 @@ async fn what_a_client_emits_over_is_made_anew_when_it_has_died() {
     proxy.cut();
     until("the shard and the signals have died", || recorder.panics() >= 3).await;
     recorder.is_mended();
-    soon("it goes on", async {
+    soon("the client works again", async {
         while client.emit("news.a", "x").await.is_err() {}
     })
     .await;
 }
 
-/// A verifier of certificates that panics so often. Users write such to pin certificates.
+/// A verifier of certificates that panics a number of times. Users write verifiers to pin certificates.
 #[derive(Debug)]
 struct Verifier {
     inner: Arc<WebPkiServerVerifier>,
@@ -834,7 +852,7 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// `spared` connections are made, and then `panics` attempts panic.
+/// Verifies `spared` connections, and then panics at `panics` attempts.
 fn verified(authority: &Authority, spared: usize, panics: usize) -> (Tls, Arc<Verifier>) {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut roots = RootCertStore::empty();
@@ -853,13 +871,13 @@ fn verified(authority: &Authority, spared: usize, panics: usize) -> (Tls, Arc<Ve
         .dangerous()
         .with_custom_certificate_verifier(Arc::clone(&verifier) as Arc<dyn ServerCertVerifier>)
         .with_no_client_auth();
-    // Each connection is verified.
+    // Every connection is verified.
     config.resumption = Resumption::disabled();
     (Tls::config(Arc::new(config)), verifier)
 }
 
 #[tokio::test]
-async fn an_attempt_to_connect_that_panics_has_failed() {
+async fn an_attempt_to_connect_that_panics_fails() {
     let authority = Authority::new("ours");
     let server = crate::support::pki::serve(Server::builder().release("1.16"), &authority.issue(HERE)).await;
     let (tls, verifier) = verified(&authority, 0, usize::MAX);
@@ -874,7 +892,7 @@ async fn an_attempt_to_connect_that_panics_has_failed() {
         .unwrap_err();
     names_the_cause(&error);
 
-    // Attempts go on in the background, and callers hear why they wait in vain.
+    // Attempts continue in the background, and callers get the reason for their timeout.
     let client = settings(&tls)
         .request_timeout(Duration::from_millis(200))
         .build()
@@ -885,15 +903,15 @@ async fn an_attempt_to_connect_that_panics_has_failed() {
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
     names_the_cause(&error);
     verifier.panics.store(0, SeqCst);
-    soon("it goes on", async {
+    soon("the client works again", async {
         while client.lock("k").unwrap().acquire().await.is_err() {}
     })
     .await;
 }
 
-/// The pipelined connection is made, and those for a wait, for `stats`, for signals are not at once.
+/// The pipelined connection is made; the first attempts for a wait, for `stats` and for signals panic.
 #[tokio::test]
-async fn what_waits_for_a_connection_whose_attempt_panics_is_served_by_the_next() {
+async fn callers_whose_attempt_to_connect_panicked_are_served_by_the_next_attempt() {
     let authority = Authority::new("ours");
     let server = crate::support::pki::serve(Server::builder().release("1.16"), &authority.issue(HERE)).await;
     let recorder = Faulty::default();
@@ -918,9 +936,9 @@ async fn what_waits_for_a_connection_whose_attempt_panics_is_served_by_the_next(
     assert_eq!(soon("an answer", client.emit("news.a", "x")).await.unwrap(), 0);
 }
 
-/// What looks whether the first server is there is a task of its own.
+/// A task of its own probes the first server.
 #[tokio::test]
-async fn a_way_back_whose_attempt_panics_is_an_error() {
+async fn a_failback_whose_attempt_panics_is_an_error() {
     let authority = Authority::new("ours");
     let identity = authority.issue(HERE);
     let serve = |port| {
@@ -941,7 +959,7 @@ async fn a_way_back_whose_attempt_panics_is_an_error() {
     let _first = loop {
         match serve(port).await {
             Ok(server) => break server,
-            // The port may be taken for a moment.
+            // The port may stay taken for a moment.
             Err(_) => sleep(Duration::from_millis(5)).await,
         }
     };
@@ -953,7 +971,7 @@ async fn a_way_back_whose_attempt_panics_is_an_error() {
     soon("an answer", client.failback(0)).await.unwrap();
 }
 
-/// A runtime that cannot time or read anything is refused by name, instead of failing at each step.
+/// A runtime without timers or sockets is refused by name, instead of failing at each step.
 #[test]
 fn a_runtime_without_timers_or_sockets_is_refused_when_the_client_is_built() {
     let address = "127.0.0.1:6388".to_owned();
@@ -982,7 +1000,7 @@ fn a_runtime_without_timers_or_sockets_is_refused_when_the_client_is_built() {
             (client, signals.await.err())
         });
         for error in [client, signals] {
-            let error = error.expect("it is refused");
+            let error = error.expect("the client cannot be built");
             assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error:?}");
             assert!(error.to_string().contains(missing), "{missing}: {error}");
         }

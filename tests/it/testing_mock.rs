@@ -13,16 +13,16 @@ use dflockd_client::{
 };
 
 everywhere! {
-    it_grants_and_sees_how_leases_end
-    its_answers_are_given_in_order
+    a_mock_grants_and_records_how_leases_end
+    a_mock_gives_its_answers_in_order
     answers_that_fit_no_request_are_errors
-    releases_fail_as_they_are_told
-    places_are_given_collected_and_given_up
+    releases_fail_with_the_configured_errors
+    queue_positions_are_given_collected_and_given_up
     a_service_of_the_users_grants
-    a_client_stands_on_it_with_its_layers
-    all_handles_work_on_it
-    a_keyed_layer_works_on_it
-    what_is_dropped_is_given_back
+    a_client_runs_on_a_mock_with_its_layers
+    all_handles_work_on_a_mock
+    a_keyed_layer_works_on_a_mock
+    dropped_guards_are_released
     a_future_that_is_not_polled_takes_no_answer
     a_lease_outlives_its_service
 }
@@ -37,7 +37,7 @@ async fn call(mock: &MockService, request: Request) -> Result<Response, Error> {
     mock.clone().oneshot(request).await
 }
 
-/// Counts what passes, of each operation.
+/// Counts the requests of each operation that pass.
 #[derive(Clone, Default)]
 struct Counting(Arc<AtomicUsize>, Arc<AtomicUsize>);
 
@@ -74,7 +74,7 @@ impl Service<Request> for CountingService {
 mod checks {
     use super::*;
 
-    pub(super) async fn it_grants_and_sees_how_leases_end() {
+    pub(super) async fn a_mock_grants_and_records_how_leases_end() {
         let mock = MockService::new();
         let grant = async || match call(&mock, Request::Acquire(acquire())).await {
             Ok(Response::Granted(lease)) => lease,
@@ -111,7 +111,7 @@ mod checks {
         );
     }
 
-    pub(super) async fn its_answers_are_given_in_order() {
+    pub(super) async fn a_mock_gives_its_answers_in_order() {
         let mock = MockService::new();
         let stats = Stats::default();
         for answer in [
@@ -154,7 +154,7 @@ mod checks {
             assert!(error.to_string().contains("mock service"), "{error}");
         }
         let client = mock.client().unwrap();
-        // A server answers an enqueue with a place.
+        // A server answers an enqueue with a grant or with a queue position.
         mock.answer_next(MockAnswer::Busy);
         let error = client.lock(KEY).unwrap().enqueue().await.unwrap_err();
         assert!(error.to_string().contains("mock service"), "{error}");
@@ -171,12 +171,12 @@ mod checks {
         client.barrier().await.unwrap();
     }
 
-    pub(super) async fn releases_fail_as_they_are_told() {
+    pub(super) async fn releases_fail_with_the_configured_errors() {
         let mock = MockService::new();
         let client = mock.client().unwrap();
         let lock = client.lock(KEY).unwrap();
         mock.fail_next_release(ErrorKind::NotHeld);
-        // A guard that is dropped asks for nothing.
+        // A dropped guard returns no result.
         drop(lock.acquire().await.unwrap());
         let error = lock.acquire().await.unwrap().release().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotHeld);
@@ -188,7 +188,7 @@ mod checks {
         assert_eq!(mock.lease(KEY).unwrap().given_back(), Some(GivenBack::Released));
     }
 
-    pub(super) async fn places_are_given_collected_and_given_up() {
+    pub(super) async fn queue_positions_are_given_collected_and_given_up() {
         let mock = MockService::new();
         let client = mock.client().unwrap();
         let lock = client.lock(KEY).unwrap();
@@ -196,7 +196,7 @@ mod checks {
             mock.answer_next(MockAnswer::Queue);
             match lock.enqueue().await.unwrap() {
                 Enqueued::Queued(ticket) => ticket,
-                Enqueued::Acquired(_) => panic!("it is told to be held"),
+                Enqueued::Acquired(_) => panic!("the mock queues this enqueue"),
             }
         };
         let guard = queue().await.wait(Duration::from_secs(1)).await.unwrap();
@@ -204,7 +204,7 @@ mod checks {
         guard.release().await.unwrap();
         mock.answer_next(MockAnswer::Queue);
         let Enqueued::Queued(ticket) = lock.enqueue().await.unwrap() else {
-            panic!("it is told to be held");
+            panic!("the mock queues this enqueue");
         };
         mock.answer_next(MockAnswer::Busy);
         let error = ticket.wait(Duration::from_secs(1)).await.unwrap_err();
@@ -214,13 +214,13 @@ mod checks {
         assert_eq!(mock.given_up(), [Key::new(KEY).unwrap()]);
         assert!(matches!(lock.enqueue().await.unwrap(), Enqueued::Acquired(_)));
 
-        // Whatever a wait is answered, its place was waited for; and its lease has the terms of its enqueue.
+        // Any answer to a wait ends the queue position. The lease has the terms of the enqueue.
         let longer = lock.clone().lease_ttl(Duration::from_secs(77));
         let place = async || {
             mock.answer_next(MockAnswer::Queue);
             match longer.enqueue().await.unwrap() {
                 Enqueued::Queued(ticket) => ticket,
-                Enqueued::Acquired(_) => panic!("it is told to be held"),
+                Enqueued::Acquired(_) => panic!("the mock queues this enqueue"),
             }
         };
         let given_up = mock.given_up().len();
@@ -252,11 +252,11 @@ mod checks {
         assert_eq!(guard.ttl().as_secs(), 77);
         drop(guard);
 
-        // A place of another mock service.
+        // A ticket of another mock service.
         let other = MockService::new();
         other.answer_next(MockAnswer::Queue);
         let Ok(Response::Queued(place)) = call(&other, Request::Enqueue(acquire())).await else {
-            panic!("it is told to be held");
+            panic!("the mock queues this enqueue");
         };
         let wait = Duration::ZERO;
         let error = call(&mock, Request::Collect { place, wait }).await.unwrap_err();
@@ -276,7 +276,7 @@ mod checks {
                 }
             }
         });
-        // As a layer of a client that has no server, too.
+        // The service also works as a layer of a client without a server.
         let layer = tower::layer::layer_fn(move |_: ClientService| service.clone());
         let client = Client::builder().servers(["127.0.0.1:1"]).layer(layer).build().unwrap();
         let guard = client.lock(KEY).unwrap().acquire().await.unwrap();
@@ -287,13 +287,13 @@ mod checks {
         assert_eq!(mock.lease(KEY).unwrap().given_back(), Some(GivenBack::Released));
     }
 
-    pub(super) async fn a_client_stands_on_it_with_its_layers() {
+    pub(super) async fn a_client_runs_on_a_mock_with_its_layers() {
         let (mock, counting) = (MockService::new(), Counting::default());
         let client = mock.client_builder().layer(counting.clone()).build().unwrap();
         let lock = client.lock(KEY).unwrap();
         lock.acquire().await.unwrap().release().await.unwrap();
         drop(lock.acquire().await.unwrap());
-        // What a guard says when it is released passes the layers, as that of any client.
+        // A guard's release passes the layers, as that of any client does.
         assert_eq!(counting.0.load(Ordering::Relaxed), 2);
         assert_eq!(counting.1.load(Ordering::Relaxed), 1);
         assert!(!client.health()[0].is_connected());
@@ -311,7 +311,7 @@ mod checks {
         client.shutdown(Duration::from_secs(1)).await;
     }
 
-    pub(super) async fn all_handles_work_on_it() {
+    pub(super) async fn all_handles_work_on_a_mock() {
         let mock = MockService::new();
         let client = mock.client().unwrap();
         let both = client.lock_all(["b", "a"]).unwrap().acquire().await.unwrap();
@@ -331,7 +331,7 @@ mod checks {
         assert!(client.lock(KEY).unwrap().try_acquire().await.unwrap().is_none());
     }
 
-    pub(super) async fn a_keyed_layer_works_on_it() {
+    pub(super) async fn a_keyed_layer_works_on_a_mock() {
         let mock = MockService::new();
         let client = mock.client().unwrap();
         let layer = dflockd_client::LockLayer::new(&client, |key: &&'static str| *key);
@@ -351,13 +351,13 @@ mod checks {
         assert!(matches!(error, KeyedError::Lease(error) if error.kind() == ErrorKind::LeaseLost));
     }
 
-    pub(super) async fn what_is_dropped_is_given_back() {
+    pub(super) async fn dropped_guards_are_released() {
         let mock = MockService::new();
         let client = mock.client().unwrap();
         let guard = client.lock(KEY).unwrap().acquire().await.unwrap();
         drop(client);
         assert!(guard.is_held());
-        // Outside of the runtime, too.
+        // A guard may be dropped outside of the runtime.
         std::thread::spawn(move || drop(guard)).join().unwrap();
         assert_eq!(mock.lease(KEY).unwrap().given_back(), Some(GivenBack::Dropped));
     }
@@ -392,19 +392,19 @@ mod checks {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_never_answered_times_out() {
+async fn a_request_without_an_answer_times_out() {
     let mock = MockService::new();
     let client = mock.client().unwrap();
     mock.answer_next(MockAnswer::Never);
     let lock = client.lock(KEY).unwrap().acquire_timeout(Duration::from_secs(3600));
-    // There is no server that could have said that it is held.
+    // No server could have answered that the key is held.
     assert_eq!(lock.acquire().await.unwrap_err().kind(), ErrorKind::Unavailable);
     lock.acquire().await.unwrap().release().await.unwrap();
 }
 
 /// Leases of a mock service do not end by themselves.
 #[tokio::test(start_paused = true)]
-async fn a_year_passes() {
+async fn a_lease_of_a_mock_outlasts_a_year() {
     let mock = MockService::new();
     let Ok(Response::Granted(lease)) = call(&mock, Request::Acquire(acquire())).await else {
         panic!("it grants");

@@ -14,64 +14,64 @@ use tokio::time::{Instant, sleep};
 
 everywhere! {
     a_lock_is_granted_waited_for_and_released
-    the_leases_of_a_key_are_seen
-    a_lease_that_is_taken_away_is_heard_of_and_granted_to_the_next
-    one_slot_of_a_semaphore_is_taken_away
-    what_is_not_held_cannot_be_taken_away
-    a_lease_that_is_not_renewed_is_heard_of_too
+    the_leases_of_a_key_are_listed
+    losing_a_lease_tells_its_holder_and_grants_the_key_to_the_next
+    losing_a_lease_of_a_semaphore_frees_one_slot
+    a_free_key_cannot_be_lost
+    the_loss_of_a_lease_without_renewals_reaches_its_holder_too
     a_cut_ends_all_connections_and_new_ones_succeed
-    waiters_are_told_of_a_cut
-    a_server_that_is_away_and_comes_back
+    a_cut_ends_waits_with_an_error
+    a_server_can_be_unreachable_for_a_while
     a_connection_is_refused_once
     acquires_are_refused_in_order
     a_connection_is_refused_for_its_secret
     a_draining_server_closes
-    a_renewal_is_refused
-    a_release_is_refused
-    the_leader_moves
-    leases_of_a_cluster_are_taken_away_and_cut
-    a_cluster_stands_still_without_a_leader
+    the_next_renewal_can_be_refused
+    the_next_release_can_be_refused
+    the_leader_can_be_moved
+    leases_and_connections_of_a_cluster_can_be_ended
+    a_cluster_without_a_leader_grants_nothing
     several_servers_are_shards
-    one_in_reserve_takes_over
-    a_server_that_is_dropped_first_hangs_nothing
-    a_client_that_is_dropped_first_hangs_nothing
-    a_stalled_server_that_is_dropped_hangs_nothing
-    a_shutdown_ends
-    servers_do_not_know_each_other
+    a_standby_takes_over
+    dropping_the_server_before_the_client_does_not_hang
+    dropping_the_client_before_the_server_does_not_hang
+    dropping_a_stalled_server_does_not_hang
+    a_shutdown_of_the_client_ends_in_time
+    test_servers_are_independent
     leases_may_outlive_a_cut
-    losses_are_told_to_the_client
-    signals_are_there_with_a_release_that_has_them
-    a_member_that_does_not_lead_is_played
-    nothing_is_carried_in_a_stall
+    losses_are_events_of_the_client
+    signals_work_with_a_release_that_has_them
+    not_leader_can_be_answered
+    nothing_passes_during_a_stall
 }
 
 const KEY: &str = "orders/42";
 
-/// A caller that waits for the key.
+/// Starts a caller that waits for the key.
 fn waiting(client: &Client) -> JoinHandle<dflockd_client::Result<dflockd_client::LockGuard>> {
     let lock = client.lock(KEY).unwrap().acquire_timeout(Duration::from_secs(60));
     tokio::spawn(async move { lock.acquire().await })
 }
 
-/// A client whose leases are renewed after half an hour: a test that waits for a renewal does not end in time.
+/// A client whose leases are renewed after half an hour: a test that waited for a renewal would hang.
 async fn rarely_renewing(server: &TestServer) -> Client {
     let ttl = Duration::from_secs(3600);
     server.client_builder().lease_ttl(ttl).connect().await.unwrap()
 }
 
-/// A client that tries again soon.
+/// A client that reconnects soon.
 async fn hasty(server: &TestServer) -> Client {
     let pauses = ReconnectPolicy::exponential(Duration::from_millis(1), Duration::from_millis(5));
     server.client_builder().reconnect(pauses).connect().await.unwrap()
 }
 
-/// An acquire of the key that goes on where a leader has just moved.
+/// Acquires the key; retries if the leader has just moved.
 async fn acquire(client: &Client) -> dflockd_client::LockGuard {
     let lock = client.lock(KEY).unwrap().acquire_timeout(Duration::from_secs(60));
     lock.acquire().await.unwrap()
 }
 
-/// Cuts all connections, and waits until the client has noticed: a request that it sends before that ends with its connection.
+/// Cuts all connections and waits until the client has noticed, so that no request is sent over an old connection.
 async fn cut(server: &TestServer, client: &Client) {
     let mut health = client.watch_health(0).unwrap();
     health.mark_unchanged();
@@ -99,7 +99,7 @@ mod checks {
         server.wait_until_free(KEY).await.unwrap();
     }
 
-    pub(super) async fn the_leases_of_a_key_are_seen() {
+    pub(super) async fn the_leases_of_a_key_are_listed() {
         let server = TestServer::start().await.unwrap();
         let client = server.client_builder().fencing(Fencing::Required);
         let client = client.connect().await.unwrap();
@@ -123,7 +123,7 @@ mod checks {
         assert!(server.connections() >= 1);
     }
 
-    pub(super) async fn a_lease_that_is_taken_away_is_heard_of_and_granted_to_the_next() {
+    pub(super) async fn losing_a_lease_tells_its_holder_and_grants_the_key_to_the_next() {
         let server = TestServer::start().await.unwrap();
         let (one, other) = (rarely_renewing(&server).await, server.client().await.unwrap());
         let guard = one.lock(KEY).unwrap().acquire().await.unwrap();
@@ -141,7 +141,7 @@ mod checks {
         next.release().await.unwrap();
     }
 
-    pub(super) async fn one_slot_of_a_semaphore_is_taken_away() {
+    pub(super) async fn losing_a_lease_of_a_semaphore_frees_one_slot() {
         let server = TestServer::start().await.unwrap();
         let client = rarely_renewing(&server).await;
         let semaphore = client.semaphore(KEY, 2).unwrap();
@@ -155,7 +155,7 @@ mod checks {
         assert_eq!(permits[0].lost().await, LostReason::Rejected);
     }
 
-    pub(super) async fn what_is_not_held_cannot_be_taken_away() {
+    pub(super) async fn a_free_key_cannot_be_lost() {
         let server = TestServer::start().await.unwrap();
         assert_eq!(server.lose(KEY).unwrap_err().kind(), ErrorKind::NotHeld);
         assert_eq!(server.lose("").unwrap_err().kind(), ErrorKind::InvalidInput);
@@ -172,7 +172,7 @@ mod checks {
         assert_eq!(server.lose(KEY).unwrap_err().kind(), ErrorKind::NotHeld);
     }
 
-    pub(super) async fn a_lease_that_is_not_renewed_is_heard_of_too() {
+    pub(super) async fn the_loss_of_a_lease_without_renewals_reaches_its_holder_too() {
         let server = TestServer::start().await.unwrap();
         let client = rarely_renewing(&server).await;
         let lock = client.lock(KEY).unwrap().renew(false);
@@ -186,7 +186,7 @@ mod checks {
         let client = hasty(&server).await;
         let guard = client.lock(KEY).unwrap().acquire().await.unwrap();
         let Enqueued::Queued(ticket) = client.lock(KEY).unwrap().enqueue().await.unwrap() else {
-            panic!("it is held");
+            panic!("the key is held");
         };
         server.cut();
         assert!(!server.is_held(KEY));
@@ -201,7 +201,7 @@ mod checks {
         acquire(&client).await.release().await.unwrap();
     }
 
-    pub(super) async fn waiters_are_told_of_a_cut() {
+    pub(super) async fn a_cut_ends_waits_with_an_error() {
         let server = TestServer::start().await.unwrap();
         let (one, other) = (hasty(&server).await, hasty(&server).await);
         let guard = one.lock(KEY).unwrap().acquire().await.unwrap();
@@ -209,7 +209,7 @@ mod checks {
         server.wait_for_waiters(KEY, 1).await.unwrap();
         cut(&server, &other).await;
         assert_eq!(guard.lost().await, LostReason::Disconnected);
-        // It may have been granted, so it is not asked for again.
+        // The wait may have been granted, so the client does not repeat it.
         let error = waiter.await.unwrap().unwrap_err();
         assert!(
             error.kind() == ErrorKind::Disconnected && error.is_retryable(),
@@ -218,7 +218,7 @@ mod checks {
         acquire(&other).await.release().await.unwrap();
     }
 
-    pub(super) async fn a_server_that_is_away_and_comes_back() {
+    pub(super) async fn a_server_can_be_unreachable_for_a_while() {
         let server = TestServer::start().await.unwrap();
         let pauses = ReconnectPolicy::exponential(Duration::from_millis(1), Duration::from_millis(5));
         let builder = server.client_builder().reconnect(pauses);
@@ -292,14 +292,14 @@ mod checks {
         server.refuse_next(Status::Draining);
         let lock = client.lock(KEY).unwrap();
         match lock.acquire().await {
-            // The client asks again where a server that shuts down has said that it did nothing.
+            // A draining server has carried nothing out, so the client tries again.
             Ok(guard) => guard.release().await.unwrap(),
             Err(error) => assert_eq!(error.kind(), ErrorKind::Draining),
         }
         assert_eq!(guard.lost().await, LostReason::ServerDraining);
     }
 
-    pub(super) async fn a_renewal_is_refused() {
+    pub(super) async fn the_next_renewal_can_be_refused() {
         let server = TestServer::start().await.unwrap();
         let second = Duration::from_secs(1);
         let client = server.client_builder().lease_ttl(second).connect().await.unwrap();
@@ -310,7 +310,7 @@ mod checks {
         server.wait_until_free(KEY).await.unwrap();
     }
 
-    pub(super) async fn a_release_is_refused() {
+    pub(super) async fn the_next_release_can_be_refused() {
         let server = TestServer::start().await.unwrap();
         let client = server.client().await.unwrap();
         let guard = client.lock(KEY).unwrap().acquire().await.unwrap();
@@ -319,14 +319,14 @@ mod checks {
         assert!(server.is_held(KEY));
     }
 
-    pub(super) async fn the_leader_moves() {
+    pub(super) async fn the_leader_can_be_moved() {
         let cluster = TestServer::cluster(3).await.unwrap();
         let client = hasty(&cluster).await;
         assert_eq!(client.health()[0].endpoint.as_ref(), cluster.addresses()[0]);
         for leader in [1, 2, 0, 1] {
             let guard = acquire(&client).await;
             assert_eq!(cluster.move_leader().unwrap(), leader);
-            // What the new leader knows of it: its connection led to another member.
+            // The new leader knows the lease, whose connection led to another member.
             drop(guard);
             acquire(&client).await.release().await.unwrap();
             assert_eq!(client.health()[0].endpoint.as_ref(), cluster.addresses()[leader]);
@@ -349,7 +349,7 @@ mod checks {
         );
     }
 
-    pub(super) async fn leases_of_a_cluster_are_taken_away_and_cut() {
+    pub(super) async fn leases_and_connections_of_a_cluster_can_be_ended() {
         let cluster = TestServer::cluster_with(3, Cluster::builder()).await.unwrap();
         let (one, other) = (hasty(&cluster).await, hasty(&cluster).await);
         let guard = acquire(&one).await;
@@ -364,7 +364,7 @@ mod checks {
         acquire(&one).await.release().await.unwrap();
     }
 
-    pub(super) async fn a_cluster_stands_still_without_a_leader() {
+    pub(super) async fn a_cluster_without_a_leader_grants_nothing() {
         let cluster = TestServer::cluster(3).await.unwrap();
         let client = hasty(&cluster).await;
         cluster.as_cluster().unwrap().depose();
@@ -403,7 +403,7 @@ mod checks {
         assert_eq!(of_another.lost().await, LostReason::Rejected);
     }
 
-    pub(super) async fn one_in_reserve_takes_over() {
+    pub(super) async fn a_standby_takes_over() {
         let (first, second) = (TestServer::start().await.unwrap(), TestServer::start().await.unwrap());
         let addresses = [first.addresses(), second.addresses()].concat();
         let pauses = ReconnectPolicy::exponential(Duration::from_millis(1), Duration::from_millis(5));
@@ -426,7 +426,7 @@ mod checks {
         assert_eq!(second.leases(KEY)[0].token, *guard.token());
     }
 
-    pub(super) async fn a_server_that_is_dropped_first_hangs_nothing() {
+    pub(super) async fn dropping_the_server_before_the_client_does_not_hang() {
         for server in [
             TestServer::start().await.unwrap(),
             TestServer::cluster(3).await.unwrap(),
@@ -443,7 +443,7 @@ mod checks {
         }
     }
 
-    pub(super) async fn a_client_that_is_dropped_first_hangs_nothing() {
+    pub(super) async fn dropping_the_client_before_the_server_does_not_hang() {
         let server = TestServer::start().await.unwrap();
         let client = server.client().await.unwrap();
         let guard = client.lock(KEY).unwrap().acquire().await.unwrap();
@@ -454,7 +454,7 @@ mod checks {
         server.shutdown().await;
     }
 
-    pub(super) async fn a_stalled_server_that_is_dropped_hangs_nothing() {
+    pub(super) async fn dropping_a_stalled_server_does_not_hang() {
         let server = TestServer::start().await.unwrap();
         let client = server.client().await.unwrap();
         let guard = client.lock(KEY).unwrap().acquire().await.unwrap();
@@ -463,7 +463,7 @@ mod checks {
         assert_eq!(guard.lost().await, LostReason::Disconnected);
     }
 
-    pub(super) async fn a_shutdown_ends() {
+    pub(super) async fn a_shutdown_of_the_client_ends_in_time() {
         let options = || Server::builder().shutdown_timeout(Duration::from_millis(100));
         for stalls in [false, true] {
             for server in [
@@ -490,13 +490,13 @@ mod checks {
         let client = client.connect().await.unwrap();
         let mut health = client.watch_health(0).unwrap();
         let guard = client.lock(KEY).unwrap().acquire().await.unwrap();
-        // It stays away until it was seen to be.
+        // The server stays unreachable until the client has noticed.
         server.refuse_connections(true);
         server.cut();
         assert!(server.is_held(KEY));
         health.wait_for(|health| !health.is_connected()).await.unwrap();
         assert_eq!(guard.state(), LeaseState::Suspect);
-        // It is asked about when there is a connection again.
+        // The client renews the lease when it is connected again.
         server.lose(KEY).unwrap();
         assert_eq!(guard.state(), LeaseState::Suspect);
         server.refuse_connections(false);
@@ -510,19 +510,19 @@ mod checks {
         assert!(!server.is_held(KEY));
     }
 
-    pub(super) async fn nothing_is_carried_in_a_stall() {
+    pub(super) async fn nothing_passes_during_a_stall() {
         let server = TestServer::start().await.unwrap();
         let client = server.client().await.unwrap();
         server.stall();
         let lock = client.lock(KEY).unwrap();
         let acquiring = tokio::spawn(async move { lock.acquire().await });
-        // Whatever time it has, it does not succeed.
+        // However long it waits, the acquire does not succeed.
         sleep(Duration::from_millis(20)).await;
         assert!(!acquiring.is_finished() && !server.is_held(KEY));
         server.resume();
         acquiring.await.unwrap().unwrap().release().await.unwrap();
 
-        // What a client has asked for that is gone meanwhile arrives, and is given back.
+        // The request of a client that is gone meanwhile arrives, and its grant is released.
         let gone = server.client().await.unwrap();
         server.stall();
         let lock = gone.lock(KEY).unwrap();
@@ -535,7 +535,7 @@ mod checks {
         acquire(&client).await.release().await.unwrap();
     }
 
-    pub(super) async fn losses_are_told_to_the_client() {
+    pub(super) async fn losses_are_events_of_the_client() {
         let server = TestServer::start().await.unwrap();
         let (told, mut lost) = tokio::sync::mpsc::unbounded_channel();
         let client = server
@@ -549,7 +549,7 @@ mod checks {
         assert_eq!(lost.recv().await, Some((guard.key().clone(), LostReason::Rejected)));
     }
 
-    pub(super) async fn signals_are_there_with_a_release_that_has_them() {
+    pub(super) async fn signals_work_with_a_release_that_has_them() {
         let options = Server::builder().release("1.16");
         let server = TestServer::start_with(options).await.unwrap();
         let client = server.client().await.unwrap();
@@ -560,10 +560,10 @@ mod checks {
         acquire(&client).await.release().await.unwrap();
     }
 
-    pub(super) async fn a_member_that_does_not_lead_is_played() {
+    pub(super) async fn not_leader_can_be_answered() {
         let cluster = TestServer::cluster(3).await.unwrap();
         let client = hasty(&cluster).await;
-        // It looks for the leader, and finds the same.
+        // The client looks for the leader, and finds the same member.
         cluster.refuse_next(Status::NotLeader(None));
         acquire(&client).await.release().await.unwrap();
         let alone = TestServer::start().await.unwrap();
@@ -573,7 +573,7 @@ mod checks {
         assert_eq!(error.kind(), ErrorKind::NotLeader);
     }
 
-    pub(super) async fn servers_do_not_know_each_other() {
+    pub(super) async fn test_servers_are_independent() {
         let (one, other) = (TestServer::start().await.unwrap(), TestServer::start().await.unwrap());
         assert_ne!(one.addresses(), other.addresses());
         let stranger = one
@@ -583,7 +583,7 @@ mod checks {
     }
 }
 
-/// What only paused time makes quick: hours pass at once, and what happens in them happens in its order.
+/// Paused time makes these quick: hours pass at once, and events happen in their order.
 mod paused {
     use super::*;
 
@@ -636,7 +636,7 @@ mod paused {
             .await
             .unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Timeout);
-        // A timer of tokio is up to a millisecond late.
+        // A timer of tokio may be late by a millisecond.
         assert!(
             began.elapsed() >= wait && began.elapsed() < wait + Duration::from_millis(10),
             "{:?}",
@@ -645,13 +645,13 @@ mod paused {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_stall_ends_leases_in_time_and_after_it_all_goes_on() {
+    async fn a_long_stall_ends_leases_in_time_and_the_client_recovers() {
         let server = TestServer::start().await.unwrap();
         let (one, other) = (server.client().await.unwrap(), server.client().await.unwrap());
         let guard = one.lock(KEY).unwrap().acquire().await.unwrap();
         server.stall();
         let began = Instant::now();
-        // Its renewal is not answered, so the client gives its connection up before the server does.
+        // The renewal is not answered, so the client gives its connection up before the server does.
         assert_eq!(guard.lost().await, LostReason::Disconnected);
         assert!(began.elapsed() < Duration::from_secs(23), "{:?}", began.elapsed());
         assert!(server.is_held(KEY));
@@ -663,7 +663,7 @@ mod paused {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_short_stall_costs_nothing_but_time() {
+    async fn a_short_stall_costs_only_time() {
         let server = TestServer::start().await.unwrap();
         let client = server.client().await.unwrap();
         let guard = client.lock(KEY).unwrap().acquire().await.unwrap();
@@ -679,7 +679,7 @@ mod paused {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_lost_in_a_stall_is_heard_of_behind_it() {
+    async fn a_loss_during_a_stall_is_reported_after_it() {
         let server = TestServer::start().await.unwrap();
         let client = server.client().await.unwrap();
         let guard = client.lock(KEY).unwrap().acquire().await.unwrap();
@@ -692,7 +692,7 @@ mod paused {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_renewal_that_is_put_off_is_tried_again() {
+    async fn a_delayed_renewal_is_repeated() {
         let server = TestServer::start().await.unwrap();
         let (told, mut refused) = tokio::sync::mpsc::unbounded_channel();
         let client = server
@@ -708,9 +708,9 @@ mod paused {
         assert!(guard.is_held());
     }
 
-    /// As after a stop of the whole process: the lease was over before its renewal was sent.
+    /// As after a stop of the whole process, the lease has ended before its renewal is sent.
     #[tokio::test(start_paused = true)]
-    async fn time_that_is_advanced_jumps_over_renewals() {
+    async fn advancing_time_skips_renewals() {
         let server = TestServer::start().await.unwrap();
         let client = server.client().await.unwrap();
         let guard = client.lock(KEY).unwrap().acquire().await.unwrap();
@@ -719,7 +719,7 @@ mod paused {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_never_comes_is_told_at_once() {
+    async fn waiting_for_an_impossible_state_fails_at_once() {
         let server = TestServer::start().await.unwrap();
         let began = Instant::now();
         for error in [
@@ -736,9 +736,9 @@ mod paused {
     }
 }
 
-/// The client hears of the grant after the server was told to forget it: an answer takes its time.
+/// The client gets the grant after the server has ended the lease: an answer takes its time.
 #[tokio::test]
-async fn a_lease_is_taken_away_while_its_grant_is_on_its_way() {
+async fn a_lease_can_be_lost_while_its_grant_is_on_its_way() {
     let options = Server::builder().request_time(Duration::from_millis(50));
     let server = TestServer::start_with(options).await.unwrap();
     let client = rarely_renewing(&server).await;
@@ -756,9 +756,9 @@ async fn a_lease_is_taken_away_while_its_grant_is_on_its_way() {
     crate::everywhere::in_time(check).await;
 }
 
-/// The client for threads is a client as any other, with time that goes on.
+/// A blocking client works as any other, in real time.
 #[test]
-fn a_client_for_threads() {
+fn a_blocking_client_works_with_a_test_server() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let server = runtime.block_on(TestServer::start()).unwrap();
     let client = server.client_builder().connect_blocking().unwrap();
@@ -769,7 +769,7 @@ fn a_client_for_threads() {
 }
 
 #[tokio::test]
-async fn it_shows_its_addresses() {
+async fn a_test_server_shows_its_addresses() {
     let server = TestServer::start().await.unwrap();
     assert_eq!(
         format!("{server:?}"),

@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep, timeout};
 async fn pack(client: &Client, order: u32, packed: &Mutex<Vec<u32>>) -> Result<(), Error> {
     let lock = client.lock(format!("orders/{order}"))?;
     lock.with_lock(async |_| {
-        // The work, which takes its time.
+        // The work takes its time.
         sleep(Duration::from_secs(90)).await;
         packed.lock().unwrap().push(order);
         Ok(())
@@ -27,7 +27,7 @@ async fn pack(client: &Client, order: u32, packed: &Mutex<Vec<u32>>) -> Result<(
     .await
 }
 
-/// Refuses to lock what does not belong to a tenant.
+/// Refuses to lock a key of another tenant.
 #[derive(Clone)]
 struct TenantLayer(&'static str);
 
@@ -301,7 +301,7 @@ async fn a_test_that_may_hang_has_an_end() {
     timeout(Duration::from_secs(60), test).await.unwrap();
 }
 
-/// The guide shows what is tested here.
+/// The blocks of the guide are in this file.
 #[test]
 fn the_blocks_of_the_guide_stand_in_this_file() {
     let guide = include_str!("../../docs/guide/src/testing-your-code.md");

@@ -40,7 +40,7 @@ fn seen(server: &Server, kind: EventKind) -> usize {
 }
 
 #[tokio::test]
-async fn what_is_free_is_taken_again_and_again_over_the_same_connections() {
+async fn enqueues_of_a_free_key_reuse_their_connections() {
     let (server, client) = scene(Server::builder()).await;
     let lock = client.lock("k").unwrap();
     for _ in 0..20 {
@@ -52,9 +52,9 @@ async fn what_is_free_is_taken_again_and_again_over_the_same_connections() {
     assert!(server.stats().locks.is_empty());
 }
 
-/// Or its grant would wait for room behind those that wait for that grant.
+/// Otherwise its grant would wait behind callers that wait for the same key.
 #[tokio::test]
-async fn a_ticket_is_waited_for_however_many_others_wait() {
+async fn the_wait_of_a_ticket_needs_no_room() {
     let server = Server::builder().port(0).start().await.unwrap();
     let servers = [server.local_addr().to_string()];
     let client = Client::builder()
@@ -69,7 +69,7 @@ async fn a_ticket_is_waited_for_however_many_others_wait() {
     let other = client.lock("other").unwrap();
     let _held = other.acquire().await.unwrap();
     let waiting = tokio::spawn(async move { other.acquire().await.map(drop) });
-    until("it takes the only room", || waiters(&server) == 3).await;
+    until("the waits take all room", || waiters(&server) == 3).await;
     let behind = tokio::spawn(second.wait(LONG));
     holder.release().await.unwrap();
     let guard = first.wait(LONG).await.unwrap();
@@ -80,7 +80,7 @@ async fn a_ticket_is_waited_for_however_many_others_wait() {
 }
 
 #[tokio::test]
-async fn a_place_is_kept_while_nobody_waits_at_it() {
+async fn a_ticket_keeps_its_queue_position_while_no_caller_waits() {
     let (server, client) = scene(Server::builder()).await;
     let lock = client.lock("k").unwrap();
     let first = lock.acquire().await.unwrap();
@@ -90,10 +90,10 @@ async fn a_place_is_kept_while_nobody_waits_at_it() {
         let lock = lock.clone();
         async move { lock.acquire().await.unwrap() }
     });
-    until("another waits behind it", || waiters(&server) == 2).await;
+    until("another caller waits behind the ticket", || waiters(&server) == 2).await;
     first.release().await.unwrap();
     sleep(Duration::from_millis(50)).await;
-    assert!(!later.is_finished(), "the place came first");
+    assert!(!later.is_finished(), "the ticket is ahead in the queue");
     let second = ticket.wait(LONG).await.unwrap();
     assert!(second.is_held());
     second.release().await.unwrap();
@@ -101,7 +101,7 @@ async fn a_place_is_kept_while_nobody_waits_at_it() {
 }
 
 #[tokio::test]
-async fn a_wait_at_a_place_blocks_nobody_and_ends_with_the_grant() {
+async fn the_wait_of_a_ticket_blocks_no_other_caller_and_ends_with_the_grant() {
     let (_server, client) = scene(Server::builder()).await;
     let lock = client.lock("k").unwrap();
     let first = lock.acquire().await.unwrap();
@@ -115,7 +115,7 @@ async fn a_wait_at_a_place_blocks_nobody_and_ends_with_the_grant() {
 }
 
 #[tokio::test]
-async fn a_timeout_gives_the_place_up_at_its_own_time() {
+async fn a_timeout_gives_the_queue_position_up() {
     let (server, client) = scene(Server::builder()).await;
     let lock = client.lock("k").unwrap();
     let _held = lock.acquire().await.unwrap();
@@ -123,34 +123,34 @@ async fn a_timeout_gives_the_place_up_at_its_own_time() {
         let ticket = queued(&lock).await;
         let error = ticket.wait(patience).await.unwrap_err();
         assert!(error.is_timeout() && error.to_string().contains("\"k\""), "{error}");
-        until("its place is given up", || waiters(&server) == 0).await;
+        until("the ticket has left the queue", || waiters(&server) == 0).await;
     }
 }
 
 #[tokio::test]
-async fn a_dropped_ticket_gives_up_its_place_or_the_grant_that_has_come() {
+async fn a_dropped_ticket_gives_up_its_queue_position_or_its_grant() {
     let (server, client) = scene(Server::builder()).await;
     let lock = client.lock("k").unwrap();
     let first = lock.acquire().await.unwrap();
     drop(queued(&lock).await);
-    until("its place is given up", || waiters(&server) == 0).await;
+    until("the ticket has left the queue", || waiters(&server) == 0).await;
     let ticket = queued(&lock).await;
     first.release().await.unwrap();
-    until("its turn has come", || seen(&server, EventKind::Granted) == 2).await;
+    until("the ticket is granted", || seen(&server, EventKind::Granted) == 2).await;
     drop(ticket);
-    until("the grant is given back", || server.stats().locks.is_empty()).await;
+    until("the grant is released", || server.stats().locks.is_empty()).await;
     drop(acquired(&lock).await);
 }
 
 #[tokio::test]
-async fn a_dropped_wait_gives_up_its_place() {
+async fn a_dropped_wait_gives_up_its_queue_position() {
     let (server, client) = scene(Server::builder()).await;
     let lock = client.lock("k").unwrap();
     let first = lock.acquire().await.unwrap();
     let waiting = tokio::spawn(queued(&lock).await.wait(LONG));
     sleep(Duration::from_millis(30)).await;
     waiting.abort();
-    until("its place is given up", || waiters(&server) == 0).await;
+    until("the wait has left the queue", || waiters(&server) == 0).await;
     first.release().await.unwrap();
     assert!(acquired(&lock).await.is_held());
 }
@@ -168,13 +168,16 @@ async fn enqueues_dropped_anywhere_leave_nothing() {
         };
         drop(tokio::time::timeout(patience, attempt).await);
     }
-    until("nobody holds or waits", || server.stats().locks.is_empty()).await;
-    assert!(seen(&server, EventKind::Granted) > 20, "nothing was tested");
+    until("no caller holds or waits", || server.stats().locks.is_empty()).await;
+    assert!(
+        seen(&server, EventKind::Granted) > 20,
+        "too few enqueues were granted for this test"
+    );
 }
 
-/// The grant came while nobody waited, and its lease ran out: no guard may come of it, whatever the server says.
+/// The ticket was granted while no caller waited, and the lease expired: the wait must not return a guard, whatever the server answers.
 #[tokio::test]
-async fn a_grant_that_ran_out_before_it_was_collected_is_none() {
+async fn a_grant_that_expired_before_it_was_collected_is_discarded() {
     for release in ["2.1", "1.14", "1.10", "cluster"] {
         let builder = Server::builder()
             .release(release)
@@ -184,7 +187,7 @@ async fn a_grant_that_ran_out_before_it_was_collected_is_none() {
         let first = lock.acquire().await.unwrap();
         let ticket = queued(&lock).await;
         first.release().await.unwrap();
-        until("the grant has run out", || seen(&server, EventKind::Expired) == 1).await;
+        until("the lease has expired", || seen(&server, EventKind::Expired) == 1).await;
         let other = client.lock("k").unwrap().acquire().await.unwrap();
         let error = ticket.wait(LONG).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::LeaseExpired, "{error}");
@@ -194,7 +197,7 @@ async fn a_grant_that_ran_out_before_it_was_collected_is_none() {
 }
 
 #[tokio::test]
-async fn a_grant_that_may_be_old_is_confirmed_before_anybody_gets_it() {
+async fn a_grant_that_may_be_old_is_confirmed_first() {
     let (server, client) = scene(Server::builder()).await;
     let lock = client.lock("k").unwrap().lease_ttl(Duration::from_secs(4));
     let first = lock.acquire().await.unwrap();
@@ -208,7 +211,7 @@ async fn a_grant_that_may_be_old_is_confirmed_before_anybody_gets_it() {
 }
 
 #[tokio::test]
-async fn a_place_goes_with_its_connection_and_says_so() {
+async fn a_queue_position_ends_with_its_connection_and_its_wait_fails() {
     let (server, client) = scene(Server::builder()).await;
     let proxy = Proxy::start(&server.local_addr().to_string()).await;
     let distant = Client::builder().servers([&proxy.address]).connect().await.unwrap();
@@ -219,22 +222,22 @@ async fn a_place_goes_with_its_connection_and_says_so() {
     sleep(Duration::from_millis(30)).await;
     proxy.cut();
     assert_eq!(waiting.await.unwrap().unwrap_err().kind(), ErrorKind::Disconnected);
-    until("both places are given up", || waiters(&server) == 0).await;
+    until("both tickets have left the queue", || waiters(&server) == 0).await;
     let error = idle.wait(LONG).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Disconnected, "{error}");
     drop(queued(&lock).await);
 }
 
 #[tokio::test]
-async fn slots_of_a_semaphore_too() {
+async fn tickets_of_a_semaphore_bring_slots() {
     let (server, client) = scene(Server::builder()).await;
     let slots = client.semaphore("s", 2).unwrap();
     let Enqueued::Acquired(first) = slots.enqueue().await.unwrap() else {
-        panic!("two are free");
+        panic!("two slots are free");
     };
     let _second = slots.acquire().await.unwrap();
     let Enqueued::Queued(ticket) = slots.enqueue().await.unwrap() else {
-        panic!("none is free");
+        panic!("no slot is free");
     };
     first.release().await.unwrap();
     let third = ticket.wait(LONG).await.unwrap();
@@ -243,7 +246,7 @@ async fn slots_of_a_semaphore_too() {
 }
 
 #[tokio::test]
-async fn more_places_than_connections_is_said_and_a_shutdown_ends_those_there_are() {
+async fn more_tickets_than_connections_is_an_error_and_a_shutdown_ends_the_others() {
     let server = Server::builder().port(0).start().await.unwrap();
     let client = Client::builder()
         .servers([server.local_addr().to_string()])
@@ -264,5 +267,5 @@ async fn more_places_than_connections_is_said_and_a_shutdown_ends_those_there_ar
     client.shutdown(Duration::from_secs(5)).await;
     let error = first.wait(LONG).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Shutdown, "{error}");
-    until("all is given back", || server.stats().locks.is_empty()).await;
+    until("all locks are released", || server.stats().locks.is_empty()).await;
 }

@@ -1,5 +1,4 @@
-//! TLS: who is let in and who is not, what the errors say, and files that change. What a network that fails does to it is in
-//! `tls_faults.rs`.
+//! TLS: which peers are accepted, what the errors say, and files that change. `tls_faults.rs` has the tests with a network that fails.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,7 +48,7 @@ fn refused<T>(result: Result<T, Error>, kind: ErrorKind, says: &[&str]) -> Error
     error
 }
 
-/// It cannot connect, for a reason that does not pass, and callers are told it at once rather than at the end of their time.
+/// Asserts that the client cannot connect, for a permanent reason, which callers get at once rather than at their timeout.
 async fn is_turned_away(address: &str, tls: Tls, says: &[&str]) {
     let all = [says, &[address]].concat();
     let error = refused(client(address, tls.clone()).connect().await, ErrorKind::Connect, &all);
@@ -59,12 +58,12 @@ async fn is_turned_away(address: &str, tls: Tls, says: &[&str]) {
         .build()
         .unwrap();
     let lock = patient.lock("k").unwrap();
-    let acquired = timeout(SOON, lock.acquire()).await.expect("it is told at once");
+    let acquired = timeout(SOON, lock.acquire()).await.expect("the acquire fails at once");
     refused(acquired, ErrorKind::Connect, &all);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn leases_waits_and_stats_go_over_either_version() {
+async fn leases_waits_and_stats_work_over_either_version() {
     let authority = Authority::new("ours");
     let identity = authority.issue(HERE);
     for version in BOTH {
@@ -84,11 +83,11 @@ async fn leases_waits_and_stats_go_over_either_version() {
             let lock = lock.clone();
             async move { lock.acquire().await.unwrap() }
         });
-        until("it waits on a connection of its own", || {
+        until("the caller waits on a connection of its own", || {
             server.stats().locks[0].waiters == 1
         })
         .await;
-        until("it was renewed", || {
+        until("the lease is renewed", || {
             server.events().iter().any(|event| event.kind == EventKind::Renewed)
         })
         .await;
@@ -102,7 +101,7 @@ async fn leases_waits_and_stats_go_over_either_version() {
 }
 
 #[tokio::test]
-async fn signals_and_threads_are_as_secure_and_present_the_same_secret() {
+async fn signals_and_threads_use_tls_and_present_the_same_secret() {
     let authority = Authority::new("ours");
     let server = Server::builder()
         .release("1.16")
@@ -134,7 +133,7 @@ async fn signals_and_threads_are_as_secure_and_present_the_same_secret() {
 }
 
 #[tokio::test]
-async fn a_certificate_that_is_no_good_is_refused_and_the_reason_named() {
+async fn an_invalid_certificate_is_refused_with_the_reason() {
     let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
     for (identity, says) in [
         (ours.expired(HERE), &["expired", "days ago"][..]),
@@ -152,12 +151,12 @@ async fn a_certificate_that_is_no_good_is_refused_and_the_reason_named() {
     ] {
         let server = serve(Server::builder(), &identity).await;
         is_turned_away(&server.local_addr().to_string(), trusting(&ours), says).await;
-        assert_eq!(server.events().len(), 0, "nothing was asked of it");
+        assert_eq!(server.events().len(), 0, "no request was sent");
     }
 }
 
 #[tokio::test]
-async fn the_name_that_counts_is_the_one_the_server_is_addressed_by_or_the_one_that_was_given() {
+async fn the_certificate_is_checked_against_the_address_or_the_configured_name() {
     let authority = Authority::new("ours");
     let server = serve(Server::builder(), &authority.issue(&["localhost", "locks.example.org"])).await;
     let port = server.local_addr().port();
@@ -183,7 +182,7 @@ async fn the_name_that_counts_is_the_one_the_server_is_addressed_by_or_the_one_t
 }
 
 #[tokio::test]
-async fn a_server_that_wants_client_certificates_lets_in_only_its_own() {
+async fn a_server_that_wants_client_certificates_accepts_only_its_own() {
     let (servers, clients, theirs) = (
         Authority::new("servers"),
         Authority::new("clients"),
@@ -226,7 +225,7 @@ async fn a_server_that_wants_client_certificates_lets_in_only_its_own() {
         )
         .await;
     }
-    // And as users set it up.
+    // As users configure it.
     let folder = Folder::new();
     let certificate = folder.write("client.crt", &friend.certificate);
     let key = folder.write("client.key", &friend.key);
@@ -261,9 +260,9 @@ fn client_config(
 }
 
 #[tokio::test]
-async fn a_peer_without_tls_is_told_apart_from_either_side() {
+async fn errors_of_client_and_server_name_a_peer_without_tls() {
     let authority = Authority::new("ours");
-    // As a plain server answers if what a TLS client says has a line end in it. Otherwise it says nothing: see `tests/it/said`.
+    // A plain server answers so if the bytes of the handshake have a line end in them. Otherwise it does not answer: see `tests/it/said`.
     let plain = FakeServer::start(|mut connection, _| async move {
         connection.say("error\n").await;
     })
@@ -288,7 +287,7 @@ async fn a_peer_without_tls_is_told_apart_from_either_side() {
 }
 
 #[tokio::test]
-async fn files_that_cannot_be_used_are_named_before_anything_is_sent() {
+async fn errors_name_unusable_files_before_anything_is_sent() {
     let authority = Authority::new("ours");
     let (one, other) = (authority.issue(HERE), authority.issue(HERE));
     let server = FakeServer::start(|connection, _| connection.until_hung_up()).await;
@@ -350,7 +349,7 @@ async fn files_that_cannot_be_used_are_named_before_anything_is_sent() {
         let told = format!("{error} {error:?} {tls:?}");
         for secret in [&one.key, &other.key] {
             let line = secret.lines().nth(1).unwrap();
-            assert!(!told.contains(line), "a key was told: {told}");
+            assert!(!told.contains(line), "a private key was printed: {told}");
         }
     }
     let result = Client::builder().servers(["no_such~host:1"]).tls(trusting()).build();
@@ -359,7 +358,7 @@ async fn files_that_cannot_be_used_are_named_before_anything_is_sent() {
 }
 
 #[tokio::test]
-async fn files_that_change_count_from_the_next_connection_on() {
+async fn changed_files_are_used_from_the_next_connection_on() {
     let (old, new) = (Authority::new("old"), Authority::new("new"));
     let presented = Presented::new(&old.issue(HERE));
     let config = Arc::new(presented.forgetful_server_config(&BOTH));
@@ -384,7 +383,7 @@ async fn files_that_change_count_from_the_next_connection_on() {
     .await;
     refused(lock.acquire().await, ErrorKind::Connect, &["unknown issuer"]);
     folder.write("ca.pem", "nonsense");
-    until("the file is of no use", || {
+    until("the error names the file", || {
         let health = client.health();
         health[0].last_error().is_some_and(|error| {
             let text = error.to_string();
@@ -393,12 +392,12 @@ async fn files_that_change_count_from_the_next_connection_on() {
     })
     .await;
     folder.write("ca.pem", &new.pem());
-    until("the file was read again", || client.health()[0].is_connected()).await;
+    until("the client is connected", || client.health()[0].is_connected()).await;
     lock.acquire().await.unwrap().release().await.unwrap();
 }
 
 #[tokio::test]
-async fn later_connections_resume_the_first_ones_session() {
+async fn later_connections_resume_the_first_session() {
     let (authority, nobody) = (Authority::new("ours"), Authority::new("nobody"));
     for version in BOTH {
         let presented = Presented::new(&authority.issue(HERE));
@@ -406,17 +405,17 @@ async fn later_connections_resume_the_first_ones_session() {
         let server = Server::builder().port(0).tls(config).start().await.unwrap();
         let proxy = Proxy::start(&server.local_addr().to_string()).await;
         let folder = Folder::new();
-        // A file, so that it is looked at again each time.
+        // A file, so that each connection reads it again.
         let authorities = folder.write("ca.pem", &authority.pem());
         let client = client(&proxy.address, Tls::new().ca_file(authorities))
             .connect()
             .await
             .unwrap();
-        // Only a whole handshake shows a certificate, and this one would be refused.
+        // Only a full handshake presents a certificate, and this one would be refused.
         presented.change(&nobody.issue(HERE));
         for reconnects in 1..=3 {
             proxy.cut();
-            until("it is connected again", || {
+            until("the client is connected again", || {
                 proxy.accepted() > reconnects && client.health()[0].is_connected()
             })
             .await;
@@ -425,7 +424,7 @@ async fn later_connections_resume_the_first_ones_session() {
 }
 
 #[test]
-fn the_authorities_of_the_machine_are_trusted_where_that_is_wanted() {
+fn the_authorities_of_the_machine_are_trusted_on_request() {
     let folder = Folder::new();
     let authority = Authority::new("of the machine");
     let bundle = folder.write("bundle.pem", &authority.pem());
@@ -439,10 +438,7 @@ fn the_authorities_of_the_machine_are_trusted_where_that_is_wanted() {
         ("TEST_CERTIFICATE", certificate.to_str().unwrap()),
         ("TEST_KEY", key.to_str().unwrap()),
     ];
-    if !is_alone_with(
-        "tls::the_authorities_of_the_machine_are_trusted_where_that_is_wanted",
-        &variables,
-    ) {
+    if !is_alone_with("tls::the_authorities_of_the_machine_are_trusted_on_request", &variables) {
         return;
     }
     let file = |name: &str| std::env::var(name).unwrap();
@@ -455,7 +451,7 @@ fn the_authorities_of_the_machine_are_trusted_where_that_is_wanted() {
         client(&address, Tls::system_roots()).connect().await.unwrap();
         let others = Authority::new("somebody else");
         is_turned_away(&address, trusting(&others), &["unknown issuer"]).await;
-        // Both together.
+        // Both sources together.
         let theirs = serve(Server::builder(), &others.issue(HERE)).await;
         let both = Tls::system_roots().ca_pem(others.pem());
         client(&theirs.local_addr().to_string(), both.clone())
@@ -467,9 +463,9 @@ fn the_authorities_of_the_machine_are_trusted_where_that_is_wanted() {
 }
 
 #[test]
-fn a_machine_without_authorities_says_so() {
+fn a_machine_without_authorities_is_an_error() {
     let nowhere = [("SSL_CERT_FILE", "/nowhere/bundle.pem"), ("SSL_CERT_DIR", "/nowhere")];
-    if !is_alone_with("tls::a_machine_without_authorities_says_so", &nowhere) {
+    if !is_alone_with("tls::a_machine_without_authorities_is_an_error", &nowhere) {
         return;
     }
     let built = Client::builder().tls(Tls::system_roots()).build();
@@ -481,7 +477,7 @@ fn a_machine_without_authorities_says_so() {
 }
 
 #[tokio::test]
-async fn a_client_that_draws_out_its_handshake_is_left() {
+async fn a_server_ends_a_handshake_that_takes_too_long() {
     let authority = Authority::new("ours");
     let builder = Server::builder()
         .max_connections(1)
@@ -496,10 +492,10 @@ async fn a_client_that_draws_out_its_handshake_is_left() {
     assert_eq!(
         full.hear(SOON).await,
         crate::support::raw::Heard::Closed,
-        "there is room for one"
+        "the only connection is taken"
     );
     assert_eq!(silent.hear(SOON).await, crate::support::raw::Heard::Closed);
-    until("its place is free", || server.stats().connections == 0).await;
+    until("the connection is closed", || server.stats().connections == 0).await;
     client(&address, trusting(&authority))
         .keepalive(Duration::from_millis(50))
         .connect()
@@ -508,7 +504,7 @@ async fn a_client_that_draws_out_its_handshake_is_left() {
 }
 
 #[tokio::test]
-async fn a_server_that_ends_a_connection_says_so_in_tls() {
+async fn a_server_ends_a_connection_with_close_notify() {
     let authority = Authority::new("ours");
     let server = serve(
         Server::builder().read_timeout(Duration::from_millis(100)),
@@ -523,13 +519,13 @@ async fn a_server_that_ends_a_connection_says_so_in_tls() {
         .unwrap();
     stream.write_all(b"l\nk\n0 30\n").await.unwrap();
     let mut said = String::new();
-    // An end that was not said would be an error here.
+    // Without a close_notify, the end would be an error here.
     stream.read_to_string(&mut said).await.unwrap();
     assert!(said.starts_with("ok ") && said.ends_with("\nerror\n"), "{said}");
 }
 
 #[tokio::test]
-async fn a_server_says_which_of_its_files_is_no_good() {
+async fn errors_of_a_server_name_the_unusable_file() {
     let authority = Authority::new("ours");
     let (one, other) = (authority.issue(HERE), authority.issue(HERE));
     let folder = Folder::new();

@@ -1,4 +1,4 @@
-//! TLS over a network that fails: cut anywhere, stalled, byte by byte, and with somebody on the way who changes what passes.
+//! TLS over a network that fails: cut anywhere, stalled, byte by byte, and with a meddler that changes bytes.
 
 use std::time::Duration;
 
@@ -32,16 +32,16 @@ fn refused<T>(result: Result<T, Error>, kind: ErrorKind, says: &[&str]) -> Error
     error
 }
 
-/// Every length of what passes, in the handshake and behind it, from either side.
+/// The connection is cut after every length, during the handshake and after it, in either direction.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_that_is_cut_anywhere_leaks_nothing_and_is_made_anew() {
+async fn a_connection_that_is_cut_anywhere_leaks_nothing_and_is_replaced() {
     let authority = Authority::new("ours");
     let server = serve(Server::builder(), &authority.issue(HERE)).await;
     let address = server.local_addr().to_string();
     let (mut failed_handshakes, mut failed_requests) = (0, 0);
     for reset in [false, true] {
         for up in [true, false] {
-            // In steps that fall everywhere into the messages.
+            // The steps reach every part of the messages.
             for cut in (1..1_900).step_by(11) {
                 let proxy = Proxy::start(&address).await;
                 proxy.change(|weather| {
@@ -59,14 +59,14 @@ async fn a_connection_that_is_cut_anywhere_leaks_nothing_and_is_made_anew() {
                 match lock.acquire().await {
                     Ok(guard) => drop(guard),
                     Err(error) if error.kind() == ErrorKind::Unavailable => failed_handshakes += 1,
-                    // The server may still be about to notice that the one before is gone.
+                    // The server may not yet have noticed the end of the previous connection.
                     Err(error) => {
                         assert!(error.is_retryable(), "{cut}: {error}");
                         failed_requests += 1;
                     }
                 }
                 proxy.clear_up();
-                until("it is held at last", || client.health()[0].is_connected()).await;
+                until("the client is connected", || client.health()[0].is_connected()).await;
                 let guard = loop {
                     match lock.acquire().await {
                         Ok(guard) => break guard,
@@ -82,11 +82,11 @@ async fn a_connection_that_is_cut_anywhere_leaks_nothing_and_is_made_anew() {
         failed_handshakes > 150 && failed_requests > 8,
         "{failed_handshakes} {failed_requests}"
     );
-    until("nobody holds or waits", || server.stats().locks.is_empty()).await;
+    until("no caller holds or waits", || server.stats().locks.is_empty()).await;
 }
 
 #[tokio::test]
-async fn a_handshake_that_does_not_go_on_costs_the_connect_timeout() {
+async fn a_stalled_handshake_costs_the_connect_timeout() {
     let authority = Authority::new("ours");
     let server = serve(Server::builder(), &authority.issue(HERE)).await;
     let proxy = Proxy::start(&server.local_addr().to_string()).await;
@@ -106,7 +106,7 @@ async fn a_handshake_that_does_not_go_on_costs_the_connect_timeout() {
             started.elapsed() < Duration::from_secs(5) && error.is_retryable(),
             "{error}"
         );
-        // What was kept back is of the connection that was given up.
+        // The proxy discards what it has held back, together with the old connection.
         proxy.cut();
         proxy.clear_up();
     }
@@ -114,7 +114,7 @@ async fn a_handshake_that_does_not_go_on_costs_the_connect_timeout() {
 }
 
 #[tokio::test]
-async fn records_that_come_byte_by_byte_are_as_good_as_whole_ones() {
+async fn records_may_arrive_byte_by_byte() {
     let authority = Authority::new("ours");
     let server = serve(Server::builder(), &authority.issue(HERE)).await;
     let proxy = Proxy::start(&server.local_addr().to_string()).await;
@@ -130,7 +130,7 @@ async fn records_that_come_byte_by_byte_are_as_good_as_whole_ones() {
 }
 
 #[tokio::test]
-async fn bytes_that_are_changed_on_the_way_are_never_believed() {
+async fn changed_bytes_are_never_accepted() {
     let authority = Authority::new("ours");
     let server = serve(Server::builder(), &authority.issue(HERE)).await;
     let meddler = Meddler::start(server.local_addr().to_string()).await;
@@ -143,10 +143,10 @@ async fn bytes_that_are_changed_on_the_way_are_never_believed() {
     meddler.meddle(true);
     let error = refused(client.stats().await, ErrorKind::Connect, &["TLS handshake failed"]);
     assert!(error.is_retryable(), "{error}");
-    // The answer to this is garbled, and so is every handshake after it.
+    // The meddler garbles the answer to this, and every later handshake.
     refused(guard.release().await, ErrorKind::Unavailable, &["TLS handshake failed"]);
     meddler.meddle(false);
-    until("an honest connection is made", || client.health()[0].is_connected()).await;
+    until("the client is connected", || client.health()[0].is_connected()).await;
     client
         .lock("l")
         .unwrap()
@@ -158,7 +158,7 @@ async fn bytes_that_are_changed_on_the_way_are_never_believed() {
         .unwrap();
 }
 
-/// Somebody on the way who changes a bit of whatever the server says.
+/// A proxy that changes a bit of every answer of the server.
 struct Meddler {
     address: String,
     meddles: tokio::sync::watch::Sender<bool>,
@@ -204,7 +204,7 @@ impl Meddler {
 }
 
 #[tokio::test]
-async fn a_lease_whose_secure_connection_is_cut_is_lost_at_once_and_taken_again() {
+async fn a_lease_whose_tls_connection_is_cut_is_lost_at_once_and_can_be_acquired_again() {
     let authority = Authority::new("ours");
     let server = serve(Server::builder(), &authority.issue(HERE)).await;
     let proxy = Proxy::start(&server.local_addr().to_string()).await;
@@ -214,6 +214,9 @@ async fn a_lease_whose_secure_connection_is_cut_is_lost_at_once_and_taken_again(
     let cut = Instant::now();
     proxy.cut();
     assert_eq!(guard.lost().await, LostReason::Disconnected);
-    assert!(cut.elapsed() < Duration::from_secs(5), "not only when its TTL was over");
+    assert!(
+        cut.elapsed() < Duration::from_secs(5),
+        "the loss was reported before the end of its TTL"
+    );
     lock.acquire().await.unwrap().release().await.unwrap();
 }

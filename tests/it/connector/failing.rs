@@ -30,7 +30,7 @@ impl std::fmt::Display for TunnelError {
 
 impl std::error::Error for TunnelError {}
 
-/// The error of the connector is the source, as it was, and nothing is said twice.
+/// Asserts that the source is the connector's own error and that the message does not repeat it.
 fn was_refused_by_the_tunnel(error: &Error) {
     assert_eq!(error.kind(), ErrorKind::Connect);
     assert!(error.is_retryable() && !error.is_fatal());
@@ -44,19 +44,19 @@ fn was_refused_by_the_tunnel(error: &Error) {
 }
 
 #[tokio::test]
-async fn an_error_is_told_with_its_source() {
+async fn a_connectors_error_is_the_source_of_the_clients() {
     let refuse = service_fn(|_: Endpoint| async { Err::<DuplexStream, _>(TunnelError(403)) });
     was_refused_by_the_tunnel(&builder().connector(refuse).connect().await.unwrap_err());
-    // Errors that are boxed already, as those of many services.
+    // The error may be boxed already, as that of many services is.
     let refuse = service_fn(|_: Endpoint| async {
         Err::<DuplexStream, Box<dyn std::error::Error + Send + Sync>>(TunnelError(403).into())
     });
     was_refused_by_the_tunnel(&builder().connector(refuse).connect().await.unwrap_err());
 }
 
-/// Callers whose time ends meanwhile hear of it, too.
+/// Callers whose timeout ends meanwhile get the source, too.
 #[tokio::test]
-async fn an_error_is_told_to_callers_with_its_source() {
+async fn callers_get_a_connectors_error_as_the_source() {
     let refuse = service_fn(|_: Endpoint| async { Err::<DuplexStream, _>(TunnelError(403)) });
     let client = builder().connector(refuse).build().unwrap();
     let lock = client.lock("k").unwrap().acquire_timeout(Duration::from_millis(100));
@@ -66,7 +66,7 @@ async fn an_error_is_told_to_callers_with_its_source() {
     assert_eq!(source.downcast_ref(), Some(&TunnelError(403)), "{error}");
 }
 
-/// What a connector of the next test does wrong.
+/// The faults of a connector.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fault {
     RefusesInPollReady,
@@ -74,16 +74,16 @@ enum Fault {
     PanicsInPollReady,
     PanicsInCall,
     PanicsLater,
-    /// Neither gives anything nor ends well.
+    /// The future never completes, and panics when it is dropped.
     HangsAndPanicsWhenItIsDropped,
 }
 
-/// It does something wrong while it is told to, and checks how it is called.
+/// A connector that has this fault while `is_on`, and that checks how it is called.
 struct Faulty {
     network: Network,
     fault: Fault,
     is_on: Arc<AtomicBool>,
-    /// It was polled, and is ready when that happens again.
+    /// The first poll was pending; the next one is ready.
     was_polled: bool,
     is_ready: bool,
 }
@@ -94,7 +94,7 @@ impl Faulty {
     }
 }
 
-/// Not ready, whatever the other is.
+/// A clone is not ready, even if the original is.
 impl Clone for Faulty {
     fn clone(&self) -> Self {
         assert!(!self.does(Fault::PanicsInClone), "a bug");
@@ -153,9 +153,9 @@ impl Drop for Bug {
     }
 }
 
-/// An attempt fails, whatever the connector does, and the next one succeeds; the client is there all the time.
+/// Every fault costs one attempt; the next attempt succeeds, and the client lives on.
 #[tokio::test]
-async fn whatever_it_does_costs_an_attempt_only() {
+async fn a_faulty_connector_costs_one_attempt_only() {
     for fault in [
         Fault::RefusesInPollReady,
         Fault::PanicsInClone,
@@ -197,7 +197,7 @@ async fn whatever_it_does_costs_an_attempt_only() {
         }
         is_on.store(false, Ordering::SeqCst);
         let guard = client.lock("k").unwrap().acquire_timeout(SOON).acquire().await.unwrap();
-        // A connection of another kind costs its caller no more, and nobody else anything.
+        // A connection of another kind costs its caller the same, and other callers nothing.
         is_on.store(true, Ordering::SeqCst);
         let mut stats = Box::pin(client.stats());
         let meanwhile = timeout(Duration::from_millis(300), &mut stats).await;
@@ -210,7 +210,7 @@ async fn whatever_it_does_costs_an_attempt_only() {
     }
 }
 
-/// Tells how many of it live.
+/// Counts its living instances.
 struct Alive(Arc<AtomicUsize>);
 
 impl Alive {
@@ -245,7 +245,7 @@ fn hanging(
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_hangs_is_given_up_after_the_connect_timeout() {
+async fn a_connector_that_hangs_is_given_up_after_the_connect_timeout() {
     let alive = Arc::default();
     let builder = builder()
         .connector(hanging(&alive))
@@ -260,9 +260,9 @@ async fn one_that_hangs_is_given_up_after_the_connect_timeout() {
     until("its future is dropped", || alive.load(Ordering::SeqCst) == 0).await;
 }
 
-/// One that never becomes ready is bounded in the same way.
+/// The same timeout bounds a connector that never becomes ready.
 #[tokio::test(start_paused = true)]
-async fn one_that_is_never_ready_is_given_up_after_the_connect_timeout() {
+async fn a_connector_that_is_never_ready_is_given_up_after_the_connect_timeout() {
     #[derive(Clone)]
     struct Never;
 
@@ -276,7 +276,7 @@ async fn one_that_is_never_ready_is_given_up_after_the_connect_timeout() {
         }
 
         fn call(&mut self, _: Endpoint) -> Self::Future {
-            panic!("it is not ready")
+            panic!("it is called before it is ready")
         }
     }
 
@@ -288,17 +288,17 @@ async fn one_that_is_never_ready_is_given_up_after_the_connect_timeout() {
 }
 
 #[tokio::test]
-async fn what_it_has_begun_is_dropped_with_the_client() {
+async fn a_connectors_future_is_dropped_with_the_client() {
     let alive = Arc::default();
     let client: Client = builder().connector(hanging(&alive)).build().unwrap();
-    until("it is asked", || alive.load(Ordering::SeqCst) > 0).await;
+    until("the connector is called", || alive.load(Ordering::SeqCst) > 0).await;
     drop(client);
-    until("it is dropped", || alive.load(Ordering::SeqCst) == 0).await;
+    until("its future is dropped", || alive.load(Ordering::SeqCst) == 0).await;
 }
 
-/// While one attempt is under way others are made: no connection waits for another.
+/// Attempts run side by side: no connection waits for another.
 #[tokio::test]
-async fn one_that_is_slow_for_one_connection_is_not_for_others() {
+async fn a_slow_attempt_does_not_delay_other_connections() {
     let (_server, network) = served().await;
     let calls = Arc::new(AtomicUsize::new(0));
     let opened = Arc::new(tokio::sync::Notify::new());

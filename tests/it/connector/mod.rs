@@ -17,7 +17,7 @@ use tokio::io::{DuplexStream, copy_bidirectional, duplex};
 use tokio::net::TcpStream;
 use tower::{Service, service_fn};
 
-/// Names that no resolver knows, and what stands behind each. Clones are the same network.
+/// Names that no resolver knows, with the server behind each. Clones share the network.
 #[derive(Clone, Default)]
 struct Network(Arc<Mutex<Map>>);
 
@@ -33,12 +33,12 @@ impl Network {
         self
     }
 
-    /// What connections were asked for, in order.
+    /// The names that connections asked for, in order.
     fn asked(&self) -> Vec<String> {
         self.0.lock().unwrap().asked.clone()
     }
 
-    /// A pipe so narrow that most requests do not fit into it. What passes it is carried to the server behind the name.
+    /// Opens a pipe to the server behind the name. Most requests do not fit into the pipe at once.
     async fn pipe(&self, endpoint: &Endpoint) -> io::Result<DuplexStream> {
         let place = {
             let mut map = self.0.lock().unwrap();
@@ -69,14 +69,14 @@ impl Network {
 
 const NAME: &str = "locks.internal:6388";
 
-/// A server, and the network that leads to it by [`NAME`].
+/// Starts a server and a network in which [`NAME`] leads to it.
 async fn served() -> (Server, Network) {
     let server = Server::builder().port(0).release("1.16").start().await.unwrap();
     let network = Network::default().with(NAME, server.local_addr());
     (server, network)
 }
 
-/// A client of [`NAME`] that tries again soon.
+/// Configures a client of [`NAME`] that reconnects soon.
 fn builder() -> ClientBuilder {
     let pauses = ReconnectPolicy::exponential(
         std::time::Duration::from_millis(2),

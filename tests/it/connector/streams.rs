@@ -1,4 +1,4 @@
-//! Streams that behave in ways in which sockets rarely do.
+//! Streams that behave in ways that are rare for sockets.
 
 use std::io;
 use std::pin::Pin;
@@ -23,7 +23,7 @@ async fn works(client: &Client) {
     guard.release().await.unwrap();
 }
 
-/// Takes and gives one byte, then is not ready, and so on.
+/// Transfers one byte, is pending once, and so on.
 struct Trickle {
     inner: DuplexStream,
     pauses: [bool; 3],
@@ -37,7 +37,7 @@ impl Trickle {
         }
     }
 
-    /// Whether this call is one that is to come again.
+    /// Returns whether this call is pending; it then wakes its task.
     fn pause(&mut self, which: usize, cx: &mut Context<'_>) -> bool {
         self.pauses[which] = !self.pauses[which];
         if self.pauses[which] {
@@ -81,21 +81,21 @@ impl AsyncWrite for Trickle {
 }
 
 #[tokio::test]
-async fn a_byte_at_a_time_is_enough() {
+async fn a_stream_may_transfer_one_byte_at_a_time() {
     let (_server, network) = served().await;
     let connector = network.connector().map_response(Trickle::new);
     works(&builder().connector(connector).connect().await.unwrap()).await;
 }
 
-/// What is written is flushed: such a stream sends nothing before.
+/// The client flushes what it writes: such a stream sends nothing before that.
 #[tokio::test]
-async fn streams_may_hold_back_what_is_written_until_they_are_flushed() {
+async fn a_stream_may_buffer_writes_until_it_is_flushed() {
     let (_server, network) = served().await;
     let connector = network.connector().map_response(BufStream::new);
     works(&builder().connector(connector).connect().await.unwrap()).await;
 }
 
-/// What goes wrong with the streams of a connector.
+/// The faults of a connector's streams.
 #[derive(Clone, Default)]
 struct Faults {
     /// The next read panics.
@@ -145,7 +145,7 @@ impl Drop for Faulty {
     }
 }
 
-/// Has the connection read. What is asked for may be lost with it, if it was sent before.
+/// Makes the connection read. The request may be lost with the connection, if it was sent before.
 async fn wake(client: &Client) {
     if let Err(error) = client.lock("other").unwrap().acquire().await {
         assert_eq!(error.kind(), ErrorKind::Disconnected, "{error}");
@@ -153,7 +153,7 @@ async fn wake(client: &Client) {
     }
 }
 
-/// It costs what a lost connection costs: the leases that were acquired over it.
+/// The panic costs the same as a lost connection: the leases that were acquired over it.
 #[tokio::test]
 async fn a_stream_that_panics_is_a_lost_connection() {
     let (_server, network) = served().await;
@@ -167,7 +167,7 @@ async fn a_stream_that_panics_is_a_lost_connection() {
     works(&client).await;
 }
 
-/// Neither the shard nor any other connection of it is concerned.
+/// Neither the shard nor any other of its connections is affected.
 #[tokio::test]
 async fn a_stream_whose_destructor_panics_costs_nothing() {
     let (_server, network) = served().await;
@@ -191,7 +191,7 @@ async fn a_stream_whose_destructor_panics_costs_nothing() {
     assert!(guard.is_held());
     assert_eq!(client.health()[0].since, connected);
     guard.release().await.unwrap();
-    // The shard itself drops this one.
+    // The shard itself drops this stream.
     faults.read.store(true, Ordering::SeqCst);
     wake(&client).await;
     assert!(!faults.read.load(Ordering::SeqCst), "it panicked");

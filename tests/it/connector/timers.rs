@@ -1,4 +1,4 @@
-//! A runtime that has timers and nothing else, and whose time is that of the test.
+//! A runtime that has timers and no I/O; its clock is paused.
 
 use std::io;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use tower::service_fn;
 
 use super::builder;
 
-/// Grants everything to everybody.
+/// A server that grants every acquire.
 async fn serve(stream: DuplexStream, renewals: Arc<AtomicU64>) {
     let (reading, mut writing) = tokio::io::split(stream);
     let mut lines = BufReader::new(reading).lines();
@@ -58,7 +58,7 @@ fn timers_are_enough() {
         assert_eq!(began.elapsed(), Duration::ZERO);
         let lost = tokio::time::timeout(Duration::from_secs(3600), guard.lost()).await;
         assert!(lost.is_err(), "{lost:?}");
-        // After half of the TTL each, or up to a tenth earlier.
+        // Each renewal comes after half of the TTL, or up to a tenth earlier.
         let renewals = renewals.load(Ordering::SeqCst);
         assert!((3600 / 17..=3600 / 14).contains(&renewals), "{renewals}");
         guard.release().await.unwrap();
@@ -68,13 +68,13 @@ fn timers_are_enough() {
     });
 }
 
-/// What stands behind the streams. They go on leading to the machine that was there when they were opened.
+/// The machines behind the streams. A stream leads to the machine that was there when it was opened.
 #[derive(Clone, Default)]
 struct Machines(Arc<AtomicU64>);
 
 impl Machines {
-    /// Holds the key on the first machine, grants everything on the others. A machine that is gone says nothing any more, not even that
-    /// it is gone.
+    /// The first machine holds the key; the others grant every acquire. A machine that is gone sends nothing, not even the end of the
+    /// stream.
     async fn serve(self, stream: DuplexStream) {
         let number = self.0.load(Ordering::SeqCst);
         let (reading, mut writing) = tokio::io::split(stream);
@@ -98,7 +98,7 @@ impl Machines {
     }
 }
 
-/// No kernel tells that the machine behind such a stream is gone, and while a request waits for a lock the client expects to hear nothing.
+/// No kernel reports that the machine behind such a stream is gone, and a connection that waits for a lock expects no answer for long.
 #[test]
 fn a_wait_does_not_stay_at_a_machine_that_is_gone() {
     timers_only().block_on(async {
@@ -125,12 +125,12 @@ fn a_wait_does_not_stay_at_a_machine_that_is_gone() {
         machines.0.fetch_add(1, Ordering::SeqCst);
         let gone = Instant::now();
         waiting.await.unwrap().unwrap().release().await.unwrap();
-        // The keepalive and the reply timeout, and the pauses before the next connections.
+        // The keepalive, the reply timeout and the pauses before the next connections.
         assert!(gone.elapsed() < Duration::from_secs(30), "{:?}", gone.elapsed());
     });
 }
 
-/// Without timers nothing works, whatever the connector does.
+/// A client needs timers, whatever its connector does.
 #[test]
 fn timers_are_needed() {
     let runtime = Builder::new_current_thread().build().unwrap();

@@ -1,4 +1,4 @@
-//! TLS over streams of a connector, and by a connector.
+//! TLS over the streams of a connector, and TLS made by a connector.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use tower::service_fn;
 use super::{NAME, Network, builder, served};
 use crate::support::pki::{Authority, serve, trusting};
 
-/// A server whose certificate is for these names, and the network that leads to it.
+/// Starts a server whose certificate has these names, and a network that leads to it.
 async fn secure(authority: &Authority, names: &[&str]) -> (Server, Network) {
     let server = serve(Server::builder(), &authority.issue(names)).await;
     let network = Network::default().with(NAME, server.local_addr());
@@ -23,9 +23,9 @@ fn was_fatal(error: &Error, says: &str) {
     assert!(error.is_fatal() && error.to_string().contains(says), "{error}");
 }
 
-/// Its certificate is for the host that stands in the address, wherever the stream leads.
+/// The certificate is checked against the host of the address, wherever the stream leads.
 #[tokio::test]
-async fn it_is_put_on_top_and_names_the_host_of_the_endpoint() {
+async fn tls_runs_over_a_connectors_stream_and_checks_the_host_of_the_endpoint() {
     let authority = Authority::new("ours");
     let (server, network) = secure(&authority, &["locks.internal"]).await;
     let client = builder()
@@ -44,9 +44,9 @@ async fn it_is_put_on_top_and_names_the_host_of_the_endpoint() {
     connect(trusting(&authority).server_name("127.0.0.1")).await.unwrap();
 }
 
-/// A second stream finds out that the server speaks no TLS, unless the random bytes of the handshake are lines to it, which it answers.
+/// A second stream finds out that the server has no TLS, unless the random bytes of the handshake happen to be lines that it answers.
 #[tokio::test]
-async fn a_server_without_it_is_told() {
+async fn an_error_tells_that_the_server_has_no_tls() {
     let (_server, network) = served().await;
     let builder = builder().tls(trusting(&Authority::new("ours")));
     let error = builder.connector(network.connector()).connect().await.unwrap_err();
@@ -55,16 +55,16 @@ async fn a_server_without_it_is_told() {
     assert!(asked == [NAME, NAME] || asked == [NAME], "{asked:?}");
 }
 
-/// A client without TLS is told that the server wants it.
+/// A client without TLS gets an error that says that the server wants it.
 #[tokio::test]
-async fn a_client_without_it_is_told() {
+async fn an_error_tells_that_the_server_wants_tls() {
     let (_server, network) = secure(&Authority::new("ours"), &["locks.internal"]).await;
     let error = builder().connector(network.connector()).connect().await.unwrap_err();
     was_fatal(&error, "ClientBuilder::tls");
 }
 
 #[tokio::test]
-async fn a_connector_may_make_it() {
+async fn a_connector_may_make_tls_itself() {
     let authority = Authority::new("ours");
     let (server, network) = secure(&authority, &["inner.internal"]).await;
     let mut roots = RootCertStore::empty();

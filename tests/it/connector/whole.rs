@@ -1,4 +1,4 @@
-//! All that a client does, over streams of a connector.
+//! Every function of a client, over the streams of a connector.
 
 use std::sync::mpsc;
 use std::time::Duration;
@@ -24,7 +24,7 @@ async fn locks_waits_tickets_semaphores_and_stats() {
     let guard = one.lock("k").unwrap().acquire().await.unwrap();
     let waiting = other.lock("k").unwrap();
     let waiting = tokio::spawn(async move { waiting.acquire().await });
-    until("the other waits", || server.stats().locks[0].waiters == 1).await;
+    until("the second caller waits", || server.stats().locks[0].waiters == 1).await;
     let Enqueued::Queued(ticket) = one.lock("k").unwrap().enqueue().await.unwrap() else {
         panic!("it is held");
     };
@@ -89,9 +89,9 @@ fn the_client_for_threads_runs_its_connector_in_its_own_runtime() {
     assert!(server.stats().locks.is_empty());
 }
 
-/// A server in reserve is reached by its own name.
+/// The standby server is reached by its own name.
 #[tokio::test]
-async fn failover_to_a_server_in_reserve() {
+async fn a_connector_reaches_the_standby_after_a_failover() {
     let mut pair = Pair::start().await;
     let names = ["primary.internal:1", "reserve.internal:1"];
     let network = Network::default()
@@ -112,7 +112,7 @@ async fn failover_to_a_server_in_reserve() {
     let guard = loop {
         match lock.acquire().await {
             Ok(guard) => break guard,
-            // Until it has taken over.
+            // Until the standby has taken over.
             Err(error) => assert!(error.is_retryable(), "{error}"),
         }
     };
@@ -121,9 +121,9 @@ async fn failover_to_a_server_in_reserve() {
     assert!(network.asked().contains(&names[STANDBY].to_owned()));
 }
 
-/// A leader that the client was not told of is asked for under the address by which the cluster knows it.
+/// The client asks its connector for an unknown leader by the address that the cluster names.
 #[tokio::test]
-async fn a_leader_that_a_cluster_names() {
+async fn a_connector_is_asked_for_a_leader_that_the_cluster_names() {
     let scene = ClusterScene::set(Server::builder()).await;
     let addresses = scene.cluster.addresses();
     let network = addresses.iter().fold(Network::default(), |network, address| {
@@ -150,7 +150,7 @@ async fn a_leader_that_a_cluster_names() {
     assert!(network.asked().contains(&addresses[2]));
 }
 
-/// The last connector that is given counts, and a client without one is not concerned.
+/// The last connector that is set counts. A client without one is not affected.
 #[tokio::test]
 async fn each_client_has_its_own() {
     let (server, network) = served().await;

@@ -1,4 +1,4 @@
-//! Connections that close while a request blocks on them, or end with places in queues.
+//! Connections that close while a request blocks on them, or while they have queue positions.
 
 use dflockd_client::server::{Release, Server};
 
@@ -6,7 +6,7 @@ use super::{A_WHILE, SOON, is_like, line, play, since, start, token, waiters};
 use crate::support::raw::{Heard, RawConnection};
 use crate::support::until;
 
-/// A connection that holds `own` waits for `k`, and closes.
+/// A connection that holds `own` waits for `k` and closes.
 #[tokio::test]
 async fn a_client_that_hangs_up_while_it_waits_is_noticed_at_once_from_1_15_on() {
     for (release, noticed) in since(Release::V1_15) {
@@ -19,7 +19,7 @@ async fn a_client_that_hangs_up_while_it_waits_is_noticed_at_once_from_1_15_on()
         until("it waits", || waiters(&server) == 1).await;
         drop(gone);
         if noticed {
-            until("it is noticed", || server.stats().connections == 1).await;
+            until("the server has noticed the end", || server.stats().connections == 1).await;
             assert_eq!(waiters(&server), 0, "{release}");
             assert!(holder.request("l", "own", "0").await.starts_with("ok "), "{release}");
             continue;
@@ -27,13 +27,13 @@ async fn a_client_that_hangs_up_while_it_waits_is_noticed_at_once_from_1_15_on()
         assert_eq!(
             holder.request("l", "own", "1").await,
             "timeout",
-            "{release}: it is held still"
+            "{release}: the key is still held"
         );
         let stats = server.stats();
         assert_eq!((stats.connections, waiters(&server)), (2, 1), "{release}");
-        // Its turn comes: only now is it missed, and gives up both.
+        // The grant comes: only now does the server notice the end, and free both keys.
         assert_eq!(holder.request("r", "k", &held).await, "ok", "{release}");
-        until("it is missed", || server.stats().connections == 1).await;
+        until("the server has noticed the end", || server.stats().connections == 1).await;
         for key in ["k", "own"] {
             assert!(
                 holder.request("l", key, "0 300").await.starts_with("ok "),
@@ -43,9 +43,9 @@ async fn a_client_that_hangs_up_while_it_waits_is_noticed_at_once_from_1_15_on()
     }
 }
 
-/// The same, and its turn never comes: then it is missed when its time is over.
+/// Without a grant, the server notices the end when the wait times out.
 #[tokio::test]
-async fn a_wait_of_a_client_that_is_gone_lasts_its_time_before_1_15() {
+async fn a_wait_outlives_its_client_until_its_timeout_before_1_15() {
     let (server, address) = play(Release::V1_10).await;
     let mut holder = RawConnection::open(&address).await;
     holder.request("l", "k", "0 300").await;
@@ -53,14 +53,14 @@ async fn a_wait_of_a_client_that_is_gone_lasts_its_time_before_1_15() {
     gone.send("l\nk\n2 300\n").await;
     until("it waits", || waiters(&server) == 1).await;
     drop(gone);
-    // A second that the server counts, on the same clock.
+    // A wait of one second, timed by the same clock of the server.
     assert_eq!(holder.request("l", "k", "1").await, "timeout");
     assert_eq!((server.stats().connections, waiters(&server)), (2, 1));
-    until("its time is over", || server.stats().connections == 1).await;
+    until("the wait has timed out", || server.stats().connections == 1).await;
     assert_eq!(waiters(&server), 0);
 }
 
-/// What a client sends while it waits is read when the wait is over, however much it is.
+/// The server reads what a client sends during its wait when the wait is over, however much it is.
 #[tokio::test]
 async fn nothing_is_read_from_a_connection_that_waits_before_1_15() {
     let (server, address) = play(Release::V1_10).await;
@@ -78,7 +78,7 @@ async fn nothing_is_read_from_a_connection_that_waits_before_1_15() {
     }
 }
 
-/// It has said all that it will, and waits for its answer.
+/// The client has sent everything and waits for its answer.
 #[tokio::test]
 async fn a_half_closed_connection_gets_the_answer_to_its_wait_before_1_15() {
     for (release, watched) in since(Release::V1_15) {
@@ -96,10 +96,10 @@ async fn a_half_closed_connection_gets_the_answer_to_its_wait_before_1_15() {
             assert!(is_like(&heard, "ok $ 300"), "{release}: {heard:?}");
         }
         assert_eq!(half_closed.hear(SOON).await, Heard::Closed, "{release}");
-        until("it is gone", || server.stats().connections == 1).await;
+        until("the connection is closed", || server.stats().connections == 1).await;
         assert_eq!(waiters(&server), 0);
     }
-    // The same when its time is over.
+    // The same with a wait that times out.
     let (server, address) = play(Release::V1_10).await;
     let mut holder = RawConnection::open(&address).await;
     holder.request("l", "k", "0 300").await;
@@ -109,13 +109,16 @@ async fn a_half_closed_connection_gets_the_answer_to_its_wait_before_1_15() {
     half_closed.end_sending().await;
     assert_eq!(half_closed.hear(SOON).await, line("timeout"));
     let heard = half_closed.hear(SOON).await;
-    assert!(is_like(&heard, "ok $ 300"), "what it has sent is answered: {heard:?}");
+    assert!(
+        is_like(&heard, "ok $ 300"),
+        "the requests behind the wait are answered: {heard:?}"
+    );
     assert_eq!(half_closed.hear(SOON).await, Heard::Closed);
 }
 
-/// The read buffer of the real servers has 4,096 bytes. What is behind a wait must fit, from 1.15 on.
+/// The read buffer of the real servers has 4,096 bytes. From 1.15 on, everything that is sent behind a wait must fit into it.
 #[tokio::test]
-async fn what_is_sent_behind_a_wait_must_fit_into_the_read_buffer() {
+async fn bytes_behind_a_wait_must_fit_into_the_read_buffer() {
     let (server, address) = play(Release::NEWEST).await;
     let mut holder = RawConnection::open(&address).await;
     let held = token(&holder.request("l", "k", "0 300").await);
@@ -130,9 +133,9 @@ async fn what_is_sent_behind_a_wait_must_fit_into_the_read_buffer() {
         };
         assert_eq!(waiter.hear(within).await, expected, "{behind}");
         drop(waiter);
-        until("it is gone", || waiters(&server) == 0).await;
+        until("the connection is closed", || waiters(&server) == 0).await;
     }
-    // It does not matter whether it came with the wait.
+    // The limit includes bytes that came together with the wait.
     let mut waiter = RawConnection::open(&address).await;
     waiter.send(&format!("l\nk\n300 300\n{}", "x".repeat(4096))).await;
     assert_eq!(waiter.hear(SOON).await, Heard::Closed);
@@ -140,7 +143,7 @@ async fn what_is_sent_behind_a_wait_must_fit_into_the_read_buffer() {
 }
 
 #[tokio::test]
-async fn without_auto_release_a_place_outlives_its_connection_before_1_15() {
+async fn without_auto_release_a_queue_position_outlives_its_connection_before_1_15() {
     for (release, given_up) in since(Release::V1_15) {
         let builder = Server::builder().release(release).auto_release_on_disconnect(false);
         let (server, address) = start(builder).await;
@@ -149,7 +152,7 @@ async fn without_auto_release_a_place_outlives_its_connection_before_1_15() {
         let mut gone = RawConnection::open(&address).await;
         assert_eq!(gone.request("e", "k", "300").await, "queued");
         gone.hang_up().await;
-        until("it is gone", || server.stats().connections == 1).await;
+        until("the connection is closed", || server.stats().connections == 1).await;
         assert_eq!(waiters(&server), u64::from(!given_up), "{release}");
         assert_eq!(holder.request("r", "k", &held).await, "ok");
         let next = holder.request("l", "k", "0 300").await;

@@ -1,4 +1,4 @@
-//! What the commands do, release by release.
+//! The effects of commands, release by release.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::support::until;
 #[tokio::test]
 async fn a_release_is_named_or_refused_when_the_server_starts() {
     let named = Server::builder().port(0).release("0.5").release("1.10");
-    assert!(named.start().await.is_ok(), "what was said last counts");
+    assert!(named.start().await.is_ok(), "the last setter counts");
     assert!(
         Server::builder()
             .port(0)
@@ -113,7 +113,7 @@ async fn tokens_carry_a_fence_from_2_1_on() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_started_again_goes_on_with_greater_fences() {
+async fn a_restarted_server_continues_with_greater_fences() {
     let fence = async || {
         let (_server, address) = play(Release::NEWEST).await;
         let grant = RawConnection::open(&address).await.request("l", "k", "0 30").await;
@@ -140,7 +140,7 @@ async fn limits_beyond_32_bits_are_limits_except_in_clusters() {
                 in_clusters || !small,
                 "{release} {limit}: {answer}"
             );
-            // A limit is not cut off to one that fits.
+            // A limit is not truncated to 32 bits.
             let other = connection.request("sl", limit, "0 1").await;
             assert_eq!(
                 other.starts_with("ok "),
@@ -154,7 +154,7 @@ async fn limits_beyond_32_bits_are_limits_except_in_clusters() {
 }
 
 #[tokio::test]
-async fn signals_are_checked_better_from_1_11_2_on() {
+async fn signals_are_checked_more_strictly_from_1_11_2_on() {
     let with_signals = Release::ALL
         .into_iter()
         .filter(|r| (Release::V1_11..=Release::V1_16).contains(r));
@@ -172,7 +172,7 @@ async fn signals_are_checked_better_from_1_11_2_on() {
         let blank = connection.request("signal", "a", " \t ").await;
         assert_eq!(blank, if checks { "error" } else { "ok 0" }, "{release}");
         assert_eq!(connection.request("signal", "a", "").await, "error", "{release}");
-        // Blanks around the name of a group do not count, those in it do.
+        // Blanks around the name of a group are trimmed; blanks inside it count.
         assert_eq!(
             connection.request("listen", "a", "  two words\t").await,
             "ok",
@@ -200,9 +200,9 @@ async fn signals_are_checked_better_from_1_11_2_on() {
     }
 }
 
-/// With the clock of the sockets, what the state is tested for with its own.
+/// On sockets, with real time; the tests of the state use a clock of their own.
 #[tokio::test]
-async fn a_ticket_that_was_not_collected_in_time_makes_room_for_a_new_one() {
+async fn an_expired_ticket_makes_room_for_a_new_one() {
     for release in ["1.10", "1.15", "2.1"] {
         let builder = Server::builder().release(release);
         let (server, address) = start(builder.lease_sweep_interval(Duration::from_millis(20))).await;

@@ -1,4 +1,4 @@
-//! What tells the releases that the embedded server plays apart, and what the real servers take and answer, seen from its sockets.
+//! Differences between the releases that the embedded server plays, and what the real servers accept and answer, seen on its sockets.
 
 mod closing;
 mod commands;
@@ -12,7 +12,7 @@ use dflockd_client::server::{Release, Server, ServerBuilder};
 
 const SOON: Duration = Duration::from_secs(10);
 
-/// Long enough to see that nothing comes.
+/// Long enough to see that no answer comes.
 const A_WHILE: Duration = Duration::from_millis(150);
 
 async fn start(builder: ServerBuilder) -> (Server, String) {
@@ -37,12 +37,12 @@ fn waiters(server: &Server) -> u64 {
     server.stats().locks.iter().map(|lock| lock.waiters).sum()
 }
 
-/// All releases, and whether each is this one or later.
+/// Returns all releases, each with whether it is `first` or later.
 fn since(first: Release) -> impl Iterator<Item = (Release, bool)> {
     Release::ALL.into_iter().map(move |release| (release, release >= first))
 }
 
-/// Whether a line was heard that is like this one, with `$` for a token.
+/// Returns whether the line matches the expected one, in which `$` stands for a token.
 fn is_like(heard: &Heard, expected: &str) -> bool {
     let Heard::Line(heard) = heard else { return false };
     let (heard, expected): (Vec<&str>, Vec<&str>) = (heard.split(' ').collect(), expected.split(' ').collect());

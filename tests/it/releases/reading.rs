@@ -1,4 +1,4 @@
-//! How requests are read: what is taken, how long lines may be, and how long they may take.
+//! How the server reads requests: what it accepts, how long lines may be, and how long they may take.
 
 use std::time::Duration;
 
@@ -7,8 +7,8 @@ use dflockd_client::server::{Release, Server};
 use super::{A_WHILE, SOON, is_like, line, play, since, start};
 use crate::support::raw::{Heard, RawConnection};
 
-/// What single servers and members of all releases answer in the same way, with `$` for a token. Most of it is what a strict server would
-/// refuse, and the real ones take.
+/// Requests that single servers and members of all releases answer in the same way, with `$` for a token. A strict server would
+/// refuse most of them; the real ones accept them.
 const TAKEN: &[(&[u8], &str)] = &[
     (b"l\nk\n 0  5 \n", "ok $ 5"),
     (b"l\nk\n\t+0\x0b\x0c7\t\n", "ok $ 7"),
@@ -21,10 +21,10 @@ const TAKEN: &[(&[u8], &str)] = &[
     (b"l\na\x0b\x0c\x00b\n0 5\n", "ok $ 5"),
     (b"l\nno\xc2\xa0blank\n0 5\n", "ok $ 5"),
     (b"l\n\xff\xfe\n0 5\n", "ok $ 5"),
-    // What is no token holds nothing.
+    // An invalid token holds nothing.
     (b"r\nk\n\xff\n", "error"),
     (b"n\nk\n\xff 5\n", "error"),
-    // The connection goes on after what no server takes.
+    // The connection stays open after invalid requests.
     (b"\xff\n\xff\n\xff\n", "error"),
     (b"l\nk\n0x1\n", "error"),
     (b"l\nk\n1_0\n", "error"),
@@ -40,7 +40,7 @@ const TAKEN: &[(&[u8], &str)] = &[
 ];
 
 #[tokio::test]
-async fn what_the_real_servers_take_is_taken() {
+async fn requests_that_real_servers_accept_are_accepted() {
     for release in Release::ALL {
         for (says, hears) in TAKEN {
             let (_server, address) = play(release).await;
@@ -52,7 +52,7 @@ async fn what_the_real_servers_take_is_taken() {
                 "{release}: {} brought {heard:?}",
                 says.escape_ascii()
             );
-            // It is in step, and open.
+            // The connection is open and in step.
             assert!(
                 connection.request("stats", "_", "_").await.starts_with("ok {"),
                 "{release}"
@@ -62,7 +62,7 @@ async fn what_the_real_servers_take_is_taken() {
 }
 
 #[tokio::test]
-async fn keys_of_any_bytes_are_keys_of_their_own() {
+async fn keys_may_have_any_bytes_and_differ_by_each() {
     let (server, address) = start(Server::builder().record_events(true)).await;
     let mut connection = RawConnection::open(&address).await;
     for key in [&b"k"[..], b"k\0", b"k\xff", b"k\xfe", b"\x0bk", "k\u{a0}".as_bytes()] {
@@ -72,7 +72,7 @@ async fn keys_of_any_bytes_are_keys_of_their_own() {
             assert!(is_like(&heard, answer), "{}: {heard:?}", key.escape_ascii());
         }
     }
-    // In what is told of them, a character stands for what cannot be shown.
+    // Stats and events show U+FFFD for invalid bytes.
     let stats = server.stats();
     let mut shown: Vec<&str> = stats.locks.iter().map(|lock| lock.key.as_str()).collect();
     shown.sort_unstable();
@@ -83,9 +83,9 @@ async fn keys_of_any_bytes_are_keys_of_their_own() {
     assert_eq!(keys, ["k", invalid, invalid, invalid, "\u{fffd}k", invalid]);
 }
 
-/// Nothing is said before its end, the read timeout or the end of the input.
+/// The server answers at the end of the line, at the read timeout, or at the end of the input.
 #[tokio::test]
-async fn a_line_that_is_too_long_is_answered_at_its_end() {
+async fn too_long_a_line_is_answered_at_its_end() {
     for release in ["1.10", "2.1"] {
         let builder = Server::builder().release(release);
         let (_server, address) = start(builder.read_timeout(Duration::from_secs(1))).await;
@@ -101,7 +101,7 @@ async fn a_line_that_is_too_long_is_answered_at_its_end() {
             assert_eq!(connection.hear(SOON).await, line("error"), "{release} {end:?}");
             assert_eq!(connection.hear(SOON).await, Heard::Closed, "{release} {end:?}");
         }
-        // Half a request that is not too long ends without an answer.
+        // A valid half of a request ends without an answer.
         let mut connection = RawConnection::open(&address).await;
         connection.send("l\nk\n").await;
         connection.end_sending().await;
@@ -110,7 +110,7 @@ async fn a_line_that_is_too_long_is_answered_at_its_end() {
 }
 
 #[tokio::test]
-async fn the_carriage_returns_of_a_line_count() {
+async fn a_carriage_return_counts_to_the_length_of_a_line() {
     for release in Release::ALL {
         let (_server, address) = play(release).await;
         for (line_end, answer) in [("\n", "ok"), ("\r\n", "error")] {
@@ -166,7 +166,7 @@ async fn a_secret_is_trimmed_before_it_is_compared() {
             ("two words", "two words", true),
             ("s3cret", "s3cret s3cret", false),
             ("s3cret", "", false),
-            // From 1.16 on the server trims its own, too. Before, nothing fits such a one.
+            // From 1.16 on the server trims its own secret, too. Before that, no secret matches one with blanks around it.
             (" s3cret ", " s3cret ", release >= Release::V1_16),
             (" s3cret ", "s3cret", release >= Release::V1_16),
         ] {
@@ -180,9 +180,9 @@ async fn a_secret_is_trimmed_before_it_is_compared() {
     }
 }
 
-/// Whatever a client does in place of presenting the secret, it is told that this is what was wanted.
+/// Whatever a client sends instead of the secret, the server answers that it wants the secret.
 #[tokio::test]
-async fn a_client_that_has_not_authenticated_hears_of_it_however_it_goes_wrong() {
+async fn a_client_without_authentication_always_gets_that_error() {
     for release in ["1.10", "2.1"] {
         let builder = Server::builder().release(release).auth_token("s3cret");
         let (_server, address) = start(builder.read_timeout(Duration::from_millis(200))).await;
@@ -220,9 +220,9 @@ async fn a_client_that_has_not_authenticated_hears_of_it_however_it_goes_wrong()
     }
 }
 
-/// A byte now and then keeps no connection open: each line has its time.
+/// Sending a byte now and then does not keep a connection open: each line has one timeout.
 #[tokio::test]
-async fn the_read_timeout_does_not_begin_anew_with_each_byte() {
+async fn the_read_timeout_does_not_restart_with_each_byte() {
     let timeout = Duration::from_secs(1);
     for release in ["1.10", "2.1"] {
         let builder = Server::builder().release(release);
@@ -232,7 +232,7 @@ async fn the_read_timeout_does_not_begin_anew_with_each_byte() {
         let heard = loop {
             slow.send("x").await;
             match slow.hear(timeout / 10).await {
-                Heard::Nothing => assert!(begun.elapsed() < 20 * timeout, "{release}: it goes on and on"),
+                Heard::Nothing => assert!(begun.elapsed() < 20 * timeout, "{release}: the timeout did not apply"),
                 heard => break heard,
             }
         };
@@ -248,7 +248,7 @@ async fn each_line_has_the_read_timeout_for_itself() {
     let (_server, address) = start(Server::builder().read_timeout(timeout)).await;
     let mut slow = RawConnection::open(&address).await;
     for piece in ["l\n", "k\n", "0 9\n"] {
-        // Two of these are longer than the timeout.
+        // Two of these pauses together are longer than the timeout.
         assert_eq!(slow.hear(timeout * 6 / 10).await, Heard::Nothing);
         slow.send(piece).await;
     }

@@ -1,4 +1,4 @@
-//! What `stats` tells.
+//! The contents of `stats`.
 
 use dflockd_client::server::{Release, Server};
 use serde_json::Value;
@@ -26,7 +26,7 @@ async fn stats_have_fractions_and_an_order() {
         let stats = read().await;
         assert_eq!(stats, {
             let mut again = read().await;
-            // But for what time does to them.
+            // Except for the fields that change with time.
             for (list, field) in [("locks", "lease_expires_in_s"), ("idle_locks", "idle_s")] {
                 for (now, before) in again[list]
                     .as_array_mut()
@@ -46,7 +46,7 @@ async fn stats_have_fractions_and_an_order() {
             idle.iter().all(|idle| idle["idle_s"].as_f64().unwrap().fract() > 0.0),
             "{release}"
         );
-        // By the map that real servers keep a key in.
+        // Real servers sort by the name of the map entry.
         let prefix = if release >= Release::V1_14 { "lock:" } else { "" };
         keys.sort_by_key(|key| {
             let bytes = prefix.bytes().chain(key.bytes());
@@ -57,7 +57,7 @@ async fn stats_have_fractions_and_an_order() {
         });
         let told: Vec<&str> = idle.iter().map(|idle| idle["key"].as_str().unwrap()).collect();
         assert_eq!(told, keys, "{release}");
-        // A semaphore of limit 1 is among the locks.
+        // The server lists a semaphore of limit 1 among the locks.
         let semaphores = stats["semaphores"].as_array().unwrap();
         assert_eq!(semaphores.len(), 1, "{release}");
         assert_eq!(server.stats().locks.len(), 2, "{release}");
@@ -69,7 +69,7 @@ async fn stats_have_fractions_and_an_order() {
 }
 
 #[tokio::test]
-async fn who_listens_is_told_as_each_release_does() {
+async fn stats_list_subscriptions_in_the_form_of_each_release() {
     for release in Release::ALL {
         let (server, address) = play(release).await;
         let mut connection = RawConnection::open(&address).await;

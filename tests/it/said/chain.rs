@@ -1,4 +1,4 @@
-//! The text of an error says what its source does not, and the other way round.
+//! The text of an error and that of its source have no fact in common.
 
 use std::error::Error as _;
 
@@ -6,7 +6,7 @@ use dflockd_client::Error;
 
 use super::every_kind::provoke;
 
-/// Printing an error with all of its sources, as `{:#}` of anyhow does, must tell each fact once.
+/// Asserts that printing an error with all its sources, as `{:#}` of anyhow does, tells each fact once.
 fn tells_each_fact_once(what: &str, error: &Error) {
     let mut texts = vec![error.to_string()];
     let mut source = error.source();
@@ -33,9 +33,9 @@ async fn no_error_repeats_its_source() {
     assert!(with_sources >= 6, "only {with_sources} had a source at all");
 }
 
-/// The table of `docs/guide/src/errors.md`, and what it says of each kind, is true of an error of each.
+/// The table of `docs/guide/src/errors.md` is true of an error of each kind.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_documents_say_of_each_kind_whether_to_try_again() {
+async fn the_table_of_error_kinds_is_true() {
     let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/guide/src/errors.md")).unwrap();
     let rows: Vec<Vec<&str>> = page
         .lines()
@@ -49,14 +49,14 @@ async fn the_documents_say_of_each_kind_whether_to_try_again() {
         let of_kind: Vec<_> = provoked
             .iter()
             .filter(|(_, error)| format!("`{:?}`", error.kind()) == cells[1])
-            // Said below the table: a person must cure these, whatever their kind.
+            // The text below the table describes these: they are fatal, whatever their kind.
             .filter(|(what, _)| !what.starts_with("fatal: "))
             .collect();
         for (what, error) in &of_kind {
             let outlook = [error.is_retryable(), error.is_fatal()].map(|is| if is { "yes" } else { "no" });
             assert_eq!(outlook.as_slice(), &cells[2..4], "{what}: {error:?}");
         }
-        // The actor of a shard dies by a fault of this crate only.
+        // Only a bug in this crate ends the actor of a shard.
         assert_eq!(of_kind.is_empty(), cells[1] == "`ShardGone`", "{cells:?}");
         seen += of_kind.len();
     }

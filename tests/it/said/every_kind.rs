@@ -18,7 +18,7 @@ use crate::support::fake::FakeServer;
 use crate::support::pki::{Authority, HERE, serve, trusting};
 use crate::support::proxy::Proxy;
 
-/// What was done, and the error that came of it. What is marked `fatal: ` does not pass, though its kind does as a rule.
+/// Returns errors with what provoked them. Those marked `fatal: ` are fatal, though their kind is retryable as a rule.
 pub(crate) async fn provoke() -> Vec<(&'static str, Error)> {
     let mut all = said_by_servers().await;
     all.extend(of_streams().await);
@@ -43,7 +43,7 @@ fn key() -> Key {
     Key::new("k").unwrap()
 }
 
-/// Each answer of a server to a low-level call.
+/// Returns the error of each answer of a server to a low-level call.
 async fn said_by_servers() -> Vec<(&'static str, Error)> {
     let mut all = Vec::new();
     for answer in [
@@ -86,7 +86,7 @@ async fn said_by_servers() -> Vec<(&'static str, Error)> {
     all
 }
 
-/// A stream whose other end reads a request and answers it so.
+/// A stream whose other end reads a request and sends this answer.
 fn peer(answer: &'static str) -> DuplexStream {
     let (near, mut far) = duplex(4096);
     tokio::spawn(async move {
@@ -98,14 +98,14 @@ fn peer(answer: &'static str) -> DuplexStream {
     near
 }
 
-/// Streams that end, fail and are out of step.
+/// Errors of streams that end, fail, and are out of step.
 async fn of_streams() -> Vec<(&'static str, Error)> {
     let (near, far) = duplex(4096);
     drop(far);
     let mut wire = Wire::new(near);
     let ended = functions::ping(&mut wire).await.unwrap_err();
     let out_of_step = functions::ping(&mut wire).await.unwrap_err();
-    // One that is reset gives the system's own error.
+    // A reset stream gives the system's error.
     let server = FakeServer::start(|mut connection, _| async move {
         drop(connection.request().await);
         connection.reset();

@@ -1,4 +1,4 @@
-//! Mistakes that users make, and what they are told: what is wrong, and what to do instead.
+//! Common mistakes of users: each error says what is wrong and what to do instead.
 
 use std::fmt::Debug;
 use std::io::Write;
@@ -50,7 +50,7 @@ fn said<T: Debug>(outcome: Result<T, Error>, kind: ErrorKind, parts: &[&str]) ->
 }
 
 #[test]
-fn addresses_that_are_none() {
+fn invalid_addresses_are_refused_with_a_hint() {
     let invalid = ErrorKind::InvalidInput;
     for (address, part) in [
         (
@@ -80,7 +80,7 @@ fn addresses_that_are_none() {
 }
 
 #[tokio::test]
-async fn certificates_that_are_no_good() {
+async fn errors_name_the_fault_of_a_certificate() {
     let authority = Authority::new("ours");
     let server = serve(Server::builder(), &authority.as_a_server()).await;
     let address = server.local_addr().to_string();
@@ -110,7 +110,7 @@ async fn certificates_that_are_no_good() {
 }
 
 #[tokio::test]
-async fn a_token_that_is_missing_is_told_from_one_that_is_wrong() {
+async fn errors_tell_a_missing_token_from_a_wrong_one() {
     let (_server, address) = start(Server::builder().auth_token("sesame")).await;
     let missing = said(
         builder(&address).connect().await,
@@ -131,15 +131,15 @@ async fn a_token_that_is_missing_is_told_from_one_that_is_wrong() {
     );
     let signals = SignalConn::open(builder(&address), SignalOptions::default()).await;
     said(signals, ErrorKind::Auth, &["presented no authentication token"]);
-    // The low-level functions know it, too.
+    // The low-level functions make the same difference.
     let stream = tokio::net::TcpStream::connect(&address).await.unwrap();
     let mut wire = dflockd_client::protocol::functions::Wire::new(stream);
     let stats = dflockd_client::protocol::functions::stats(&mut wire).await;
     said(stats, ErrorKind::Auth, &["presented no authentication token"]);
 }
 
-/// A listener that says nothing to whoever begins with a TLS handshake, as the real servers do, which take that for a line that has no
-/// end yet. All others get these lines, one for each request.
+/// A listener without TLS. It does not answer a TLS handshake, as real servers do not, which take it for the beginning of a line. It
+/// sends every other client these lines, one for each request.
 async fn without_tls(answer: Option<&'static str>) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -156,7 +156,7 @@ async fn without_tls(answer: Option<&'static str>) -> String {
                     }
                     assert!(
                         bytes.starts_with(b"n\n"),
-                        "all that is said in plain text is a renewal of nothing"
+                        "the only plain request is a renewal of an unknown token"
                     );
                     lines += bytes[..count].iter().filter(|byte| **byte == b'\n').count();
                     if let (Some(answer), 3) = (answer, lines) {
@@ -170,7 +170,7 @@ async fn without_tls(answer: Option<&'static str>) -> String {
 }
 
 #[tokio::test]
-async fn tls_to_a_server_without_it_is_said_soon() {
+async fn tls_to_a_server_without_tls_is_an_early_error() {
     for answer in ["error", "error_auth", "error_draining", "error_not_leader"] {
         let address = without_tls(Some(answer)).await;
         let tls = trusting(&Authority::new("ours"));
@@ -189,7 +189,7 @@ async fn tls_to_a_server_without_it_is_said_soon() {
     }
 }
 
-/// What answers neither way is waited for, and the hint comes with the end.
+/// If the peer answers in neither way, the hint is in the error of the connect timeout.
 #[tokio::test]
 async fn tls_to_a_server_that_says_nothing_ends_with_a_hint() {
     let tls = trusting(&Authority::new("ours"));
@@ -204,7 +204,7 @@ async fn tls_to_a_server_that_says_nothing_ends_with_a_hint() {
 }
 
 #[tokio::test]
-async fn ones_own_lock_is_said_to_be_ones_own() {
+async fn an_error_says_that_the_same_client_holds_the_lock() {
     let (_server, address) = start(Server::builder()).await;
     let (client, other) = (
         builder(&address).connect().await.unwrap(),
@@ -218,7 +218,7 @@ async fn ones_own_lock_is_said_to_be_ones_own() {
     let own = "\"l\" was not granted within 200ms: this client itself held it, and locks are not reentrant";
     let late = ErrorKind::Timeout;
     said(client.lock("l").unwrap().acquire().await, late, &[own]);
-    // Ended by the server.
+    // This wait is ended by the server.
     let lock = client.lock("l").unwrap().acquire_timeout(Duration::from_secs(1));
     said(lock.acquire().await, late, &["this client itself held it"]);
     said(
@@ -237,11 +237,11 @@ async fn ones_own_lock_is_said_to_be_ones_own() {
     said(slots.acquire().await, late, &[&two]);
     said(other.semaphore("s", 3).unwrap().acquire().await, late, &[&one]);
     let Enqueued::Queued(ticket) = client.lock("l").unwrap().enqueue().await.unwrap() else {
-        panic!("it is held");
+        panic!("the slot is held");
     };
     let own = "the turn of \"l\" did not come within 200ms: this client itself held it";
     said(ticket.wait(WAIT).await, late, &[own]);
-    // What is given back is not held any more.
+    // A released lock does not count as held.
     drop((_lock, _first, _second));
     let _others = other.lock("l").unwrap().acquire_timeout(SOON).acquire().await.unwrap();
     said(
@@ -252,7 +252,7 @@ async fn ones_own_lock_is_said_to_be_ones_own() {
 }
 
 #[tokio::test]
-async fn another_limit_is_named_and_so_is_the_namespace_of_old_servers() {
+async fn errors_explain_another_limit_and_the_single_namespace_of_old_servers() {
     let (server, address) = start(Server::builder()).await;
     let client = builder(&address).connect().await.unwrap();
     let _slot = client.semaphore("s", 3).unwrap().acquire().await.unwrap();
@@ -263,7 +263,7 @@ async fn another_limit_is_named_and_so_is_the_namespace_of_old_servers() {
     said(client.semaphore("s", 7).unwrap().try_acquire().await, kind, &["than 7"]);
     said(client.semaphore("s", 9).unwrap().enqueue().await, kind, &["than 9"]);
 
-    // One that does not know `ping` is older than 1.14, where locks and semaphores share their keys.
+    // A server that does not know `ping` is older than 1.14, where locks and semaphores share their keys.
     let old = OldServer::start(&server.local_addr().to_string(), &["ping"], false).await;
     let client = builder(&old.address).connect().await.unwrap();
     let outcome = client.semaphore("s", 5).unwrap().acquire().await;
@@ -276,7 +276,7 @@ async fn another_limit_is_named_and_so_is_the_namespace_of_old_servers() {
         ],
     );
 
-    // And there a lock meets it as well: on the embedded server of that release, and on one that knows even less.
+    // On such a server a lock may meet a semaphore: on the embedded server of that release, and on one that knows fewer commands.
     let (_server, address) = start(Server::builder().release("1.10")).await;
     let client = builder(&address).connect().await.unwrap();
     let both = ["before 1.14", "use different keys"];
@@ -314,7 +314,7 @@ async fn another_limit_is_named_and_so_is_the_namespace_of_old_servers() {
     );
 }
 
-/// A key that would colour a terminal and ring its bell.
+/// Printed as it is, this key would colour a terminal and ring its bell.
 const NASTY: &str = "k\u{1b}[31m\u{7}\u{202e}";
 
 fn is_clean(text: &str) {
@@ -351,13 +351,13 @@ async fn keys_are_shown_escaped_in_errors_and_logs() {
     let lock = client.lock(&key).unwrap().lease_ttl(Duration::from_secs(1));
     let guard = lock.acquire().await.unwrap();
     is_clean(&lock.acquire().await.unwrap_err().to_string());
-    // A renewal that is refused, a lease that is lost, and a release of that.
+    // A refused renewal, a lost lease, and the release of that lease.
     let mut thief = crate::support::raw::RawConnection::open(&address).await;
     let token = guard.token().as_str();
     thief.send(&format!("r\n{NASTY}\n{token}\n")).await;
     assert_eq!(guard.lost().await, LostReason::Rejected);
     is_clean(&guard.release().await.unwrap_err().to_string());
-    // A grant that nobody waits for.
+    // A grant whose caller has gone.
     let holder = lock.acquire().await.unwrap();
     let waiting = tokio::spawn({
         let lock = lock.clone().acquire_timeout(SOON);
@@ -391,7 +391,7 @@ async fn keys_are_shown_escaped_in_errors_and_logs() {
 }
 
 #[tokio::test]
-async fn what_is_left_of_a_wait_is_rounded() {
+async fn the_rest_of_a_wait_is_rounded() {
     let (_server, address) = start(Server::builder()).await;
     let (client, other) = (
         builder(&address).connect().await.unwrap(),
@@ -413,7 +413,7 @@ async fn what_is_left_of_a_wait_is_rounded() {
 }
 
 #[test]
-fn times_that_a_socket_or_a_server_cannot_take() {
+fn times_beyond_the_limits_of_sockets_and_servers_are_refused() {
     let (day, second) = (Duration::from_secs(24 * 3600), Duration::from_secs(1));
     let patient = || Client::builder().server_read_timeout(Duration::MAX);
     let invalid = ErrorKind::InvalidInput;
@@ -430,13 +430,13 @@ fn times_that_a_socket_or_a_server_cannot_take() {
         invalid,
         &["of 22.9s is not acceptable", "read timeout of 23s by 1s at least"],
     );
-    // A second is enough: then the runtime is what is missing.
+    // One second less is enough: then the error is the missing runtime.
     let enough = Client::builder().keepalive(12 * second).build();
     said(enough, invalid, &["tokio runtime"]);
 }
 
 #[tokio::test]
-async fn times_that_the_embedded_server_cannot_take() {
+async fn invalid_times_of_the_embedded_server_are_refused() {
     for (builder, what) in [
         (
             Server::builder().read_timeout(Duration::ZERO),
@@ -463,9 +463,9 @@ async fn times_that_the_embedded_server_cannot_take() {
     );
 }
 
-/// Release 1.10 answers its waits so at SIGTERM.
+/// Release 1.10 answers its waits with a bare `error` at SIGTERM.
 #[tokio::test]
-async fn a_wait_that_the_server_ends_with_a_bare_error_may_be_tried_again() {
+async fn a_wait_that_the_server_ends_with_a_bare_error_is_retryable() {
     let server = FakeServer::start(|mut connection, _| async move {
         while let Some([command, _, argument]) = connection.request().await {
             connection
@@ -487,7 +487,7 @@ async fn a_wait_that_the_server_ends_with_a_bare_error_may_be_tried_again() {
         client.semaphore("k", 2).unwrap().acquire().await.map(drop),
         async {
             let Enqueued::Queued(ticket) = lock.enqueue().await.unwrap() else {
-                panic!("it is held");
+                panic!("the key is held");
             };
             ticket.wait(SOON).await.map(drop)
         }

@@ -1,4 +1,4 @@
-//! What errors say: only what is known, each fact once, and what to do about it.
+//! The texts of errors: only known facts, each one once, with advice.
 
 mod chain;
 mod every_kind;

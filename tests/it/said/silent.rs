@@ -1,4 +1,4 @@
-//! A server that says nothing, and one that says that a key is held: callers must be able to tell them apart.
+//! Errors distinguish a server that does not answer from a server that answers that a key is held.
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::support::fake::FakeServer;
 use crate::support::proxy::Proxy;
 use crate::support::until;
 
-/// How long the callers of these tests wait.
+/// The timeout of the callers in these tests.
 const WAIT: Duration = Duration::from_millis(300);
 
 /// An embedded server behind a proxy that can stop it: connections are still accepted, and nothing is answered.
@@ -33,7 +33,7 @@ impl Scene {
         builder(&[&self.proxy.address])
     }
 
-    /// A client that the proxy does not concern.
+    /// A client with a direct connection to the server.
     async fn bystander(&self) -> Client {
         builder(&[&self.server.local_addr().to_string()])
             .connect()
@@ -56,12 +56,12 @@ fn builder(servers: &[&str]) -> ClientBuilder {
         .request_timeout(WAIT)
 }
 
-/// No server said anything about the key, so neither does the error.
+/// Asserts that the error does not say that the key is held: no server answered.
 fn nothing_was_said<T: Debug>(outcome: Result<T, Error>, part: &str) {
     one_of_these_was_said(outcome, &[part]);
 }
 
-/// An `enqueue` needs a connection of its own, which may be what a silent server does not answer on.
+/// Asserts the same for an `enqueue`, whose new connection may be the one without an answer.
 fn no_place_was_had<T: Debug>(outcome: Result<T, Error>, part: &str) {
     one_of_these_was_said(outcome, &[part, "got no place in its queue"]);
 }
@@ -77,7 +77,7 @@ fn one_of_these_was_said<T: Debug>(outcome: Result<T, Error>, parts: &[&str]) {
     assert!(error.is_retryable() && !error.is_timeout(), "{error:?}");
 }
 
-/// A server said that the key is held.
+/// Asserts that the error says that the key is held.
 fn it_is_held<T: Debug>(outcome: Result<T, Error>, part: &str) {
     let error = outcome.expect_err("it is held");
     assert_eq!(error.kind(), ErrorKind::Timeout, "{error:?}");
@@ -86,14 +86,14 @@ fn it_is_held<T: Debug>(outcome: Result<T, Error>, part: &str) {
     assert!(error.is_retryable() && error.is_timeout(), "{error:?}");
 }
 
-/// Every way to ask for a key, of a client whose server says nothing.
+/// Acquires in every way with a client whose server does not answer.
 async fn ask_in_every_way(client: &Client, part: &str) {
     let (lock, slot) = (client.lock("l").unwrap(), client.semaphore("s", 2).unwrap());
     let mut lock_object = DistributedLock::from(client.lock("lo").unwrap());
     let mut slot_object = DistributedSemaphore::from(client.semaphore("so", 2).unwrap());
     let both = client.lock_all(["m1", "m2"]).unwrap();
     let election = Election::new(client.lock("e").unwrap());
-    // Those for the same key ask at the same time: the first is of no help to the second.
+    // Two callers ask for the same key at once: the first request tells nothing to the second.
     let again = client.lock("l").unwrap();
     let no_time = client.lock("z").unwrap().acquire_timeout(Duration::ZERO);
     tokio::join!(
@@ -117,7 +117,7 @@ async fn ask_in_every_way(client: &Client, part: &str) {
 }
 
 #[tokio::test]
-async fn a_server_that_is_stopped_holds_nothing_against_anyone() {
+async fn errors_of_a_stopped_server_do_not_say_that_a_key_is_held() {
     let scene = Scene::set().await;
     let client = scene.builder().connect().await.unwrap();
     scene.stop();
@@ -131,9 +131,9 @@ async fn a_server_that_accepts_and_never_answers_is_not_connected() {
     ask_in_every_way(&client, "shard 0 is not connected").await;
 }
 
-/// Threads get what tasks get.
+/// Threads get the same errors as tasks.
 #[test]
-fn threads_are_told_the_same() {
+fn threads_get_the_same_errors() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let scene = runtime.block_on(Scene::set());
     let client = scene.builder().connect_blocking().unwrap();
@@ -159,9 +159,9 @@ fn threads_are_told_the_same() {
     drop(guard);
 }
 
-/// Ended by the clock here (300 ms), and by the server's own timeout (1 s), whichever comes first.
+/// The client's clock ends the first wait (300 ms); the server's own timeout may end the second (1 s).
 #[tokio::test]
-async fn a_key_that_is_held_is_said_to_be() {
+async fn errors_say_that_a_key_is_held() {
     let scene = Scene::set().await;
     let (holder, client) = (scene.bystander().await, scene.builder().connect().await.unwrap());
     let _lock = holder.lock("l").unwrap().acquire().await.unwrap();
@@ -187,14 +187,14 @@ async fn a_key_that_is_held_is_said_to_be() {
     }
 }
 
-/// A silent shard says nothing for another.
+/// A silent shard tells nothing about another one.
 #[tokio::test]
-async fn each_shard_speaks_for_itself() {
+async fn the_error_is_about_the_shard_of_its_key() {
     let (silent, talks) = (Scene::set().await, Scene::set().await);
     let holder = talks.bystander().await;
     let servers = [silent.proxy.address.as_str(), talks.proxy.address.as_str()];
     let client = builder(&servers).connect().await.unwrap();
-    // In this order the keys are taken together.
+    // The client acquires the keys in this order.
     let of_shard = |shard, prefix| {
         let name = |number: u32| format!("{prefix}{number}");
         let is_there = |key: &String| dflockd_client::stable_hash_shard(key, 2) == shard;
@@ -213,9 +213,9 @@ async fn each_shard_speaks_for_itself() {
     );
 }
 
-/// What the server told one caller a while ago, it did not tell the next.
+/// An earlier answer to one caller is not passed on to the next.
 #[tokio::test]
-async fn what_was_said_to_one_caller_is_not_said_to_the_next_when_the_server_has_stopped() {
+async fn an_answer_to_one_caller_is_not_repeated_to_another_after_the_server_has_stopped() {
     let scene = Scene::set().await;
     let (holder, client) = (scene.bystander().await, scene.builder().connect().await.unwrap());
     let _guard = holder.lock("k").unwrap().acquire().await.unwrap();
@@ -223,19 +223,19 @@ async fn what_was_said_to_one_caller_is_not_said_to_the_next_when_the_server_has
     let first = tokio::spawn(async move { first.acquire().await });
     until("it waits", || scene.server.stats().locks[0].waiters == 1).await;
     scene.stop();
-    // Longer than a server's word is passed on to other callers.
+    // Longer than the client passes a server's answer on to other callers.
     tokio::time::sleep(Duration::from_millis(500)).await;
     nothing_was_said(client.lock("k").unwrap().acquire().await, "the server did not answer");
     it_is_held(first.await.unwrap(), "another holder has it");
 }
 
-/// More callers than may wait: those who find no room are told that, not that the key is held.
+/// More callers than may be in flight: the others get an error about that, not about the key.
 #[tokio::test]
-async fn a_caller_without_room_is_told_so() {
+async fn a_caller_without_room_gets_an_error_about_it() {
     let scene = Scene::set().await;
     let client = scene.builder().max_in_flight(1).connect().await.unwrap();
     scene.stop();
-    // The answer to the first is not there yet, so its room is still taken.
+    // The first request has no answer yet, so it still takes the only place in flight.
     nothing_was_said(client.lock("a").unwrap().acquire().await, "the server did not answer");
     nothing_was_said(client.lock("b").unwrap().acquire().await, "no room");
     nothing_was_said(client.lock("b").unwrap().try_acquire().await, "no room");
