@@ -1,5 +1,5 @@
-//! The embedded cluster under load, while its leader flaps, its members die and its clients' connections end: judged by its
-//! record, and by what the clients saw.
+//! The embedded cluster under load, while its leader changes often, its members die and its clients' connections end. Its record and
+//! the observations of the clients are judged.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,18 +17,18 @@ use tokio::sync::RwLock;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-/// Nothing here takes so long, unless it hangs.
+/// A time that only a hang exceeds.
 const PATIENCE: Duration = Duration::from_secs(120);
 const KEYS: usize = 4;
 const SESSIONS: usize = 12;
 
-/// A logical session: it looks for the leader, presents its ref, and asks again what was not answered.
+/// A logical session: it finds the leader, presents its ref, and repeats requests without an answer.
 struct Session {
     addresses: Vec<String>,
     reference: String,
     connection: Option<RawConnection>,
     next: usize,
-    /// How many connections it has had.
+    /// The number of connections that it has had.
     connected: usize,
 }
 
@@ -43,7 +43,7 @@ impl Session {
         }
     }
 
-    /// Asks until a leader answers.
+    /// Repeats the request until a leader answers.
     async fn ask(&mut self, request: &str) -> String {
         loop {
             if self.connection.is_none() {
@@ -66,7 +66,7 @@ impl Session {
         let address = &self.addresses[self.next % self.addresses.len()];
         self.next += 1;
         let Some(mut connection) = RawConnection::try_open(address).await else {
-            // That one is stopped, and the others may not know of a leader yet.
+            // This member is stopped, and the others may not know a leader yet.
             return tokio::time::sleep(Duration::from_millis(1)).await;
         };
         connection.send(&format!("stable-ref\n{}\n\n", self.reference)).await;
@@ -86,11 +86,11 @@ impl Session {
     }
 }
 
-/// What the clients saw, and how much was done.
+/// The observations of the clients, and the number of completed rounds.
 struct Seen {
     writer: Writer,
     done: AtomicUsize,
-    /// Read by those to whom it matters that the leadership stays where it is, written by what moves it.
+    /// Sessions that need the leadership to stay read it; changes of leadership write it.
     leadership: RwLock<()>,
 }
 
@@ -103,7 +103,7 @@ impl Seen {
         }
     }
 
-    /// A session begins to acquire a key, or to release what it holds.
+    /// Records that a session begins to acquire a key, or to release its holder.
     fn invoke(&self, session: &Name, action: Action, key: &str, holder: Option<u64>) -> u64 {
         let op = self.writer.next_id();
         self.writer.note(What::Invoke(Invoke {
@@ -152,7 +152,7 @@ impl Seen {
         holder
     }
 
-    /// Nothing takes a lease away here, and none runs out: so it is held.
+    /// Records a use. Nothing ends a lease here, so it is held.
     fn uses(&self, session: &Name, holder: u64) {
         self.writer.note_use(session, holder, || true);
     }
@@ -162,7 +162,7 @@ impl Seen {
     }
 }
 
-/// Acquires, holds and releases until it is told to end. How often.
+/// Acquires, holds and releases until it is told to end. Returns the number of rounds.
 async fn work(mut session: Session, number: usize, seen: Arc<Seen>, end: Arc<AtomicUsize>, hangs_up: bool) -> usize {
     let me = Name::from(session.reference.as_str());
     let mut rounds = 0;
@@ -179,16 +179,16 @@ async fn work(mut session: Session, number: usize, seen: Arc<Seen>, end: Arc<Ato
         let holder = seen.acquired(&me, op, &key, token.parse().unwrap());
         seen.uses(&me, holder);
         if hangs_up {
-            // Its place outlives that; and so does what it holds. But no leader learns of the end of a connection to a member that does not
-            // lead: what that connection has stays with it, and its session would wait for itself if the member leads again. So
-            // the connection ends only if its member is known to lead.
+            // The queue position and the lease outlive the connection. But no leader sees the end of a connection to a member that does not
+            // lead: the old connection would keep both, and its session would wait behind it if that member led again. So the connection
+            // ends only while its member leads.
             let stays = seen.leadership.read().await;
             let connected = session.connected;
             assert_eq!(session.ask(&format!("n\n{key}\n{token} 60\n")).await, "ok 60");
             let leads = session.connection.take_if(|_| session.connected == connected);
             let ends = leads.is_some();
             if let Some(connection) = leads {
-                // As long as the leader has not seen that, what it holds is the former connection's.
+                // Until the leader has seen the end, the lease belongs to the old connection.
                 connection.hang_up().await;
             }
             drop(stays);
@@ -202,7 +202,7 @@ async fn work(mut session: Session, number: usize, seen: Arc<Seen>, end: Arc<Ato
         seen.uses(&me, holder);
         let op = seen.invoke(&me, Action::Release, &key, Some(holder));
         let released = session.ask(&format!("r\n{key}\n{token}\n")).await;
-        // The answer to the first may be lost with its connection.
+        // The answer to the first release may have been lost with its connection.
         assert!(["ok", "error"].contains(&released.as_str()), "{released}");
         seen.returned(&me, op, Outcome::Done);
         rounds += 1;
@@ -211,7 +211,7 @@ async fn work(mut session: Session, number: usize, seen: Arc<Seen>, end: Arc<Ato
     rounds
 }
 
-/// Runs sessions while `trouble` is made; then judges.
+/// Runs sessions while `trouble` is made, and then judges.
 async fn under_load(hangs_up: bool, trouble: impl AsyncFnOnce(&Cluster, &Seen)) -> Cluster {
     let options = Server::builder()
         .record_events(true)
@@ -224,36 +224,40 @@ async fn under_load(hangs_up: bool, trouble: impl AsyncFnOnce(&Cluster, &Seen)) 
         let session = Session::new(&cluster, format!("session-{number}"));
         working.spawn(work(session, number, Arc::clone(&seen), Arc::clone(&end), hangs_up));
     }
-    timeout(PATIENCE, trouble(&cluster, &seen)).await.expect("work goes on");
+    timeout(PATIENCE, trouble(&cluster, &seen))
+        .await
+        .expect("the trouble ends in time");
     end.store(1, Ordering::SeqCst);
-    let rounds: Vec<usize> = timeout(PATIENCE, working.join_all()).await.expect("all come to an end");
+    let rounds: Vec<usize> = timeout(PATIENCE, working.join_all())
+        .await
+        .expect("all sessions end in time");
     let of_sessions: Vec<Line> = seen.writer.finish().unwrap();
     let of_cluster = observed::lines("cluster", cluster.events(), start);
     let history = History::default().with(of_sessions).with(of_cluster);
     let verdict = history.judge(&Bounds::default()).assert();
     assert_eq!(verdict.beliefs, 2 * verdict.grants);
-    // None lost, none doubled: a grant for each round, and each given back.
+    // No grant is lost or doubled: one grant for each round, and each one released.
     assert_eq!((verdict.grants, verdict.held), (rounds.iter().sum(), 0));
     assert!(
         verdict.from_queues > verdict.grants / 4,
-        "they were in each other's way: {verdict:?}"
+        "too few grants came from queues: {verdict:?}"
     );
     assert!(
         rounds.iter().all(|rounds| *rounds > 0),
-        "everybody had a turn: {rounds:?}"
+        "every session had a turn: {rounds:?}"
     );
     cluster
 }
 
-/// Waits until more was done.
+/// Waits until more rounds are completed.
 async fn go_on(seen: &Seen) {
     let before = seen.done();
-    until("somebody has had a turn", || seen.done() > before).await;
+    until("a session has had a turn", || seen.done() > before).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_flaps_a_hundred_times_grants_no_key_twice() {
-    // Those that wait at a member that leads no more are told nothing but their grant, and take no place back.
+    // Waiters at a deposed member get no answer but their grant, and reclaim nothing.
     under_load(false, async |cluster, seen| {
         for flap in 1..=100 {
             cluster.move_leader(flap % 3).unwrap();
@@ -264,13 +268,13 @@ async fn a_leader_that_flaps_a_hundred_times_grants_no_key_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn members_that_die_with_what_they_were_asked_lose_nothing() {
+async fn members_that_die_with_requests_under_way_lose_nothing() {
     under_load(false, async |cluster, seen| {
         for death in 0..50 {
             let leader = cluster.leader().expect("somebody leads");
             cluster.stop(leader).await.unwrap();
             if death % 5 == 0 {
-                // Nobody leads for a while, and two are down.
+                // No member leads for a while, and two are down.
                 cluster.stop((leader + 1) % 3).await.unwrap();
                 cluster.start((leader + 1) % 3).await.unwrap();
             }
@@ -283,7 +287,7 @@ async fn members_that_die_with_what_they_were_asked_lose_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sessions_whose_connections_end_keep_what_they_have() {
+async fn sessions_keep_their_leases_and_positions_when_their_connections_end() {
     let cluster = under_load(true, async |_, seen| until("much is done", || seen.done() > 1000).await).await;
     let reclaimed = cluster
         .events()
@@ -312,9 +316,9 @@ async fn no_key_has_two_holders_when_everything_goes_wrong_at_once() {
     .await;
 }
 
-/// A primary that is killed, and a standby that knows nothing of it: the two records are judged together.
+/// A primary is killed, and its standby knows nothing of its grants: the two records are judged together.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_primary_and_its_standby_never_grant_a_key_at_once() {
+async fn a_killed_primary_and_its_standby_never_both_grant_a_key() {
     let start = Instant::now();
     let server = async || Server::builder().port(0).record_events(true).start().await.unwrap();
     let (primary, standby) = (server().await, server().await);
@@ -327,7 +331,7 @@ async fn a_killed_primary_and_its_standby_never_grant_a_key_at_once() {
             let mut rounds = 0;
             for address in &addresses {
                 let mut connection = RawConnection::open(address).await;
-                // At the primary until it dies, at the standby for a while.
+                // The work is at the primary until that dies, and then at the standby for a while.
                 for round in 0.. {
                     if address == &addresses[1] && round == 100 {
                         break;
@@ -356,7 +360,9 @@ async fn a_killed_primary_and_its_standby_never_grant_a_key_at_once() {
     }
     until("it is under load", || done.load(Ordering::SeqCst) > 500).await;
     let of_primary = primary.kill().await;
-    let rounds: Vec<usize> = timeout(PATIENCE, working.join_all()).await.expect("all come to an end");
+    let rounds: Vec<usize> = timeout(PATIENCE, working.join_all())
+        .await
+        .expect("all sessions end in time");
     let of_primary = observed::lines("primary", of_primary, start);
     let of_standby = observed::lines("standby", standby.events(), start);
     let at_primary = History::default().with(of_primary.clone());
@@ -365,7 +371,7 @@ async fn a_killed_primary_and_its_standby_never_grant_a_key_at_once() {
     let verdict = both.judge(&Bounds::default()).assert();
     assert_eq!(verdict.grants - at_primary.grants, 100 * SESSIONS);
     assert_eq!((verdict.keys, verdict.held), (KEYS, 0));
-    // A grant whose answer the kill cut off is one that no client counted.
+    // A grant whose answer the kill cut off was counted by no client.
     let counted: usize = rounds.iter().sum();
     assert!(
         (counted..=counted + SESSIONS).contains(&verdict.grants),

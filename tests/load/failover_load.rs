@@ -1,5 +1,5 @@
-//! Clients under load while the leader of their cluster flaps and its members die: judged by the cluster's record, and by what
-//! the holders saw of each other.
+//! Clients under load while the leader of their cluster changes often and its members die. The cluster's record and the observations of
+//! the holders are judged.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -16,19 +16,19 @@ use dflockd_client::{Client, ErrorKind};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-/// Nothing here takes so long, unless it hangs.
+/// A time that only a hang exceeds.
 const PATIENCE: Duration = Duration::from_secs(240);
 const KEYS: usize = 6;
 const CLIENTS: usize = 3;
 const TASKS: usize = 16;
-/// How many may hold the semaphore.
+/// The limit of the semaphore.
 const LIMIT: u32 = 3;
 
-/// What the holders saw, and how much was done.
+/// The observations of the holders, and the number of completed rounds.
 #[derive(Default)]
 struct Seen {
     rounds: AtomicUsize,
-    /// Requests of which nobody knows what became, as their callers were told.
+    /// Requests of unknown fate, as their callers were told.
     unknown: AtomicUsize,
     end: AtomicBool,
 }
@@ -42,13 +42,13 @@ impl Seen {
         !self.end.load(Ordering::SeqCst)
     }
 
-    /// Waits until more was done.
+    /// Waits until more rounds are completed.
     async fn more(&self) {
         let before = self.rounds();
-        until("somebody has had a turn", || self.rounds() > before + KEYS).await;
+        until("callers have had turns", || self.rounds() > before + KEYS).await;
     }
 
-    /// One whose request was lost with the leader gets an error that says so, and may ask again.
+    /// Accepts the error of a request that was lost with the leader, and counts it.
     fn tolerate(&self, error: &dflockd_client::Error) {
         assert_eq!(error.kind(), ErrorKind::Disconnected, "{error}");
         assert!(error.is_retryable());
@@ -56,7 +56,7 @@ impl Seen {
     }
 }
 
-/// Acquires, holds and releases until it is told to end; now and then it gives up while it waits.
+/// Acquires, holds and releases until it is told to end; sometimes it drops a wait.
 async fn work(client: Client, observer: Observer, number: usize, seen: Arc<Seen>) {
     let caller = number as u64;
     let semaphore = client.semaphore("s", LIMIT).unwrap().acquire_timeout(PATIENCE);
@@ -83,7 +83,7 @@ async fn work(client: Client, observer: Observer, number: usize, seen: Arc<Seen>
         let acquire = async { lock.acquire().await.map(Held::Lock) };
         let acquire = observer.acquire(caller, Asked::lock(&key).within(PATIENCE), acquire);
         let acquired = if round % 5 == 0 {
-            // Dropped wherever it is: before, while or after it was sent.
+            // The drop may come before, while or after the request is sent.
             let patience = Duration::from_micros(fastrand::u64(0..2000));
             match timeout(patience, acquire).await {
                 Ok(acquired) => acquired,
@@ -112,7 +112,7 @@ struct Outcome {
     failovers: u64,
 }
 
-/// Runs clients while `trouble` is made; then judges.
+/// Runs clients while `trouble` is made, and then judges.
 async fn under_load(ttl: Duration, trouble: impl AsyncFnOnce(&Cluster, &Seen)) -> Outcome {
     let scene = ClusterScene::set(patient()).await;
     let seen = Arc::new(Seen::default());
@@ -135,9 +135,11 @@ async fn under_load(ttl: Duration, trouble: impl AsyncFnOnce(&Cluster, &Seen)) -
     }
     timeout(PATIENCE, trouble(&scene.cluster, &seen))
         .await
-        .expect("work goes on");
+        .expect("the trouble ends in time");
     seen.end.store(true, Ordering::SeqCst);
-    timeout(PATIENCE, working.join_all()).await.expect("all come to an end");
+    timeout(PATIENCE, working.join_all())
+        .await
+        .expect("all tasks end in time");
     scene.until_free().await;
     let history = History::default().with(observer.finish()).with(scene.lines());
     let verdict = history.judge(&Bounds::default()).assert();
@@ -150,7 +152,7 @@ async fn under_load(ttl: Duration, trouble: impl AsyncFnOnce(&Cluster, &Seen)) -
     }
 }
 
-/// Leadership goes round so many times. `restarts`: a member that leads again is another process each time.
+/// Moves the leadership `flaps` times. With `restarts`, a member that leads again has restarted.
 async fn flapping(flaps: usize, ttl: Duration, restarts: bool) -> Outcome {
     let outcome = under_load(ttl, async |cluster, seen| {
         for flap in 1..=flaps {
@@ -167,7 +169,7 @@ async fn flapping(flaps: usize, ttl: Duration, restarts: bool) -> Outcome {
         }
     })
     .await;
-    assert_eq!(outcome.unknown, 0, "each request was refused, or carried out");
+    assert_eq!(outcome.unknown, 0, "the fate of every request is known");
     assert!(
         outcome.failovers >= flaps as u64,
         "{} changes were followed",
@@ -176,25 +178,25 @@ async fn flapping(flaps: usize, ttl: Duration, restarts: bool) -> Outcome {
     let verdict = outcome.verdict;
     assert!(
         verdict.from_queues > flaps,
-        "they were in each other's way: {verdict:?}"
+        "too few grants came from queues: {verdict:?}"
     );
     assert_eq!((verdict.keys, verdict.held), (KEYS + 1, 0));
     let reclaimed = outcome.scene.count(EventKind::Reclaimed);
-    assert!(reclaimed > flaps, "{reclaimed} places were taken back");
+    assert!(reclaimed > flaps, "{reclaimed} reclaims");
     outcome
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_flaps_a_hundred_times_costs_no_lease_and_no_request() {
     let outcome = flapping(100, Duration::from_secs(120), true).await;
-    // What was granted was given back, by its token: nothing ran out, and nothing went with a connection.
+    // Every lease was released by its token: none expired, and none ended with a connection.
     assert_eq!(outcome.scene.count(EventKind::Released), outcome.verdict.grants);
 }
 
-/// A connection that ended while its member did not lead is open for ever to that process: when it leads again, it lets no other
-/// connection have the place. A wait that comes back to it too soon stands behind its own ghost, and what that is granted runs out.
+/// A process never sees the end of a connection that ended while its member did not lead. When the member leads again, it keeps the
+/// queue position for that connection. A wait that returns too soon queues behind its own old position, whose grant then expires.
 #[tokio::test(flavor = "multi_thread")]
-async fn members_that_lead_again_and_again_cost_what_ghosts_are_granted() {
+async fn members_that_keep_leading_again_cost_only_the_grants_of_old_connections() {
     let outcome = flapping(12, Duration::from_secs(2), false).await;
     let (scene, grants) = (&outcome.scene, outcome.verdict.grants);
     assert_eq!(
@@ -204,14 +206,14 @@ async fn members_that_lead_again_and_again_cost_what_ghosts_are_granted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn members_that_die_under_load_never_have_a_key_granted_twice() {
-    // What a member had granted when it died, and could not tell any more, runs out.
+async fn members_that_die_under_load_never_grant_a_key_twice() {
+    // A grant of a member that died before it answered expires.
     let outcome = under_load(Duration::from_secs(4), async |cluster, seen| {
         for death in 0..30 {
             let leader = cluster.leader().expect("somebody leads");
             cluster.stop(leader).await.unwrap();
             if death % 5 == 0 {
-                // Nobody leads for a while, and two are down.
+                // No member leads for a while, and two are down.
                 cluster.stop((leader + 1) % 3).await.unwrap();
                 cluster.start((leader + 1) % 3).await.unwrap();
             }
@@ -227,7 +229,7 @@ async fn members_that_die_under_load_never_have_a_key_granted_twice() {
     let over = scene.count(EventKind::Expired);
     assert!(
         over <= outcome.unknown,
-        "{over} ran out, though only {} requests were lost",
+        "{over} leases expired, though only {} requests were lost",
         outcome.unknown
     );
     assert_eq!(scene.count(EventKind::Released) + over, verdict.grants);

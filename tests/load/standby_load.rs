@@ -1,5 +1,5 @@
-//! Clients with much to do, whose primary is lost and whose standby knows nothing of it: no key is held by two at once, as the
-//! servers' own records say, and as the clients saw it.
+//! Clients under load lose their primary, and its standby knows nothing of its grants: no key has two holders at once, by the servers'
+//! records and by the observations of the clients.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 const TASKS: usize = 6;
 const TTL: Duration = Duration::from_secs(1);
-/// The TTL and a twentieth of it.
+/// The TTL plus a twentieth of it.
 const DELAY: Duration = Duration::from_millis(1050);
 
 async fn client(shard: Shard) -> Client {
@@ -22,8 +22,8 @@ async fn client(shard: Shard) -> Client {
     builder.connect().await.unwrap()
 }
 
-/// Waits until every client has got something in addition.
-async fn everybody_has_a_turn(what: &str, load: &Load) {
+/// Waits until every client has had another grant.
+async fn every_client_has_a_turn(what: &str, load: &Load) {
     let before = load.grants();
     let have_more = || {
         load.grants()
@@ -34,8 +34,8 @@ async fn everybody_has_a_turn(what: &str, load: &Load) {
     until(what, have_more).await;
 }
 
-/// One of three clients does not hear that the primary is killed: it holds on to what it has until that must be over. That is
-/// what the others wait for. Then all go back, while the work goes on.
+/// One of three clients does not see that the primary is killed, and keeps its lease until that must have ended. The others wait for
+/// that. Then all fail back while the work continues.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_that_is_killed_under_load_and_comes_back_grants_no_key_while_it_is_held() {
     let mut pair = Pair::start().await;
@@ -44,22 +44,22 @@ async fn a_primary_that_is_killed_under_load_and_comes_back_grants_no_key_while_
     let clients = [client(pair.shard()).await, client(pair.shard()).await, cut_off];
     let mut load = Load::default();
     let holder = load.add(&clients[2], pair.observer("cut off"), TASKS);
-    until("it holds on to something", || holder.holds(KEPT)).await;
+    until("the client holds a lease that it keeps", || holder.holds(KEPT)).await;
     load.add(&clients[0], pair.observer("first"), TASKS);
     load.add(&clients[1], pair.observer("second"), TASKS);
-    everybody_has_a_turn("at the primary", &load).await;
+    every_client_has_a_turn("at the primary", &load).await;
     proxy.change(|weather| {
         (weather.stall_up, weather.stall_down, weather.stall_ends) = (true, true, true);
     });
     let killed = pair.kill(PRIMARY).await;
     let is_granted = |key: &str| pair.grants(STANDBY).iter().any(|event| event.key.as_str() == key);
-    until("another has what it had", || is_granted(KEPT)).await;
+    until("another client is granted that key", || is_granted(KEPT)).await;
     proxy.clear_up();
-    until("all have gone on", || {
+    until("the other clients have failed over", || {
         clients.iter().all(|client| client.health()[0].failovers == 1)
     })
     .await;
-    everybody_has_a_turn("at the standby", &load).await;
+    every_client_has_a_turn("at the standby", &load).await;
     let taken_over = pair.grants(STANDBY)[0].at - killed;
 
     pair.restart(PRIMARY).await;
@@ -67,7 +67,7 @@ async fn a_primary_that_is_killed_under_load_and_comes_back_grants_no_key_while_
     for client in &clients {
         assert_eq!(client.failback(0).await.unwrap(), DELAY);
     }
-    everybody_has_a_turn("at the primary again", &load).await;
+    every_client_has_a_turn("at the primary again", &load).await;
     let gone_back = pair.grants(PRIMARY)[0].at - asked;
     for client in &clients {
         let health = &client.health()[0];
@@ -80,16 +80,19 @@ async fn a_primary_that_is_killed_under_load_and_comes_back_grants_no_key_while_
     let seen = load.end().await.with(pair.lines());
     let verdict = seen.judge(&Bounds::default()).assert();
     assert!(verdict.beliefs > 0 && verdict.losses > 0, "{verdict:?}");
-    assert!(verdict.from_queues > 0, "they were in each other's way: {verdict:?}");
+    assert!(verdict.from_queues > 0, "too few grants came from queues: {verdict:?}");
     assert!(taken_over >= DELAY, "taken over after {taken_over:?}");
     assert!(gone_back >= DELAY, "gone back after {gone_back:?}");
     let losses = holder.losses(KEPT);
-    assert!(losses.contains(&LostReason::Expired), "it held on: {losses:?}");
+    assert!(
+        losses.contains(&LostReason::Expired),
+        "the lease was kept to its end: {losses:?}"
+    );
 }
 
-/// The primary lives on, but nobody reaches it: what it has granted runs out there.
+/// The primary lives on, but no client reaches it: its leases expire there.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_standby_grants_nothing_that_runs_at_a_primary_that_cannot_be_reached() {
+async fn a_standby_grants_no_key_whose_lease_still_runs_at_an_unreachable_primary() {
     let server = Server::builder()
         .auto_release_on_disconnect(false)
         .lease_sweep_interval(Duration::from_millis(5));
@@ -103,25 +106,25 @@ async fn a_standby_grants_nothing_that_runs_at_a_primary_that_cannot_be_reached(
         load.add(&client, pair.observer(name), TASKS);
         clients.push(client);
     }
-    everybody_has_a_turn("at the primary", &load).await;
+    every_client_has_a_turn("at the primary", &load).await;
     proxy.change(|weather| weather.refuse = true);
     let cut = Instant::now();
     proxy.cut();
-    until("both have gone on", || {
+    until("both clients have failed over", || {
         clients.iter().all(|client| client.health()[0].failovers == 1)
     })
     .await;
-    everybody_has_a_turn("at the standby", &load).await;
+    every_client_has_a_turn("at the standby", &load).await;
     let taken_over = pair.grants(STANDBY)[0].at - cut;
     let seen = load.end().await.with(pair.lines());
     let verdict = seen.judge(&Bounds::default()).assert();
     assert!(verdict.beliefs > 0 && verdict.losses > 0, "{verdict:?}");
-    // A lease is over with its TTL, not when the server gets round to writing that down.
+    // A lease ends with its TTL, not when the server records its end.
     let records = pair.records();
     let expired = records
         .iter()
         .flat_map(|(_, events)| events)
         .filter(|event| event.kind == EventKind::Expired);
-    assert!(expired.count() > 0, "something ran out at the primary: {verdict:?}");
+    assert!(expired.count() > 0, "leases expired at the primary: {verdict:?}");
     assert!(taken_over >= DELAY, "taken over after {taken_over:?}");
 }

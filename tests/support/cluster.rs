@@ -1,4 +1,4 @@
-//! A cluster, and a client that is told of all its members.
+//! A cluster, and a client that knows the addresses of all its members.
 
 use std::time::Duration;
 
@@ -15,30 +15,30 @@ use super::observed::{self, Observer};
 use super::proxy::Proxy;
 use super::until;
 
-/// A cluster of three whose record can be judged.
+/// A cluster of three members whose record can be judged.
 pub struct ClusterScene {
     pub cluster: Cluster,
-    /// From when the times of its record count.
+    /// The origin of the times in its record.
     start: Instant,
 }
 
-/// For how long a patient cluster keeps what a connection leaves behind: longer than any test takes.
+/// The orphan TTL of a patient cluster: longer than any test takes.
 pub const KEPT: Duration = Duration::from_secs(600);
 
-/// Orphans are kept for longer than any test takes.
+/// Keeps orphans for longer than any test takes.
 pub fn patient() -> ServerBuilder {
     Server::builder().orphan_ttl(KEPT)
 }
 
-/// For how long a client need not have heard that its member leads, where callers wait.
+/// The keepalive of clients whose waits must notice a change of leader soon.
 pub const SOON_SEEN: Duration = Duration::from_millis(500);
 
-/// Pauses that no test has to wait long for.
+/// Short pauses between attempts.
 pub fn soon() -> ReconnectPolicy {
     ReconnectPolicy::exponential(Duration::from_millis(2), Duration::from_millis(20))
 }
 
-/// Nothing takes so long in a cluster of a test, unless it hangs.
+/// A time that only a hang exceeds.
 pub const LONG: Duration = Duration::from_secs(60);
 
 pub fn patiently(client: &Client, key: &str) -> Lock {
@@ -57,7 +57,7 @@ impl ClusterScene {
         Self::of(Cluster::builder(), each).await
     }
 
-    /// The same, of members that are told more than a server is.
+    /// The same for a cluster with options beyond those of a server.
     pub async fn of(builder: ClusterBuilder, each: ServerBuilder) -> Self {
         let start = Instant::now();
         let each = each.record_events(true);
@@ -65,7 +65,7 @@ impl ClusterScene {
         Self { cluster, start }
     }
 
-    /// Describes a client of the cluster, which was told that that is patient. Where callers wait, it soon sees that another leads.
+    /// Configures a client that knows that the cluster is patient. Its waits notice a change of leader soon.
     pub fn builder(&self) -> ClientBuilder {
         let shard = Shard::cluster(self.cluster.addresses()).orphan_ttl(KEPT);
         Client::builder().shards([shard]).reconnect(soon()).keepalive(SOON_SEEN)
@@ -75,12 +75,12 @@ impl ClusterScene {
         self.builder().connect().await.unwrap()
     }
 
-    /// A key that a client of its own holds, which lives as long.
+    /// Acquires a key with a client of its own, which lives as long as the guard.
     pub async fn hold(&self, key: &str) -> LockGuard {
         self.client().await.lock(key).unwrap().acquire().await.unwrap()
     }
 
-    /// How often something happened, to whatever key.
+    /// Returns the number of events of this kind, of all keys.
     pub fn count(&self, kind: EventKind) -> usize {
         self.events(kind).len()
     }
@@ -90,7 +90,7 @@ impl ClusterScene {
         all.filter(|event| event.kind == kind).collect()
     }
 
-    /// How many places there are in all queues.
+    /// Returns the length of all queues together.
     pub fn waiters(&self) -> u64 {
         let stats = self.cluster.stats();
         let locks = stats.locks.iter().map(|lock| lock.waiters);
@@ -103,22 +103,22 @@ impl ClusterScene {
         until(&format!("{count} wait"), || self.waiters() == count).await;
     }
 
-    /// Nothing is held, and nobody waits.
+    /// Waits until no key is held and no caller waits.
     pub async fn until_free(&self) {
-        until("nobody holds or waits", || {
+        until("no caller holds or waits", || {
             let stats = self.cluster.stats();
             stats.locks.is_empty() && stats.semaphores.is_empty()
         })
         .await;
     }
 
-    /// Nothing is held any more, nobody waits, and so much was granted in all.
+    /// Waits until no key is held and no caller waits, and checks the number of grants.
     pub async fn ends_with_grants(&self, grants: usize) {
         self.until_free().await;
         assert_eq!(self.judge().grants, grants);
     }
 
-    /// Observes what the callers of a client do, for the same record.
+    /// Observes the callers of a client, for the same record.
     pub fn observer(&self, process: &str) -> Observer {
         Observer::new(process, self.start)
     }
@@ -128,19 +128,19 @@ impl ClusterScene {
         observed::lines("cluster", self.cluster.events(), self.start)
     }
 
-    /// No key was held by two at once, and nobody was passed over.
+    /// Asserts that no key had two holders at once, and that no waiter was overtaken.
     pub fn judge(&self) -> Counts {
         History::default().with(self.lines()).judge(&Bounds::default()).assert()
     }
 }
 
-/// A way to the members that can be bad.
+/// Proxies in front of all members.
 pub struct Cut {
     pub proxies: Vec<Proxy>,
 }
 
 impl Cut {
-    /// A patient cluster, and such a way to it.
+    /// Starts a patient cluster and proxies in front of it.
     pub async fn of_patient() -> (ClusterScene, Self) {
         let scene = ClusterScene::set(patient()).await;
         let cut = Self::of(&scene).await;
@@ -155,14 +155,14 @@ impl Cut {
         Self { proxies }
     }
 
-    /// Describes a client of a patient cluster.
+    /// Configures a client that knows that the cluster is patient.
     pub fn builder(&self) -> ClientBuilder {
         Client::builder()
             .shards([self.shard().orphan_ttl(KEPT)])
             .reconnect(soon())
     }
 
-    /// The members, of which it is not known whether they keep anything.
+    /// The members, without the knowledge that they keep orphans.
     pub fn shard(&self) -> Shard {
         Shard::cluster(self.proxies.iter().map(|proxy| proxy.address.clone()))
     }
@@ -171,7 +171,7 @@ impl Cut {
         self.builder().connect().await.unwrap()
     }
 
-    /// From now on nothing gets through, and nobody is told.
+    /// From now on nothing passes, and neither side sees its connections end.
     pub fn black_hole(&self) {
         for proxy in &self.proxies {
             proxy.change(|weather| {
@@ -196,12 +196,12 @@ impl Cut {
     }
 }
 
-/// The client's one shard, as it sees it.
+/// Returns the health of the client's only shard.
 pub fn health(client: &Client) -> ShardHealth {
     client.health().remove(0)
 }
 
-/// Returns once the client's one shard is served from there.
+/// Waits until this address serves the client's only shard.
 pub async fn until_served_by(client: &Client, address: &str) {
     until(&format!("{address} serves"), || {
         let health = health(client);

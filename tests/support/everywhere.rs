@@ -1,4 +1,4 @@
-//! Tests that run three times: with plain time, with paused time, and on several threads.
+//! Tests that run three times: in real time, in paused time, and on several threads.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ pub(crate) async fn in_time(check: impl Future<Output = ()>) {
         .expect("it hangs");
 }
 
-/// Runs a test with plain time, with paused time, and on several threads.
+/// Runs a test in real time, in paused time, and on several threads.
 macro_rules! everywhere {
     ($($name:ident)*) => {
         $(mod $name {

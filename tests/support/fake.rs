@@ -8,7 +8,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-/// A listener whose every connection is handed to a script.
+/// A listener that passes each connection to a script.
 pub struct FakeServer {
     pub address: String,
     accepted: Arc<AtomicUsize>,
@@ -79,7 +79,7 @@ impl FakeConnection {
         drop(self.stream.write_all(bytes.as_bytes()).await);
     }
 
-    /// The same. Whether the client still takes it.
+    /// Sends bytes; returns whether the client still accepts them.
     pub async fn is_said(&mut self, bytes: &str) -> bool {
         self.stream.write_all(bytes.as_bytes()).await.is_ok()
     }
@@ -95,13 +95,13 @@ impl FakeConnection {
     /// Ends the connection with a reset.
     pub fn reset(self) {
         let stream = self.stream.into_inner();
-        // Closing with nothing to linger for sends a reset.
+        // Closing a socket without lingering sends a reset.
         socket2::SockRef::from(&stream)
             .set_linger(Some(std::time::Duration::ZERO))
             .unwrap();
     }
 
-    /// Stays until the client hangs up, and answers nothing.
+    /// Sends nothing until the client hangs up.
     pub async fn until_hung_up(mut self) {
         while self.request().await.is_some() {}
     }

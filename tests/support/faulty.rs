@@ -6,10 +6,10 @@ use metrics::{
     Counter, CounterFn, Gauge, GaugeFn, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit,
 };
 
-/// What its panics say.
+/// The message of its panics.
 pub const SAID: &str = "the recorder has a bug";
 
-/// Records nothing. Clones share what they are told to do.
+/// Records nothing. Clones share their faults.
 #[derive(Clone, Default)]
 pub struct Faulty(Arc<Mutex<State>>);
 
@@ -27,14 +27,14 @@ pub struct Fault {
     metric: &'static str,
     /// Only with this value of the label `shard`.
     shard: Option<&'static str>,
-    /// So many pass first.
+    /// This many records pass first.
     spared: usize,
-    /// So many panic.
+    /// This many records panic.
     left: usize,
 }
 
 impl Fault {
-    /// The next record of this metric.
+    /// The next record of this metric panics.
     pub fn once(metric: &'static str) -> Self {
         Self {
             metric,
@@ -44,7 +44,7 @@ impl Fault {
         }
     }
 
-    /// Each record from now on.
+    /// Each record of this metric panics from now on.
     pub fn always(metric: &'static str) -> Self {
         Self {
             left: usize::MAX,
@@ -52,7 +52,7 @@ impl Fault {
         }
     }
 
-    /// Only those of this shard.
+    /// Restricts the fault to this shard.
     pub fn of_shard(self, shard: &'static str) -> Self {
         Self {
             shard: Some(shard),
@@ -60,7 +60,7 @@ impl Fault {
         }
     }
 
-    /// So many of them pass first.
+    /// Lets this many records pass first.
     pub fn after(self, spared: usize) -> Self {
         Self { spared, ..self }
     }
@@ -75,22 +75,22 @@ impl Fault {
 }
 
 impl Faulty {
-    /// From now on there is this fault, too.
+    /// Adds a fault.
     pub fn has(&self, fault: Fault) {
         self.0.lock().unwrap().faults.push(fault);
     }
 
-    /// It is well again.
+    /// Removes all faults.
     pub fn is_mended(&self) {
         self.0.lock().unwrap().faults.clear();
     }
 
-    /// How many records have panicked.
+    /// Returns the number of records that have panicked.
     pub fn panics(&self) -> usize {
         self.0.lock().unwrap().panics
     }
 
-    /// How many series were registered.
+    /// Returns the number of series that were registered.
     pub fn registered(&self) -> usize {
         self.0.lock().unwrap().registered
     }
@@ -107,7 +107,7 @@ impl Faulty {
             }
         }
         state.panics += usize::from(panics);
-        // Not under the lock: it would be poisoned.
+        // Panics without the lock, which would be poisoned otherwise.
         drop(state);
         assert!(!panics, "{SAID}");
     }

@@ -1,4 +1,4 @@
-//! Clients with much to do on few keys, and what their callers saw: a record that is judged together with those of servers.
+//! Clients with much work on few keys, and the observations of their callers, in a record that is judged with those of servers.
 
 use std::collections::HashSet;
 use std::future::{Future, poll_fn};
@@ -19,7 +19,7 @@ use super::told::Told;
 const LOCKS: usize = 3;
 const SLOTS: u32 = 2;
 
-/// The key of those who do not give back what they have.
+/// The key of the tasks that never release.
 pub const KEPT: &str = "kept";
 
 /// The work of several clients.
@@ -30,7 +30,7 @@ pub struct Load {
     tasks: JoinSet<()>,
 }
 
-/// What the users of one client saw.
+/// The observations of the callers of one client.
 pub struct Witness {
     observer: Observer,
     grants: AtomicUsize,
@@ -40,17 +40,17 @@ pub struct Witness {
 }
 
 impl Witness {
-    /// How many grants were seen.
+    /// Returns the number of grants that were observed.
     pub fn grants(&self) -> usize {
         self.grants.load(Ordering::SeqCst)
     }
 
-    /// Whether a key is held.
+    /// Returns whether a key is held.
     pub fn holds(&self, key: &str) -> bool {
         self.held.lock().unwrap().contains(key)
     }
 
-    /// Why leases of a key were lost.
+    /// Returns why leases of a key were lost.
     pub fn losses(&self, key: &str) -> Vec<LostReason> {
         let losses = self.losses.lock().unwrap();
         losses
@@ -60,11 +60,11 @@ impl Witness {
             .collect()
     }
 
-    /// Holds it until it is lost, or there is no reason any more, and says again and again whether it is held.
+    /// Holds until the lease is lost or `goes_on` returns false, and records uses meanwhile.
     async fn hold(&self, held: Observed, goes_on: impl Fn() -> bool) {
         let key = held.lease().key().to_string();
         let mut lost = Told::new(held.lease().lost());
-        // From here on it is noted when it is lost. It may have been on its way here.
+        // From here on the loss is recorded. It may have been on its way before.
         let was_lost = poll_fn(|cx| Poll::Ready(Pin::new(&mut lost).poll(cx).is_ready())).await;
         if was_lost || !held.is_held() {
             return;
@@ -82,11 +82,11 @@ impl Witness {
             }
         }
         self.held.lock().unwrap().remove(&key);
-        // Of what was lost meanwhile it says that.
+        // The release reports a loss that came meanwhile.
         drop(held.release().await);
     }
 
-    /// Acquires, holds and releases in turn, whatever goes wrong.
+    /// Acquires, holds and releases in turn, whatever fails.
     async fn work(&self, client: &Client, number: usize, end: &AtomicBool) {
         for round in number.. {
             if end.load(Ordering::SeqCst) {
@@ -136,7 +136,7 @@ impl Witness {
 }
 
 impl Load {
-    /// Puts a client to work: so many tasks, and one that keeps what it gets.
+    /// Starts this many tasks for a client, and one that keeps its lease.
     pub fn add(&mut self, client: &Client, observer: Observer, tasks: usize) -> Arc<Witness> {
         let witness = Arc::new(Witness {
             observer,
@@ -157,12 +157,12 @@ impl Load {
         witness
     }
 
-    /// How many grants each client saw.
+    /// Returns the number of grants that each client observed.
     pub fn grants(&self) -> Vec<usize> {
         self.clients.iter().map(|witness| witness.grants()).collect()
     }
 
-    /// Ends the work; what the clients saw, to be judged.
+    /// Ends the work; returns the observations of the clients.
     pub async fn end(self) -> History {
         self.end.store(true, Ordering::SeqCst);
         self.tasks.join_all().await;

@@ -32,12 +32,12 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub fn until_now(what: &str, mut holds: impl FnMut() -> bool) {
     let give_up = Instant::now() + PATIENCE;
     while !holds() {
-        assert!(Instant::now() < give_up, "in vain: {what}");
+        assert!(Instant::now() < give_up, "timed out waiting until: {what}");
         std::thread::sleep(Duration::from_millis(2));
     }
 }
 
-/// Resolves when the condition holds; fails, naming what was waited for, if it does not for half a minute.
+/// Resolves when the condition holds. Panics with `what` if it does not for half a minute.
 pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let patience = async {
         while !holds() {
@@ -46,6 +46,6 @@ pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     };
     assert!(
         tokio::time::timeout(PATIENCE, patience).await.is_ok(),
-        "in vain: {what}"
+        "timed out waiting until: {what}"
     );
 }

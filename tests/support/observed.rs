@@ -1,5 +1,5 @@
-//! Makes lines of a record: of what embedded servers tell, and of what a client's callers do. Only this file knows both sides; their judge knows
-//! lines only.
+//! Converts the events of embedded servers and the calls of a client's callers to lines of a record. Only this file knows both sides; the
+//! judge knows lines only.
 
 use std::future::Future;
 use std::ops::Deref;
@@ -18,21 +18,21 @@ use super::history::record::{
 use super::history::verdict::Counts;
 use super::history::writer::Writer;
 
-/// The lines of a server's events.
+/// Returns the lines of a server's events.
 pub fn lines(server: &str, events: impl IntoIterator<Item = Event>, start: Instant) -> Vec<Line> {
     let server = Name::from(server);
     let events = events.into_iter();
     events.filter_map(|event| line(&server, &event, start)).collect()
 }
 
-/// Has the record of one server judged.
+/// Judges the record of one server.
 pub fn judge(events: Vec<Event>) -> Counts {
     let start = events.first().map_or_else(Instant::now, |first| first.at);
     let history = History::default().with(lines("server", events, start));
     history.judge(&Bounds::default()).assert()
 }
 
-/// The line of an event, if it is of a kind that records know.
+/// Returns the line of an event, if records have its kind.
 pub fn line(server: &Name, event: &Event, start: Instant) -> Option<Line> {
     let since_start = |at: Instant| nanoseconds(at.saturating_duration_since(start));
     let entry = Entry {
@@ -87,7 +87,7 @@ pub struct Observer {
 /// A guard or a permit.
 pub enum Held {
     Lock(LockGuard),
-    /// And how many may hold the semaphore.
+    /// A permit, and the limit of its semaphore.
     Slot(SemaphorePermit, u32),
 }
 
@@ -102,15 +102,15 @@ impl Deref for Held {
     }
 }
 
-/// What a caller asks for.
+/// The request of a caller.
 #[derive(Clone, Copy)]
 pub struct Asked<'a> {
     pub kind: Kind,
     pub key: &'a str,
     pub limit: u32,
-    /// It returns within that time.
+    /// Its timeout.
     pub timeout: Option<Duration>,
-    /// Its caller waits to be told of a loss.
+    /// Whether its caller waits for the loss.
     pub watched: bool,
 }
 
@@ -164,12 +164,12 @@ impl Observer {
         }
     }
 
-    /// The lines so far. They are gone then.
+    /// Returns the lines so far and forgets them.
     pub fn finish(&self) -> Vec<Line> {
         self.writer.finish().unwrap()
     }
 
-    /// An acquire: its invocation, its return and what the caller holds then.
+    /// Acquires, and records the invocation, the return and the holder.
     pub async fn acquire(
         &self,
         caller: u64,
@@ -250,7 +250,7 @@ impl Observer {
     }
 }
 
-/// An operation under way. Dropped, it was cancelled.
+/// An operation under way. Dropping it records that it was cancelled.
 struct Call {
     observer: Observer,
     op: u64,
@@ -291,7 +291,7 @@ impl Drop for Call {
     }
 }
 
-/// Something held by a caller who is observed.
+/// A holder whose caller is observed.
 pub struct Observed {
     observer: Observer,
     caller: u64,
@@ -304,7 +304,7 @@ impl Observed {
         self.held.as_ref().expect("it is held until it is released")
     }
 
-    /// Whether it is held, as the caller takes it to be.
+    /// Returns whether it is held, and records the use.
     pub fn is_held(&self) -> bool {
         let lease = self.lease();
         self.observer
@@ -312,7 +312,7 @@ impl Observed {
             .note_use(&self.observer.process, self.holder, || lease.is_held())
     }
 
-    /// Its caller was told at that time that it is lost.
+    /// Records that its caller learnt of its loss at that time.
     pub fn was_lost(&self, why: LostReason, at: Instant) {
         let at = nanoseconds(at.saturating_duration_since(self.observer.start));
         let lost = Lost {

@@ -1,4 +1,4 @@
-//! A server that does not know all commands: it stands in front of an embedded one, and counts what it does not know.
+//! A server that does not know all commands: it stands in front of an embedded server, and counts the unknown commands.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -8,14 +8,14 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// What such a server does.
+/// The behaviour of such a server.
 #[derive(Clone, Default)]
 pub struct Habits {
-    /// Commands that it does not know.
+    /// The commands that it does not know.
     pub unknown: &'static [&'static str],
-    /// It closes a connection after a command that it does not know, as the Python server 0.5.0 does.
+    /// Whether it closes a connection after an unknown command, as the Python server 0.5.0 does.
     pub closes: bool,
-    /// Connections made before this generation are over.
+    /// Connections of an earlier generation are closed.
     generation: usize,
 }
 
@@ -44,7 +44,7 @@ impl OldServer {
         server
     }
 
-    /// Listens, at the same address as before.
+    /// Listens again, at the same address.
     pub async fn open(&mut self) {
         let listener = TcpListener::bind(&self.address).await.unwrap();
         self.address = listener.local_addr().unwrap().to_string();
@@ -57,7 +57,7 @@ impl OldServer {
         }));
     }
 
-    /// Ends all connections and takes no more.
+    /// Ends all connections and accepts no more.
     pub async fn away(&mut self) {
         if let Some(task) = self.task.take() {
             task.abort();
@@ -71,13 +71,13 @@ impl OldServer {
         self.habits.send_modify(|habits| habits.generation += 1);
     }
 
-    /// Another release from now on, on the connections that are open too.
+    /// Becomes another release, also for the open connections.
     pub fn become_another(&self, unknown: &'static [&'static str], closes: bool) {
         self.habits
             .send_modify(|habits| (habits.unknown, habits.closes) = (unknown, closes));
     }
 
-    /// How often a command was sent to it.
+    /// Returns how often this command was sent to it.
     pub fn asked(&self, command: &str) -> usize {
         self.asked.lock().unwrap().get(command).copied().unwrap_or_default()
     }
@@ -121,14 +121,14 @@ async fn carry(
                 (habits.unknown.contains(&&*command), habits.closes)
             };
             if is_unknown {
-                // In its turn among the answers, the server behind says `error` to this.
+                // The server behind answers this with `error`, in the right order.
                 lines = ["unheard-of\n", "_\n", "_\n"].map(str::to_owned);
             }
             if to_server.write_all(lines.concat().as_bytes()).await.is_err() {
                 return;
             }
             if is_unknown && closes {
-                // Its end comes behind the answer.
+                // The end of the connection follows the answer.
                 drop(to_server.shutdown().await);
                 std::future::pending::<()>().await;
             }

@@ -19,9 +19,9 @@ pub struct Pair {
     pub addresses: [String; 2],
     options: ServerBuilder,
     servers: [Option<Server>; 2],
-    /// What those that were killed had done.
+    /// The records of the servers that were killed.
     records: Vec<(String, Vec<Event>)>,
-    /// From when the times of all records count.
+    /// The origin of the times in all records.
     start: Instant,
 }
 
@@ -48,31 +48,31 @@ impl Pair {
         Shard::standby(self.addresses.clone())
     }
 
-    /// A client of the pair alone.
+    /// Configures a client of this pair only.
     pub fn builder(&self) -> ClientBuilder {
         of(self.shard())
     }
 
     pub fn server(&self, which: usize) -> &Server {
-        self.servers[which].as_ref().expect("it was not killed")
+        self.servers[which].as_ref().expect("the server is running")
     }
 
-    /// Kills one; the time at which it was there for the last time.
+    /// Kills a server; returns the last time at which it was running.
     pub async fn kill(&mut self, which: usize) -> Instant {
-        let server = self.servers[which].take().expect("it was not killed before");
+        let server = self.servers[which].take().expect("the server is running");
         let was_there = Instant::now();
         let record = server.kill().await;
         self.records.push((self.name(which), record));
         was_there
     }
 
-    /// Starts a server anew, which has forgotten everything, where one was killed.
+    /// Starts a new, empty server at the address of a killed one.
     pub async fn restart(&mut self, which: usize) {
         let port = self.addresses[which].rsplit(':').next().unwrap().parse().unwrap();
         let restarted = loop {
             match self.options.clone().port(port).start().await {
                 Ok(server) => break server,
-                // Somebody else may have been given the port for a connection.
+                // Another process may have been given the port for a connection.
                 Err(error) => assert_eq!(error.kind(), ErrorKind::Connect, "{error}"),
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -80,13 +80,13 @@ impl Pair {
         self.servers[which] = Some(restarted);
     }
 
-    /// What a server that runs has granted since it was started.
+    /// Returns the grants of a running server since its start.
     pub fn grants(&self, which: usize) -> Vec<Event> {
         let events = self.server(which).events().into_iter();
         events.filter(|event| event.kind == EventKind::Granted).collect()
     }
 
-    /// All records, those of the killed included.
+    /// Returns all records, including those of killed servers.
     pub fn records(&self) -> Vec<(String, Vec<Event>)> {
         let mut records = self.records.clone();
         for (which, server) in self.servers.iter().enumerate() {
@@ -95,7 +95,7 @@ impl Pair {
         records
     }
 
-    /// The same as lines of one record.
+    /// Returns them as lines of one record.
     pub fn lines(&self) -> Vec<Line> {
         let mut lines = Vec::new();
         for (name, events) in self.records() {
@@ -105,17 +105,17 @@ impl Pair {
         lines
     }
 
-    /// No key was held by two at once, at one server or both, and nobody was passed over.
+    /// Asserts that no key had two holders at once, at one server or both, and that no waiter was overtaken.
     pub fn judge(&self) -> Counts {
         History::default().with(self.lines()).judge(&Bounds::default()).assert()
     }
 
-    /// Observes what the callers of a client do, for the same record.
+    /// Observes the callers of a client, for the same record.
     pub fn observer(&self, process: &str) -> Observer {
         Observer::new(process, self.start)
     }
 
-    /// A server's name in the record: another one each time it is started.
+    /// Returns the name of a server in the record, which is new after each start.
     fn name(&self, which: usize) -> String {
         let name = if which == PRIMARY { "primary" } else { "standby" };
         let before = self.records.iter().filter(|(of, _)| of.starts_with(name)).count();
@@ -123,13 +123,13 @@ impl Pair {
     }
 }
 
-/// A client of one shard that does not wait long before it tries again.
+/// Configures a client of one shard that reconnects soon.
 pub fn of(shard: Shard) -> ClientBuilder {
     let pauses = ReconnectPolicy::exponential(Duration::from_millis(5), Duration::from_millis(50));
     Client::builder().shards([shard]).reconnect(pauses)
 }
 
-/// A server that was started again takes the place of the one before.
+/// A restarted server takes the place of the previous one.
 fn started(name: &str) -> Option<Line> {
     let (which, number) = name.split_once(' ')?;
     let before = number.parse::<u32>().ok()? - 1;

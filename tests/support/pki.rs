@@ -1,4 +1,4 @@
-//! Authorities and certificates, made when a test needs them.
+//! Authorities and certificates, made for the tests.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use dflockd_client::rustls::{ServerConfig, SupportedProtocolVersion};
 use dflockd_client::server::{Server, ServerBuilder, ServerTls};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
 
-/// Somebody who signs certificates.
+/// An authority that signs certificates.
 pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 /// A certificate and its key, as PEM text.
@@ -37,7 +37,7 @@ impl Authority {
         self.0.pem()
     }
 
-    /// Good now, for these names and addresses.
+    /// Issues a valid certificate for these names and addresses.
     pub fn issue(&self, names: &[&str]) -> Identity {
         self.sign(names, |_| {})
     }
@@ -53,7 +53,7 @@ impl Authority {
         self.sign(names, |params| params.not_before = date_time_ymd(2500, 1, 1))
     }
 
-    /// The authority's own certificate and key, in the hands of a server: what `openssl req -x509` makes.
+    /// The authority's own certificate and key, used by a server: the result of `openssl req -x509`.
     pub fn as_a_server(&self) -> Identity {
         Identity {
             certificate: self.pem(),
@@ -81,13 +81,13 @@ impl Identity {
         Arc::new(CertifiedKey::from_der(chain.collect::<Result<_, _>>().unwrap(), key, &provider).unwrap())
     }
 
-    /// The configuration of a server that speaks these versions only.
+    /// Returns the configuration of a server that speaks these versions only.
     pub fn server_config(&self, versions: &[&'static SupportedProtocolVersion]) -> ServerConfig {
         Presented::new(self).server_config(versions)
     }
 }
 
-/// What a server presents, which can be changed while it runs.
+/// The certificate that a server presents, which can change while it runs.
 #[derive(Clone)]
 pub struct Presented(Arc<Mutex<Arc<CertifiedKey>>>);
 
@@ -108,7 +108,7 @@ impl Presented {
             .with_cert_resolver(Arc::new(self.clone()))
     }
 
-    /// Sessions cannot be resumed: every handshake is a whole one.
+    /// Without resumption: every handshake is a full one.
     pub fn forgetful_server_config(&self, versions: &[&'static SupportedProtocolVersion]) -> ServerConfig {
         let mut config = self.server_config(versions);
         config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -129,7 +129,7 @@ impl fmt::Debug for Presented {
     }
 }
 
-/// What stands in the certificates of most tests.
+/// The names in the certificates of most tests.
 pub const HERE: &[&str] = &["127.0.0.1", "localhost"];
 
 /// Starts a server that presents this certificate.
@@ -138,12 +138,12 @@ pub async fn serve(builder: ServerBuilder, identity: &Identity) -> Server {
     builder.port(0).record_events(true).tls(tls).start().await.unwrap()
 }
 
-/// A client that trusts this authority and no other.
+/// Returns a configuration that trusts this authority only.
 pub fn trusting(authority: &Authority) -> Tls {
     Tls::new().ca_pem(authority.pem())
 }
 
-/// A folder for files, which goes with its owner.
+/// A temporary folder, which is removed when it is dropped.
 pub struct Folder(PathBuf);
 
 impl Folder {
@@ -159,7 +159,7 @@ impl Folder {
         self.0.join(name)
     }
 
-    /// Writes a file as those do who replace one under its readers: whole, or not at all.
+    /// Replaces a file atomically.
     pub fn write(&self, name: &str, content: &str) -> PathBuf {
         let (path, new) = (self.path(name), self.path("new"));
         std::fs::write(&new, content).unwrap();

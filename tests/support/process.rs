@@ -16,7 +16,7 @@ pub struct ServerProcess {
 }
 
 impl ServerProcess {
-    /// Starts `command` with `--host` and `--port` behind its arguments, and waits until it takes connections.
+    /// Starts `command` with `--host` and `--port` after its arguments, and waits until it accepts connections.
     pub fn start(mut command: Command) -> Self {
         let port = free_port();
         let address = format!("127.0.0.1:{port}");
@@ -41,14 +41,14 @@ impl ServerProcess {
             if let Some(status) = self.child.try_wait().unwrap() {
                 panic!("the server at {} ended: {status}", self.address);
             }
-            assert!(Instant::now() < give_up, "nobody listens at {}", self.address);
+            assert!(Instant::now() < give_up, "no server listens at {}", self.address);
             std::thread::sleep(Duration::from_millis(20));
         };
-        // Until the server has closed it, too: some are started with room for one connection only.
+        // Waits until the server has closed the probe: some servers have room for one connection only.
         drop(probe.shutdown(Shutdown::Write));
         drop(probe.set_read_timeout(Some(Duration::from_secs(30))));
         drop((&probe).read(&mut [0]));
-        // It was this server that answered, not another that had the port.
+        // Checks that this server answered, and not another one that had the port.
         if let Some(status) = self.child.try_wait().unwrap() {
             panic!("the server at {} ended: {status}", self.address);
         }
@@ -70,13 +70,13 @@ impl Drop for ServerProcess {
     }
 }
 
-/// A port that is free now, and that this process gives out once: below those that systems hand to outgoing connections, so
-/// that none of the many that tests make can take it before the server does.
+/// Returns a port that is free now, and that this process returns once. It is below the ports that systems use for outgoing connections,
+/// so none of the many that tests make can take it before the server does.
 pub fn free_port() -> u16 {
     const FIRST: u32 = 10_000;
     const COUNT: u32 = 20_000;
     static TAKEN: AtomicU32 = AtomicU32::new(0);
-    // Another process starts elsewhere.
+    // Another process begins with another port.
     let start = std::process::id().wrapping_mul(131);
     loop {
         let number = start.wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed));
@@ -87,16 +87,16 @@ pub fn free_port() -> u16 {
     }
 }
 
-/// Binds the port, and does not listen: a process that another thread starts at this moment has the socket too until it executes its
-/// program, and a connection that it took would be taken for that of the server.
+/// Binds the port, and does not listen: a process that another thread starts at this moment inherits the socket until it executes its
+/// program, and would accept a connection in the place of the server.
 fn is_free(port: u16) -> bool {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    // So that the server can bind it meanwhile. A port at which another listens is refused all the same.
+    // So that the server can bind the port meanwhile. A port with a listener is refused all the same.
     socket.set_reuse_address(true).unwrap();
     socket.bind(&SocketAddr::from(([127, 0, 0, 1], port)).into()).is_ok()
 }
 
-/// The first line that a process prints that starts with `prefix`, without it.
+/// Returns the first line of a process that starts with `prefix`, without the prefix.
 pub fn first_line(child: &mut Child, prefix: &str) -> String {
     let stdout = child.stdout.take().expect("its output is piped");
     BufReader::new(stdout)
@@ -106,8 +106,8 @@ pub fn first_line(child: &mut Child, prefix: &str) -> String {
         .unwrap_or_else(|| panic!("it never printed {prefix:?}"))
 }
 
-/// The path of one of this package's examples. A plain `cargo test` builds them beside the tests; after `cargo test --test …`
-/// alone it may be missing or old.
+/// Returns the path of one of this package's examples. A plain `cargo test` builds them beside the tests; after `cargo test --test …`
+/// alone an example may be missing or old.
 pub fn example(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let profile = test
@@ -123,8 +123,8 @@ pub fn example(name: &str) -> PathBuf {
     path
 }
 
-/// Runs a test again in a process of its own with these variables in its environment (they belong to the whole process, and
-/// other tests share it). Whether this is that process: then the test goes on, else it is over.
+/// Runs a test again in a process of its own with these environment variables, which other tests of this process would share. Returns
+/// whether this is that process: then the test continues, otherwise it is done.
 pub fn is_alone_with(test: &str, variables: &[(&str, &str)]) -> bool {
     const MARK: &str = "DFLOCKD_TEST_ALONE";
     if std::env::var_os(MARK).is_some() {

@@ -14,42 +14,42 @@ use tokio::time::sleep;
 /// How a proxy treats connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Weather {
-    /// Nothing passes to the server; it is kept back, not lost.
+    /// Holds back everything to the server, without loss.
     pub stall_up: bool,
-    /// Nothing passes to the client; it is kept back, not lost.
+    /// Holds back everything to the client, without loss.
     pub stall_down: bool,
-    /// Everything passes byte by byte.
+    /// Passes everything byte by byte.
     pub trickle: bool,
-    /// New connections are closed at once.
+    /// Closes new connections at once.
     pub refuse: bool,
-    /// Each connection ends once so many bytes have passed to the server.
+    /// Ends each connection after this many bytes to the server.
     pub cut_up_after: Option<usize>,
-    /// Each connection ends once so many bytes have passed to the client.
+    /// Ends each connection after this many bytes to the client.
     pub cut_down_after: Option<usize>,
-    /// Connections end with a reset instead of an orderly close.
+    /// Ends connections with a reset instead of an orderly close.
     pub reset: bool,
-    /// When one side ends its connection, the other does not hear of it: as where a machine is cut off.
+    /// Does not pass the end of one side to the other, as when a machine is cut off.
     pub stall_ends: bool,
-    /// The connection that is ended, in their order from 0.
+    /// Ends the connection with this number, counted from 0.
     pub cut_one: Option<usize>,
-    /// Each connection ends at the next line that goes that way.
+    /// Ends each connection at the next line in this direction.
     pub cut_at_line: Option<(Way, Cut)>,
-    /// Whatever comes is kept back for so long.
+    /// Holds everything back for this time.
     pub delay: Duration,
-    /// No more than so many bytes pass each way in a second.
+    /// Passes at most this many bytes a second in each direction.
     pub bandwidth: Option<usize>,
-    /// Connections made before this generation are over.
+    /// Connections of an earlier generation are closed.
     generation: usize,
 }
 
-/// Where something goes.
+/// The direction of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
     Up,
     Down,
 }
 
-/// Where a connection ends, as seen from a line.
+/// Where in a line a connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
     Before,
@@ -58,7 +58,7 @@ pub enum Cut {
 }
 
 impl Cut {
-    /// How many of these bytes still pass.
+    /// Returns how many of these bytes still pass.
     fn allows(self, bytes: &[u8]) -> usize {
         let line = bytes.iter().position(|byte| *byte == b'\n');
         let line = line.map_or(bytes.len(), |end| end + 1);
@@ -107,17 +107,17 @@ impl Proxy {
         }
     }
 
-    /// Connections that are made from now on go to another server.
+    /// Leads new connections to another server.
     pub fn lead_to(&self, server: &str) {
         server.clone_into(&mut self.server.lock().unwrap());
     }
 
-    /// Changes how connections are treated, those that are open included.
+    /// Changes how connections are treated, including open ones.
     pub fn change(&self, change: impl FnOnce(&mut Weather)) {
         self.weather.send_modify(change);
     }
 
-    /// Everything passes again.
+    /// Lets everything pass again.
     pub fn clear_up(&self) {
         self.change(|weather| {
             *weather = Weather {
@@ -127,18 +127,18 @@ impl Proxy {
         });
     }
 
-    /// Ends all connections that are open.
+    /// Ends all open connections.
     pub fn cut(&self) {
         self.change(|weather| weather.generation += 1);
     }
 
-    /// Ends all connections that are open, whenever it is called.
+    /// Returns a function that ends all open connections.
     pub fn cutter(&self) -> impl Fn() + Send + Sync + 'static + use<> {
         let weather = self.weather.clone();
         move || weather.send_modify(|weather| weather.generation += 1)
     }
 
-    /// How many connections were made.
+    /// Returns how many connections were made.
     pub fn accepted(&self) -> usize {
         self.accepted.load(Ordering::SeqCst)
     }
@@ -171,7 +171,7 @@ async fn carry(number: usize, client: TcpStream, server: String, mut forecast: w
         _ = over => {}
     }
     if forecast.borrow().reset {
-        // Closing with nothing to linger for sends a reset.
+        // Closing a socket without lingering sends a reset.
         drop(client_reset.set_linger(Some(Duration::ZERO)));
         drop(server_reset.set_linger(Some(Duration::ZERO)));
     }
@@ -192,7 +192,7 @@ impl Weather {
         }
     }
 
-    /// How many of these bytes may pass at once, of a connection over which so many have passed.
+    /// Returns how many of these bytes may pass now, on a connection that has passed `passed` bytes.
     fn allows(&self, way: Way, passed: usize, bytes: &[u8]) -> usize {
         const SLICES_PER_SECOND: usize = 50;
         let until_cut = self
@@ -207,9 +207,9 @@ impl Weather {
     }
 }
 
-/// Carries bytes one way until there are no more, or the weather ends it.
+/// Carries bytes in one direction until the end, or until the weather ends the connection.
 async fn pump(way: Way, mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut forecast: watch::Receiver<Weather>) {
-    // Two a connection: large ones stay in the heap of a process long after their connections, between what is small.
+    // There are two for each connection. Large buffers would stay in the heap of the process long after their connections.
     let mut buffer = vec![0; 8 * 1024];
     let mut passed = 0;
     loop {

@@ -1,4 +1,4 @@
-//! A connection without any client behind it: lines out, lines in.
+//! A connection without a client: lines out, lines in.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ pub struct RawConnection {
     writer: OwnedWriteHalf,
 }
 
-/// What a server does next.
+/// The next thing from a server.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Heard {
     Line(String),
@@ -22,7 +22,7 @@ pub enum Heard {
 
 impl RawConnection {
     pub async fn open(address: &str) -> Self {
-        Self::try_open(address).await.expect("the server is there")
+        Self::try_open(address).await.expect("the server listens")
     }
 
     pub async fn try_open(address: &str) -> Option<Self> {
@@ -35,7 +35,7 @@ impl RawConnection {
         })
     }
 
-    /// Errors are left to the next [`hear`](Self::hear).
+    /// Ignores errors; the next [`hear`](Self::hear) finds them.
     pub async fn send(&mut self, text: &str) {
         self.send_bytes(text.as_bytes()).await;
     }
@@ -44,7 +44,7 @@ impl RawConnection {
         drop(self.writer.write_all(bytes).await);
     }
 
-    /// Says that nothing more will be sent, and goes on listening.
+    /// Shuts the sending side down, and keeps receiving.
     pub async fn end_sending(&mut self) {
         drop(self.writer.shutdown().await);
     }
@@ -66,8 +66,8 @@ impl RawConnection {
         }
     }
 
-    /// Ends the connection, and waits until the server has closed it too: by then it has given up what the connection had.
-    /// Not for long: some releases notice a client that is gone only when its turn comes.
+    /// Ends the connection, and waits until the server has closed it too: by then the server has freed the keys of the connection. The wait
+    /// is short: some releases notice the end only when the connection is granted a key.
     pub async fn hang_up(mut self) {
         drop(self.writer.shutdown().await);
         let mut rest = Vec::new();

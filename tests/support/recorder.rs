@@ -20,7 +20,7 @@ type Labels = Vec<(String, String)>;
 /// The name of a metric and the labels of one of its series.
 type Named = (String, Labels);
 
-/// What a recorder was told of a metric.
+/// The description of a metric.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Description {
     pub kind: &'static str,
@@ -28,10 +28,10 @@ pub struct Description {
     pub help: String,
 }
 
-/// One series, of whichever kind.
+/// A series of any kind of metric.
 #[derive(Default)]
 struct Series {
-    /// It was more than nothing at some time.
+    /// Whether it was ever above zero.
     touched: AtomicBool,
     value: Mutex<f64>,
     samples: Mutex<Vec<f64>>,
@@ -97,13 +97,13 @@ impl Recorded {
         all.keys().filter(matches).map(|key| Arc::clone(&all[key])).collect()
     }
 
-    /// The sum of all counters or gauges of this name (without the prefix of the crate) that have these labels.
+    /// Returns the sum of all counters or gauges with this name (without the crate's prefix) and these labels.
     pub fn value(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let all = self.matching(&format!("dflockd_client_{name}"), labels);
         all.iter().map(|series| *series.value.lock().unwrap()).sum()
     }
 
-    /// The samples of all histograms of this name that have these labels.
+    /// Returns the samples of all histograms with this name and these labels.
     pub fn samples(&self, name: &str, labels: &[(&str, &str)]) -> Vec<f64> {
         let all = self.matching(&format!("dflockd_client_{name}"), labels);
         all.iter()
@@ -111,7 +111,7 @@ impl Recorded {
             .collect()
     }
 
-    /// Each metric that was more than nothing at some time, and the names of its labels.
+    /// Returns each metric that was ever above zero, with the names of its labels.
     pub fn touched(&self) -> BTreeMap<String, BTreeSet<String>> {
         let mut touched: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for ((name, labels), series) in &*self.series.lock().unwrap() {
@@ -123,7 +123,7 @@ impl Recorded {
         touched
     }
 
-    /// All values of all labels.
+    /// Returns all values of all labels.
     pub fn label_values(&self) -> BTreeSet<String> {
         let all = self.series.lock().unwrap();
         all.keys()

@@ -1,4 +1,4 @@
-//! A subscriber that remembers all spans and events of this crate.
+//! A subscriber that records all spans and events of this crate.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{Debug, Write};
@@ -11,7 +11,7 @@ use tracing::{Event, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 
-/// What was seen. Clones share it.
+/// The record. Clones share it.
 #[derive(Clone, Default)]
 pub struct Spans(Arc<Mutex<Seen>>);
 
@@ -19,13 +19,13 @@ pub struct Spans(Arc<Mutex<Seen>>);
 struct Seen {
     /// The level and the names of the fields of each span.
     fields: BTreeMap<String, (String, BTreeSet<String>)>,
-    /// The fields of those that are closed, as `name=value`, a line each.
+    /// The fields of the closed spans, as `name=value`, one line for each.
     closed: BTreeMap<String, String>,
     everything: String,
     /// The spans of other crates in which this crate logged something.
     foreign: BTreeSet<String>,
     lines: Vec<Line>,
-    /// The lines that have no field `client`, of their own or of a span around them.
+    /// The messages of lines without a field `client`, neither of their own nor of a span around them.
     nameless: BTreeSet<String>,
 }
 
@@ -34,7 +34,7 @@ struct Seen {
 pub struct Line {
     pub level: String,
     pub message: String,
-    /// Without the message.
+    /// All fields but the message.
     pub fields: BTreeMap<String, String>,
 }
 
@@ -63,38 +63,38 @@ impl Visit for Values {
 }
 
 impl Spans {
-    /// Has this thread's spans and events remembered, for as long as the guard lives.
+    /// Records this thread's spans and events as long as the guard lives.
     pub fn install(&self) -> DefaultGuard {
         tracing::subscriber::set_default(tracing_subscriber::registry().with(self.clone()))
     }
 
-    /// All spans of this name that are closed, a line each.
+    /// Returns all closed spans of this name, one line for each.
     pub fn closed(&self, name: &str) -> String {
         self.0.lock().unwrap().closed.get(name).cloned().unwrap_or_default()
     }
 
-    /// The level and the fields of each span that was opened.
+    /// Returns the level and the fields of each span that was opened.
     pub fn fields(&self) -> BTreeMap<String, (String, BTreeSet<String>)> {
         self.0.lock().unwrap().fields.clone()
     }
 
-    /// The spans of other crates in which this crate logged something.
+    /// Returns the spans of other crates in which this crate logged.
     pub fn foreign(&self) -> BTreeSet<String> {
         self.0.lock().unwrap().foreign.clone()
     }
 
-    /// The messages of the lines that no field `client` belongs to.
+    /// Returns the messages of the lines without a field `client`.
     pub fn nameless(&self) -> BTreeSet<String> {
         self.0.lock().unwrap().nameless.clone()
     }
 
-    /// The lines with this message, in order.
+    /// Returns the lines with this message, in order.
     pub fn lines(&self, message: &str) -> Vec<Line> {
         let lines = self.0.lock().unwrap().lines.clone();
         lines.into_iter().filter(|line| line.message == message).collect()
     }
 
-    /// Every value that was told.
+    /// Returns every recorded value.
     pub fn everything(&self) -> String {
         self.0.lock().unwrap().everything.clone()
     }

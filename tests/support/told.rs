@@ -1,4 +1,4 @@
-//! When a future was woken: the moment in which somebody was told something, whatever time their task needs to wake up.
+//! Records when a future was woken. That is the moment of the event, however late its task runs.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use tokio::time::Instant;
 
-/// A future, and when it was woken for the last time.
+/// A future, and the time of its last wake.
 pub struct Told<F> {
     future: Pin<Box<F>>,
     bell: Arc<Bell>,

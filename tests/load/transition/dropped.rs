@@ -1,4 +1,4 @@
-//! A future that is dropped leaves nothing behind, wherever it is.
+//! A dropped future leaves nothing behind, at whatever point it is dropped.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::LONG;
 use super::fleet::{Fleet, MOVES};
 
 #[tokio::test]
-async fn a_wait_for_either_half_that_is_dropped_gives_up_both() {
+async fn dropping_a_wait_for_either_half_gives_up_both() {
     let fleet = Fleet::set().await;
     let [old, both, new] = fleet.clients().await;
     for holder in [&old, &new] {
@@ -29,7 +29,7 @@ async fn a_wait_for_either_half_that_is_dropped_gives_up_both() {
     }
 }
 
-/// Dropped after each number of steps that it makes, with all the answers on their ways.
+/// Drops a future after each number of polls, while all answers are on their way.
 #[tokio::test]
 async fn a_future_that_is_dropped_at_any_await_leaks_nothing() {
     let fleet = Fleet::set().await;
@@ -39,7 +39,7 @@ async fn a_future_that_is_dropped_at_any_await_leaks_nothing() {
     }
     let lock = client.lock(MOVES).unwrap().acquire_timeout(LONG);
     let (mut dropped, mut finished) = (0, 0);
-    // Longer from round to round, until it is enough for this machine.
+    // The pauses grow from round to round, until they are long enough for this machine.
     for step in (0..150).cycle().scan(1, |round, step| {
         *round += u64::from(step == 149);
         Some(*round * step)
@@ -73,9 +73,9 @@ async fn a_future_that_is_dropped_at_any_await_leaks_nothing() {
     assert!(report.unreleased.is_empty(), "{report:?}");
 }
 
-/// Releases go on when their future is dropped.
+/// A release continues if its future is dropped.
 #[tokio::test]
-async fn a_release_that_is_dropped_gives_back_both_halves() {
+async fn a_dropped_release_releases_both_halves() {
     let fleet = Fleet::set().await;
     let client = fleet.both().connect().await.unwrap();
     let guard = client.lock(MOVES).unwrap().acquire().await.unwrap();

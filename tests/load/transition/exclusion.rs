@@ -1,4 +1,4 @@
-//! Who excludes whom, and what is asked of which server.
+//! Which clients exclude each other, and which requests go to which server.
 
 use std::time::{Duration, Instant};
 
@@ -63,9 +63,9 @@ async fn neighbouring_generations_exclude_each_other_and_the_outer_two_do_not() 
     }
 }
 
-/// It stands in the queue of one server at a time, and holds the previous half while it waits for the other.
+/// The acquire queues at one server at a time, and holds the previous half while it waits for the other.
 #[tokio::test]
-async fn the_previous_half_is_taken_first_and_held_while_the_other_is_waited_for() {
+async fn an_acquire_takes_the_previous_half_first_and_holds_it_while_it_waits() {
     let fleet = Fleet::set().await;
     let [old, both, new] = fleet.clients().await;
     let first = old.lock(MOVES).unwrap().acquire().await.unwrap();
@@ -84,7 +84,7 @@ async fn the_previous_half_is_taken_first_and_held_while_the_other_is_waited_for
     fleet.until_free().await;
 }
 
-/// Waiters of the generation before and of the transition are served in their order by the previous server.
+/// The previous server serves waiters of the previous generation and of the transition in their order.
 #[tokio::test]
 async fn waiters_are_served_in_the_order_of_the_previous_server() {
     let fleet = Fleet::set().await;
@@ -106,9 +106,9 @@ async fn waiters_are_served_in_the_order_of_the_previous_server() {
     }
 }
 
-/// If it began anew for the other half, it would end when both waits are over.
+/// If the time restarted for the other half, the acquire would end after twice its timeout.
 #[tokio::test]
-async fn the_time_of_an_acquire_counts_for_both_halves() {
+async fn the_timeout_of_an_acquire_covers_both_halves() {
     let fleet = Fleet::set().await;
     let [old, both, new] = fleet.clients().await;
     let first = old.lock(MOVES).unwrap().acquire().await.unwrap();
@@ -123,12 +123,12 @@ async fn the_time_of_an_acquire_counts_for_both_halves() {
     let error = waiting.await.unwrap().unwrap_err();
     assert!(began.elapsed() < wait + share, "{:?}", began.elapsed());
     assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
-    assert!(error.to_string().contains("6s"), "the time that it was given: {error}");
+    assert!(error.to_string().contains("6s"), "the whole timeout: {error}");
     fleet.until_load([(0, 0), (0, 0), (1, 0)]).await;
 }
 
 #[tokio::test]
-async fn a_try_that_the_other_half_is_refused_gives_the_first_back() {
+async fn a_try_whose_second_half_is_refused_releases_the_first() {
     let fleet = Fleet::set().await;
     let [_old, both, new] = fleet.clients().await;
     let _held = new.lock(MOVES).unwrap().acquire().await.unwrap();
@@ -156,9 +156,9 @@ async fn a_semaphore_has_no_more_holders_than_its_limit_in_neighbouring_generati
     }
 }
 
-/// Callers that take several slots take turns, in neighbouring generations as well.
+/// Acquires of several slots take turns, in neighbouring generations as well.
 #[tokio::test]
-async fn several_slots_are_had_in_neighbouring_generations_without_a_circle() {
+async fn acquires_of_several_slots_in_neighbouring_generations_never_deadlock() {
     let fleet = Fleet::set().await;
     let clients = fleet.clients().await;
     for neighbours in [[0, 1], [1, 2]] {
@@ -182,7 +182,7 @@ async fn several_slots_are_had_in_neighbouring_generations_without_a_circle() {
     }
 }
 
-/// One of its servers is down: the keys that it has a part in are not to be had, all others are.
+/// While a server is down, the keys that it has a part in are unavailable, and no others.
 #[tokio::test]
 async fn a_server_that_is_down_costs_the_keys_that_move_to_it_or_from_it() {
     for (down, other) in [(2, 0), (0, 2)] {
@@ -195,14 +195,14 @@ async fn a_server_that_is_down_costs_the_keys_that_move_to_it_or_from_it() {
             .unwrap();
         fleet.proxies[down].change(|weather| weather.refuse = true);
         fleet.proxies[down].cut();
-        until("it is noticed", || !client.health()[down].is_connected()).await;
+        until("the client is disconnected", || !client.health()[down].is_connected()).await;
         let lock = client.lock(MOVES).unwrap().acquire_timeout(Duration::from_millis(300));
         for error in [lock.acquire().await.unwrap_err(), lock.try_acquire().await.unwrap_err()] {
             assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
             let names_it = error.to_string().contains(&format!("shard {down}"));
             assert!(names_it, "{error}");
         }
-        until("nothing is left on the other", || fleet.load(other) == (0, 0)).await;
+        until("no lease is left on the other server", || fleet.load(other) == (0, 0)).await;
         assert!(client.lock(STAYS).unwrap().try_acquire().await.unwrap().is_some());
         fleet.proxies[down].clear_up();
         let lock = lock.acquire_timeout(LONG);
@@ -210,14 +210,14 @@ async fn a_server_that_is_down_costs_the_keys_that_move_to_it_or_from_it() {
     }
 }
 
-/// Clients of the previous list do not use the new server: while it is down, no client in the transition keeps them out by waiting for it.
+/// Clients of the previous list do not use the new server: while it is down, a client in the transition does not block them.
 #[tokio::test]
 async fn a_new_server_that_is_down_costs_clients_of_the_previous_list_nothing() {
     let fleet = Fleet::set().await;
     let [old, both, _new] = fleet.clients().await;
     fleet.proxies[2].change(|weather| weather.refuse = true);
     fleet.proxies[2].cut();
-    until("it is noticed", || !both.health()[2].is_connected()).await;
+    until("the client is disconnected", || !both.health()[2].is_connected()).await;
     let lock = both.lock(MOVES).unwrap().acquire_timeout(LONG);
     let tried = lock.clone();
     let mut waiting = tokio::task::JoinSet::new();
@@ -234,10 +234,10 @@ async fn a_new_server_that_is_down_costs_clients_of_the_previous_list_nothing() 
     fleet.until_free().await;
 }
 
-/// The keys that are held on two servers are those that the strategies place on two, one in three here; and a server that both lists have is
-/// connected to once.
+/// Exactly the keys that the two strategies place on different servers are held on two servers, here one in three. A server in both
+/// lists gets one connection.
 #[tokio::test]
-async fn the_keys_that_move_are_those_that_the_new_shard_wins() {
+async fn exactly_the_keys_that_move_are_held_on_two_servers() {
     let fleet = Fleet::set().await;
     let client = fleet
         .both()

@@ -1,10 +1,10 @@
-//! What a resource does with the fences of a key that moves: the rule of `docs/guide/src/sharding.md`, against writers in all orders.
+//! The rule of `docs/guide/src/sharding.md` for a resource that checks the fences of a moving key, with writers in all orders.
 
 use dflockd_client::{Client, LockGuard};
 
 use super::fleet::{Fleet, MOVES};
 
-/// What a writer brings.
+/// The fences that a writer presents.
 #[derive(Clone, Copy, Debug)]
 struct Fences {
     previous: Option<u64>,
@@ -31,7 +31,7 @@ impl Fences {
     }
 }
 
-/// What a resource keeps of a key.
+/// The fences that a resource stores for a key.
 #[derive(Default)]
 struct Resource {
     previous: u64,
@@ -60,10 +60,10 @@ impl Resource {
     }
 }
 
-/// Holders get the key one after the other. Each writes while it holds it, later, or both: what is later than the write of one that held it after is
-/// refused, and what a holder writes is taken.
+/// Holders get the key one after the other. Each writes while it holds the key, later, or both. A write after that of a later holder is
+/// refused, and a holder's write is accepted.
 #[test]
-fn the_past_is_refused_and_holders_are_not() {
+fn a_resource_refuses_former_holders_and_accepts_the_current_one() {
     for seed in 0..2000 {
         let mut random = fastrand::Rng::with_seed(seed);
         let (mut previous, mut current) = (random.u64(0..50), random.u64(0..50));
@@ -72,7 +72,7 @@ fn the_past_is_refused_and_holders_are_not() {
         let grants = random.usize(1..12);
         let turn = random.usize(0..grants);
         for number in 0..grants {
-            // First steps 1 and 2 are there, then 2 and 3.
+            // First the generations of steps 1 and 2 exist, then those of 2 and 3.
             let step = usize::from(number >= turn) + random.usize(1..=2);
             let fences = Fences {
                 previous: (step < 3).then(|| {
@@ -103,9 +103,9 @@ fn the_past_is_refused_and_holders_are_not() {
     }
 }
 
-/// The same with clients and servers: each holder's write is taken, and what the holders before it bring then is refused.
+/// The same with clients and servers: the write of each holder is accepted, and later ones of earlier holders are refused.
 #[tokio::test]
-async fn so_it_is_with_clients_of_all_steps() {
+async fn a_resource_refuses_former_holders_of_all_generations() {
     let fleet = Fleet::set().await;
     let clients = fleet.clients().await;
     let (mut resource, mut past) = (Resource::default(), Vec::new());

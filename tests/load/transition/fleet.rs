@@ -1,4 +1,4 @@
-//! Three servers, and the three generations of a fleet that grows from two of them to all.
+//! Three servers, and the three generations of a fleet that grows from two servers to three.
 #![allow(unreachable_pub)]
 
 use std::time::Duration;
@@ -10,11 +10,11 @@ use tokio::time::Instant;
 use crate::support::proxy::Proxy;
 use crate::support::until;
 
-/// Moves from shard 0 to shard 2, which is new.
+/// This key moves from shard 0 to shard 2, which is new.
 pub const MOVES: &str = "02/key";
-/// Moves from shard 1 to shard 0, as keys do where the strategy changes, too.
+/// This key moves from shard 1 to shard 0, as keys do if the strategy changes, too.
 pub const MOVES_BACK: &str = "10/key";
-/// Stays on shard 1.
+/// This key stays on shard 1.
 pub const STAYS: &str = "11/key";
 
 pub struct Fleet {
@@ -23,7 +23,7 @@ pub struct Fleet {
     pub start: Instant,
 }
 
-/// The shards of a key are the two digits before its last slash: that of the previous list, and that of the current one.
+/// The two digits before the last slash of a key are its shards: in the previous list and in the current one.
 fn digit(key: &str, place: usize) -> usize {
     let slash = key.rfind('/').unwrap();
     usize::from(key.as_bytes()[slash - 2 + place] - b'0')
@@ -69,37 +69,37 @@ impl Fleet {
             .collect()
     }
 
-    /// Cuts all connections to one of the servers.
+    /// Returns a function that cuts all connections to a server.
     pub fn cutter(&self) -> impl Fn(usize) + Send + 'static + use<> {
         let cutters: Vec<_> = self.proxies.iter().map(Proxy::cutter).collect();
         move |server| cutters[server]()
     }
 
-    /// Of clients that know the previous list alone.
+    /// Configures a client of the previous list.
     pub fn old(&self) -> ClientBuilder {
         Client::builder().servers(self.addresses(2)).sharding_strategy(before)
     }
 
-    /// Of clients in the transition.
+    /// Configures a client in the transition.
     pub fn both(&self) -> ClientBuilder {
         self.new_ones()
             .previous_servers(self.addresses(2))
             .previous_sharding_strategy(before)
     }
 
-    /// Of clients in the transition back.
+    /// Configures a client in the transition back.
     pub fn both_to_shrink(&self) -> ClientBuilder {
         self.old()
             .previous_servers(self.addresses(3))
             .previous_sharding_strategy(now)
     }
 
-    /// Of clients that know the current list alone.
+    /// Configures a client of the current list.
     pub fn new_ones(&self) -> ClientBuilder {
         Client::builder().servers(self.addresses(3)).sharding_strategy(now)
     }
 
-    /// A client of each generation.
+    /// Connects a client of each generation.
     pub async fn clients(&self) -> [Client; 3] {
         [
             self.old().connect().await.unwrap(),
@@ -108,7 +108,7 @@ impl Fleet {
         ]
     }
 
-    /// How many hold and how many wait on a server, of all its keys.
+    /// Returns the numbers of holders and of waiters on a server, over all keys.
     pub fn load(&self, server: usize) -> (usize, usize) {
         let stats = self.servers[server].stats();
         let locks = stats.locks.iter().map(|lock| (1, lock.waiters));

@@ -1,4 +1,4 @@
-//! Two halves are one lease: lost as soon as one of them is, renewed both, and each with the fence of its server.
+//! Two halves are one lease: it is lost as soon as one half is, both are renewed, and each has the fence of its server.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ fn assert_lost(guard: &LockGuard, why: LostReason) {
 }
 
 #[tokio::test]
-async fn a_lease_is_lost_with_either_half_and_what_is_left_is_given_back() {
+async fn a_lease_is_lost_with_either_half_and_dropping_it_releases_the_other() {
     for (cut, other) in [(0, 2), (2, 0)] {
         let fleet = Fleet::set().await;
         let client = fleet.both().connect().await.unwrap();
@@ -27,10 +27,18 @@ async fn a_lease_is_lost_with_either_half_and_what_is_left_is_given_back() {
         assert_eq!(lost.await.unwrap(), LostReason::Disconnected);
         assert_lost(&guard, LostReason::Disconnected);
         assert!(token.is_cancelled() && guard.cancellation_token().is_cancelled());
-        assert_eq!(guard.lost().await, LostReason::Disconnected, "after the fact, too");
+        assert_eq!(
+            guard.lost().await,
+            LostReason::Disconnected,
+            "a loss is reported after the fact, too"
+        );
         let error = guard.run(std::future::pending::<()>()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::LeaseLost);
-        assert_eq!(fleet.load(other), (1, 0), "its holder may not have stopped yet");
+        assert_eq!(
+            fleet.load(other),
+            (1, 0),
+            "the other half stays until its holder drops the guard"
+        );
         let error = guard.release().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::LeaseLost, "{error}");
         fleet.until_free().await;
@@ -59,9 +67,9 @@ async fn several_leases_are_lost_with_any_half() {
     }
 }
 
-/// A guard that is kept after the loss of one half keeps the other server's clients out for the rest of a TTL, as a lost lease may.
+/// A guard that is kept after the loss of one half blocks the other server's clients for the rest of a TTL, as any lost lease may.
 #[tokio::test]
-async fn what_is_left_of_a_lease_that_is_lost_is_not_renewed() {
+async fn the_other_half_of_a_lost_lease_is_not_renewed() {
     let fleet = Fleet::set().await;
     let [old, both, _new] = fleet.clients().await;
     let lock = both.lock(MOVES).unwrap().lease_ttl(SECOND);
@@ -70,8 +78,8 @@ async fn what_is_left_of_a_lease_that_is_lost_is_not_renewed() {
     guard.lost().await;
     let next = old.lock(MOVES).unwrap().acquire_timeout(LONG).acquire().await.unwrap();
     assert_lost(&guard, LostReason::Disconnected);
-    // The other half has ended by now, too: what was lost first counts.
-    until("both are over", || fleet.load(2) == (0, 0)).await;
+    // The other half has expired by now, too: the first loss is reported.
+    until("both halves have ended", || fleet.load(2) == (0, 0)).await;
     tokio::time::sleep(2 * SECOND).await;
     assert_lost(&guard, LostReason::Disconnected);
     assert_eq!(guard.lost().await, LostReason::Disconnected);
@@ -79,9 +87,9 @@ async fn what_is_left_of_a_lease_that_is_lost_is_not_renewed() {
     assert!(next.is_held());
 }
 
-/// The previous half is lost first, by its connection, and the current one later, by time.
+/// The previous half is lost with its connection; the current one expires later.
 #[tokio::test]
-async fn the_reason_of_the_half_that_is_lost_first_counts() {
+async fn the_reason_is_that_of_the_half_that_is_lost_first() {
     let fleet = Fleet::set().await;
     let [_old, both, new] = fleet.clients().await;
     let guard = both.lock(MOVES).unwrap().lease_ttl(SECOND).acquire().await.unwrap();
@@ -94,11 +102,11 @@ async fn the_reason_of_the_half_that_is_lost_first_counts() {
 }
 
 #[tokio::test]
-async fn both_halves_are_renewed_and_so_is_the_first_while_the_other_is_waited_for() {
+async fn both_halves_are_renewed_and_the_first_also_during_the_wait_for_the_other() {
     let fleet = Fleet::set().await;
     let [_old, both, new] = fleet.clients().await;
     let held = new.lock(MOVES).unwrap().acquire().await.unwrap();
-    // Neither may end the first half before the other is there.
+    // Neither holder releases the first half before the acquire has the other.
     let lock = both.lock(MOVES).unwrap().lease_ttl(SECOND).acquire_timeout(LONG);
     let locks = [
         lock.clone().renew(false),
@@ -122,7 +130,7 @@ async fn both_halves_are_renewed_and_so_is_the_first_while_the_other_is_waited_f
     assert!(waiting.iter().all(|waits| !waits.is_finished()));
     held.release().await.unwrap();
     let mut waiting = waiting.into_iter();
-    // These end by themselves: each lets the next one have it.
+    // These leases expire, and the next acquire gets each.
     for _ in 0..2 {
         let guard = waiting.next().unwrap().await.unwrap();
         assert_eq!(guard.lost().await, LostReason::Expired);
@@ -135,7 +143,7 @@ async fn both_halves_are_renewed_and_so_is_the_first_while_the_other_is_waited_f
     fleet.until_free().await;
 }
 
-/// The first half is lost while the other is waited for: the wait is over, and can be begun again.
+/// The first half is lost during the wait for the other: the wait fails, and can be repeated.
 #[tokio::test]
 async fn a_wait_ends_with_its_first_half() {
     let fleet = Fleet::set().await;
@@ -155,7 +163,7 @@ async fn a_wait_ends_with_its_first_half() {
 }
 
 #[tokio::test]
-async fn a_key_that_moves_has_the_fences_of_both_servers_and_none_of_its_own() {
+async fn a_moving_key_has_the_fences_of_both_servers_and_no_single_one() {
     let fleet = Fleet::set().await;
     let [old, both, new] = fleet.clients().await;
     let fence = async |client: &Client| {
@@ -164,7 +172,7 @@ async fn a_key_that_moves_has_the_fences_of_both_servers_and_none_of_its_own() {
         guard.release().await.unwrap();
         fence
     };
-    // The first grant over a connection may have none.
+    // The first grant over a connection may have no fence.
     for client in [&old, &both, &new] {
         loop {
             let guard = client.lock(MOVES).unwrap().acquire().await.unwrap();
@@ -194,9 +202,9 @@ async fn a_key_that_moves_has_the_fences_of_both_servers_and_none_of_its_own() {
     assert!(error.to_string().contains("transition_fences"), "{error}");
 }
 
-/// The holder is told of each half's loss by the client's events, with its shard.
+/// The events of the client report the loss of each half, with its shard.
 #[tokio::test]
-async fn each_half_is_a_lease_of_its_shard_for_whoever_counts() {
+async fn each_half_counts_as_a_lease_of_its_shard() {
     let fleet = Fleet::set().await;
     let (tell, told) = std::sync::mpsc::channel();
     let client = fleet
@@ -209,6 +217,6 @@ async fn each_half_is_a_lease_of_its_shard_for_whoever_counts() {
     fleet.proxies[2].cut();
     guard.lost().await;
     drop(guard);
-    until("nothing is held", || fleet.load(0) == (0, 0)).await;
+    until("the previous half is free", || fleet.load(0) == (0, 0)).await;
     assert_eq!(told.try_iter().collect::<Vec<_>>(), [(2, LostReason::Disconnected)]);
 }

@@ -1,4 +1,4 @@
-//! Everything that takes a key takes both halves.
+//! Every handle acquires both halves.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::fleet::{Fleet, MOVES, MOVES_BACK, STAYS};
 const BOTH: [(usize, usize); 3] = [(1, 0), (0, 0), (1, 0)];
 
 #[tokio::test]
-async fn several_locks_are_taken_on_all_their_servers() {
+async fn several_locks_are_acquired_on_all_their_servers() {
     let fleet = Fleet::set().await;
     let [old, both, new] = fleet.clients().await;
     let keys = [STAYS, MOVES, MOVES_BACK];
@@ -25,9 +25,9 @@ async fn several_locks_are_taken_on_all_their_servers() {
     fleet.until_free().await;
 }
 
-/// All take the keys in one order, and of each key the previous half first.
+/// All callers acquire the keys in one order, and the previous half of each key first.
 #[tokio::test]
-async fn several_locks_never_wait_in_a_circle() {
+async fn acquires_of_several_moving_locks_never_deadlock() {
     let fleet = Fleet::set().await;
     let clients = fleet.clients().await;
     let mut tasks = tokio::task::JoinSet::new();
@@ -51,7 +51,7 @@ async fn several_locks_never_wait_in_a_circle() {
 }
 
 #[tokio::test]
-async fn several_slots_are_taken_on_both_servers() {
+async fn several_slots_are_acquired_on_both_servers() {
     let fleet = Fleet::set().await;
     let clients = fleet.clients().await;
     let slots = clients[1].semaphore(MOVES, 4).unwrap();
@@ -66,7 +66,7 @@ async fn several_slots_are_taken_on_both_servers() {
 }
 
 #[tokio::test]
-async fn elections_objects_and_requests_take_both() {
+async fn elections_objects_and_requests_acquire_both_halves() {
     let fleet = Fleet::set().await;
     let client = fleet.both().connect().await.unwrap();
 
@@ -99,7 +99,7 @@ async fn elections_objects_and_requests_take_both() {
 
 #[cfg(feature = "blocking")]
 #[test]
-fn threads_take_both() {
+fn threads_acquire_both_halves() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let fleet = runtime.block_on(Fleet::set());
     let client = fleet.both().connect_blocking().unwrap();

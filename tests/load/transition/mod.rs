@@ -12,5 +12,5 @@ mod tickets;
 
 use std::time::Duration;
 
-/// How long callers wait in these tests, as far as it does not matter.
+/// The timeout of callers in tests that do not depend on it.
 const LONG: Duration = Duration::from_secs(120);

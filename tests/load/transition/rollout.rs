@@ -1,5 +1,5 @@
-//! A fleet under load is rolled over, client by client: from the previous list to both, and from both to the current one. Its holders are judged by
-//! what they saw of each other, the servers by their own records.
+//! A fleet under load is updated client by client: from the previous list to both, and from both to the current one. The observations of
+//! the holders and the servers' records are judged.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -21,11 +21,11 @@ const CLIENTS: usize = 4;
 const TASKS: usize = 6;
 const SLOTS: u32 = 3;
 
-/// Keys that move to the new shard, between the others, and not at all.
+/// Keys that move to the new shard, keys that move between the others, and a key that stays.
 const KEYS: [&str; 5] = ["02/a", "12/b", "10/c", "01/d", "11/e"];
 const SEMAPHORES: [&str; 2] = ["02/s", "00/s"];
 
-/// One client of the fleet, at work until it is replaced.
+/// A client of the fleet, which works until it is replaced.
 struct Member {
     client: Client,
     end: Arc<AtomicBool>,
@@ -41,7 +41,7 @@ struct Work {
 }
 
 impl Work {
-    /// Acquires, uses and releases in turn; now and then it gives up wherever it is.
+    /// Acquires, uses and releases in turn; sometimes it drops a call, wherever that is.
     async fn go_on(self, caller: usize) {
         for round in caller.. {
             if self.end.load(Ordering::SeqCst) {
@@ -98,7 +98,7 @@ struct Rollout {
     rounds: Arc<AtomicUsize>,
     members: Vec<Member>,
     started: usize,
-    /// Cuts connections.
+    /// The task that cuts connections.
     trouble: Option<tokio::task::JoinHandle<()>>,
 }
 
@@ -108,7 +108,7 @@ impl Rollout {
     }
 
     async fn begin_in(trouble: bool, generation: impl Fn(&Fleet) -> ClientBuilder) -> Self {
-        // Without fences: those of two servers cannot be compared.
+        // A release without fences: those of two servers cannot be compared.
         let fleet = Fleet::set_of("1.16").await;
         let mut rollout = Self {
             observer: Observer::new("0", fleet.start),
@@ -152,7 +152,7 @@ impl Rollout {
         self.members.push(Member { client, end, tasks });
     }
 
-    /// Replaces one member after the other, as a rolling update does: the new one is there before the old one goes.
+    /// Replaces one member after another, as a rolling update does: the new one starts before the old one ends.
     async fn roll(&mut self, generation: impl Fn(&Fleet) -> ClientBuilder) {
         for _ in 0..CLIENTS {
             self.start(&generation).await;
@@ -165,7 +165,10 @@ impl Rollout {
 
     async fn more(&self) {
         let before = self.rounds.load(Ordering::SeqCst);
-        until("work goes on", || self.rounds.load(Ordering::SeqCst) > before + 60).await;
+        until("more rounds are completed", || {
+            self.rounds.load(Ordering::SeqCst) > before + 60
+        })
+        .await;
     }
 
     async fn judge(self) -> Verdict {
@@ -195,7 +198,7 @@ impl Member {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_fleet_is_rolled_over_in_three_steps_without_two_holders() {
+async fn a_rollout_in_three_steps_never_has_two_holders() {
     let mut rollout = Rollout::begin(Fleet::old).await;
     rollout.roll(Fleet::both).await;
     rollout.roll(Fleet::new_ones).await;
@@ -203,9 +206,9 @@ async fn a_fleet_is_rolled_over_in_three_steps_without_two_holders() {
     assert!(counts.beliefs > 1000, "{counts:?}");
 }
 
-/// Connections are cut meanwhile, those of either half: leases and waits are lost, and nothing is held twice.
+/// Connections to either half are cut meanwhile: leases and waits are lost, but no key is held twice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn so_it_is_while_connections_are_cut() {
+async fn a_rollout_never_has_two_holders_while_connections_are_cut() {
     let mut rollout = Rollout::begin_in(true, Fleet::old).await;
     rollout.roll(Fleet::both).await;
     rollout.roll(Fleet::new_ones).await;
@@ -213,18 +216,18 @@ async fn so_it_is_while_connections_are_cut() {
     assert!(counts.beliefs > 1000, "{counts:?}");
 }
 
-/// And back, as a rollout that is given up is: the lists change places.
+/// The way back, as for a rollout that is abandoned: the two lists change places.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_fleet_that_shrinks_is_rolled_over_in_the_same_steps() {
+async fn a_fleet_shrinks_in_the_same_three_steps() {
     let mut rollout = Rollout::begin(Fleet::new_ones).await;
     rollout.roll(Fleet::both_to_shrink).await;
     rollout.roll(Fleet::old).await;
     rollout.judge().await.assert();
 }
 
-/// What the others prove must be able to fail: without the step in between keys are held twice, and the checker sees it.
+/// The other tests must be able to fail: without the step in between, keys are held twice, and the checker finds that.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_fleet_that_skips_a_step_has_two_holders_and_that_is_found() {
+async fn the_checker_finds_the_two_holders_of_a_rollout_that_skips_a_step() {
     let mut rollout = Rollout::begin(Fleet::old).await;
     rollout.roll(Fleet::new_ones).await;
     let verdict = rollout.judge().await;

@@ -1,4 +1,4 @@
-//! Who listens in one generation hears what neighbouring ones emit.
+//! Subscriptions of one generation receive the signals of neighbouring ones.
 
 use dflockd_client::{Client, ErrorKind, SignalConn};
 
@@ -7,12 +7,16 @@ use super::fleet::{Fleet, MOVES};
 async fn next(signals: &mut SignalConn) -> String {
     let patience = std::time::Duration::from_secs(30);
     let signal = tokio::time::timeout(patience, signals.next_signal()).await;
-    signal.expect("it comes").expect("it is open").payload().to_owned()
+    signal
+        .expect("a signal in time")
+        .expect("an open stream")
+        .payload()
+        .to_owned()
 }
 
-/// Each hears what its neighbours emit, once.
+/// Each subscription receives the signals of its neighbours, once.
 #[tokio::test]
-async fn neighbouring_generations_hear_each_other() {
+async fn neighbouring_generations_receive_each_others_signals() {
     let fleet = Fleet::set_of("1.16").await;
     let clients = fleet.clients().await;
     for neighbours in [[0, 1], [1, 2]] {
@@ -34,9 +38,9 @@ async fn neighbouring_generations_hear_each_other() {
     }
 }
 
-/// Where the lists have no server in common, no one server is heard by both neighbours.
+/// If the lists have no server in common, no server reaches the listeners of both neighbours.
 #[tokio::test]
-async fn signals_are_refused_where_no_server_is_heard_by_all() {
+async fn signals_are_refused_if_no_server_reaches_all_generations() {
     let fleet = Fleet::set_of("1.16").await;
     let client = Client::builder()
         .servers([&fleet.proxies[0].address])

@@ -1,4 +1,4 @@
-//! Acquires in two phases: the place is in the queue of one server at a time.
+//! Acquires in two phases: a ticket is in the queue of one server at a time.
 
 use std::time::Duration;
 
@@ -10,16 +10,16 @@ use super::fleet::{Fleet, MOVES};
 async fn queued(client: &Client) -> Ticket<LockGuard> {
     match client.lock(MOVES).unwrap().enqueue().await.unwrap() {
         Enqueued::Queued(ticket) => ticket,
-        Enqueued::Acquired(_) => panic!("it is held"),
+        Enqueued::Acquired(_) => panic!("the key is held"),
     }
 }
 
 #[tokio::test]
-async fn what_is_free_is_taken_on_both() {
+async fn an_enqueue_of_a_free_key_acquires_both_halves() {
     let fleet = Fleet::set().await;
     let client = fleet.both().connect().await.unwrap();
     let Enqueued::Acquired(guard) = client.lock(MOVES).unwrap().enqueue().await.unwrap() else {
-        panic!("it is free");
+        panic!("the key is free");
     };
     fleet.until_load([(1, 0), (0, 0), (1, 0)]).await;
     guard.release().await.unwrap();
@@ -27,7 +27,7 @@ async fn what_is_free_is_taken_on_both() {
 }
 
 #[tokio::test]
-async fn a_place_at_the_previous_server_is_collected_and_the_other_half_acquired() {
+async fn a_ticket_at_the_previous_server_is_collected_before_the_other_half_is_acquired() {
     let fleet = Fleet::set().await;
     let [old, both, new] = fleet.clients().await;
     let (first, second) = (
@@ -48,7 +48,7 @@ async fn a_place_at_the_previous_server_is_collected_and_the_other_half_acquired
 }
 
 #[tokio::test]
-async fn a_place_at_the_current_server_holds_the_previous_half() {
+async fn a_ticket_at_the_current_server_holds_the_previous_half() {
     let fleet = Fleet::set().await;
     let [_old, both, new] = fleet.clients().await;
     for ends in ["granted", "in vain", "dropped", "dropped while it is waited for"] {
@@ -103,7 +103,7 @@ async fn a_poll_of_a_ticket_answers_at_once() {
     fleet.until_free().await;
 }
 
-/// The previous half is lost while the ticket lies there.
+/// The previous half is lost while the ticket is not waited for.
 #[tokio::test]
 async fn a_ticket_ends_with_the_half_that_it_holds() {
     let fleet = Fleet::set().await;

@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout};
 use super::{SOON, Scene, address, pass_through};
 use crate::support::{until, until_now};
 
-/// How many keys are held by one client, and waited for by another.
+/// The number of keys that one client holds and another waits for.
 const MANY: usize = 10_000;
 
 enum Held {
@@ -25,7 +25,7 @@ impl Held {
     }
 }
 
-/// Locks have even numbers, semaphores odd ones.
+/// Acquires a lock for an even number, a slot of a semaphore for an odd one.
 async fn acquire(client: &Client, number: usize) -> Held {
     if number % 2 == 0 {
         Held::Lock(client.lock(format!("k{number}")).unwrap().acquire().await.unwrap())
@@ -35,9 +35,9 @@ async fn acquire(client: &Client, number: usize) -> Held {
     }
 }
 
-/// Locks and semaphores on two shards, each with one waiter; every fortieth is released.
+/// Locks and semaphores on two shards have one waiter each; every fortieth key is released.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_that_becomes_free_is_had_soon_whatever_other_waits_there_are() {
+async fn a_key_that_becomes_free_is_acquired_soon_however_many_waits_there_are() {
     let scene = Scene::set().await;
     let other = Server::builder().max_locks(100_000).port(0).start().await.unwrap();
     let servers = [address(&scene.server), address(&other)];
@@ -89,7 +89,7 @@ async fn a_key_that_becomes_free_is_had_soon_whatever_other_waits_there_are() {
     );
 }
 
-/// The default bound: half of the keys are released, and none of their waiters is left over.
+/// With the default bound, half of the keys are released, and each of their waiters acquires its key.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_thousand_keys_with_a_waiter_each_half_of_them_released() {
     let scene = Scene::set().await;
@@ -104,7 +104,7 @@ async fn two_thousand_keys_with_a_waiter_each_half_of_them_released() {
         waiting.spawn(async move { acquire(&client, number).await });
     }
     let all = || scene.recorded.value("waiters", &[]) == 2_000.0;
-    until("all wait, on the server or here", all).await;
+    until("all callers wait, at the server or in the client", all).await;
     let kept = held.split_off(1_000);
     for held in held {
         held.release().await;
@@ -119,7 +119,7 @@ async fn two_thousand_keys_with_a_waiter_each_half_of_them_released() {
 
 /// Threads on few connections.
 #[test]
-fn threads_get_what_is_free_too() {
+fn threads_acquire_free_keys_too() {
     const KEYS: usize = 40;
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let scene = runtime.block_on(Scene::set());
@@ -138,7 +138,7 @@ fn threads_get_what_is_free_too() {
     let waiting: Vec<_> = waiting.collect();
     until_now("all wait", || scene.recorded.value("waiters", &[]) == KEYS as f64);
     until_now("four of them on the server", || scene.waiters() == 4);
-    // First those that have no place there, while the others wait on.
+    // First the keys whose waiters have no connection are released, while the others wait on.
     let mut on_server = Vec::new();
     for guard in held {
         let locks = scene.server.stats().locks;
@@ -149,7 +149,7 @@ fn threads_get_what_is_free_too() {
         }
     }
     let all_others = || waiting.iter().filter(|thread| thread.is_finished()).count() == KEYS - 4;
-    until_now("all others have had theirs", all_others);
+    until_now("all other waiters have had their keys", all_others);
     assert_eq!(on_server.len(), 4);
     drop(on_server);
     for thread in waiting {
@@ -157,9 +157,9 @@ fn threads_get_what_is_free_too() {
     }
 }
 
-/// Everyone wants the same few keys, of which this client alone has any.
+/// All callers of one client want the same few keys, which no other client holds.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_crowd_that_only_waits_for_itself_needs_few_tries() {
+async fn waiters_for_keys_of_their_own_client_need_few_tries() {
     let scene = Scene::set().await;
     let client = scene.builder().exclusive_connections(2).connect().await.unwrap();
     let started = Instant::now();
@@ -169,7 +169,7 @@ async fn a_crowd_that_only_waits_for_itself_needs_few_tries() {
     }
     timeout(SOON, running.join_all()).await.unwrap();
     println!("400 passed through 8 keys in {:?}", started.elapsed());
-    // Each is tried when it was released, and not while it is held here.
+    // A key is tried when this client has released it, and not while it holds it.
     let tries = scene.recorded.value("wait_tries_total", &[]);
     assert!(tries <= 400.0 * 1.5, "{tries} tries");
 }

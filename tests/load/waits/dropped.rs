@@ -1,4 +1,4 @@
-//! Waits whose callers go away before they are granted anything.
+//! Waits whose callers go away before the grant.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,9 +17,8 @@ fn waits(lock: &Lock) -> JoinHandle<LockGuard> {
     tokio::spawn(async move { lock.acquire().await.unwrap() })
 }
 
-/// Tasks that drop a wait after 20 ms, again and again, for a few seconds, on a server that does not notice when a connection is closed
-/// while a wait blocks it. How many connections and waiters there were at most, and how many connections were made in how
-/// long.
+/// Lets tasks drop a wait after 20 ms, again and again, for a few seconds, at a server that does not notice a closed connection during
+/// a wait. Returns the peak numbers of connections and of waiters. Checks the number of connections that were made.
 async fn flood(scene: &Scene, client: &Client, tasks: usize, keys: usize) -> (u64, u64) {
     let mut held = Vec::new();
     for key in 0..keys {
@@ -34,7 +33,7 @@ async fn flood(scene: &Scene, client: &Client, tasks: usize, keys: usize) -> (u6
             while !over.load(Ordering::SeqCst) {
                 let lock = client.lock(format!("k{}", number % keys)).unwrap();
                 let acquired = timeout(Duration::from_millis(20), lock.acquire()).await;
-                assert!(acquired.is_err(), "it is held");
+                assert!(acquired.is_err(), "the key is held");
                 number += tasks;
             }
         });
@@ -61,7 +60,7 @@ async fn flood(scene: &Scene, client: &Client, tasks: usize, keys: usize) -> (u6
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hundred_tasks_that_drop_their_waits_on_few_keys_take_each_others_places() {
+async fn tasks_that_drop_their_waits_on_few_keys_reuse_each_others_queue_positions() {
     let scene = Scene::of(Server::builder().release("1.10")).await;
     let client = scene
         .builder()
@@ -70,16 +69,16 @@ async fn a_hundred_tasks_that_drop_their_waits_on_few_keys_take_each_others_plac
         .await
         .unwrap();
     let (connections, waiters) = flood(&scene, &client, 100, 30).await;
-    // About as many as there are callers, whatever became of them: far below the bound.
+    // About as many as there are callers, whatever happened to them: far below the bound.
     assert!(
         connections <= 400 && waiters <= 400,
         "{connections} connections, {waiters} waiters"
     );
 }
 
-/// Hardly ever two for the same key.
+/// Two waits are hardly ever for the same key.
 #[tokio::test(flavor = "multi_thread")]
-async fn dropped_waits_for_ever_new_keys_stay_within_twice_the_bound() {
+async fn dropped_waits_for_always_new_keys_stay_within_twice_the_bound() {
     let scene = Scene::of(Server::builder().release("1.10")).await;
     let client = scene
         .builder()
@@ -92,7 +91,7 @@ async fn dropped_waits_for_ever_new_keys_stay_within_twice_the_bound() {
 }
 
 #[tokio::test]
-async fn the_next_caller_takes_the_place_over_whatever_its_ttl() {
+async fn the_next_caller_takes_the_queue_position_over_whatever_its_ttl() {
     let scene = Scene::set().await;
     let client = scene.builder().connect().await.unwrap();
     let held = scene.holder.lock("k").unwrap().acquire().await.unwrap();
@@ -106,17 +105,24 @@ async fn the_next_caller_takes_the_place_over_whatever_its_ttl() {
     scene.until_waiting("server", 1).await;
     held.release().await.unwrap();
     let guard = timeout(SOON, next).await.unwrap().unwrap();
-    assert!(!behind.is_finished(), "it stands behind the place that was taken over");
+    assert!(
+        !behind.is_finished(),
+        "this caller is behind the position that was taken over"
+    );
     assert_eq!(guard.ttl().as_secs(), 50);
     let lock = &scene.server.stats().locks[0];
     assert!(lock.lease_expires_in_s > 40, "{lock:?}");
     assert_eq!(scene.events(EventKind::Queued, "k").len(), 2);
-    assert_eq!(scene.events(EventKind::Renewed, "k").len(), 1, "to its own TTL");
+    assert_eq!(
+        scene.events(EventKind::Renewed, "k").len(),
+        1,
+        "the lease was renewed once, with the new caller's TTL"
+    );
     guard.release().await.unwrap();
     behind.await.unwrap().release().await.unwrap();
 }
 
-/// One that asks for the server's own TTL gets that, where it is known.
+/// A caller that wants the server's default TTL gets it, if it is known.
 #[tokio::test]
 async fn the_next_caller_gets_the_servers_ttl_if_it_asks_for_none() {
     let scene = Scene::of(Server::builder().default_lease_ttl(dflockd_client::Ttl::from_secs(20).unwrap())).await;
@@ -135,7 +141,7 @@ async fn the_next_caller_gets_the_servers_ttl_if_it_asks_for_none() {
 }
 
 #[tokio::test]
-async fn callers_of_one_key_keep_their_order_whoever_of_them_goes() {
+async fn callers_of_one_key_keep_their_order_when_some_of_them_go() {
     let scene = Scene::set().await;
     let client = scene
         .builder()
@@ -165,12 +171,12 @@ async fn callers_of_one_key_keep_their_order_whoever_of_them_goes() {
     for gone in [0, 3] {
         callers[gone].abort();
     }
-    until("they are gone", || callers[0].is_finished() && callers[3].is_finished()).await;
-    callers.push(come(6));
-    until("those that are left wait", || {
-        scene.recorded.value("waiters", &[]) == 5.0
+    until("both callers are gone", || {
+        callers[0].is_finished() && callers[3].is_finished()
     })
     .await;
+    callers.push(come(6));
+    until("the other callers wait", || scene.recorded.value("waiters", &[]) == 5.0).await;
     assert_eq!(scene.waiters(), 2);
     held.release().await.unwrap();
     let mut got = Vec::new();
@@ -181,13 +187,13 @@ async fn callers_of_one_key_keep_their_order_whoever_of_them_goes() {
     assert_eq!(
         scene.events(EventKind::Granted, "k").len(),
         6,
-        "none was granted for nothing"
+        "every grant had a caller"
     );
 }
 
-/// The wait on the server ends with the time of the caller that began it; the next goes on with a wait of its own.
+/// The wait at the server ends with the timeout of the caller that began it; the next caller continues with a wait of its own.
 #[tokio::test]
-async fn a_caller_with_more_time_than_the_wait_that_it_took_over_goes_on() {
+async fn a_caller_with_more_time_than_the_wait_that_it_took_over_continues() {
     let scene = Scene::set().await;
     let client = scene.builder().connect().await.unwrap();
     let held = scene.holder.lock("k").unwrap().acquire().await.unwrap();
@@ -197,7 +203,10 @@ async fn a_caller_with_more_time_than_the_wait_that_it_took_over_goes_on() {
     first.abort();
     assert!(first.await.unwrap_err().is_cancelled());
     let next = waits(&client.lock("k").unwrap());
-    until("it waits anew", || scene.events(EventKind::Queued, "k").len() == 2).await;
+    until("the second wait is queued", || {
+        scene.events(EventKind::Queued, "k").len() == 2
+    })
+    .await;
     assert!(!next.is_finished());
     held.release().await.unwrap();
     timeout(SOON, next).await.unwrap().unwrap().release().await.unwrap();
@@ -205,7 +214,7 @@ async fn a_caller_with_more_time_than_the_wait_that_it_took_over_goes_on() {
 }
 
 #[tokio::test]
-async fn a_place_that_no_caller_wants_is_given_up_after_a_while() {
+async fn a_queue_position_without_a_caller_is_given_up_after_a_while() {
     let scene = Scene::set().await;
     let client = scene.builder().connect().await.unwrap();
     let _held = scene.holder.lock("k").unwrap().acquire().await.unwrap();
@@ -215,7 +224,7 @@ async fn a_place_that_no_caller_wants_is_given_up_after_a_while() {
     let slots = client.semaphore("s", 1).unwrap();
     let slot = tokio::spawn(async move { slots.acquire().await.unwrap() });
     let dflockd_client::Enqueued::Queued(ticket) = client.lock("k").unwrap().enqueue().await.unwrap() else {
-        panic!("it is held");
+        panic!("the key is held");
     };
     let collect = tokio::spawn(ticket.wait(LONG));
     scene.until_waiters(3).await;
@@ -226,9 +235,9 @@ async fn a_place_that_no_caller_wants_is_given_up_after_a_while() {
     assert_eq!(scene.server.stats().connections, 2, "and the connections are closed");
 }
 
-/// Where a grant comes for which there is no caller any more, it is given back at once.
+/// A grant without a caller is released at once.
 #[tokio::test]
-async fn what_a_dropped_wait_is_granted_is_given_back() {
+async fn the_grant_of_a_dropped_wait_is_released() {
     let scene = Scene::set().await;
     let client = scene.builder().connect().await.unwrap();
     let held = scene.holder.lock("k").unwrap().acquire().await.unwrap();
@@ -242,9 +251,9 @@ async fn what_a_dropped_wait_is_granted_is_given_back() {
     scene.until_free().await;
 }
 
-/// A place in the queue of a cluster is taken over as well.
+/// A queue position in a cluster is taken over as well.
 #[tokio::test]
-async fn the_next_caller_takes_the_place_over_in_a_cluster() {
+async fn the_next_caller_takes_the_queue_position_over_in_a_cluster() {
     use crate::support::cluster::{ClusterScene, patient};
 
     let scene = ClusterScene::set(patient()).await;
@@ -257,7 +266,7 @@ async fn the_next_caller_takes_the_place_over_in_a_cluster() {
     first.abort();
     assert!(first.await.unwrap_err().is_cancelled());
     let next = waits(&client.lock("k").unwrap().acquire_timeout(LONG));
-    // It asks first, and then waits.
+    // The caller tries first, and then waits.
     sleep(Duration::from_millis(50)).await;
     scene.cluster.move_leader(1).unwrap();
     held.release().await.unwrap();
@@ -269,7 +278,7 @@ async fn the_next_caller_takes_the_place_over_in_a_cluster() {
     assert_eq!(scene.judge().grants, 3);
 }
 
-/// As above, but of tasks on other shards as well: each has its own bound.
+/// The same with tasks on several shards: each shard has its own bound.
 #[tokio::test(flavor = "multi_thread")]
 async fn dropped_waits_on_several_shards_stay_within_the_bound_of_each() {
     let scene = Scene::of(Server::builder().release("1.10")).await;

@@ -1,4 +1,4 @@
-//! A server at its `--max-connections`: the next connection is closed without a word.
+//! A server at its `--max-connections`: it closes the next connection without an answer.
 
 use std::time::Duration;
 
@@ -33,14 +33,14 @@ async fn waits_share_the_connections_that_a_full_server_takes() {
         }
         scene.until_waiting("server", connections - 2).await;
         scene.until_waiting("local", 12 - (connections - 2)).await;
-        until("the server has refused one", || {
+        until("the server has refused a connection", || {
             scene
                 .recorded
                 .value("wait_connections_exhausted_total", &[("reason", "server_full")])
                 >= 1.0
         })
         .await;
-        // None of them ends with an error.
+        // No wait fails.
         held.clear();
         timeout(SOON, waiting.join_all()).await.unwrap();
         scene.until_free().await;
@@ -49,7 +49,7 @@ async fn waits_share_the_connections_that_a_full_server_takes() {
 }
 
 #[tokio::test]
-async fn a_wait_that_ends_for_want_of_a_connection_says_that_the_server_takes_no_more() {
+async fn a_wait_that_times_out_without_a_connection_says_that_the_server_is_full() {
     let scene = Scene::of(Server::builder().max_connections(2)).await;
     let client = scene
         .builder()
@@ -66,7 +66,7 @@ async fn a_wait_that_ends_for_want_of_a_connection_says_that_the_server_takes_no
         error.to_string().contains("the server takes no more connections"),
         "{error}"
     );
-    // A ticket needs a place of its own.
+    // A ticket needs a connection of its own.
     let error = lock.enqueue().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     assert!(
@@ -75,17 +75,17 @@ async fn a_wait_that_ends_for_want_of_a_connection_says_that_the_server_takes_no
     );
     assert!(error.is_retryable());
     held.release().await.unwrap();
-    // Unless the key is free.
+    // A ticket of a free key needs none.
     let mut attempts = 0;
     while !matches!(lock.enqueue().await, Ok(Enqueued::Acquired(_))) {
         attempts += 1;
-        assert!(attempts < 30, "it is free");
+        assert!(attempts < 30, "the free key is acquired soon");
     }
 }
 
-/// A server that is full is not stormed, and connections are made again once it takes some.
+/// The client pauses between attempts at a full server, and uses new connections once the server accepts them.
 #[tokio::test]
-async fn a_full_server_is_asked_again_with_pauses_and_used_when_it_has_room() {
+async fn a_full_server_is_tried_again_with_pauses_and_used_when_it_has_room() {
     let scene = Scene::of(Server::builder().max_connections(3)).await;
     let client = scene.builder().reconnect(ReconnectPolicy::exponential(
         Duration::from_millis(50),
@@ -104,13 +104,13 @@ async fn a_full_server_is_asked_again_with_pauses_and_used_when_it_has_room() {
             .recorded
             .value("connects_total", &[("kind", "exclusive"), ("outcome", "connect")])
     };
-    until("it was refused a few times", || failed() >= 18.0).await;
+    until("several attempts were refused", || failed() >= 18.0).await;
     let before = (failed(), tokio::time::Instant::now());
     tokio::time::sleep(Duration::from_secs(1)).await;
     let more = (failed() - before.0) / before.1.elapsed().as_secs_f64();
     assert!(more <= 10.0, "{more} attempts a second");
     drop(bystander);
-    until("there is room for one", || scene.waiters() == 1).await;
+    until("the wait has a connection", || scene.waiters() == 1).await;
     held.release().await.unwrap();
     timeout(SOON, waiting.join_all()).await.unwrap();
 }

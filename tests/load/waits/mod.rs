@@ -1,4 +1,4 @@
-//! Waits may not starve, deadlock or flood: many of them on few connections, dropped ones, and servers that take no more.
+//! Waits must not starve, deadlock or flood: many waits on few connections, dropped waits, and servers that accept no more connections.
 
 mod crowd;
 mod dropped;
@@ -13,13 +13,13 @@ use dflockd_client::{Client, ClientBuilder, Lock};
 use crate::support::recorder::Recorded;
 use crate::support::until;
 
-/// How long callers wait in these tests, as far as it does not matter.
+/// The timeout of callers in tests that do not depend on it.
 const LONG: Duration = Duration::from_secs(120);
 
-/// Nothing takes so long that does not hang, or wait for what it must not wait for.
+/// A time that only a hang or a deadlock exceeds.
 const SOON: Duration = Duration::from_secs(30);
 
-/// A server, what a client of it recorded, and a client of another process.
+/// A server, the metrics of a client of it, and a client of another process.
 struct Scene {
     server: Server,
     recorded: Recorded,
@@ -49,7 +49,7 @@ impl Scene {
             .metrics_recorder(self.recorded.clone())
     }
 
-    /// How many places there are in all queues.
+    /// Returns the length of all queues together.
     fn waiters(&self) -> u64 {
         let stats = self.server.stats();
         let locks = stats.locks.iter().map(|lock| lock.waiters);
@@ -61,23 +61,23 @@ impl Scene {
         until(&format!("{count} wait on the server"), || self.waiters() == count).await;
     }
 
-    /// How many callers of the client wait, without a connection or on the server.
+    /// Waits until this many callers of the client wait, in the client (`local`) or at the server.
     async fn until_waiting(&self, state: &str, count: usize) {
         let value = || self.recorded.value("waiters", &[("state", state)]);
         until(&format!("{count} wait: {state}"), || value() == count as f64).await;
     }
 
     async fn until_free(&self) {
-        until("nothing is held or waited for", || {
+        until("no caller holds or waits", || {
             let stats = self.server.stats();
             stats.locks.is_empty() && stats.semaphores.is_empty()
         })
         .await;
     }
 
-    /// Nothing is held or waited for but these locks.
+    /// Waits until only these locks are held or waited for.
     async fn until_free_but(&self, keys: &[&str]) {
-        until("all others are given back", || {
+        until("all other keys are free", || {
             let locks = self.server.stats().locks;
             locks.iter().all(|lock| keys.contains(&lock.key.as_str()))
         })
@@ -90,7 +90,7 @@ impl Scene {
             .collect()
     }
 
-    /// How many connections for waits the client has made.
+    /// Returns the number of connections for waits that the client has made.
     fn connects(&self) -> f64 {
         self.recorded.value("connects_total", &[("kind", "exclusive")])
     }
@@ -100,7 +100,7 @@ fn address(server: &Server) -> String {
     server.local_addr().to_string()
 }
 
-/// Waits for a lock, and gives it back at once.
+/// Waits for a lock and releases it at once.
 async fn pass_through(lock: Lock) {
     lock.acquire().await.unwrap().release().await.unwrap();
 }

@@ -1,4 +1,4 @@
-//! Few connections, and those who need one.
+//! Few connections, and many callers that need one.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::{SOON, Scene, pass_through};
 use crate::support::until;
 
-/// Tasks that hold one lock and acquire a second do not starve behind those that wait for what they hold.
+/// Tasks that hold one lock and acquire a second do not starve behind tasks that wait for their first.
 async fn eighty_tasks_take_two_locks_each(exclusive_connections: Option<usize>) {
     let scene = Scene::set().await;
     let mut builder = scene.builder().acquire_timeout(Duration::from_secs(30));
@@ -17,7 +17,7 @@ async fn eighty_tasks_take_two_locks_each(exclusive_connections: Option<usize>) 
         builder = builder.exclusive_connections(connections);
     }
     let client = builder.connect().await.unwrap();
-    // The second lock of each pair is another client's at first.
+    // At first another client holds the second lock of each pair.
     let mut held = Vec::new();
     for pair in 0..4 {
         held.push(scene.holder.lock(format!("b/{pair}")).unwrap().acquire().await.unwrap());
@@ -29,7 +29,7 @@ async fn eighty_tasks_take_two_locks_each(exclusive_connections: Option<usize>) 
         let locks = client.lock_all([format!("a/{pair}"), format!("b/{pair}")]).unwrap();
         running.spawn(async move { locks.acquire().await.unwrap().release().await.unwrap() });
     }
-    // Four hold one and wait for another.
+    // Four tasks hold one lock and wait for another.
     until("all wait", || scene.recorded.value("waiters", &[]) == 80.0).await;
     held.clear();
     timeout(SOON, running.join_all()).await.unwrap();
@@ -38,22 +38,22 @@ async fn eighty_tasks_take_two_locks_each(exclusive_connections: Option<usize>) 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn those_who_hold_one_lock_get_the_second_on_eight_connections() {
+async fn holders_of_one_lock_get_the_second_on_eight_connections() {
     eighty_tasks_take_two_locks_each(Some(8)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn those_who_hold_one_lock_get_the_second_on_one_connection() {
+async fn holders_of_one_lock_get_the_second_on_one_connection() {
     eighty_tasks_take_two_locks_each(Some(1)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn those_who_hold_one_lock_get_the_second_by_default() {
+async fn holders_of_one_lock_get_the_second_by_default() {
     eighty_tasks_take_two_locks_each(None).await;
 }
 
 #[tokio::test]
-async fn four_hot_keys_keep_no_other_out() {
+async fn four_hot_keys_do_not_starve_others() {
     let scene = Scene::set().await;
     let client = scene.builder().exclusive_connections(64).connect().await.unwrap();
     let mut held = Vec::new();
@@ -76,7 +76,7 @@ async fn four_hot_keys_keep_no_other_out() {
     scene.until_waiting("local", 17).await;
     drop(held.split_off(4));
     timeout(SOON, cold).await.unwrap().unwrap();
-    // What is free at once is had at once.
+    // A free key is acquired at once.
     let guard = client.lock("free").unwrap().acquire().await.unwrap();
     assert!(!guard.was_contended());
     held.clear();
@@ -86,7 +86,7 @@ async fn four_hot_keys_keep_no_other_out() {
 }
 
 #[tokio::test]
-async fn tickets_on_all_connections_keep_no_wait_out_and_further_ones_say_so() {
+async fn tickets_on_all_connections_block_no_wait_and_further_tickets_are_an_error() {
     let scene = Scene::set().await;
     let client = scene
         .builder()
@@ -102,33 +102,33 @@ async fn tickets_on_all_connections_keep_no_wait_out_and_further_ones_say_so() {
     for _ in 0..4 {
         match lock.enqueue().await.unwrap() {
             Enqueued::Queued(ticket) => tickets.push(ticket),
-            Enqueued::Acquired(guard) => panic!("{guard:?} is held"),
+            Enqueued::Acquired(guard) => panic!("{guard:?} was free"),
         }
     }
-    // A wait for another key.
+    // A wait for another key goes on.
     let cold = scene.holder.lock("cold").unwrap().acquire().await.unwrap();
     let waiting = tokio::spawn(pass_through(client.lock("cold").unwrap()));
     scene.until_waiting("local", 1).await;
     cold.release().await.unwrap();
     timeout(SOON, waiting).await.unwrap().unwrap();
-    // A ticket for one that is free needs no place.
+    // A ticket for a free key needs no connection.
     let free = client.lock("cold").unwrap();
     let mut attempts = 0;
     let guard: LockGuard = loop {
         match free.enqueue().await {
             Ok(Enqueued::Acquired(guard)) => break guard,
-            Ok(Enqueued::Queued(ticket)) => panic!("{ticket:?} is free"),
-            // The key may not have been tried within so short a time.
+            Ok(Enqueued::Queued(ticket)) => panic!("{ticket:?} was held"),
+            // In so short a time the client may not have tried the key.
             Err(error) => assert_eq!(error.kind(), ErrorKind::Timeout, "{error}"),
         }
         attempts += 1;
-        assert!(attempts < 20, "it is free");
+        assert!(attempts < 20, "the free key is acquired soon");
     };
-    // One for a key that is held does.
+    // A ticket for a held key needs one.
     let error = lock.enqueue().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
     assert!(error.to_string().contains("exclusive_connections"), "{error}");
-    // And waits for the next connection otherwise.
+    // Another ticket ends, so the next one gets its connection.
     drop(tickets.pop());
     let ticket = lock.enqueue().await.unwrap();
     assert!(matches!(ticket, Enqueued::Queued(_)));
@@ -136,7 +136,7 @@ async fn tickets_on_all_connections_keep_no_wait_out_and_further_ones_say_so() {
     scene.until_waiters(0).await;
 }
 
-/// Connections that own leases and carry no wait do not count, and there may be as many of them again.
+/// Connections that own leases and carry no wait do not count: there may be as many of them again.
 #[tokio::test]
 async fn leases_do_not_use_up_the_connections_for_waits() {
     let scene = Scene::set().await;
@@ -161,7 +161,7 @@ async fn leases_do_not_use_up_the_connections_for_waits() {
     scene.until_free().await;
 }
 
-/// A wait whose connection owns leases is not cut when its caller goes. Nothing that is free may be out of reach for that.
+/// A wait whose connection owns leases is not cut when its caller goes. No free key may become unavailable by that.
 async fn a_wait_that_cannot_be_cut(survives_disconnect: bool) {
     let scene =
         Scene::of(dflockd_client::server::Server::builder().auto_release_on_disconnect(!survives_disconnect)).await;
@@ -173,7 +173,7 @@ async fn a_wait_that_cannot_be_cut(survives_disconnect: bool) {
         .await
         .unwrap();
     let holder = &scene.holder;
-    // Both connections that there may be own a lease, unless leases survive anyhow.
+    // Both connections own a lease, unless leases survive a disconnect.
     let mut kept = Vec::new();
     for key in ["own/0", "own/1"].iter().take(if survives_disconnect { 0 } else { 2 }) {
         let held = holder.lock(key).unwrap().acquire().await.unwrap();
@@ -189,12 +189,12 @@ async fn a_wait_that_cannot_be_cut(survives_disconnect: bool) {
     let waiting = tokio::spawn(async move { lock.acquire().await.map(drop) });
     scene.until_waiters(1).await;
     waiting.abort();
-    // Another key is had though the only connection is occupied.
+    // Another key is acquired although the only connection is in use.
     let waiting = tokio::spawn(pass_through(client.lock("other").unwrap()));
     scene.until_waiting("local", 1).await;
     other.release().await.unwrap();
     timeout(SOON, waiting).await.unwrap().unwrap();
-    // The place is kept for the next caller of its key.
+    // The queue position is kept for the next caller of its key.
     let next = client.lock("dropped").unwrap();
     let next = tokio::spawn(async move { next.acquire().await.unwrap() });
     scene.until_waiting("server", 1).await;
@@ -202,7 +202,7 @@ async fn a_wait_that_cannot_be_cut(survives_disconnect: bool) {
     dropped.release().await.unwrap();
     let guard = timeout(SOON, next).await.unwrap().unwrap();
     guard.release().await.unwrap();
-    // And if there is none, what it is granted is given back at once.
+    // If there is no next caller, the grant is released at once.
     let dropped = holder.lock("dropped").unwrap().acquire().await.unwrap();
     let lock = client.lock("dropped").unwrap();
     let waiting = tokio::spawn(async move { lock.acquire().await.map(drop) });
@@ -217,17 +217,17 @@ async fn a_wait_that_cannot_be_cut(survives_disconnect: bool) {
 }
 
 #[tokio::test]
-async fn a_dropped_wait_on_a_connection_that_owns_leases_keeps_nothing_out_of_reach() {
+async fn a_dropped_wait_on_a_connection_that_owns_leases_blocks_no_key() {
     a_wait_that_cannot_be_cut(false).await;
 }
 
 #[tokio::test]
-async fn a_dropped_wait_where_leases_survive_keeps_nothing_out_of_reach() {
+async fn a_dropped_wait_blocks_no_key_where_leases_survive() {
     a_wait_that_cannot_be_cut(true).await;
 }
 
 #[tokio::test]
-async fn a_dropped_wait_that_had_no_connection_is_no_waiter_and_keeps_nothing() {
+async fn a_dropped_wait_without_a_connection_leaves_no_waiter_and_blocks_no_key() {
     let scene = Scene::set().await;
     let client = scene.builder().exclusive_connections(1).max_waiters(50).connect();
     let client = client.await.unwrap();
@@ -246,7 +246,7 @@ async fn a_dropped_wait_that_had_no_connection_is_no_waiter_and_keeps_nothing() 
                 .unwrap(),
         );
     }
-    // There is room for fifty waits: each of these must leave its own behind it.
+    // There is room for fifty waits, so each of these must free its own.
     for number in 0..500 {
         let lock = client.lock(format!("k{number}")).unwrap();
         let acquiring = tokio::spawn(async move { lock.acquire().await.map(drop) });
@@ -257,7 +257,7 @@ async fn a_dropped_wait_that_had_no_connection_is_no_waiter_and_keeps_nothing() 
     scene.until_waiting("local", 0).await;
     held.clear();
     scene.until_free_but(&["first"]).await;
-    // Whoever waited for it before, it is free, and had at the first try.
+    // The key is free, so the first try acquires it.
     let before = Instant::now();
     for number in 0..500 {
         let lock = client.lock(format!("k{number}")).unwrap();

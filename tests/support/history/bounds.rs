@@ -1,19 +1,19 @@
-//! What a judge has to be told: how late things may come. All in nanoseconds.
+//! The bounds of a judge: how late events may be. All in nanoseconds.
 
 use std::time::Duration;
 
-/// How late what is promised may come. The rules say which of them they use.
+/// How late events may be. Each rule names the bounds that it uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// How much later than it should a task of a living process may run.
+    /// How much later than due a task of a living process may run.
     pub scheduling: u64,
-    /// For how long a client may not know that a server ended a lease of its own accord: that the lease's connection has ended, or
-    /// that the server is no more. And for how much longer trouble may delay what is given back.
+    /// For how long a client may not know that the server has ended a lease (the lease's connection has ended, or the server is gone), and
+    /// how much longer a release may take after trouble.
     pub unnoticed: u64,
-    /// For how long a subscription may not know that its connection is lost: the heartbeat of signal connections, which is not the keepalive of the
-    /// others, and the reply timeout.
+    /// For how long a subscription may not know that its connection is lost: the heartbeat of signal connections, which differs from the
+    /// keepalive of other connections, plus the reply timeout.
     pub silence: u64,
-    /// For how long a server may hold a grant that no caller has or waits for, while nothing is broken.
+    /// For how long a server may hold a grant that no caller holds or waits for, without trouble.
     pub unowned: u64,
     /// For how long a request may be on its way to a server.
     pub transit: u64,
@@ -35,7 +35,7 @@ impl Default for Bounds {
     }
 }
 
-/// A duration as records have them.
+/// Converts a duration to the form of records.
 pub fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -1,6 +1,6 @@
-//! Records of what clients and servers did, and their judge. It knows neither the client nor the server: only lines of a record.
+//! Records of clients and servers, and their judge, which knows neither the client nor the server: only the lines of a record.
 //!
-//! `docs/testing.md` tells the form of the lines and the rules.
+//! `docs/testing.md` describes the form of the lines and the rules.
 #![allow(dead_code, unreachable_pub, missing_docs)]
 
 pub mod bounds;
@@ -27,15 +27,15 @@ pub struct History {
 }
 
 impl History {
-    /// Adds lines. Those of one server must come in its order, in one piece or several; all others may come in any.
+    /// Adds lines. The lines of one server must come in its order, in one piece or several; others may come in any order.
     #[must_use]
     pub fn with(mut self, lines: impl IntoIterator<Item = Line>) -> Self {
         self.lines.extend(lines);
         self
     }
 
-    /// The lines in the order in which they are judged: that of their times. Of one server the order counts, since its clock was
-    /// read before the lock was taken that makes the order: no line of it is earlier than the one before.
+    /// Returns the lines in the order in which they are judged: by their times. Lines of one server keep their order, since the server read
+    /// its clock before it took the lock that makes the order: no line counts as earlier than the one before.
     pub fn in_order(&self) -> Vec<Line> {
         let mut lines = self.lines.clone();
         let mut last: HashMap<Name, u64> = HashMap::new();
@@ -51,7 +51,7 @@ impl History {
         lines
     }
 
-    /// Judges.
+    /// Judges the lines.
     pub fn judge(&self, bounds: &Bounds) -> Verdict {
         let lines = self.in_order();
         let facts = Facts::gather(&lines);

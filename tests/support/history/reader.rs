@@ -5,11 +5,11 @@ use std::io::{self, BufRead};
 
 use super::record::Line;
 
-/// A record that cannot be read.
+/// An error in reading a record.
 #[derive(Debug)]
 pub enum ReadError {
     Io(io::Error),
-    /// The line of this number, counted from 1, is none of a record.
+    /// The line with this number, counted from 1, is not a line of a record.
     Line(usize, serde_json::Error),
 }
 
@@ -24,7 +24,7 @@ impl fmt::Display for ReadError {
 
 impl std::error::Error for ReadError {}
 
-/// Reads a record. A last line without an end is what a process was writing when it was killed: it counts for nothing.
+/// Reads a record. A last line without an end is ignored: its process was killed while it wrote.
 pub fn read(mut record: impl BufRead) -> Result<Vec<Line>, ReadError> {
     let mut lines = Vec::new();
     let mut text = Vec::new();

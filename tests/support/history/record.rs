@@ -1,4 +1,4 @@
-//! The form of a record: one JSON object a line, each with its time and what happened. `docs/testing.md` describes it.
+//! The form of a record: one JSON object for each line, with its time and its event. `docs/testing.md` describes it.
 //!
 //! Times and durations are whole nanoseconds. All lines that are judged together count from the same start, on one clock.
 
@@ -19,17 +19,17 @@ pub struct Line {
     pub what: What,
 }
 
-/// What a line tells. Its name is the field `what`; its own fields stand beside that.
+/// The event of a line. Its name is the field `what`; its other fields are beside that.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "what", rename_all = "snake_case")]
 pub enum What {
     /// A client process begins. A client in a simulation counts as one.
     ProcessStarted(Process),
-    /// It ends in order: each of its operations has returned.
+    /// A client process ends in an orderly way: each of its operations has returned.
     ProcessEnded(Process),
-    /// It ends where it is.
+    /// A client process is killed.
     ProcessKilled(Process),
-    /// It runs no more, until it is thawed.
+    /// A client process is frozen, until it is thawed.
     ProcessFrozen(Process),
     ProcessThawed(Process),
 
@@ -39,30 +39,30 @@ pub enum What {
     Return(Return),
     /// A caller has a guard or a permit. Read the clock after that.
     Acquired(Acquired),
-    /// A caller acts on what it holds. Read the clock before `is_held`, and again behind it if that says no.
+    /// A caller uses its holder. Read the clock before `is_held`, and again after it if it returns false.
     Use(Use),
-    /// A caller was told that what it holds is lost. Read the clock after that.
+    /// A caller learns that its holder is lost. Read the clock after that.
     Lost(Lost),
     /// A guard or a ticket is dropped. Read the clock before that.
     LetGo(LetGo),
 
     /// A subscription has a pattern: the `listen` was acknowledged. It may have several.
     Subscribed(Subscribed),
-    /// A subscription has no more patterns. Read the clock before that.
+    /// A subscription has no patterns any more. Read the clock before that.
     Unsubscribed(Subscription),
     /// A subscription got a signal.
     Received(Received),
-    /// A subscription was told that it may have missed signals.
+    /// A gap is reported to a subscription.
     Gap(Gap),
-    /// A client has a connection no more over which it has joined a group, since that was cut in silence or the client has closed it, and its
-    /// server takes it for a member still. One line for each of its groups.
+    /// A connection that has joined a group becomes half open: it was cut in silence, or its client has closed it, and its server still
+    /// takes it for a member. One line for each of its groups.
     HalfOpenBegun(HalfOpen),
     /// The server has ended that connection.
     HalfOpenEnded(ConnectionId),
 
-    /// A server begins, with nothing that an earlier one held.
+    /// A server begins, without the grants of any earlier one.
     ServerStarted(ServerStarted),
-    /// A server is no more. What it held is over.
+    /// A server is gone. Its grants have ended.
     ServerEnded(ServerId),
     Queued(Entry),
     Left(Entry),
@@ -78,14 +78,14 @@ pub enum What {
     /// A renewal of a token that holds nothing.
     RenewalRefused(Entry),
 
-    /// From here on something is broken that no client can mend: the network, a server, a leader.
+    /// Trouble begins that no client can mend: of the network, a server, a leader.
     TroubleBegun(Trouble),
-    /// It works again.
+    /// The trouble ends.
     TroubleEnded(Trouble),
 }
 
 impl What {
-    /// What a line of a server is about, if it is about a lease or a place.
+    /// Returns the entry of a server's line about a lease or a queue position.
     pub fn entry(&self) -> Option<&Entry> {
         match self {
             Self::Queued(entry)
@@ -104,7 +104,7 @@ impl What {
         }
     }
 
-    /// The server that a line is about.
+    /// Returns the server that a line is about.
     pub fn server(&self) -> Option<&Name> {
         match self {
             Self::ServerStarted(started) => Some(&started.server),
@@ -123,34 +123,34 @@ pub struct Process {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Invoke {
     pub process: Name,
-    /// The task that calls. Its operations do not overlap.
+    /// The calling task. Its operations do not overlap.
     pub caller: u64,
     /// The number of the operation: unique in its process.
     pub op: u64,
     pub action: Action,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<Kind>,
-    /// The key. None for an operation on several keys.
+    /// The key. `None` for an operation on several keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<Name>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u64>,
-    /// It returns within that time.
+    /// The timeout of the operation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<u64>,
-    /// The lease that is asked for.
+    /// The requested TTL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl: Option<u64>,
-    /// What is renewed or released.
+    /// The token that is renewed or released.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub holder: Option<u64>,
     /// The `enqueue` that is waited for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ticket: Option<u64>,
-    /// Where a signal is emitted, or the pattern that is listened to.
+    /// The channel of an emit, or the pattern of a `listen`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub channel: Option<Name>,
-    /// What is emitted: each payload of a channel once in a record.
+    /// The payload of an emit: unique among those of its channel in a record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub payload: Option<Name>,
 }
@@ -168,7 +168,7 @@ pub enum Action {
     Emit,
     Listen,
     Unlisten,
-    /// What touches no lock and no signal.
+    /// An operation that affects no lock and no signal.
     Other,
 }
 
@@ -188,11 +188,11 @@ pub struct Return {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// The caller holds it: there is an `acquired` line for each key, before this one.
+    /// The caller holds the keys: there is an `acquired` line for each, before this one.
     Granted,
-    /// The caller has a ticket, known by the number of this operation.
+    /// The caller has a ticket, named by the number of this operation.
     Queued,
-    /// A try found it held.
+    /// A try found the key held.
     Busy,
     TimedOut,
     /// Renewed, released, emitted, ...: a server has acknowledged it.
@@ -202,13 +202,13 @@ pub enum Outcome {
     Cancelled,
 }
 
-/// A holder: a guard or a permit in a caller's hands.
+/// A holder: a guard or a permit of a caller.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Acquired {
     pub process: Name,
     /// The number of the holder: unique in its process.
     pub holder: u64,
-    /// The operation that brought it.
+    /// The operation that returned it.
     pub op: u64,
     pub kind: Kind,
     pub key: Name,
@@ -217,7 +217,7 @@ pub struct Acquired {
     /// The fence that the client shows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fence: Option<u64>,
-    /// The caller waits to be told of a loss, and there is a `lost` line then.
+    /// The caller waits for its loss, and there will be a `lost` line.
     pub watched: bool,
 }
 
@@ -225,7 +225,7 @@ pub struct Acquired {
 pub struct Use {
     pub process: Name,
     pub holder: u64,
-    /// What `is_held` said.
+    /// The result of `is_held`.
     pub held: bool,
 }
 
@@ -233,11 +233,11 @@ pub struct Use {
 pub struct Lost {
     pub process: Name,
     pub holder: u64,
-    /// Why, in the client's word: `disconnected`, `expired`, `rejected`, ...
+    /// The reason in the client's words: `disconnected`, `expired`, `rejected`, ...
     pub reason: Name,
 }
 
-/// What is dropped: a holder, or the ticket of an `enqueue`.
+/// The dropped thing: a holder, or the ticket of an `enqueue`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LetGo {
     pub process: Name,
@@ -271,7 +271,7 @@ pub struct Received {
     pub payload: Name,
 }
 
-/// A subscription is told that signals may be missing.
+/// A report to a subscription that signals may be missing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gap {
     pub process: Name,
@@ -279,14 +279,14 @@ pub struct Gap {
     pub extent: Extent,
 }
 
-/// A connection that only its server has still, and a group of which that takes it for a member.
+/// A half-open connection, and a group of which its server takes it for a member.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HalfOpen {
     /// The number of the connection: unique in the record.
     pub connection: u64,
     pub pattern: Name,
     pub group: Name,
-    /// The read timeout of the server, which ends it after that time at the latest.
+    /// The read timeout of the server, after which it ends the connection at the latest.
     pub read_timeout: u64,
 }
 
@@ -298,17 +298,17 @@ pub struct ConnectionId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Extent {
-    /// From here on, until it ends.
+    /// The gap is open until its end is reported.
     Begins,
     Ends,
-    /// At this place only.
+    /// The gap is at this place only.
     Here,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerStarted {
     pub server: Name,
-    /// The server whose place it takes: its fences are greater than that one's.
+    /// The server whose place it takes: its fences are greater than those of that server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub succeeds: Option<Name>,
 }
@@ -318,10 +318,10 @@ pub struct ServerId {
     pub server: Name,
 }
 
-/// What a server did with a lease or a place in a queue.
+/// An event of a server about a lease or a queue position.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// One memory: a server from its start to its end, or a cluster, whichever of its members lead.
+    /// One state: a server from its start to its end, or a cluster, whichever of its members leads.
     pub server: Name,
     pub connection: u64,
     pub kind: Kind,
@@ -330,10 +330,10 @@ pub struct Entry {
     pub limit: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<Token>,
-    /// The fence, where the server makes them.
+    /// The fence, if the server issues fences.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fence: Option<u64>,
-    /// The place in the queue, numbered in the order in which they were taken.
+    /// The queue position, numbered in the order in which positions were taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub place: Option<u64>,
     /// When the lease ends unless it is renewed, counted like `at`.
@@ -343,9 +343,9 @@ pub struct Entry {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trouble {
-    /// Its name: one that has begun is not begun again before it has ended.
+    /// Its name. A trouble with the same name can begin again after this one has ended.
     pub trouble: Name,
-    /// The only server that it touches, with those before and after it at its address. None if it may touch all.
+    /// The only server that it affects, with all servers at the same address. `None` if it may affect all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server: Option<Name>,
 }

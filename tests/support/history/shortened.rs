@@ -1,13 +1,13 @@
-//! The part of a record that shows what is wrong: the lines about one key around it.
+//! The part of a record that shows a violation: the lines about the same key around it.
 
 use super::facts::Facts;
 use super::record::{Kind, Name, What};
 
-/// How many lines are shown up to the one that shows it, and after it.
+/// The numbers of lines that are shown up to the violation's line, and after it.
 const BEFORE: usize = 14;
 const AFTER: usize = 4;
 
-/// What a violation is about.
+/// The subject of a violation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Subject {
     Key(Kind, Name),
@@ -17,7 +17,7 @@ pub enum Subject {
     Nothing,
 }
 
-/// The lines about a subject around a line, as they stand in the record.
+/// Returns the lines about a subject around a line, as they are in the record.
 pub fn around(facts: &Facts<'_>, subject: &Subject, line: usize) -> Vec<String> {
     let numbers = 0..facts.lines.len();
     let is_about = |number: &usize| is_about(facts, subject, &facts.lines[*number].what);
@@ -55,7 +55,7 @@ fn is_about(facts: &Facts<'_>, subject: &Subject, what: &What) -> bool {
     }
 }
 
-/// What happens to processes, servers and the network is part of every story.
+/// Lines about processes, servers and the network belong to every history.
 fn is_for_all(what: &What) -> bool {
     matches!(
         what,
@@ -71,7 +71,7 @@ fn is_for_all(what: &What) -> bool {
     )
 }
 
-/// The key that a line is about.
+/// Returns the key that a line is about.
 fn key_of<'a>(facts: &'a Facts<'_>, what: &'a What) -> Option<(Kind, &'a Name)> {
     if let Some(entry) = what.entry() {
         return Some((entry.kind, &entry.key));

@@ -1,8 +1,8 @@
-//! What comes of judging: how much was judged, and what is wrong.
+//! The result of judging: how much was judged, and the violations.
 
 use std::fmt;
 
-/// How much was judged, so that a test can see that it was not nothing.
+/// How much was judged, so that a test can assert that it was not nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     pub lines: usize,
@@ -14,9 +14,9 @@ pub struct Counts {
     pub holders: usize,
     /// Times at which a holder was used and `is_held` was true.
     pub beliefs: usize,
-    /// Holders that were believed in when their server had ended them, at a moment that their client could not know.
+    /// Holders that were believed in after their server had ended them, at a moment that their client could not know.
     pub stale: usize,
-    /// Losses that callers were told.
+    /// Losses that callers learnt of.
     pub losses: usize,
     /// Grants of servers.
     pub grants: usize,
@@ -28,15 +28,15 @@ pub struct Counts {
     pub held: usize,
     /// Fences that were compared with one before.
     pub fences: usize,
-    /// Grants whose time without an owner was measured: all but those that are left to their leases.
+    /// Grants whose time without an owner was measured: all that the rule does not exempt.
     pub owned: usize,
-    /// Acknowledged releases behind which no renewal may come.
+    /// Acknowledged releases, which no renewal may follow.
     pub releases: usize,
     /// Signals that were emitted.
     pub signals: usize,
     /// Signals that subscriptions got.
     pub received: usize,
-    /// Signals that a subscription had to get and did not, with a gap told in their place.
+    /// Signals that a subscription had to get and did not, with a gap reported in their place.
     pub in_gaps: usize,
     /// Signals that a group did not get while its server had a half-open connection of a member.
     pub half_open: usize,
@@ -59,25 +59,25 @@ pub enum Rule {
 }
 
 impl Rule {
-    /// Its name and what it says.
+    /// Returns the name of the rule and its sentence.
     pub fn says(self) -> &'static str {
         match self {
             Self::Record => "record: each line follows from those before it",
             Self::Believers => "believers: never more than the limit",
-            Self::BeliefInGrant => "belief in grant: what is believed in is granted, and has not ended",
+            Self::BeliefInGrant => "belief in grant: a belief needs a grant that has not ended",
             Self::Fences => "fences: grow with each grant of a key",
             Self::QueueOrder => "queue order: grants come in the order of the queue",
             Self::Deadlines => "deadlines: operations return in time",
-            Self::Owners => "owners: no grant is without one for long",
-            Self::Renewals => "renewals: none after an acknowledged release",
-            Self::Signals => "signals: once, in order, gaps told, none made up",
-            Self::Losses => "losses: told in time, and for good",
+            Self::Owners => "owners: no grant lacks one for long",
+            Self::Renewals => "renewals: no renewal follows an acknowledged release",
+            Self::Signals => "signals: once, in order, gaps reported, none made up",
+            Self::Losses => "losses: reported in time, and final",
             Self::Servers => "servers: their own records agree",
         }
     }
 }
 
-/// Something that is wrong.
+/// A violation of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
     pub rule: Rule,
@@ -86,7 +86,7 @@ pub struct Violation {
     /// The number of the line that shows it.
     pub line: usize,
     pub what: String,
-    /// The lines about the same key around it, as they stand in the record.
+    /// The lines about the same key around it, as they are in the record.
     pub history: Vec<String>,
 }
 
@@ -114,7 +114,7 @@ impl Verdict {
         self.violations.is_empty()
     }
 
-    /// The counts; fails with what is wrong.
+    /// Returns the counts; panics with the violations if there are any.
     #[track_caller]
     pub fn assert(self) -> Counts {
         assert!(self.is_valid(), "{self}");

@@ -1,4 +1,4 @@
-//! Writes records: into memory, for who judges in the same process, or as lines of JSON.
+//! Writes records: into memory for a judge in the same process, or as lines of JSON.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::record::{Line, Name, Use, What};
 
-/// Takes down what happens, from any number of tasks and threads.
+/// Records events from any number of tasks and threads.
 pub struct Writer {
     clock: Box<dyn Fn() -> u64 + Send + Sync>,
     last_id: AtomicU64,
@@ -16,7 +16,7 @@ pub struct Writer {
 struct Sink {
     lines: Vec<Line>,
     out: Option<Box<dyn io::Write + Send>>,
-    /// Why the first line that was not written was not.
+    /// The error of the first line that was not written.
     failure: Option<io::Error>,
 }
 
@@ -26,7 +26,7 @@ impl Writer {
         Self::new(clock, None)
     }
 
-    /// Writes each line at once and keeps none, so that a process which is killed has lost none. `out` should be a file without a buffer.
+    /// Writes each line at once and keeps none, so that a killed process loses none. `out` should be an unbuffered file.
     pub fn to(out: impl io::Write + Send + 'static, clock: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
         Self::new(clock, Some(Box::new(out)))
     }
@@ -44,22 +44,22 @@ impl Writer {
         }
     }
 
-    /// The time.
+    /// Returns the time.
     pub fn now(&self) -> u64 {
         (self.clock)()
     }
 
-    /// A number that this writer has not given out: for an operation, a holder, a subscription.
+    /// Returns a number that this writer has not returned before: for an operation, a holder or a subscription.
     pub fn next_id(&self) -> u64 {
         self.last_id.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Takes down what happens now.
+    /// Records an event of now.
     pub fn note(&self, what: What) {
         self.note_at(self.now(), what);
     }
 
-    /// Takes down what happened at a time.
+    /// Records an event of this time.
     pub fn note_at(&self, at: u64, what: What) {
         let line = Line { at, what };
         let mut sink = self.sink();
@@ -71,7 +71,7 @@ impl Writer {
         }
     }
 
-    /// Takes down that a caller acts on what it holds, and whether it may.
+    /// Records that a caller uses its holder; returns whether it may.
     pub fn note_use(&self, process: &Name, holder: u64, is_held: impl FnOnce() -> bool) -> bool {
         let before = self.now();
         let held = is_held();
@@ -81,7 +81,7 @@ impl Writer {
         held
     }
 
-    /// The lines that were kept, in the order in which they were taken down. Fails if a line could not be written.
+    /// Returns the lines that were kept, in their order. Fails if a line could not be written.
     pub fn finish(&self) -> io::Result<Vec<Line>> {
         let mut sink = self.sink();
         match sink.failure.take() {
@@ -95,7 +95,7 @@ impl Writer {
     }
 }
 
-/// One write for the whole line.
+/// Writes the whole line with one call.
 fn write(out: &mut dyn io::Write, line: &Line) -> io::Result<()> {
     let mut written = serde_json::to_vec(line)?;
     written.push(b'\n');

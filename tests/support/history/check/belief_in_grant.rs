@@ -1,9 +1,9 @@
-//! What is believed in is granted: at each use at which `is_held` was true, a server had granted that token, and had not ended it.
+//! A belief needs a grant: at each use with `is_held` true, a server had granted that token and had not ended the grant.
 //!
-//! Assumes: where a record has lines of servers, it has those of all servers that clients talked to.
-//! Moments that are the same count as in order. Lets pass: a grant that its server ended of its own accord (the connection ended, the server is
-//! no more, a leader forgot it) may be believed in while its client cannot know, for at most `unnoticed` of the time in which the process ran, and
-//! never beyond the end of the lease. Where a connection ended and no fault can have hidden that, it is for `scheduling`, and does not count as stale.
+//! Assumes: a record with lines of servers has the lines of all servers that the clients used.
+//! Equal times count as in order. Allows: a client may believe in a grant that its server has ended (the connection ended, the server is
+//! gone, a leader forgot it) while it cannot know that, for `unnoticed` of the running time of its process at most, and never beyond the
+//! end of the lease. If a connection ended and no fault can have hidden that, the bound is `scheduling`, and the belief is not stale.
 
 use super::super::verdict::Rule;
 use super::{Findings, about_key, named, time};

@@ -1,11 +1,11 @@
-//! Never more believers than the limit.
+//! There are never more believers than the limit.
 //!
-//! A holder is believed in from the moment at which its caller has it to the last use at which `is_held` was true: a lease that is lost never
-//! comes back (`losses` looks after that), so each such use proves the time before it, and nothing proves the time behind the last
-//! one. Whether the process was stopped in between does not matter. Beliefs that only touch do not overlap.
+//! A caller believes in a holder from its acquire to the last use with `is_held` true. A lost lease never comes back (rule `losses`), so
+//! each such use proves the belief before it, and nothing proves a belief after the last one. A freeze in between does not matter.
+//! Beliefs that only touch do not overlap.
 //!
-//! Lets pass: the part of a belief behind the end of its grant, where the client cannot know of that end, as in `belief_in_grant`. A record
-//! without lines of servers does not show that, so there is no such part in it.
+//! Allows: the part of a belief after the end of its grant, while the client cannot know of that end, as in `belief_in_grant`. A record
+//! without lines of servers does not show ends, so it has no such part.
 //!
 //! Assumes: a key is the same key at all servers of the record.
 

@@ -1,13 +1,13 @@
-//! Operations return in time: none with a timeout later than that, and none never.
+//! Operations return in time: with a timeout, by then, and every one in the end.
 //!
-//! An operation is late by the time in which its process ran between its deadline and its return; more than `scheduling` is a violation. So a
-//! process that was stopped is judged by what it does when it goes on. What is broken outside is no excuse.
+//! An operation is late by the running time of its process between its deadline and its return; more than `scheduling` is a violation.
+//! So a frozen process is judged by what it does after the thaw. Trouble outside the process is no excuse.
 //!
-//! An acquire of several keys (it names none) asks for one after another, for the later ones when their time is over, too. It is late
-//! by the time in which its process ran beyond its timeout: what comes behind a stop may still take as long as its requests may.
+//! An acquire of several keys (which names no key) asks for one key after another, and for the later ones even when its time is over. It is
+//! late by the running time beyond its timeout: after a freeze its last requests may still take their time.
 //!
-//! An operation that has not returned is judged up to the death of its process, or the end of the record. Without a timeout it may wait
-//! for ever, but not beyond the end of a process that ended in order. Dropping its future is a return (`cancelled`).
+//! An operation that has not returned is judged up to the death of its process, or to the end of the record. Without a timeout it may wait
+//! for ever, but not beyond the orderly end of its process. Dropping its future is a return (`cancelled`).
 
 use super::super::facts::processes::Death;
 use super::super::record::Action;

@@ -1,9 +1,9 @@
-//! Fences grow: each grant of a key has a greater one than every grant of it before, on one server or cluster and on the servers that took its place.
-//! A client shows the fence of its server, and none where that makes none.
+//! Fences grow: each grant of a key has a greater fence than all its earlier ones, on one server or cluster and on the servers that took
+//! its place. A client shows the fence of its server, and none if the server issues none.
 //!
-//! Assumes: `succeeds` names the server before one that was started at its address. Fences of other servers are not compared: a standby has its own.
-//! In a record without lines of servers the fences that clients show are compared, where one holder had gone before the next was asked for; it
-//! assumes one server a key.
+//! Assumes: `succeeds` names the previous server at the same address. Fences of different servers are not compared: a standby has its own.
+//! Without lines of servers, the rule compares the fences that clients show, if one holder was gone before the next one was asked for;
+//! it assumes one server for each key.
 
 use std::collections::HashMap;
 
@@ -22,7 +22,7 @@ pub fn check(findings: &mut Findings<'_>) {
     }
 }
 
-/// What servers made.
+/// Fences that servers issued.
 fn granted(findings: &mut Findings<'_>) {
     let facts = findings.facts;
     let mut last: HashMap<(&Name, Kind, &Name), u64> = HashMap::new();
@@ -38,7 +38,7 @@ fn granted(findings: &mut Findings<'_>) {
     }
 }
 
-/// What clients showed of that.
+/// Fences that clients showed for them.
 fn shown(findings: &mut Findings<'_>) {
     let facts = findings.facts;
     for holder in &facts.holders.all {
@@ -56,10 +56,10 @@ fn shown(findings: &mut Findings<'_>) {
     }
 }
 
-/// When a holder was asked for and had, the fence that it shows, and the holder.
+/// The times of the request and of the grant, the fence that the client shows, and the holder.
 type Shown<'a> = (u64, u64, u64, &'a Holder);
 
-/// What clients showed, without servers to compare it with.
+/// Fences that clients showed, if no server recorded any.
 fn seen(findings: &mut Findings<'_>) {
     let facts = findings.facts;
     let mut of_keys: HashMap<(Kind, &Name), Vec<Shown<'_>>> = HashMap::new();
@@ -74,7 +74,7 @@ fn seen(findings: &mut Findings<'_>) {
         of_key.sort_unstable_by_key(|(asked, ..)| *asked);
         let mut had: Vec<(u64, u64)> = of_key.iter().map(|(_, at, fence, _)| (*at, *fence)).collect();
         had.sort_unstable();
-        // The greatest fence of all that were had before the next one was asked for.
+        // The greatest fence of all holders that had their grants before the next one was asked for.
         let (mut greatest, mut next) = (None, 0);
         for (asked, _, fence, holder) in of_key.iter() {
             while let Some((_, before)) = had.get(next).filter(|(at, _)| at < asked) {

@@ -1,10 +1,11 @@
-//! Losses are told in time, and for good.
+//! Losses are reported in time and are final.
 //!
-//! For good: a holder of which its caller was told that it is lost, or at which `is_held` was false, is never believed in again.
+//! Final: a holder whose caller learnt of the loss, or for which `is_held` was false, is never believed in again.
 //!
-//! In time, of a caller that waits to be told (`watched`): before the server can grant the key to another. So it is told before the server lets
-//! the lease expire, and for a grant that the server ended of its own accord at once, or within `unnoticed` where a fault can have hidden that, but before the end of the lease. It may be late by `scheduling`, of the
-//! time in which its process ran. A holder that is dropped or released first need not be told.
+//! In time, for a caller that waits for the loss (`watched`): before the server can grant the key to another caller. That is before the
+//! server lets the lease expire. If the server ended the grant otherwise, it is at once; if a fault can have hidden the end, within
+//! `unnoticed` and before the end of the lease. `scheduling` of running time is allowed. A holder that is dropped or released first is
+//! exempt.
 
 use super::super::facts::Facts;
 use super::super::facts::grants::{Ending, Grant};
@@ -64,7 +65,7 @@ fn in_time(findings: &mut Findings<'_>, holder: &Holder) {
     findings.violation(Rule::Losses, line, about_key(holder), what);
 }
 
-/// By when the end of a grant must be known to its client.
+/// Returns the time by which the client must know of the end of a grant.
 fn due(findings: &Findings<'_>, holder: &Holder, grant: &Grant) -> Option<u64> {
     let end = grant.end?;
     match end.why {

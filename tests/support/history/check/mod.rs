@@ -1,4 +1,4 @@
-//! The rules, one file each. Each says what it assumes, and what it lets pass.
+//! The rules, one file each. Each file says what its rule assumes and what it allows.
 
 mod belief_in_grant;
 mod believers;
@@ -19,10 +19,10 @@ use super::record::Name;
 use super::shortened::{Subject, around};
 use super::verdict::{Counts, Rule, Verdict, Violation};
 
-/// Of how many violations the history is shown: that of the first ones is enough to begin with.
+/// The number of violations whose history is shown: the first ones are enough to begin with.
 const WITH_HISTORY: usize = 10;
 
-/// What the rules judge by, and what they found.
+/// The input of the rules, and the violations that they find.
 pub struct Findings<'a> {
     pub facts: &'a Facts<'a>,
     pub bounds: Bounds,
@@ -30,7 +30,7 @@ pub struct Findings<'a> {
     found: Vec<(Violation, Subject)>,
 }
 
-/// Judges by all rules.
+/// Applies all rules.
 pub fn all(findings: &mut Findings<'_>) {
     for (line, what) in &findings.facts.unfounded {
         findings.violation(Rule::Record, *line, Subject::Nothing, (*what).to_owned());
@@ -90,9 +90,8 @@ impl<'a> Findings<'a> {
         }
     }
 
-    /// Whether a grant that has ended may still be believed in at that time, since its server ended it at a moment that the client cannot
-    /// know. Not longer than the lease, and while the process runs not longer than `unnoticed`; where no fault can have hidden the
-    /// end, not longer than `scheduling`.
+    /// Returns whether a client may still believe, at this time, in a grant that its server has ended at a moment that the client cannot
+    /// know: not beyond the lease, and for `unnoticed` of running time at most; if no fault can have hidden the end, for `scheduling`.
     pub fn may_be_believed_until(&self, holder: &Holder, grant: &Grant, belief: u64) -> bool {
         let Some(end) = grant.end.filter(|end| end.why.may_be_unnoticed()) else {
             return false;
@@ -105,9 +104,9 @@ impl<'a> Findings<'a> {
         ran <= most && grant.lease_end.is_none_or(|lease_end| belief <= lease_end)
     }
 
-    /// Whether a fault can have hidden the end of a grant from the process that had it. A server that is no more and a leader that
-    /// forgets are faults. A connection ends without one where the client closes it, or where the server does, and
-    /// that is told at once: it is hidden only if there was trouble at the server, the server ended, or the process was frozen, for `unnoticed` before it.
+    /// Returns whether a fault can have hidden the end of a grant from the process that had it. The end of a server and a leader that
+    /// forgets are such faults. The end of a connection is visible at once to its client, and hidden only if there was trouble at the
+    /// server, the server ended, or the process was frozen, during `unnoticed` before it.
     pub fn is_hidden(&self, process: &Name, grant: &Grant) -> bool {
         let Some(end) = grant.end else { return false };
         let since = end.at.saturating_sub(self.bounds.unnoticed);
@@ -125,7 +124,7 @@ impl<'a> Findings<'a> {
     }
 }
 
-/// Of a key.
+/// The key of a holder.
 fn about_key(holder: &Holder) -> Subject {
     Subject::Key(holder.kind, holder.key.clone())
 }
@@ -134,7 +133,7 @@ fn about_grant(grant: &Grant) -> Subject {
     Subject::Key(grant.kind, grant.key.clone())
 }
 
-/// A holder, for who reads.
+/// Describes a holder for readers.
 fn named(holder: &Holder) -> String {
     format!(
         "holder {} of {:?} (token {}, {} {:?})",
@@ -142,7 +141,7 @@ fn named(holder: &Holder) -> String {
     )
 }
 
-/// A time, for who reads.
+/// Formats a time for readers.
 fn time(at: u64) -> String {
     format!("+{:.6} s", at as f64 / 1e9)
 }

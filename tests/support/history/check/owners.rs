@@ -1,13 +1,13 @@
-//! No grant is without an owner for longer than `unowned`, and none outlives its lease by more than that.
+//! No grant lacks an owner for longer than `unowned`, or outlives its lease by more than that.
 //!
-//! Its owner is the caller that has it: from the invocation of the operation that brought it (of the `enqueue`, for a ticket) until it is dropped, its
-//! release begins, or its caller is told that it is lost. A grant that no caller ever had is on its way to one as long as an operation that may bring it has
-//! not returned, or a ticket is there; an operation that brought another grant is none of these.
+//! The owner is the caller that has the grant: from the invocation of the operation that returned it (of the `enqueue`, for a ticket) until
+//! it is dropped, its release begins, or its caller learns of its loss. A grant that no caller ever had is on its way as long as an
+//! operation that may return it has not returned, or its ticket exists; operations that returned another grant do not count.
 //!
-//! Time in which something was broken at its server does not count, nor does that in which the process of an owner was frozen. Where there was either shortly
-//! before or after the grant lost its owner, giving it back may take `unnoticed` more. A grant is left to its lease
-//! where its process was killed, or where it may belong to a request of unknown fate: that of an operation that failed, or during which something was
-//! broken at that server. Such grants do not count as `owned`. What stays because its caller was told a loss is judged up to the end of the lease.
+//! The time of trouble at its server does not count, nor the time in which the owner's process was frozen. If there was either shortly
+//! before or after the grant lost its owner, the release may take `unnoticed` more. The rule exempts a grant whose process was killed, or
+//! that may belong to a request of unknown fate: that of an operation that failed, or during which there was trouble at that server. Such
+//! grants do not count as `owned`. A grant whose caller learnt of its loss is judged up to the end of its lease.
 
 use std::collections::HashMap;
 
@@ -20,7 +20,7 @@ use super::super::record::{Kind, Name, Outcome};
 use super::super::verdict::Rule;
 use super::{Findings, about_grant, time};
 
-/// A time in which a grant has an owner.
+/// A stretch of time in which a grant has an owner.
 type Stretch = (u64, u64);
 
 pub fn check(findings: &mut Findings<'_>) {
@@ -43,11 +43,11 @@ pub fn check(findings: &mut Findings<'_>) {
     }
 }
 
-/// When a grant has an owner, and whose time counts.
+/// The stretches in which a grant has an owner, and the processes whose running time counts.
 struct Owned<'a> {
     stretches: Vec<Stretch>,
     processes: Vec<&'a Name>,
-    /// Its caller was told that it is lost, and gives nothing back.
+    /// Its caller learnt of its loss, and releases nothing.
     is_lost: bool,
 }
 
@@ -66,7 +66,7 @@ fn outlives_its_lease(findings: &mut Findings<'_>, grant: &Grant) {
     }
 }
 
-/// Of a grant that callers had. `None` if it is left to its lease.
+/// For a grant that callers had. `None` if the rule exempts it.
 fn had<'a>(facts: &'a Facts<'_>, holders: impl Iterator<Item = &'a Holder>) -> Option<Owned<'a>> {
     let mut owned = Owned {
         stretches: Vec::new(),
@@ -86,7 +86,7 @@ fn had<'a>(facts: &'a Facts<'_>, holders: impl Iterator<Item = &'a Holder>) -> O
     Some(owned)
 }
 
-/// When what a holder has was asked for.
+/// Returns when the grant of a holder was asked for.
 fn asked(facts: &Facts<'_>, holder: &Holder) -> u64 {
     let Some(operation) = facts.operations.of(&holder.process, holder.op) else {
         return holder.at;
@@ -97,7 +97,7 @@ fn asked(facts: &Facts<'_>, holder: &Holder) -> u64 {
     enqueued.unwrap_or(operation).at
 }
 
-/// Of a grant that no caller had. `None` if it is left to its lease.
+/// For a grant that no caller had. `None` if the rule exempts it.
 fn on_its_way<'a>(findings: &Findings<'a>, seekers: &Seekers<'a>, grant: &'a Grant) -> Option<Owned<'a>> {
     let facts = findings.facts;
     let Bounds { unowned, unnoticed, .. } = findings.bounds;
@@ -107,7 +107,7 @@ fn on_its_way<'a>(findings: &Findings<'a>, seekers: &Seekers<'a>, grant: &'a Gra
         is_lost: false,
     };
     let until = grant.until(facts.end);
-    // A request that something broken held back arrives when its operation is long over.
+    // A request that trouble held back may arrive long after its operation has ended.
     let since = grant.at.saturating_sub(unowned.max(unnoticed));
     for seeker in seekers.between(grant, since, until) {
         let (operation, end) = (seeker.operation, seeker.end);
@@ -135,7 +135,7 @@ fn is_of_unknown_fate(facts: &Facts<'_>, grant: &Grant, seeker: &Seeker<'_>, uno
     }
 }
 
-/// Looks for a time without an owner that is too long.
+/// Looks for too long a time without an owner.
 fn unowned(findings: &mut Findings<'_>, grant: &Grant, mut owned: Owned<'_>) {
     let facts = findings.facts;
     let until = grant.until(facts.end);
@@ -174,11 +174,11 @@ fn unowned(findings: &mut Findings<'_>, grant: &Grant, mut owned: Owned<'_>) {
     }
 }
 
-/// Operations that may bring a grant of a key.
+/// Operations that may return a grant of a key.
 struct Seekers<'a> {
-    /// In the order of their invocations, with their ends and the last end of all up to them.
+    /// In the order of their invocations, each with its end and the last end of all up to it.
     of_keys: HashMap<(Kind, &'a Name), Vec<Seeker<'a>>>,
-    /// Those that do not say for which key.
+    /// Operations that name no key.
     of_any: Vec<Seeker<'a>>,
 }
 
@@ -215,7 +215,7 @@ impl<'a> Seekers<'a> {
         seekers
     }
 
-    /// Those that may bring a grant and were under way at some time between.
+    /// Returns the operations that may return this grant and were under way at some time between.
     fn between(&self, grant: &'a Grant, from: u64, to: u64) -> impl Iterator<Item = &Seeker<'a>> {
         let of_key = self.of_keys.get(&(grant.kind, &grant.key));
         let lists = [of_key.map_or(&[][..], Vec::as_slice), &self.of_any];

@@ -1,9 +1,9 @@
-//! Grants come in the order of the queue: at each server, for each key, a grant goes to the first place that waits, and to a newcomer only
-//! where none waits.
+//! Grants come in the order of the queue: at each server, for each key, a grant goes to the first waiter, and to a newcomer only if no
+//! caller waits.
 //!
-//! Without exception at one server, as servers promise: an orphaned place keeps its turn, one that was taken back keeps its number, and the limit of a
-//! semaphore changes nothing about who is next. Not judged, since it is promised nowhere: the order between servers (each has its own queue,
-//! and what ends with it has no place at the next), between tries (they take no place), and between callers of one client.
+//! At one server this has no exception, as servers promise: an orphan keeps its turn, a reclaimed queue position keeps its number, and the
+//! limit of a semaphore does not change who is next. Not judged, since it is promised nowhere: the order between servers (each has its
+//! own queue, and a position does not move), between tries (they do not queue), and between callers of one client.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -12,7 +12,7 @@ use super::super::shortened::Subject;
 use super::super::verdict::Rule;
 use super::Findings;
 
-/// Places that wait, and the last that was taken.
+/// The positions that wait, and the last one that was taken.
 #[derive(Default)]
 struct Queue {
     waiting: BTreeSet<u64>,

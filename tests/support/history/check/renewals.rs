@@ -1,7 +1,7 @@
-//! No renewal after an acknowledged release.
+//! No renewal follows an acknowledged release.
 //!
-//! Assumes: a renewal that was sent before is at its server within `transit` of the acknowledgement; what comes later was sent after it. Servers tell
-//! of renewals that they refuse, too (`renewal_refused`): after a release that is what they do.
+//! Assumes: a renewal that was sent before the release reaches its server within `transit` of the acknowledgement. Servers record renewals
+//! that they refuse, too (`renewal_refused`): after a release they refuse them.
 
 use std::collections::HashMap;
 

@@ -1,12 +1,12 @@
-//! Servers' own records agree, with themselves and with each other.
+//! Servers' own records agree with themselves and with each other.
 //!
-//! A token is granted once. What ends, or is renewed, collected, orphaned or taken back, is held at that server. Never more than the limit
-//! hold a key, over all servers and clusters of the record: what one has granted, no other may.
+//! A token is granted once. A grant that ends, or is renewed, collected, orphaned or reclaimed, is held at that server. Over all servers
+//! and clusters of the record, no more than the limit hold a key: while one server has granted it, no other may.
 //!
-//! At one server a grant is held until the record says that it ended. For other servers it is over with its lease, too, whenever its
-//! server writes that down; grants of different servers that only touch do not overlap.
+//! At its own server a grant is held until the record says that it ended. For other servers it also ends with its lease, whenever its
+//! server records that; grants of different servers that only touch do not overlap.
 //!
-//! Assumes: all servers of a record serve the same keys. Where two services use the same names, judge them apart.
+//! Assumes: all servers of a record serve the same keys. If two services use the same names, judge them apart.
 
 use std::collections::{HashMap, HashSet};
 
@@ -21,7 +21,7 @@ pub fn check(findings: &mut Findings<'_>) {
     together(findings);
 }
 
-/// Each line by itself.
+/// Checks each line by itself.
 fn each(findings: &mut Findings<'_>) {
     let facts = findings.facts;
     let mut granted: HashSet<Token> = HashSet::new();
@@ -56,7 +56,7 @@ fn each(findings: &mut Findings<'_>) {
     findings.counts.held = held.values().map(HashSet::len).sum();
 }
 
-/// All grants of each key.
+/// Checks the grants of each key together.
 fn together(findings: &mut Findings<'_>) {
     let facts = findings.facts;
     let mut held: HashMap<(Kind, &Name), Vec<&Grant>> = HashMap::new();
@@ -82,7 +82,7 @@ fn together(findings: &mut Findings<'_>) {
     findings.counts.keys = held.len();
 }
 
-/// Whether a grant had ended when another came.
+/// Returns whether a grant had ended when another one began.
 fn is_over(earlier: &Grant, next: &Grant) -> bool {
     let end = earlier.end;
     match earlier.server == next.server {

@@ -1,4 +1,4 @@
-//! What servers granted, as their own lines tell it.
+//! The grants of servers, from their own lines.
 
 use std::collections::HashMap;
 
@@ -11,12 +11,12 @@ pub enum Ending {
     Disconnected,
     Expired,
     Forgotten,
-    /// Its server was no more.
+    /// Its server is gone.
     ServerEnded,
 }
 
 impl Ending {
-    /// Whether the server ended it of its own accord, at a moment that the client cannot know.
+    /// Returns whether the server ended it at a moment that the client cannot know.
     pub fn may_be_unnoticed(self) -> bool {
         matches!(self, Self::Disconnected | Self::Forgotten | Self::ServerEnded)
     }
@@ -34,7 +34,7 @@ pub struct Grant {
     pub line: usize,
     pub at: u64,
     pub end: Option<End>,
-    /// When the lease ended or was to end, if that is known.
+    /// When the lease ended or would have ended, if known.
     pub lease_end: Option<u64>,
 }
 
@@ -59,7 +59,7 @@ impl Grants {
         self.all.get(*self.by_token.get(&token)?)
     }
 
-    /// When a server was no more.
+    /// Returns when a server was gone.
     pub fn server_ended(&self, server: &Name) -> Option<u64> {
         self.servers_ended.get(server).copied()
     }
@@ -112,7 +112,7 @@ impl Grants {
         }
     }
 
-    /// The grant that an entry is about, if its server has it.
+    /// Returns the grant that an entry is about, if its server holds it.
     fn held(&mut self, entry: &Entry) -> Option<&mut Grant> {
         let number = *self.by_token.get(&entry.token?)?;
         let grant = self.all.get_mut(number)?;
@@ -121,12 +121,12 @@ impl Grants {
 }
 
 impl Grant {
-    /// Until when it was held, or `end` if it still is.
+    /// Returns until when it was held, or `end` if it still is.
     pub fn until(&self, end: u64) -> u64 {
         self.end.map_or(end, |end| end.at)
     }
 
-    /// How many may hold the key at once.
+    /// Returns how many may hold the key at once.
     pub fn most(&self) -> u64 {
         match self.kind {
             Kind::Lock => 1,

@@ -1,4 +1,4 @@
-//! When servers had connections that their clients had no more, and of which groups these were members.
+//! The times in which servers had half-open connections, and the groups of these connections.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,7 @@ use super::windows::Windows;
 /// A pattern and the name of its group.
 pub type Group = (Name, Name);
 
-/// When a server had a half-open connection of each group.
+/// The times in which a server had a half-open connection of each group.
 #[derive(Debug, Default)]
 pub struct HalfOpens {
     of_groups: HashMap<Group, Windows>,
@@ -16,26 +16,26 @@ pub struct HalfOpens {
 }
 
 impl HalfOpens {
-    /// When there was one that had joined a group.
+    /// Returns the times in which a half-open connection belonged to this group.
     pub fn of(&self, pattern: &Name, group: &Name) -> &Windows {
         let group = (pattern.clone(), group.clone());
         self.of_groups.get(&group).unwrap_or(&self.none)
     }
 }
 
-/// One that is open: the group, since when, and until when at the latest.
+/// An open one: its group, its beginning, and its latest end.
 type Open = (Group, u64, u64);
 
-/// Collects them.
+/// Collects half-open connections.
 #[derive(Default)]
 pub struct Gathered {
-    /// Of each connection.
+    /// By connection.
     open: HashMap<u64, Vec<Open>>,
     over: HashMap<Group, Vec<(u64, u64)>>,
 }
 
 impl Gathered {
-    /// False if it has begun already.
+    /// Returns false if it has begun already.
     pub fn begin(&mut self, at: u64, half_open: &HalfOpen) -> bool {
         let group = (half_open.pattern.clone(), half_open.group.clone());
         let latest = at.saturating_add(half_open.read_timeout);
@@ -47,7 +47,7 @@ impl Gathered {
         is_new
     }
 
-    /// False if it has not begun.
+    /// Returns false if it has not begun.
     pub fn end(&mut self, at: u64, connection: u64) -> bool {
         let Some(ended) = self.open.remove(&connection) else {
             return false;

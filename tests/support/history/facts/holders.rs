@@ -1,4 +1,4 @@
-//! Guards and permits in callers' hands: what was believed of them, and until when.
+//! Guards and permits of callers: which beliefs there were, and until when.
 
 use std::collections::HashMap;
 
@@ -17,11 +17,11 @@ pub struct Holder {
     pub watched: bool,
     pub line: usize,
     pub at: u64,
-    /// When it was used and `is_held` was true: the lines and their times.
+    /// The lines and times of its uses with `is_held` true.
     pub believed: Vec<(usize, u64)>,
-    /// When `is_held` was false for the first time.
+    /// The first time when `is_held` was false.
     pub doubted: Option<u64>,
-    /// When its caller was told that it is lost.
+    /// When its caller learnt of its loss.
     pub lost: Option<(usize, u64)>,
     /// When it was dropped, or its release began.
     pub let_go: Option<u64>,
@@ -29,7 +29,7 @@ pub struct Holder {
     pub released: Option<u64>,
 }
 
-/// All holders, in the order in which they were acquired.
+/// All holders, in the order of their acquires.
 #[derive(Debug, Default)]
 pub struct Holders {
     pub all: Vec<Holder>,
@@ -47,13 +47,13 @@ impl Holders {
         self.all.get_mut(*self.by_id.get(&(process.clone(), holder))?)
     }
 
-    /// Those that were given this grant: one, unless a session took it back.
+    /// Returns the holders of this grant: one, unless a session reclaimed it.
     pub fn of_token(&self, token: Token) -> impl Iterator<Item = &Holder> {
         let numbers = self.by_token.get(&token).into_iter().flatten();
         numbers.filter_map(|number| self.all.get(*number))
     }
 
-    /// False if there was one of that number before.
+    /// Returns false if there was one with that number before.
     pub fn begin(&mut self, line: usize, at: u64, acquired: &Acquired) -> bool {
         let number = self.all.len();
         self.by_token.entry(acquired.token).or_default().push(number);
@@ -81,12 +81,12 @@ impl Holders {
 }
 
 impl Holder {
-    /// The last time at which it was believed in.
+    /// Returns the time of the last belief in it.
     pub fn last_belief(&self) -> Option<u64> {
         self.believed.iter().map(|(_, at)| *at).max()
     }
 
-    /// When its caller had no more to do with it: it let go, or was told that it is lost.
+    /// Returns when its caller had finished with it: by letting go, or by learning of its loss.
     pub fn given_up(&self) -> Option<u64> {
         let lost = self.lost.map(|(_, at)| at);
         self.let_go.into_iter().chain(lost).min()

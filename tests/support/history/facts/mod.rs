@@ -1,4 +1,4 @@
-//! What the lines of a record say together, put in order for the rules.
+//! The facts in the lines of a record, ordered for the rules.
 
 pub mod grants;
 pub mod half_open;
@@ -21,29 +21,29 @@ use self::troubles::{Gathered, Troubles};
 use self::windows::Windows;
 use super::record::{Action, Line, Name, Outcome, Return, What};
 
-/// What all lines say.
+/// The facts in all lines.
 pub struct Facts<'a> {
     pub lines: &'a [Line],
     /// The time of the last line.
     pub end: u64,
     pub processes: Processes,
-    /// When something was broken.
+    /// The times of trouble.
     pub troubles: Troubles,
     pub grants: Grants,
     pub operations: Operations,
     pub holders: Holders,
     pub signals: Signals,
     pub half_open: HalfOpens,
-    /// Whether there are lines of servers at all.
+    /// Whether there are lines of servers.
     pub servers_recorded: bool,
-    /// The server whose place each one took, and so on back to the first.
+    /// For each server, the first server at its address.
     pub first_of: HashMap<Name, Name>,
-    /// Lines about what no line before them began.
+    /// Lines about something that no earlier line began.
     pub unfounded: Vec<(usize, &'static str)>,
 }
 
 impl<'a> Facts<'a> {
-    /// Reads lines that are in order.
+    /// Gathers the facts of lines that are in order.
     pub fn gather(lines: &'a [Line]) -> Self {
         let mut gathering = Gathering {
             facts: Self {
@@ -70,12 +70,12 @@ impl<'a> Facts<'a> {
         gathering.finish()
     }
 
-    /// When something was broken that a server, or one before or after it at its address, has a part in.
+    /// Returns the times of trouble of a server, including those of other servers at its address.
     pub fn troubles_of(&self, server: &Name) -> &Windows {
         self.troubles.of(self.first_of(server))
     }
 
-    /// The last one of the servers before a server of which it took the place.
+    /// Returns the first server at the address of a server.
     pub fn first_of<'b>(&'b self, server: &'b Name) -> &'b Name {
         self.first_of.get(server).unwrap_or(server)
     }

@@ -1,4 +1,4 @@
-//! What clients' callers asked for.
+//! The operations of clients' callers.
 
 use std::collections::HashMap;
 
@@ -46,7 +46,7 @@ impl Operations {
         self.all.get_mut(*self.by_id.get(&(process.clone(), op))?)
     }
 
-    /// False if there was one of that number before.
+    /// Returns false if there was one with that number before.
     pub fn invoke(&mut self, line: usize, at: u64, invoke: &Invoke) -> bool {
         if let Some(enqueued) = invoke.ticket {
             self.lose_ticket(at, &invoke.process, enqueued);
@@ -73,7 +73,7 @@ impl Operations {
         before.is_none()
     }
 
-    /// False if there is none that has not returned.
+    /// Returns false if no such operation is under way.
     pub fn end(&mut self, at: u64, end: &Return) -> bool {
         let operation = self.of_mut(&end.process, end.op);
         let Some(operation) = operation.filter(|operation| operation.returned.is_none()) else {
@@ -99,7 +99,7 @@ impl Operation {
         )
     }
 
-    /// Until when a grant may be on its way to it: until it returned, or its ticket was gone.
+    /// Returns until when a grant may be on its way to it: until its return, or the end of its ticket.
     pub fn awaits_until(&self) -> Option<u64> {
         let returned = self.returned?;
         match returned.outcome {

@@ -8,7 +8,7 @@ use super::windows::Windows;
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Death {
-    /// In order.
+    /// In an orderly way.
     Ended,
     Killed,
 }
@@ -20,7 +20,7 @@ pub struct Life {
 }
 
 impl Life {
-    /// When it was killed.
+    /// Returns when it was killed.
     pub fn killed(&self) -> Option<u64> {
         self.death
             .filter(|(_, death)| *death == Death::Killed)
@@ -28,7 +28,7 @@ impl Life {
     }
 }
 
-/// All client processes. One that no line names ran all the time.
+/// All client processes. A process that no line names ran all the time.
 #[derive(Debug, Default)]
 pub struct Processes {
     lives: HashMap<Name, Life>,
@@ -40,12 +40,12 @@ impl Processes {
         self.lives.get(process).unwrap_or(&self.always)
     }
 
-    /// For how much of the time between a process ran.
+    /// Returns for how much of this time a process ran.
     pub fn ran(&self, process: &Name, from: u64, to: u64) -> u64 {
         self.life(process).frozen.outside(from, to)
     }
 
-    /// The moment at which a process was no more, or the end of the record.
+    /// Returns when a process ended, or the end of the record.
     pub fn last_moment(&self, process: &Name, end: u64) -> u64 {
         self.life(process).death.map_or(end, |(at, _)| at)
     }
@@ -59,7 +59,7 @@ pub struct Lives {
 }
 
 impl Lives {
-    /// False where a process is frozen that is frozen already, or thawed that is not: the first thaw makes it run, however often it was frozen.
+    /// Returns false if a process is frozen twice, or thawed without a freeze. The first thaw resumes it, however often it was frozen.
     pub fn see(&mut self, at: u64, what: &What) -> bool {
         match what {
             What::ProcessEnded(process) => drop(self.deaths.insert(process.process.clone(), (at, Death::Ended))),
@@ -80,7 +80,7 @@ impl Lives {
         true
     }
 
-    /// The end of the stretch in which a process is frozen now.
+    /// The open end of the current freeze of a process.
     fn open(&mut self, process: &Name) -> Option<&mut u64> {
         let (_, end) = self.frozen.get_mut(process)?.last_mut()?;
         (*end == u64::MAX).then_some(end)

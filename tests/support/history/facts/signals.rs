@@ -1,4 +1,4 @@
-//! Subscriptions, what they got, and what they were told that they may have missed.
+//! Subscriptions, the signals that they received, and the gaps that were reported to them.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ pub struct Pattern {
     pub since: u64,
 }
 
-/// What a subscription was told, in order.
+/// A report to a subscription, in order.
 #[derive(Clone, Debug)]
 pub enum Told {
     Signal { channel: Name, payload: Name },
@@ -40,7 +40,7 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// False if there is no such subscription.
+    /// Returns false if there is no such subscription.
     pub fn see(&mut self, line: usize, at: u64, what: &What) -> bool {
         match what {
             What::Subscribed(subscribed) => self.subscribe(at, subscribed),

@@ -1,29 +1,29 @@
-//! When something was broken, and at which servers.
+//! The times of trouble, and the affected servers.
 
 use std::collections::HashMap;
 
 use super::super::record::{Name, Trouble};
 use super::windows::Windows;
 
-/// All that was broken. A server stands for all that were at its address: it is the first of them.
+/// All troubles. A server stands for all servers at its address: it is the first of them.
 #[derive(Debug, Default)]
 pub struct Troubles {
-    /// Of any server, and of none in particular.
+    /// Troubles of any server, and those without a server.
     pub all: Windows,
-    /// Of none in particular.
+    /// Troubles without a server.
     of_none: Windows,
-    /// Of a server, and of none in particular.
+    /// Troubles of a server, and those without a server.
     of_servers: HashMap<Name, Windows>,
 }
 
 impl Troubles {
-    /// What a server has a part in.
+    /// Returns the troubles that affect a server.
     pub fn of(&self, server: &Name) -> &Windows {
         self.of_servers.get(server).unwrap_or(&self.of_none)
     }
 }
 
-/// Collects them.
+/// Collects troubles.
 #[derive(Default)]
 pub struct Gathered {
     open: HashMap<Name, (u64, Option<Name>)>,
@@ -31,7 +31,7 @@ pub struct Gathered {
 }
 
 impl Gathered {
-    /// False if it has begun already.
+    /// Returns false if it has begun already.
     pub fn begin(&mut self, at: u64, trouble: &Trouble) -> bool {
         if self.open.contains_key(&trouble.trouble) {
             return false;
@@ -40,7 +40,7 @@ impl Gathered {
         true
     }
 
-    /// False if it has not begun.
+    /// Returns false if it has not begun.
     pub fn end(&mut self, at: u64, trouble: &Trouble) -> bool {
         let begun = self.open.remove(&trouble.trouble);
         self.over
@@ -48,7 +48,7 @@ impl Gathered {
         begun.is_some()
     }
 
-    /// `first_of` names the first server at the address of one.
+    /// `first_of` returns the first server at the address of a server.
     pub fn collect(self, first_of: impl Fn(&Name) -> Name) -> Troubles {
         let Self { open, mut over } = self;
         over.extend(open.into_values().map(|(since, server)| (since, u64::MAX, server)));

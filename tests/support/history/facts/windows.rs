@@ -1,14 +1,14 @@
-//! Stretches of time in which something was so: a process was frozen, something was broken.
+//! Stretches of time: of a freeze, of trouble.
 
 /// Stretches that do not touch each other, in order.
 #[derive(Clone, Debug, Default)]
 pub struct Windows {
-    /// From, to, and how much all of them before this one were together.
+    /// From, to, and the length of all earlier stretches together.
     stretches: Vec<(u64, u64, u64)>,
 }
 
 impl Windows {
-    /// Of stretches that may overlap, in any order.
+    /// Merges stretches that may overlap, in any order.
     pub fn of(mut stretches: Vec<(u64, u64)>) -> Self {
         stretches.sort_unstable();
         let mut windows: Vec<(u64, u64, u64)> = Vec::new();
@@ -26,7 +26,7 @@ impl Windows {
         Self { stretches: windows }
     }
 
-    /// How much of the time between lies within.
+    /// Returns how much of this time is within the stretches.
     pub fn within(&self, from: u64, to: u64) -> u64 {
         if to <= from {
             return 0;
@@ -34,18 +34,18 @@ impl Windows {
         self.until(to) - self.until(from)
     }
 
-    /// How much of the time between lies outside.
+    /// Returns how much of this time is outside the stretches.
     pub fn outside(&self, from: u64, to: u64) -> u64 {
         to.saturating_sub(from) - self.within(from, to)
     }
 
-    /// Whether one of them has a moment in common with this stretch, ends included.
+    /// Returns whether a stretch has a moment in common with this one, ends included.
     pub fn meet(&self, from: u64, to: u64) -> bool {
         let next = self.stretches.partition_point(|(_, end, _)| *end < from);
         self.stretches.get(next).is_some_and(|(begin, ..)| *begin <= to)
     }
 
-    /// How much of all the time until then lies within.
+    /// Returns how much of the time up to `at` is within the stretches.
     fn until(&self, at: u64) -> u64 {
         let begun = self.stretches.partition_point(|(from, ..)| *from < at);
         match begun.checked_sub(1).and_then(|last| self.stretches.get(last)) {

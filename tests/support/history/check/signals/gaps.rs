@@ -1,17 +1,17 @@
-//! The gaps that a subscription was told.
+//! The gaps that were reported to a subscription.
 
 use super::super::super::facts::signals::{Subscription, Told};
 use super::super::super::record::Extent;
 
 struct Gap {
-    /// As how manieth thing it was told.
+    /// Its index among the reports of the subscription.
     number: usize,
     at: u64,
-    /// How many are open behind it.
+    /// The number of gaps that are open after it.
     open: usize,
 }
 
-/// In the order in which they were told.
+/// In the order of their reports.
 #[derive(Default)]
 pub struct Gaps(Vec<Gap>);
 
@@ -32,14 +32,14 @@ impl Gaps {
         Self(gaps)
     }
 
-    /// Whether one was open at that time.
+    /// Returns whether a gap was open at that time.
     pub fn is_open(&self, at: u64) -> bool {
         let told = self.0.partition_point(|gap| gap.at <= at);
         let last = told.checked_sub(1).and_then(|last| self.0.get(last));
         last.is_some_and(|gap| gap.open > 0)
     }
 
-    /// When the first one was told between two things that were told, and not before that time.
+    /// Returns when the first gap was reported between two reports, and not before that time.
     pub fn told(&self, before: Option<usize>, behind: Option<usize>, since: u64) -> Option<u64> {
         let late = self.0.partition_point(|gap| gap.at < since);
         let after = self

@@ -1,4 +1,4 @@
-//! What one subscription heard: once, in order, not made up.
+//! The signals that one subscription received: once, in order, not made up.
 
 use std::collections::{HashMap, HashSet};
 
@@ -15,10 +15,10 @@ use super::{Emitted, Signal};
 /// A caller and a channel.
 pub type Source<'a> = (&'a Name, u64, &'a Name);
 
-/// What a subscription heard.
+/// The signals that a subscription received.
 #[derive(Default)]
 pub struct Heard<'a> {
-    /// How often each.
+    /// How often each was received.
     pub signals: HashMap<Signal<'a>, usize>,
     pub streams: HashMap<Source<'a>, Stream>,
     pub gaps: Gaps,
@@ -30,7 +30,7 @@ pub fn check<'a>(findings: &mut Findings<'a>, emitted: &Emitted<'a>, subscriptio
         ..Heard::default()
     };
     let mut emits: HashMap<Source<'_>, Vec<(u64, usize)>> = HashMap::new();
-    // The last invocation of those that were heard of each stream.
+    // The last invocation of the received signals of each stream.
     let mut latest: HashMap<Source<'_>, u64> = HashMap::new();
     let mut wrong: Vec<(usize, &Name, String)> = Vec::new();
     for (number, told) in subscription.heard.iter().enumerate() {
@@ -73,7 +73,7 @@ pub fn check<'a>(findings: &mut Findings<'a>, emitted: &Emitted<'a>, subscriptio
     heard
 }
 
-/// How often a subscription may get a signal of a channel.
+/// Returns how often a subscription may get a signal of a channel.
 fn deliveries(subscription: &Subscription, channel: &Name) -> usize {
     let matching = subscription
         .patterns

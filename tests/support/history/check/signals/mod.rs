@@ -1,23 +1,23 @@
-//! Signals: each is delivered once, in order, every missing one is covered by a gap that was told, and none is made up.
+//! Signals are delivered once and in order, a reported gap covers each missing one, and none is made up.
 //!
-//! Once: to each subscription, for all its patterns without a group together, and once more for each of its groups. A group whose members have no
-//! other pattern gets it once in all.
+//! Once: to each subscription once for all its patterns without a group, and once more for each of its groups. A group whose members have
+//! no other pattern gets a signal once in all.
 //!
-//! In order: of the signals that one caller emitted to one channel, one that was acknowledged before the next was emitted comes before that. Between
-//! channels no order is promised, since they may be at different servers.
+//! In order: among the signals of one caller on one channel, a signal that was acknowledged before the next was emitted comes before that.
+//! Between channels no order is promised, since they may be at different servers.
 //!
-//! Missing: a signal that was acknowledged has to be heard by each subscription that had a matching pattern before it was emitted and lived for `delivery`
-//! after the acknowledgement. Else a gap has to be told between its neighbours (those of the same caller and channel that were heard before and after
-//! it), not over when it was emitted; without a later neighbour, within `delivery` of the acknowledgement. While something is broken the subscription may
-//! take `silence` more to learn of it.
+//! Missing: an acknowledged signal must reach each subscription that had a matching pattern before the emit and lived for `delivery` after
+//! the acknowledgement. Otherwise a gap must be reported between its neighbours (the signals of the same caller and channel that were
+//! received before and after it) that was not over at the emit; without a later neighbour, within `delivery` of the acknowledgement.
+//! During trouble the subscription may take `silence` more to learn of it.
 //!
-//! Missing from a group: only who was a member at some moment of the emit may have lost it, so only that one's gaps cover it. What was on its way to a
-//! member that ended, for `transit` behind the acknowledgement, is lost with that. And a connection that its client has no more, since it was cut in
-//! silence or the client has closed it, is a member for its server until that has noticed, and is given its share, which no client can tell. So
-//! what was under way to a group while its server had such a member may be missing without a gap. Nothing else may: neither what was
-//! emitted when the server had ended that connection, nor what a subscription without a group, or of another group, had to hear.
+//! Missing from a group: only a member at some moment of the emit may have lost the signal, so only the gaps of that member cover it.
+//! Signals on their way to a member that ended are lost with it, for `transit` after the acknowledgement. A half-open connection (cut in
+//! silence, or closed by the client) stays a member for its server until the server notices, and gets its share, which no client can
+//! report. So a signal to a group may be missing without a gap while its server has such a member. No other signal may be: neither one that
+//! was emitted after the server had ended that connection, nor one that a subscription outside the group had to receive.
 //!
-//! Assumes: each payload is emitted to a channel once, a caller's operations do not overlap, and a subscription is read to the end before
+//! Assumes: each payload is emitted on a channel once, a caller's operations do not overlap, and a subscription is read to the end before
 //! it is ended.
 
 mod gaps;
@@ -39,7 +39,7 @@ use super::Findings;
 /// A channel and a payload.
 type Signal<'a> = (&'a Name, &'a Name);
 
-/// All that was emitted.
+/// All signals that were emitted.
 #[derive(Default)]
 struct Emitted<'a> {
     of: HashMap<Signal<'a>, &'a Operation>,

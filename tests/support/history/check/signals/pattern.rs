@@ -1,6 +1,6 @@
-//! Which channels a pattern matches.
+//! The matching of patterns and channels.
 
-/// Tokens are separated by dots; `*` stands for one token, `>` at the end for one or more.
+/// Returns whether a pattern matches. Tokens are separated by dots; `*` stands for one token, `>` at the end for one or more.
 pub fn matches(pattern: &str, channel: &str) -> bool {
     let (mut patterns, mut tokens) = (pattern.split('.'), channel.split('.'));
     loop {

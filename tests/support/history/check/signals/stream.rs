@@ -1,14 +1,14 @@
-//! What a subscription heard of one caller's signals to one channel.
+//! The signals of one caller on one channel that a subscription received.
 
-/// A signal that was heard: when it was emitted, and as how manieth thing it was told.
+/// A received signal: the time of its emit, and its index among the reports.
 type Emit = (u64, usize);
 
-/// The signals of a stream, to find the neighbours of one that is missing.
+/// The received signals of a stream, to find the neighbours of a missing one.
 #[derive(Default)]
 pub struct Stream {
-    /// In the order in which they were emitted.
+    /// In the order of their emits.
     emits: Vec<Emit>,
-    /// The last that was told of all up to each of them, and the first of all from it on.
+    /// For each of them, the last report of all up to it, and the first report of all from it on.
     last_up_to: Vec<usize>,
     first_from: Vec<usize>,
 }
@@ -34,7 +34,7 @@ impl Stream {
         }
     }
 
-    /// The last that was told of those emitted before a time, and the first of those emitted after it.
+    /// Returns the last report of the signals emitted before a time, and the first report of those emitted after it.
     pub fn neighbours(&self, at: u64) -> (Option<usize>, Option<usize>) {
         let before = self.emits.partition_point(|(emitted, _)| *emitted < at);
         let behind = self.emits.partition_point(|(emitted, _)| *emitted <= at);
