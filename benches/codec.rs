@@ -1,4 +1,4 @@
-//! What the wire costs without a wire: requests to bytes, bytes to responses.
+//! The cost of the protocol without a network: requests to bytes, bytes to responses.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::hint::black_box;
@@ -8,7 +8,7 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use dflockd_client::protocol::{Expect, LineBuffer, MAX_RESPONSE_LINE, Request, RequestDecoder, Response};
 use dflockd_client::{Fence, Grant, Key, Kind, Target, Token, Ttl, WaitSecs};
 
-/// Requests and responses in one batch: what a busy connection carries in a write.
+/// Requests and responses in one batch: as many as a busy connection writes at once.
 const BATCH: usize = 100;
 
 fn requests() -> Vec<Request> {

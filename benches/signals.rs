@@ -1,7 +1,7 @@
-//! What a signal costs a server on which many listen to something else.
+//! The cost of a signal for a server with many subscriptions to other channels.
 //!
-//! Signals go in batches, so that the way to the server and back counts little, to channels that few or none listen to, so
-//! that finding those few is what is measured, not delivering.
+//! Signals are sent in batches, to hide the round trip, and to channels with few or no listeners: the benchmark measures how fast the
+//! server finds the listeners, not the delivery.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use bytes::BytesMut;
@@ -15,7 +15,7 @@ use tokio::runtime::Builder;
 /// Signals in one write.
 const BATCH: usize = 100;
 
-/// Sends requests, and reads one line each.
+/// Sends requests, and reads one line for each.
 async fn exchange(stream: &mut TcpStream, requests: &[u8], answers: usize) {
     let (mut reader, mut writer) = stream.split();
     let mut buffer = vec![0; 64 * 1024];
@@ -32,7 +32,7 @@ async fn exchange(stream: &mut TcpStream, requests: &[u8], answers: usize) {
     written.unwrap();
 }
 
-/// A connection that listens to `count` patterns, none of which matches what is signalled here.
+/// A connection that listens to `count` patterns, none of which matches the signals here.
 async fn bystander(address: &str, count: usize, pattern: impl Fn(usize) -> String) -> TcpStream {
     let mut requests = BytesMut::new();
     for number in 0..count {
@@ -55,7 +55,7 @@ fn signals() -> BytesMut {
 }
 
 fn matching(criterion: &mut Criterion) {
-    // One thread: which of several takes up the next step would be most of what is measured.
+    // One thread: with several, the scheduling between them would dominate the measurement.
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     let signals = signals();
     let mut group = criterion.benchmark_group("100 signals");

@@ -1,6 +1,7 @@
-//! Judges records: `cargo run --release --example check_history -- FILE...`, or standard input where no file is named. The files are judged together.
+//! Judges records: `cargo run --release --example check_history -- FILE...`, or standard input without a file. The files are judged
+//! together.
 //!
-//! `docs/testing.md` tells the form of a record and the rules. The exit status is 1 if a rule is broken.
+//! `docs/testing.md` describes the form of a record and the rules. The exit status is 1 if a rule is broken.
 
 use std::fs::File;
 use std::io::{self, BufReader};
@@ -18,10 +19,10 @@ use history::bounds::{Bounds, nanoseconds};
 use history::reader::{ReadError, read};
 use history::record::Line;
 
-/// Judges what clients and servers did by their records.
+/// Judges clients and servers by their records.
 #[derive(Parser)]
 struct Options {
-    /// Records; standard input without any.
+    /// The files of the records; without any, standard input.
     files: Vec<PathBuf>,
     /// How late a task may run, in milliseconds.
     #[arg(long)]

@@ -1,10 +1,10 @@
-//! A cluster loses its leader, and a client goes on.
+//! A cluster loses its leader, and a client continues.
 //!
 //!     cargo run --example failover
 //!
-//! Three servers in this process play a cluster. A client holds three leases, and two tasks wait for one of them. The leader is
-//! stopped: for a moment no member leads, then another member does. The leases are kept by their tokens, the tasks get their turns
-//! in the order in which they came, and the health says who serves now, and why.
+//! Three servers in this process form a cluster. A client holds three leases, and two tasks wait for one of them. The leader is stopped:
+//! for a moment no member leads, then another member does. The leases are kept by their tokens, the tasks acquire the lock in the order in
+//! which they queued, and the health says which member serves now, and why.
 
 use std::error::Error;
 use std::time::Duration;
@@ -15,8 +15,8 @@ use tokio::task::JoinSet;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    // What a connection leaves behind outlives it by the orphan TTL. The client is told of that: otherwise a lease is lost with its
-    // connection.
+    // The cluster keeps the leases of an ended connection for the orphan TTL. The client must know this time: otherwise a lease is lost
+    // with its connection.
     const KEPT: Duration = Duration::from_secs(60);
     let each = Server::builder().orphan_ttl(KEPT).record_events(true);
     let cluster = Cluster::builder().options(each).start().await?;
@@ -65,12 +65,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// What the client knows of its shard.
+/// Prints the health of the client's shard.
 fn tell(health: &ShardHealth) {
     let endpoint = &health.endpoint;
     match (health.last_error(), health.last_failover) {
         (None, None) => println!("health: {endpoint} serves"),
-        // Lost: its connection ended. Deposed: it had still said, to somebody who waited, that it leads no more.
+        // Lost: its connection ended. Deposed: it answered a waiter that it does not lead any more.
         (None, Some(why)) => println!(
             "health: {endpoint} serves, failovers: {}, reason: {why}",
             health.failovers
@@ -85,19 +85,19 @@ async fn take_a_turn(lock: Lock, name: &str) -> Result<(), dflockd_client::Error
     guard.release().await
 }
 
-/// How many wait for a lock, as the cluster sees it.
+/// Returns the number of waiters for a lock at the cluster.
 fn waiters(cluster: &Cluster) -> u64 {
     cluster.stats().locks.iter().map(|lock| lock.waiters).sum()
 }
 
-/// The tokens to which that has happened, as the cluster recorded it.
+/// Returns the tokens of the cluster's recorded events of this kind.
 fn tokens(cluster: &Cluster, what: EventKind) -> Vec<Token> {
     let events = cluster.events().into_iter();
     let matching = events.filter(|event| event.kind == what);
     matching.filter_map(|event| event.token).collect()
 }
 
-/// Resolves as soon as it holds; looks again and again.
+/// Polls until the condition holds.
 async fn until(mut holds: impl FnMut() -> bool) {
     while !holds() {
         tokio::time::sleep(Duration::from_millis(2)).await;

@@ -1,10 +1,10 @@
-//! A layer of one's own: who asked for which key, what came of it, and how long it took, a line each. And a rule: keys below
-//! `vault/` are for nobody.
+//! A user's layer that prints a line for each request: the user, the key, the outcome and the duration. It also forbids keys below
+//! `vault/`.
 //!
 //!     cargo run --example layer_audit
 //!
-//! It does what a layer must: passes readiness on, calls the service that it was told is ready, and hands every response on
-//! as it is. What a layer may and may not do is in docs/guide/src/layers.md.
+//! It follows the rules for layers: it passes readiness on, calls the service that was ready, and returns every response unchanged.
+//! `docs/guide/src/layers.md` has all rules.
 
 use std::error::Error;
 use std::fmt;
@@ -36,7 +36,7 @@ struct Audit<S> {
     user: &'static str,
 }
 
-/// The layer's own error: callers find it as the source of theirs.
+/// The layer's own error, which is the source of the caller's error.
 #[derive(Debug)]
 struct Forbidden {
     user: &'static str,
@@ -74,7 +74,7 @@ where
         };
         if request.key().is_some_and(|key| key.as_str().starts_with("vault/")) {
             println!("{user}: {what}: forbidden");
-            // The request is dropped here. It held nothing; a lease in it would have been given back.
+            // The request is dropped here. It held nothing; if it had a lease, that would be released.
             return Box::pin(async move { Err(Forbidden { user }.into()) });
         }
         let asked = Instant::now();
@@ -87,7 +87,7 @@ where
                 Err(error) => format!("failed: {error}"),
             };
             println!("{user}: {what}: {outcome} after {:.1?}", asked.elapsed());
-            // As it came: a grant that is not handed on is given back.
+            // The response is unchanged. A grant that a layer does not return is released.
             answer.map_err(Into::into)
         })
     }

@@ -1,10 +1,9 @@
-//! A bound on how many requests of this process are under way at once: tower's own `ConcurrencyLimitLayer`.
+//! A limit on the requests of this process that are in flight: tower's own `ConcurrencyLimitLayer`.
 //!
 //!     cargo run --example layer_concurrency_limit
 //!
-//! Twenty tasks want a lock each, four may ask at a time. `poll_ready` shows it, and handles wait for their turn within their
-//! own time. A wait for a lock that somebody holds occupies a place for as long as it lasts; the release that ends it does
-//! not have to wait for one.
+//! Twenty tasks want a lock each, and four requests may be in flight. `poll_ready` shows the limit, and handles wait for their turn within
+//! their own timeouts. A wait for a held lock uses a place under the limit as long as it lasts; the release that ends it does not need one.
 
 use std::error::Error;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -43,7 +42,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         DONE.load(Ordering::Relaxed)
     );
 
-    // Four wait for a lock that a fifth holds: all places are taken.
+    // Four tasks wait for a lock that a fifth holds, and use all places.
     let lock = client.lock("reports/shared")?;
     let held = lock.acquire().await?;
     let waiting: Vec<_> = (0..4)
@@ -58,7 +57,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut service = client.clone();
     let ready = service.poll_ready(&mut Context::from_waker(Waker::noop())).is_ready();
     println!("four wait; is there room for a fifth request? {ready}");
-    // The release is on its way before the limit is asked, so that waiters never wait for each other.
+    // The release is sent before the limit applies, so that waiters never block each other.
     held.release().await?;
     for waiter in waiting {
         waiter.await??;

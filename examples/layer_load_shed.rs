@@ -1,9 +1,8 @@
-//! Refusing at once what there is no room for, instead of queueing it: tower's `LoadShedLayer` above a limit.
+//! Refuses requests at once, instead of queueing them: tower's `LoadShedLayer` above a limit.
 //!
 //!     cargo run --example layer_load_shed
 //!
-//! A service that answers "try later" in a millisecond keeps its callers; one that lets them queue until they time out
-//! does not.
+//! A service that answers "try later" in a millisecond keeps its callers. One that lets them queue until they time out does not.
 
 use std::error::Error;
 use std::time::Duration;
@@ -20,7 +19,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let server = Server::builder().port(0).start().await?;
     let client = Client::builder()
         .servers([server.local_addr().to_string()])
-        // The first sees a request first: what the limit has no room for is shed.
+        // The first layer sees a request first: it refuses requests beyond the limit.
         .layer(
             ServiceBuilder::new()
                 .layer(LoadShedLayer::new())
@@ -30,7 +29,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .connect()
         .await?;
 
-    // A lock that somebody else holds, and two callers that wait for it: the two places are taken.
+    // Another client holds a lock, and two callers wait for it: both places are used.
     let other = Client::builder()
         .servers([server.local_addr().to_string()])
         .connect()

@@ -1,10 +1,10 @@
-//! A service of axum in which requests for one account run one at a time, in all of its processes: `LockLayer`. And one whose reports
-//! run two at a time, `SemaphoreLayer`.
+//! A service of axum in which requests for one account run one at a time, in all of its processes (`LockLayer`), and in which two reports
+//! run at once (`SemaphoreLayer`).
 //!
 //!     cargo run --example layer_lock
 //!
-//! The handlers know nothing of locks. What they get is the fence, in the extensions of the request, to hand to whatever the lock protects;
-//! and if the lease is lost they are stopped. Two processes of a fleet are played by two clients here, and requests are made without sockets.
+//! The handlers know nothing of locks. They get the fence in the extensions of the request, and pass it to the database. They are stopped
+//! if the lease is lost. Two clients stand for two processes of a fleet here, and requests are made without sockets.
 
 mod common;
 
@@ -25,11 +25,11 @@ use common::Story;
 use dflockd_client::{Client, ErrorKind, Fence, Fencing, KeyedError, LockLayer, SemaphoreLayer};
 use tower::{ServiceBuilder, ServiceExt};
 
-/// Stands for the database that both processes write to.
+/// The database that both processes write to.
 #[derive(Default)]
 struct Database {
     balance: AtomicU64,
-    /// The largest fence that was seen: what comes with a smaller one is late.
+    /// The largest fence that was seen: a write with a smaller one is late.
     fence: AtomicU64,
     reports: AtomicUsize,
     reports_at_once: AtomicUsize,
@@ -39,12 +39,12 @@ fn app(client: &Client, database: &Arc<Database>) -> Result<Router, dflockd_clie
     let locks = LockLayer::new(client, |request: &Request| account(request))
         .acquire_timeout(Duration::from_secs(10))
         .on_acquired(|request, guard| {
-            // There always is one: the client requires fences.
+            // There is always a fence, because the client requires it.
             if let Some(fence) = guard.fence() {
                 request.extensions_mut().insert(fence);
             }
         });
-    // Those who find no slot are sent away at once.
+    // A request without a free slot is refused at once.
     let slots = SemaphoreLayer::new(client, |_: &Request| "reports", 2)?.acquire_timeout(Duration::ZERO);
     let deposits = Router::new()
         .route("/accounts/{id}/deposits", post(deposit))
@@ -56,24 +56,24 @@ fn app(client: &Client, database: &Arc<Database>) -> Result<Router, dflockd_clie
     Ok(deposits.merge(reports).with_state(Arc::clone(database)))
 }
 
-/// The account that a request is about.
+/// The account of a request.
 #[derive(Clone, Copy)]
 struct Account(u64);
 
-/// Reads the account's number before the lock needs it, and refuses a path that has none.
+/// Reads the account's number before the lock layer needs it, and refuses a path without one.
 async fn read_account(Path(number): Path<u64>, mut request: Request, next: Next) -> Response {
     request.extensions_mut().insert(Account(number));
     next.run(request).await
 }
 
-/// The key: `accounts/7` for `/accounts/7/deposits`. It is made of the number, and not of the text of the path: `/accounts/%37/deposits` and
-/// `/accounts/007/deposits` are of the same account, and must not run beside it.
+/// Returns the key: `accounts/7` for `/accounts/7/deposits`. It contains the number and not the text of the path: `/accounts/%37/deposits`
+/// and `/accounts/007/deposits` are requests for the same account, and must exclude it.
 fn account(request: &Request) -> Option<String> {
     let Account(number) = request.extensions().get()?;
     Some(format!("accounts/{number}"))
 }
 
-/// The handlers of a router cannot fail, so it is always the lease.
+/// The handlers of a router cannot fail, so the error is always about the lease.
 async fn refuse(error: KeyedError<Infallible>) -> Response {
     let error = match error {
         KeyedError::Lease(error) => error,
@@ -81,16 +81,16 @@ async fn refuse(error: KeyedError<Infallible>) -> Response {
     };
     let status = match error.kind() {
         ErrorKind::InvalidInput => StatusCode::BAD_REQUEST,
-        // Another request has the key, and had it for longer than this one may wait.
+        // Another request held the key for longer than this one may wait.
         ErrorKind::Timeout => StatusCode::TOO_MANY_REQUESTS,
-        // The handler was stopped half-way: what it did before, its caller must find out.
+        // The handler was stopped half-way: its caller must find out what it has done.
         ErrorKind::LeaseLost => StatusCode::CONFLICT,
         _ => StatusCode::SERVICE_UNAVAILABLE,
     };
     (status, format!("{error}\n")).into_response()
 }
 
-/// Reads, works, writes: with nothing but the lock to keep others from doing the same in between.
+/// Reads, works and writes; only the lock keeps other requests from doing the same in between.
 async fn deposit(State(database): State<Arc<Database>>, Extension(fence): Extension<Fence>) -> Response {
     if database.fence.fetch_max(fence.0, Ordering::SeqCst) > fence.0 {
         return (StatusCode::CONFLICT, "a later request has written\n").into_response();

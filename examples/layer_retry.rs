@@ -1,9 +1,9 @@
-//! Making requests again that may succeed later: the client's own policy, and tower's `RetryLayer` with one of yours.
+//! Repeats requests that may succeed later: the client's own policy, and tower's `RetryLayer` with a policy of the user.
 //!
 //!     cargo run --example layer_retry
 //!
-//! A server that knows as many keys as it may refuses a further one until it has forgotten a free one. Nothing is held after an error, so asking
-//! again takes no second grant. What is held by another is waited for anyway, without any policy.
+//! A server that holds as many keys as it may refuses another key until it has forgotten a free one. Nothing is held after an error, so
+//! repeating takes no second grant. A held key is waited for anyway, without a policy.
 
 use std::error::Error as StdError;
 use std::future::{Ready, ready};
@@ -13,7 +13,7 @@ use dflockd_client::server::Server;
 use dflockd_client::{Client, Error, Request, Response, RetryPolicy};
 use tower::retry::{Policy, RetryLayer};
 
-/// Asks again at once, so often, and only for tries: a policy of one's own.
+/// A policy of the user: repeats tries at once, up to a number of times.
 #[derive(Clone)]
 struct TriesAgain(u32);
 
@@ -27,7 +27,7 @@ impl Policy<Request, Response, Error> for TriesAgain {
         Some(ready(()))
     }
 
-    /// The copy that may be asked for later. Some requests have none: see `Request::try_clone`.
+    /// The copy for a later attempt. Some requests have none: see `Request::try_clone`.
     fn clone_request(&mut self, request: &Request) -> Option<Request> {
         request.wait().is_zero().then(|| request.try_clone()).flatten()
     }

@@ -1,11 +1,11 @@
-//! Recipe: leader election. Of three nodes one leads; when it steps down, or is cut off, another takes over.
+//! Recipe: leader election. One of three nodes leads; when it steps down or is cut off, another takes over.
 //!
 //!     cargo run --example leader_election
 //!
-//! Each node is a task here; in life it is a process. Nodes campaign for ever, lead for as long as they are leaders,
-//! and campaign again. What a leader writes carries its term, so that a store can refuse the writes of one that was
-//! stalled. Terms are fences: this needs servers from release 2.1 on. With an earlier one it ends at once and says so, as without
-//! terms the store would have to take every write, or refuse good ones.
+//! Each node is a task here; in production it is a process. Nodes campaign without a timeout, lead as long as they are leaders, and
+//! campaign again. A leader's writes carry its term, so that a store can refuse the writes of a stalled leader. Terms are fences: this
+//! needs servers from release 2.1 on. With earlier ones it is an error at once, because without terms the store would have to accept late
+//! writes.
 
 mod common;
 
@@ -15,7 +15,7 @@ use std::time::Duration;
 use common::Story;
 use dflockd_client::{Election, Error, Fence, Fencing};
 
-/// What leaders write to. It refuses what comes from a term that is over.
+/// The store of the leaders. It refuses writes of an earlier term.
 #[derive(Default)]
 struct Store {
     newest: Option<Fence>,
@@ -48,7 +48,7 @@ async fn main() -> Result<(), Error> {
             // Every leader has a term, because the client requires fences.
             let term = leadership.require_fence()?;
             story.tell(format!("{name} leads, term {term}"));
-            // Stopped in the middle if the office is lost.
+            // The work is stopped if the leadership is lost.
             let led = leadership.run(lead(&store, term)).await;
             match led {
                 Ok(()) => {
@@ -57,7 +57,7 @@ async fn main() -> Result<(), Error> {
                 }
                 Err(lost) => {
                     story.tell(format!("{name} leads no more: {lost}"));
-                    // In life: campaign again.
+                    // In production: campaign again.
                     Ok(())
                 }
             }
@@ -74,7 +74,7 @@ async fn main() -> Result<(), Error> {
     Ok(())
 }
 
-/// What leaders do: three writes, a moment apart.
+/// The work of a leader: three writes, a moment apart.
 async fn lead(store: &Mutex<Store>, term: Fence) {
     for _ in 0..3 {
         store.lock().unwrap_or_else(PoisonError::into_inner).write(term);

@@ -1,9 +1,9 @@
-//! Traces: the waits for a lock stand in the traces of those that waited.
+//! Traces: a wait for a lock is a span in the trace of its caller.
 //!
 //!     cargo run --example opentelemetry
 //!
 //! Four orders of one customer are handled under the customer's lock. Spans go through `tracing-opentelemetry` to an exporter that keeps
-//! them in memory, in place of one that sends them (`opentelemetry-otlp`). At the end they are printed, and checked.
+//! them in memory; a real one sends them (`opentelemetry-otlp`). At the end they are printed and checked.
 #![allow(missing_docs)]
 
 use std::error::Error;
@@ -21,14 +21,14 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    // Yours sends, in batches: `.with_batch_exporter(…)`.
+    // A real exporter sends in batches: `.with_batch_exporter(…)`.
     let exporter = InMemorySpanExporter::default();
     let provider = SdkTracerProvider::builder()
         .with_simple_exporter(exporter.clone())
         .build();
     let traces = tracing_opentelemetry::layer()
         .with_tracer(provider.tracer("orders"))
-        // The client's own tasks live as long as it does: their spans belong in no trace.
+        // The client's own tasks live as long as the client: their spans belong to no trace.
         .with_filter(EnvFilter::new("info,ractor=off,dflockd_client::tasks=off"));
     tracing_subscriber::registry().with(traces).init();
 
@@ -37,7 +37,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let client = Client::builder().servers([address]).name("orders").connect().await?;
     let customer = client.lock("customers/7")?;
 
-    // What happens in which order is made certain, so that the spans can be checked.
+    // The order of events is fixed, so that the spans can be checked.
     let (holds, is_held) = oneshot::channel();
     let (finish, finished) = oneshot::channel();
     let first = tokio::spawn(handle(1, customer.clone(), async move {
@@ -67,7 +67,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     check(&spans)
 }
 
-/// What a handler of requests does. It knows nothing of traces but its own span.
+/// A handler of requests, which knows nothing of traces but its own span.
 #[tracing::instrument(skip(customer, work))]
 async fn handle(order: u32, customer: Lock, work: impl Future<Output = ()>) -> Result<(), dflockd_client::Error> {
     let guard = customer.acquire().await?;
@@ -120,7 +120,7 @@ fn show(span: &SpanData, spans: &[SpanData]) {
     }
 }
 
-/// Each order has its span; below it, those that waited have that of the wait, which says how it ended.
+/// Each order has a span; below it, those that waited have the span of the wait, with its outcome.
 fn check(spans: &[SpanData]) -> Result<(), Box<dyn Error>> {
     let mut waits: Vec<_> = spans.iter().filter(|span| span.name == "dflockd.wait").collect();
     waits.sort_by_key(|wait| parent(wait, spans).and_then(|order| attribute(order, "order")));

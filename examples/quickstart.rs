@@ -6,7 +6,7 @@
 //!
 //!     DFLOCKD_SERVERS=127.0.0.1:6388,127.0.0.1:6389 cargo run --example quickstart
 //!
-//! `docs/guide/src/configuration.md` has what else the environment may say.
+//! `docs/guide/src/configuration.md` lists the variables.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ use dflockd_client::{Client, ClientBuilder, Error, ErrorKind, Lease};
 async fn main() -> Result<(), Error> {
     let story = Story::begin();
 
-    // An embedded server, unless there are real ones.
+    // An embedded server, unless the environment names servers.
     let mut embedded = None;
     let mut builder = ClientBuilder::from_env()?;
     if ["DFLOCKD_URL", "DFLOCKD_SERVERS"]
@@ -50,7 +50,7 @@ async fn main() -> Result<(), Error> {
     Ok(())
 }
 
-/// One works, the other waits its turn.
+/// One task works, the other waits.
 async fn two_tasks_want_one_lock(story: &Story, client: &Client) -> Result<(), Error> {
     let lock = client.lock("quickstart/report")?;
     let first = lock.acquire().await?;
@@ -70,7 +70,7 @@ async fn two_tasks_want_one_lock(story: &Story, client: &Client) -> Result<(), E
             guard.release().await
         }
     });
-    // The work that the lock is for. If the lease were lost, `run` would stop it and say so.
+    // The work under the lock. If the lease were lost, `run` would stop it and return an error.
     first.run(tokio::time::sleep(Duration::from_millis(400))).await?;
     story.tell("task 1 is done and releases");
     first.release().await?;
@@ -80,8 +80,8 @@ async fn two_tasks_want_one_lock(story: &Story, client: &Client) -> Result<(), E
     }
 }
 
-/// Servers make fences from release 2.1 on. The first grant does not tell whether this one does; who needs them says so with
-/// `ClientBuilder::fencing`.
+/// Servers issue fences from release 2.1 on. The first grant does not show whether this server does; code that needs fences requires them
+/// with `ClientBuilder::fencing`.
 fn fence(lease: &Lease) -> String {
     match lease.fence() {
         Some(fence) => format!("fence {fence}"),
@@ -157,7 +157,7 @@ async fn what_the_server_says(story: &Story, client: &Client) -> Result<(), Erro
     guard.release().await
 }
 
-/// Prints what happens, with the time since the beginning.
+/// Prints each event with the time since the beginning.
 #[derive(Clone)]
 struct Story {
     began: Instant,

@@ -1,5 +1,4 @@
-//! A small web service that does it right: one lock per account, a database that refuses stale writers, metrics, and an end
-//! that gives everything back.
+//! A small web service with one lock per account, a database that refuses stale writers, metrics, and a shutdown that releases all locks.
 //!
 //!     cargo run --example service
 //!     curl -X POST 'http://127.0.0.1:8080/accounts/7/deposits' -H 'content-type: application/json' -d '{"amount": 5}'
@@ -13,13 +12,13 @@
 //! | `DFLOCKD_URL`, or `DFLOCKD_SERVERS` and others | an embedded server | lock servers, and how to talk to them: `docs/guide/src/configuration.md` |
 //! | `RUST_LOG` | `info` | what is logged |
 //!
-//! The lock servers must make fences: release 2.1 or later. With an earlier one the service does not start, and says so: on such a server
-//! the numbers are random, and every second deposit would be refused. One that is put in the place of a good one later is not used:
-//! deposits are refused with 503, and `/health` says why.
+//! The lock servers must issue fences: release 2.1 or later. With an earlier one the service does not start, and says why: tokens of such a
+//! server are random, and every second deposit would be refused. If such a server replaces a newer one later, it is not used: deposits are
+//! refused with 503, and `/health` says why.
 //!
-//! A deposit is a read, some work and a write, with nothing but the lock to keep others from doing the same in between. The lock is taken by
-//! a layer around the handler, which stops it if the lease is lost; the handler gets the fence, and knows nothing of locks.
-//! SIGTERM or Ctrl-C: no new requests, those under way may finish for ten seconds, and then all leases are given back.
+//! A deposit is a read, some work and a write; only the lock keeps other requests from doing the same in between. A layer around the
+//! handler acquires the lock, and stops the handler if the lease is lost; the handler gets the fence, and knows nothing of locks. SIGTERM
+//! or Ctrl-C: no new requests; requests under way may finish for ten seconds; then all leases are released.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -40,7 +39,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceBuilder;
 
-/// How long requests may take to finish once the service is to end.
+/// How long requests may take to finish after the signal.
 const GRACE: Duration = Duration::from_secs(10);
 
 #[tokio::main]
@@ -49,7 +48,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()))
         .with_writer(std::io::stderr)
         .init();
-    // Before the client is built: what is registered without a recorder is recorded nowhere.
+    // Before the client is built: metrics that are registered without a recorder are lost.
     let metrics = prometheus::install()?;
     let mut options = ClientBuilder::from_env()?;
     let mut embedded = None;
@@ -60,9 +59,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
     let client = options
         .lease_ttl(Duration::from_secs(10))
-        // The database compares fences, so a lock without one is of no use.
+        // The database compares fences, so a lock without a fence would be useless.
         .fencing(Fencing::Required)
-        // The first part of a key says what it is about, and has few values.
+        // The first part of a key is its class, and has few values.
         .key_class(|key| key.split('/').next().unwrap_or("other"))
         .on_lost(|lost| tracing::warn!(key = %lost.key, reason = %lost.reason, "a lease was lost under its request"))
         .connect()
@@ -91,7 +90,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .await
         .map_err(|error| format!("cannot listen on {listen} (SERVICE_LISTEN): {error}"))?;
     let (address, end_is_wanted) = (listener.local_addr()?, end_is_wanted()?);
-    // The reader may have closed the pipe since: no reason to end.
+    // The reader may have closed the pipe meanwhile, which is no reason to end.
     drop(writeln!(std::io::stdout(), "listening on http://{address}"));
     let end = CancellationToken::new();
     let served = axum::serve(listener, app).with_graceful_shutdown(end.clone().cancelled_owned());
@@ -114,7 +113,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The lock of an account, however its number is written. An empty key is refused as invalid, and nothing is run.
+/// Returns the lock's key of an account, however its number is written. An empty key is refused as invalid, and no handler runs.
 fn key(request: &Request) -> String {
     let id = request.uri().path().split('/').nth(2).map(str::parse::<u32>);
     id.and_then(Result::ok)
@@ -136,7 +135,7 @@ struct Balance {
     fence: Fence,
 }
 
-/// Reads, works, writes: under the lock of the account, and only for as long as that is held.
+/// Reads, works and writes under the lock of the account, and only as long as it is held.
 async fn deposit(
     State(accounts): State<Arc<Accounts>>,
     Path(id): Path<u32>,
@@ -144,7 +143,7 @@ async fn deposit(
     Json(deposit): Json<Deposit>,
 ) -> Result<Json<Balance>, Refusal> {
     let before = accounts.read(id)?;
-    // Here another request could have written, were it not for the lock.
+    // Without the lock, another request could write here.
     tokio::time::sleep(Duration::from_millis(deposit.work_ms)).await;
     accounts.write(id, before.balance + deposit.amount, fence).map(Json)
 }
@@ -153,7 +152,7 @@ async fn balance(State(accounts): State<Arc<Accounts>>, Path(id): Path<u32>) -> 
     accounts.read(id).map(Json)
 }
 
-/// For holders of the lock that are not in this process: they say under which fence they write.
+/// For holders of the lock outside of this process, which send their fence.
 async fn overwrite(
     State(accounts): State<Arc<Accounts>>,
     Path(id): Path<u32>,
@@ -162,7 +161,7 @@ async fn overwrite(
     accounts.write(id, new.balance, new.fence).map(Json)
 }
 
-/// Whether every shard is connected, and why not.
+/// Returns whether every shard is connected, and the reasons if not.
 fn health(client: &Client) -> (StatusCode, String) {
     let shards = client.health();
     let away = shards.iter().filter(|shard| shard.last_error().is_some());
@@ -172,8 +171,8 @@ fn health(client: &Client) -> (StatusCode, String) {
     }
 }
 
-/// The table. Each row keeps the fence of its last write, and takes no write under an older one: a holder that was stalled
-/// for longer than its lease, and does not know it yet, changes nothing.
+/// The table. Each row has the fence of its last write, and refuses a write with an older one: a holder that was stalled for longer than
+/// its lease changes nothing.
 struct Accounts(Mutex<Connection>);
 
 impl Accounts {
@@ -196,7 +195,7 @@ impl Accounts {
         })
     }
 
-    /// One statement: the comparison of the fences and the write cannot come apart.
+    /// One statement compares the fences and writes, so the two cannot come apart.
     fn write(&self, id: u32, balance: i64, fence: Fence) -> Result<Balance, Refusal> {
         let sql = "INSERT INTO accounts (id, balance, fence) VALUES (?1, ?2, ?3)
                    ON CONFLICT (id) DO UPDATE SET balance = ?2, fence = ?3 WHERE fence <= ?3";
@@ -211,10 +210,10 @@ impl Accounts {
     }
 }
 
-/// What the caller is told instead.
+/// The error that a caller gets.
 type Refusal = (StatusCode, String);
 
-/// The handlers of a router cannot fail, so it is the lease that could not be had, or was lost.
+/// The handlers of a router cannot fail, so the error is about the lease: it was not granted, or was lost.
 async fn refuse(error: KeyedError<Infallible>) -> Refusal {
     let status = match &error {
         KeyedError::Lease(error) => match error.kind() {
@@ -237,7 +236,7 @@ fn unusable(error: rusqlite::Error) -> Refusal {
     (status, format!("{error}\n"))
 }
 
-/// Listens for Ctrl-C and, where there is one, SIGTERM; the future is ready when one comes.
+/// Listens for Ctrl-C and, on Unix, SIGTERM; the future is ready when one comes.
 fn end_is_wanted() -> std::io::Result<impl Future<Output = ()>> {
     #[cfg(unix)]
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;

@@ -2,9 +2,9 @@
 //!
 //!     cargo run --example signals
 //!
-//! Three workers are members of one group: each job goes to one of them, in turns. Two publishers stand for the office of feeding
-//! them; who holds the lock publishes, and when the first steps down the other goes on where it stopped.
-//! `DFLOCKD_SERVERS=host:port,…`, or `DFLOCKD_URL`, uses your servers (releases 1.11 to 1.16) instead of an embedded one.
+//! Three workers are members of one group: each job goes to one of them, in turns. Two publishers compete for a lock; its holder publishes,
+//! and when the first one steps down the other continues where it stopped. `DFLOCKD_SERVERS=host:port,…`, or `DFLOCKD_URL`, uses your
+//! servers (releases 1.11 to 1.16) instead of an embedded one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -41,7 +41,7 @@ async fn main() -> Result<(), Error> {
                         println!("worker {number}: {} ({})", job.payload(), job.channel());
                         done.fetch_add(1, Ordering::Relaxed);
                     }
-                    // Signals are not stored anywhere: whoever needs every job looks for those that were missed now.
+                    // Signals are not stored: a worker that needs every job now looks for the missed ones.
                     SignalEvent::Restored { shard, .. } => println!("worker {number}: back at shard {shard}"),
                     other => println!("worker {number}: {other:?}"),
                 }
@@ -49,7 +49,7 @@ async fn main() -> Result<(), Error> {
         });
     }
 
-    // What is published next; shared by the two publishers here, in a database elsewhere.
+    // The next job to publish; the two publishers share it here, and would share a database otherwise.
     let next = Arc::new(AtomicU32::new(1));
     let mut publishers = tokio::task::JoinSet::new();
     for name in ["first", "second"] {
@@ -68,7 +68,7 @@ async fn main() -> Result<(), Error> {
                 }
                 Ok::<_, Error>(())
             };
-            // Stopped as soon as the office is lost.
+            // The work is stopped as soon as the leadership is lost.
             leadership.run(publish).await??;
             println!("the {name} publisher steps down");
             leadership.resign().await

@@ -1,6 +1,7 @@
-//! Runs simulated worlds, each from its seed, until one breaks a rule or all are through: `cargo run --release --example simulate -- --seeds 10000`.
+//! Runs simulated worlds from their seeds until one breaks a rule or all have run: `cargo run --release --example simulate -- --seeds
+//! 10000`.
 //!
-//! `--seed 7` runs one world, `--trace` prints everything that happened in it. `docs/testing.md` says what a world is.
+//! `--seed 7` runs one world, `--trace` prints its events. `docs/testing.md` describes worlds.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "../tests/simulation/world/mod.rs"]
@@ -16,19 +17,19 @@ use clap::Parser;
 /// Runs simulated worlds.
 #[derive(Parser)]
 struct Options {
-    /// How many worlds.
+    /// The number of worlds.
     #[arg(long, default_value_t = 1000)]
     seeds: u64,
-    /// The seed of the first.
+    /// The seed of the first world.
     #[arg(long, default_value_t = 0)]
     from: u64,
-    /// How many run at the same time, each in a thread of its own.
+    /// The number of threads, each of which runs one world at a time.
     #[arg(long, default_value_t = 1)]
     jobs: usize,
-    /// Runs this one only.
+    /// Runs this world only.
     #[arg(long)]
     seed: Option<u64>,
-    /// Prints all that happened.
+    /// Prints all events.
     #[arg(long, requires = "seed")]
     trace: bool,
     /// Goes on after a world that broke a rule.
@@ -91,7 +92,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether enough happened.
+/// Returns whether enough happened.
 fn judge_amount(outcome: &world::Outcome) -> ExitCode {
     let shortfalls = outcome.shortfalls();
     if outcome.seeds < 1000 || shortfalls.is_empty() {

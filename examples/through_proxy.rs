@@ -1,9 +1,9 @@
-//! A client that reaches its servers through an HTTP proxy only.
+//! A client that reaches its servers only through an HTTP proxy.
 //!
 //!     cargo run --example through_proxy
 //!
-//! A connector is a `tower::Service` that is called with the address of a server and gives a stream. This one asks a proxy for a tunnel
-//! (`CONNECT`, RFC 9110). The proxy runs in this process, too: it knows where `locks.internal` is, which no resolver knows.
+//! A connector is a `tower::Service` that is called with the address of a server and returns a stream. This one asks a proxy for a tunnel
+//! (`CONNECT`, RFC 9110). The proxy runs in this process, too. It knows the address of `locks.internal`, which no resolver knows.
 
 use std::error::Error;
 use std::future::Future;
@@ -57,7 +57,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .servers(["elsewhere.internal:6388"])
         .connector(through_proxy);
     match elsewhere.connect().await {
-        Ok(_) => return Err("the proxy lets everybody through".into()),
+        Ok(_) => return Err("the proxy accepts every name".into()),
         Err(error) => println!(
             "{error}: {}",
             error.source().ok_or("the connector's error is its source")?
@@ -66,14 +66,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Opens tunnels. Everything about them is decided here: the sockets' options, and what is an error.
+/// Opens tunnels. It decides everything about them: the options of sockets, and which answers are errors.
 #[derive(Clone)]
 struct ThroughProxy {
     proxy: SocketAddr,
 }
 
 impl Service<Endpoint> for ThroughProxy {
-    /// A stream that has read a part of what the server says already, if the proxy sent that with its answer.
+    /// A stream that may have read the first bytes of the server already, if the proxy sent them with its answer.
     type Response = BufReader<TcpStream>;
     type Error = io::Error;
     type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
@@ -92,7 +92,7 @@ async fn open_tunnel(proxy: SocketAddr, endpoint: Endpoint) -> io::Result<BufRea
         return Err(io::Error::new(io::ErrorKind::Unsupported, "a proxy reaches hosts only"));
     }
     let mut stream = BufReader::new(TcpStream::connect(proxy).await?);
-    // Requests are small and leave at once, and a peer that is gone is noticed while a request waits for a lock.
+    // Requests are small and are sent at once, and a lost peer is noticed while a request waits for a lock.
     stream.get_ref().set_nodelay(true)?;
     let every = Duration::from_secs(5);
     let keepalive = TcpKeepalive::new().with_time(every).with_interval(every);
@@ -106,7 +106,7 @@ async fn open_tunnel(proxy: SocketAddr, endpoint: Endpoint) -> io::Result<BufRea
     }
 }
 
-/// Reads a request or an answer up to the empty line that ends it. Returns its first line.
+/// Reads a request or an answer up to the empty line at its end. Returns its first line.
 async fn read_head(stream: &mut BufReader<TcpStream>) -> io::Result<String> {
     const LONGEST: u64 = 8192;
     let mut head = stream.take(LONGEST);

@@ -1,9 +1,9 @@
-//! Recipe: acquire in two phases, and tell somebody in between.
+//! Recipe: acquire in two phases, and notify a user in between.
 //!
 //!     cargo run --example two_phase
 //!
-//! A printer is taken. A job takes its place in the queue (that does not wait), tells its user where it stands, and
-//! only then waits: its place is safe meanwhile. The plain `acquire` would leave the user in the dark until it is over.
+//! A printer is busy. A job queues for it (which does not wait), notifies its user, and only then waits: it keeps its queue position
+//! meanwhile. A plain `acquire` would tell the user nothing until it is over.
 
 mod common;
 
@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 async fn main() -> Result<(), Error> {
     let story = Story::begin();
     let (client, _server) = common::connect(Fencing::IfKnown, 1).await?;
-    // The way to the user: a mail, a socket, a row in a table.
+    // The channel to the user: a mail, a socket, a row in a table.
     let (notify, mut notices) = mpsc::unbounded_channel::<String>();
     let user = tokio::spawn(async move {
         while let Some(notice) = notices.recv().await {
@@ -47,7 +47,7 @@ async fn print(
     patience: Duration,
     notify: mpsc::UnboundedSender<String>,
 ) -> Result<(), Error> {
-    // Nobody may be reading any more.
+    // The receiver may be gone.
     let tell = |what: &str| drop(notify.send(format!("{job} {what}")));
     let guard = match client.lock("recipes/printer")?.enqueue().await? {
         Enqueued::Acquired(guard) => guard,

@@ -1,11 +1,10 @@
-//! Recipe: a worker pool with limits that all processes share, in number and in rate, on two shards.
+//! Recipe: a worker pool with limits on number and rate that all processes share, on two shards.
 //!
 //!     cargo run --example worker_pool
 //!
-//! Six workers have twelve jobs to do for two services, each of which takes two at once, and from each of these no more than one every
-//! 200 ms. A job runs while its worker holds a slot of its service; a slot is kept for at least 200 ms. So never more than two run, and
-//! never more than two begin within 200 ms, however many processes have workers. The slots of the one service are on the first shard, those
-//! of the other on the second.
+//! Six workers have twelve jobs for two services. Each service runs two jobs at once, and starts at most two every 200 ms. A job runs while
+//! its worker holds a slot of the service, and a slot is held for at least 200 ms. So at most two jobs run, and at most two begin within
+//! 200 ms, however many processes have workers. The slots of one service are on the first shard, those of the other on the second.
 
 mod common;
 
@@ -19,7 +18,7 @@ const SERVICES: [&str; 2] = ["recipes/workers/images", "recipes/workers/mail"];
 const SLOTS: u32 = 2;
 const WORKERS: u32 = 6;
 const JOBS: u32 = 12;
-/// How long a slot is kept, however quick its job is.
+/// How long a slot is held at least, however short its job is.
 const PERIOD: Duration = Duration::from_millis(200);
 
 static NEXT: AtomicU32 = AtomicU32::new(1);

@@ -11,10 +11,10 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// How long a process may take to end once its standard input has ended, before it is killed.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How much of the end of what it wrote to its standard error is told.
+/// How much of the end of its standard error is printed.
 const TOLD: usize = 2000;
 
-/// A process that ends when this is dropped. It has to end by itself when its standard input does, or be run by
+/// A process that ends when this is dropped. It must end by itself when its standard input does, or run under
 /// [`guarded`](super::guard::guarded): then it also ends if this process is killed.
 pub(crate) struct Child {
     name: String,
@@ -25,7 +25,7 @@ pub(crate) struct Child {
 }
 
 impl Child {
-    /// Starts the command; `name` is what errors call it.
+    /// Starts the command; errors call it `name`.
     pub(crate) fn start(name: &str, command: &mut Command) -> Result<Self, String> {
         let mut child = command
             .stdin(Stdio::piped())
@@ -37,7 +37,7 @@ impl Child {
         if let Some(stdout) = child.stdout.take() {
             std::thread::spawn(move || {
                 for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                    // Goes on after the last one is wanted, so that the process can go on printing.
+                    // The thread reads on after the last receiver is gone, so that the process can keep printing.
                     drop(tell.send(line));
                 }
             });
@@ -63,7 +63,7 @@ impl Child {
         })
     }
 
-    /// The next line that it prints. An error if there is none for that long, or if it ended.
+    /// Returns the next line that it prints. An error if none comes within this time, or if it has ended.
     pub(crate) fn line(&mut self, patience: Duration) -> Result<String, String> {
         match self.lines.recv_timeout(patience) {
             Ok(line) => Ok(line),
@@ -79,7 +79,7 @@ impl Child {
         }
     }
 
-    /// Waits until it ends with success. An error if it does not in that time, or fails.
+    /// Waits until it ends with success. An error if it does not end within this time, or fails.
     pub(crate) fn succeed(&mut self, patience: Duration) -> Result<(), String> {
         match self.wait(patience)? {
             status if status.success() => Ok(()),
@@ -87,7 +87,7 @@ impl Child {
         }
     }
 
-    /// An error if it has ended.
+    /// Returns an error if it has ended.
     pub(crate) fn check(&mut self) -> Result<(), String> {
         match self.child.try_wait() {
             Ok(None) => Ok(()),
@@ -110,7 +110,7 @@ impl Child {
         }
     }
 
-    /// How it ended, and what it said.
+    /// Describes its end and its last output.
     fn ended(&mut self, status: ExitStatus) -> String {
         let said = self.errors.take().and_then(|errors| errors.join().ok());
         match said.unwrap_or_default() {

@@ -1,4 +1,4 @@
-//! Where the results are written.
+//! Writes the results into documents.
 
 use std::error::Error;
 use std::fs;
@@ -8,11 +8,11 @@ use super::plot;
 use super::results::{Keys, Results};
 use super::table;
 
-/// The comments between which a document's part is rewritten.
+/// The comments that enclose the part of a document to rewrite.
 const BEGIN: &str = "<!-- written by benches/compare: begin -->\n";
 const END: &str = "<!-- written by benches/compare: end -->\n";
 
-/// Writes the results, which `json` is as text, the tables and the plots into the folder.
+/// Writes the results (as the text `json`), the tables and the plots into the folder.
 pub(crate) fn write_results(results: &Results, json: &str, folder: &Path) -> Result<(), Box<dyn Error>> {
     fs::create_dir_all(folder)?;
     fs::write(folder.join("results.json"), json)?;
@@ -23,7 +23,7 @@ pub(crate) fn write_results(results: &Results, json: &str, folder: &Path) -> Res
     Ok(())
 }
 
-/// Rewrites what the documents below `root` say.
+/// Rewrites the parts of the documents below `root`.
 pub(crate) fn rewrite(results: &Results, root: &Path) -> Result<(), Box<dyn Error>> {
     for (document, part) in [
         ("docs/benchmarks.md", benchmarks(results)),
@@ -37,7 +37,7 @@ pub(crate) fn rewrite(results: &Results, root: &Path) -> Result<(), Box<dyn Erro
     Ok(())
 }
 
-/// The text with this part between the comments. None if they are missing.
+/// Returns the text with this part between the comments, or `None` if they are missing.
 pub(crate) fn replace(text: &str, part: &str) -> Option<String> {
     let (before, rest) = text.split_once(BEGIN)?;
     let (_, after) = rest.split_once(END)?;

@@ -1,11 +1,11 @@
-//! A command and all that it starts.
+//! A command and all processes that it starts.
 
 use std::io;
 use std::process::ExitStatus;
 
 use tokio::process::{Child, Command};
 
-/// A process, and those that it and its descendants start: on Unix, all of its process group. They are killed when this is dropped.
+/// A process and its descendants: on Unix, all of its process group. Dropping it kills them.
 pub(crate) struct Group {
     leader: Child,
     #[cfg(unix)]
@@ -30,7 +30,7 @@ impl Group {
         Ok(Self { leader })
     }
 
-    /// Waits until the command ends; the others may go on. Cancel safe.
+    /// Waits until the command ends; its descendants may go on. Cancel safe.
     pub(crate) async fn wait(&mut self) -> io::Result<ExitStatus> {
         self.leader.wait().await
     }
@@ -43,16 +43,16 @@ impl Group {
 
     #[cfg(unix)]
     fn kill_all(&mut self) {
-        // Once: then the id may become that of others.
+        // Only once: later the id may belong to another group.
         if let Some(id) = self.id.take() {
-            // An error says that all have ended.
+            // An error means that all have ended.
             let _ = rustix::process::kill_process_group(id, rustix::process::Signal::KILL);
         }
     }
 
     #[cfg(not(unix))]
     fn kill_all(&mut self) {
-        // An error says that it has ended.
+        // An error means that it has ended.
         drop(self.leader.start_kill());
     }
 }

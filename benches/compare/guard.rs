@@ -1,6 +1,6 @@
-//! No process outlives the one that wants it: each has a pipe as its standard input, which ends with the process that holds the other end, however
-//! that one ended. What takes no notice of its standard input is run by a guard, which kills it then, with all that it started. On other systems
-//! than Unix a guard kills only what it started itself.
+//! No process outlives its owner. Each has a pipe as its standard input, which ends with the process at the other end, however that ended.
+//! A guard runs programs that ignore their standard input: it kills them, and all that they started, when the input ends. On systems other
+//! than Unix a guard kills only the program that it started itself.
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -20,8 +20,8 @@ pub(crate) fn end_with_the_input() {
     });
 }
 
-/// A command that runs `program` under a guard: for programs that take no notice of their standard input, or that start others. What a
-/// terminal sends to this process does not reach the guard, which has to live until it has killed the rest.
+/// Returns a command that runs `program` under a guard, for programs that ignore their standard input or start others. The guard does not
+/// get signals of the terminal, because it must live until it has killed the rest.
 pub(crate) fn guarded(program: &Path) -> io::Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
     #[cfg(unix)]
@@ -30,8 +30,8 @@ pub(crate) fn guarded(program: &Path) -> io::Result<Command> {
     Ok(command)
 }
 
-/// Is the guard: runs the command until it ends, or until the standard input of this process does, and then kills what is left of what
-/// it started.
+/// Runs as the guard: runs the command until it ends, or until the standard input of this process does, and then kills what is left of its
+/// processes.
 pub(crate) fn main(command: Vec<OsString>) -> Result<ExitCode, Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let ended = runtime.block_on(run(&command, tokio::io::stdin()));
@@ -43,7 +43,7 @@ pub(crate) fn main(command: Vec<OsString>) -> Result<ExitCode, Box<dyn Error>> {
     }
 }
 
-/// Runs the command and returns its status. If `input` ends first, there is none. In both cases what it started is killed.
+/// Runs the command and returns its status, or `None` if `input` ends first. In both cases its descendants are killed.
 pub(crate) async fn run(command: &[OsString], mut input: impl AsyncRead + Unpin) -> io::Result<Option<ExitStatus>> {
     let Some((program, arguments)) = command.split_first() else {
         return Err(io::Error::other("there is nothing to run"));

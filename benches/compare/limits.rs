@@ -1,13 +1,13 @@
-//! The limit of open files, which the processes that this one starts inherit.
+//! The limit of open files, which child processes inherit.
 
-/// Raises it as far as the system allows: many clients open a connection for each worker.
+/// Raises it as far as the system allows: many clients open one connection for each worker.
 #[cfg(unix)]
 pub(crate) fn raise_descriptors() {
     use rustix::process::{Resource, getrlimit, setrlimit};
 
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
-    // Without it some sides fail at many workers, and say why.
+    // Otherwise some sides fail with many workers, and report why.
     let _ = setrlimit(Resource::Nofile, limit);
 }
 

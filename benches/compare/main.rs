@@ -1,17 +1,17 @@
-//! Pairs of acquire and release a second, beside what users would pick instead: the clients in other languages on the same embedded server,
-//! and for orientation other systems.
+//! Measures pairs of acquire and release a second, for this client and for its alternatives: clients in other languages on the same
+//! embedded server, and for orientation other systems.
 //!
 //!     cargo bench --bench compare
 //!     cargo bench --bench compare -- --rounds 1 --seconds 0.5 --workers 1,100 --sides tasks,python-2-tasks
 //!     cargo bench --bench compare -- --docs
 //!     cargo bench --bench compare -- --from docs/benchmarks/results.json --docs
 //!
-//! Each side is a program that runs as a process of its own for each cell of the table, on the same cores as the server. Each cell of a side
-//! that talks to dflockd has a fresh server. Sides take turns within each round. A side that cannot be had here is left out, and the output says
-//! why. Everything that is installed or built goes below the target folder; programs of the system are used if they are in `PATH`.
+//! Each side is a program, which runs in a process of its own for each cell of the table, on the same cores as the server. Each cell of a
+//! side of dflockd has a new server. Sides take turns within each round. A side that cannot be installed is left out, and the output says
+//! why. Everything is installed and built below the target folder; programs of the system are used if they are in `PATH`.
 //!
-//! It writes `results.json`, `tables.md`, `own.svg` and `one.svg` to `target/compare`, or, with `--docs`, to `docs/benchmarks`; then it also
-//! rewrites the parts of `docs/benchmarks.md` and `README.md` that lie between the two comments that name this program.
+//! It writes `results.json`, `tables.md`, `own.svg` and `one.svg` to `target/compare`, or, with `--docs`, to `docs/benchmarks`; then it
+//! also rewrites the parts of `docs/benchmarks.md` and `README.md` between the two comments that name this program.
 #![allow(missing_docs)]
 
 mod child;
@@ -52,40 +52,41 @@ struct Arguments {
     /// How many times each cell is measured.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// How many seconds count in a cell with keys of its own for each worker; half as many where all workers have one key.
+    /// How many seconds are measured in a cell with a key for each worker; half as many with one key for all workers.
     #[arg(long, default_value_t = 2.0)]
     seconds: f64,
-    /// Whether each worker has a key of its own, or all have one.
+    /// Whether each worker has a key of its own, or all have the same.
     #[arg(long, value_delimiter = ',', default_value = "own,one")]
     keys: Vec<Keys>,
-    /// Which sides take part, by their names; all if none is named.
+    /// The names of the sides to measure; all sides if none is given.
     #[arg(long, value_delimiter = ',')]
     sides: Vec<String>,
     #[command(flatten)]
     packages: Packages,
-    /// Makes tables and plots of these results, and measures nothing.
+    /// Makes tables and plots of these results, without measuring.
     #[arg(long)]
     from: Option<PathBuf>,
     /// Writes into the documents of the project.
     #[arg(long)]
     docs: bool,
-    /// Fails unless 100 tasks of this client make so many times as many pairs as 100 of the Python client 2.1.1, each with a key of its own.
+    /// Fails unless 100 tasks of this client make at least this many times the pairs of 100 tasks of the Python client 2.1.1, each with
+    /// its own key.
     #[arg(long)]
     at_least: Option<f64>,
-    /// What cargo passes.
+    /// Passed by cargo.
     #[arg(long, hide = true)]
     bench: bool,
-    /// What a process that this program starts does.
+    /// The role of a process that this program starts.
     #[command(subcommand)]
     role: Option<Role>,
 }
 
 #[derive(Subcommand)]
 enum Role {
-    /// Is the embedded server.
+    /// Runs as the embedded server.
     #[command(hide = true)]
     Serve,
-    /// Is a side that uses this crate.
+    /// Runs as a side that uses this crate.
     #[command(hide = true)]
     Work {
         kind: Kind,
@@ -151,7 +152,7 @@ fn compare(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
     })
 }
 
-/// Results, and their text as it is in the file.
+/// Returns results, and the text of their file.
 fn read(path: &Path) -> Result<(Results, String), Box<dyn Error>> {
     let json = fs::read_to_string(path)?;
     Ok((Results::from_json(&json)?, json))

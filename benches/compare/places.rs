@@ -1,4 +1,4 @@
-//! Where things are.
+//! Paths of folders and programs.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,14 +16,14 @@ pub(crate) fn target() -> PathBuf {
     }
 }
 
-/// The folder for what this program installs, builds and writes; made if it is missing.
+/// Returns the folder for installed, built and written files; creates it if it is missing.
 pub(crate) fn compare() -> io::Result<PathBuf> {
     let folder = target().join("compare");
     std::fs::create_dir_all(&folder)?;
     Ok(folder)
 }
 
-/// The program of this name, if `PATH` has it.
+/// Returns the program of this name, if it is in `PATH`.
 pub(crate) fn program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path)

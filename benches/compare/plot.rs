@@ -10,10 +10,10 @@ use super::table::{number, title};
 
 const SIZE: (u32, u32) = (960, 480);
 
-/// How much of the width is for the names of the sides.
+/// The part of the width for the names of the sides.
 const LEGEND: u32 = 260;
 
-/// Colours that those can tell apart who see few (Okabe and Ito), and one more.
+/// Colours that people with colour blindness can tell apart (Okabe and Ito), and one more.
 const COLOURS: [RGBColor; 9] = [
     RGBColor(213, 94, 0),
     RGBColor(230, 159, 0),

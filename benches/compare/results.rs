@@ -1,4 +1,4 @@
-//! What was measured.
+//! The results of a run.
 
 use std::fmt;
 
@@ -8,17 +8,17 @@ use serde::{Deserialize, Serialize};
 /// The sides that use this crate.
 const OWN_SIDES: [&str; 2] = ["tasks", "threads"];
 
-/// The side that this crate is to be ahead of, and with how many workers.
+/// The side that this crate is compared with, at this number of workers.
 const RIVAL: &str = "python-2-tasks";
 pub(crate) const LEAD_WORKERS: usize = 100;
 
-/// Which keys the workers have.
+/// Which keys the workers use.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Keys {
-    /// Each has its own.
+    /// Each worker has its own.
     Own,
-    /// All have the same.
+    /// All workers have the same.
     One,
 }
 
@@ -31,7 +31,7 @@ impl fmt::Display for Keys {
     }
 }
 
-/// All results of a run: what `results.json` holds.
+/// All results of a run: the contents of `results.json`.
 #[derive(Debug, Deserialize, PartialEq, Serialize)]
 pub(crate) struct Results {
     /// The day on which they were made.
@@ -39,7 +39,7 @@ pub(crate) struct Results {
     /// The machine that made them.
     pub(crate) machine: String,
     pub(crate) rounds: usize,
-    /// How many seconds counted in each cell with keys of its own for each worker.
+    /// The seconds that were measured in each cell with a key for each worker.
     pub(crate) seconds: f64,
     pub(crate) workers: Vec<usize>,
     pub(crate) sides: Vec<Side>,
@@ -54,30 +54,30 @@ pub(crate) struct Side {
     pub(crate) label: String,
     /// Whether it uses another server than dflockd.
     pub(crate) is_another_system: bool,
-    /// What it and its server say of themselves.
+    /// The version that it and its server report.
     pub(crate) version: String,
 }
 
-/// A side that did not.
+/// A side that was left out.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub(crate) struct LeftOut {
     pub(crate) label: String,
     pub(crate) reason: String,
 }
 
-/// What one side did with so many workers.
+/// The results of a side with this many workers.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub(crate) struct Cell {
     pub(crate) side: String,
     pub(crate) keys: Keys,
     pub(crate) workers: usize,
-    /// Pairs a second, of each round that did not fail.
+    /// Pairs a second in each round that did not fail.
     pub(crate) rates: Vec<f64>,
-    /// Why the others failed.
+    /// The errors of the failed rounds.
     pub(crate) failures: Vec<String>,
 }
 
-/// The median of some rates, the least and the most.
+/// The median, the least and the most of some rates.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Spread {
     pub(crate) median: f64,
@@ -86,7 +86,7 @@ pub(crate) struct Spread {
 }
 
 impl Cell {
-    /// Of all its rounds. None if all failed.
+    /// Returns the spread of its rounds, or `None` if all failed.
     pub(crate) fn spread(&self) -> Option<Spread> {
         let mut rates = self.rates.clone();
         rates.sort_by(f64::total_cmp);
@@ -101,7 +101,7 @@ impl Cell {
 }
 
 impl Results {
-    /// Of `results.json`. The last digit of a number may be another one than in the text.
+    /// Reads `results.json`. The last digit of a number may differ from the text.
     pub(crate) fn from_json(text: &str) -> serde_json::Result<Self> {
         serde_json::from_str(text)
     }
@@ -130,17 +130,17 @@ impl Results {
         self.workers.iter().copied().filter(measured).collect()
     }
 
-    /// How many times as many pairs one side made as the other.
+    /// Returns how many times as many pairs a side made as another one.
     fn ratio(&self, side: &str, other: &str, keys: Keys, workers: usize) -> Option<f64> {
         Some(self.spread(side, keys, workers)?.median / self.spread(other, keys, workers)?.median)
     }
 
-    /// How many times as many pairs the tasks of this crate made as those of the current Python client.
+    /// Returns how many times as many pairs the tasks of this crate made as those of the current Python client.
     pub(crate) fn lead(&self) -> Option<f64> {
         self.ratio("tasks", RIVAL, Keys::Own, LEAD_WORKERS)
     }
 
-    /// How often a side failed that uses this crate.
+    /// Returns how often a side of this crate failed.
     pub(crate) fn own_failures(&self) -> usize {
         self.cells
             .iter()

@@ -15,13 +15,13 @@ use crate::sides::{Packages, Program, SIDES, Side};
 use crate::table::rate;
 use crate::work::Work;
 
-/// How long a side may take beyond what it measures: to start, and to warm up.
+/// The time that a side may take beyond its measurement: to start, and to warm up.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The warm-up is such a part of what is measured.
+/// The warm-up, as a part of the measured time.
 const WARM_UP: f64 = 0.25;
 
-/// What is to be measured.
+/// The cells to measure.
 pub(crate) struct Plan {
     pub(crate) workers: Vec<usize>,
     pub(crate) rounds: usize,
@@ -29,7 +29,7 @@ pub(crate) struct Plan {
     pub(crate) keys: Vec<Keys>,
 }
 
-/// What a side's program prints in the end.
+/// The last line of a side's program.
 #[derive(Deserialize, Serialize)]
 pub(crate) struct Measured {
     pub(crate) version: String,
@@ -37,7 +37,7 @@ pub(crate) struct Measured {
     pub(crate) seconds: f64,
 }
 
-/// A side that can be had.
+/// A side that takes part.
 struct Contestant {
     side: &'static Side,
     program: Program,
@@ -50,7 +50,7 @@ pub(crate) fn all(plan: &Plan, names: &[String], packages: &Packages) -> Result<
     let began = Instant::now();
     let mut left_out = Vec::new();
     let mut contestants = Vec::new();
-    // Those of other systems run all the time: they do nothing while they are not asked.
+    // Servers of other systems run all the time: they are idle when they are not used.
     let mut services = HashMap::new();
     for side in wanted {
         match prepare(side, packages, &mut services) {
@@ -72,7 +72,7 @@ pub(crate) fn all(plan: &Plan, names: &[String], packages: &Packages) -> Result<
 
     let mut cells = Vec::new();
     for keys in &plan.keys {
-        // One worker has one key, whichever it is.
+        // With one worker both kinds of keys are the same.
         let contended = |workers: &&usize| *keys == Keys::Own || **workers > 1;
         for workers in plan.workers.iter().filter(contended) {
             let mut row: Vec<Cell> = contestants
@@ -117,7 +117,7 @@ fn wanted(names: &[String]) -> Result<Vec<&'static Side>, String> {
     Ok(SIDES.iter().filter(is_wanted).collect())
 }
 
-/// Installs what the side needs, and starts the server of another system.
+/// Installs the packages of the side, and starts the server of another system.
 fn prepare(side: &Side, packages: &Packages, services: &mut HashMap<System, Service>) -> Result<Program, String> {
     println!("preparing: {}", side.label);
     let program = side.prepare(packages)?;
@@ -213,13 +213,13 @@ impl Contestant {
     }
 }
 
-/// The first line of what went wrong. The rest is printed; it names folders and servers that matter here only.
+/// Returns the first line of an error. All of it is printed; it names folders and servers of this machine only.
 fn one_line(text: &str) -> String {
     let line = text.lines().next().unwrap_or_default();
     line.trim().trim_end_matches('.').to_owned()
 }
 
-/// What the processor is, how many cores there are, and the system.
+/// Describes the processor, the number of cores and the system.
 fn machine() -> String {
     let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpu
@@ -230,7 +230,7 @@ fn machine() -> String {
     format!("{cores} x {model}, {}", said("uname", &["-sr"]))
 }
 
-/// The first line that a program prints; nothing if there is none.
+/// Returns the first line that a program prints, or an empty string.
 fn said(program: &str, arguments: &[&str]) -> String {
     let output = places::program(program).and_then(|program| Command::new(program).args(arguments).output().ok());
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());

@@ -17,13 +17,13 @@ use crate::process::free_port;
 const PATIENCE: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// How often a server is started anew that did not get the port that was free for it.
+/// How often a server is restarted that did not get its free port.
 const TRIES: usize = 3;
 
-/// What the embedded server prints in front of its address.
+/// What the embedded server prints before its address.
 const LISTENS: &str = "listening on ";
 
-/// Which server a side talks to.
+/// The server of a side.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(crate) enum System {
     Dflockd,
@@ -48,7 +48,7 @@ impl Service {
     }
 }
 
-/// Is the embedded server, until this process is ended.
+/// Runs as the embedded server, until this process is ended.
 pub(crate) fn serve() -> Result<(), Box<dyn Error>> {
     let runtime = tokio::runtime::Runtime::new()?;
     let server = runtime.block_on(Server::builder().port(0).max_locks(10_000_000).start())?;
@@ -123,7 +123,7 @@ fn empty_folder(name: &str) -> Result<std::path::PathBuf, String> {
     Ok(folder)
 }
 
-/// Waits until it takes connections.
+/// Waits until it accepts connections.
 fn listening(mut child: Child, port: u16) -> Result<Service, String> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let give_up = Instant::now() + PATIENCE;
@@ -134,7 +134,7 @@ fn listening(mut child: Child, port: u16) -> Result<Service, String> {
         }
         std::thread::sleep(PAUSE);
     }
-    // It was this server that took the connection, not one that had the port.
+    // Checks that this server accepted the connection, and not another one that had the port.
     child.check()?;
     Ok(Service { _child: child, address })
 }

@@ -1,4 +1,4 @@
-//! The sides: what each is, and how its program is had.
+//! The sides: their names and their programs.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -12,29 +12,29 @@ use crate::guard::guarded;
 use crate::places;
 use crate::service::System;
 
-/// How long installing or building one thing may take.
+/// The time limit for installing or building one program.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// One of those that are compared.
+/// One of the sides that are compared.
 pub(crate) struct Side {
-    /// What `--sides` calls it.
+    /// Its name in `--sides`.
     pub(crate) name: &'static str,
-    /// What the tables call it.
+    /// Its name in the tables.
     pub(crate) label: &'static str,
     pub(crate) system: System,
-    /// Installs or builds what it needs; the error is why that cannot be had.
+    /// Installs or builds its program; the error says why that failed.
     prepare: fn(&Packages) -> Result<Program, String>,
 }
 
-/// Packages whose programs run only if they are named.
+/// Packages that are used only if they are named.
 #[derive(Args)]
 pub(crate) struct Packages {
-    /// The npm package that is the TypeScript client, with its version; that side is left out without it. npm runs no script of the package.
+    /// The npm package of the TypeScript client, with its version; without it that side is left out. npm runs no script of the package.
     #[arg(long, value_name = "NAME@VERSION", value_parser = with_version)]
     typescript: Option<String>,
 }
 
-/// How a side's program is started.
+/// The program of a side.
 pub(crate) struct Program {
     path: PathBuf,
     arguments: Vec<OsString>,
@@ -106,7 +106,7 @@ impl Side {
 }
 
 impl Program {
-    /// Starts it with these arguments behind its own.
+    /// Starts it with its own arguments and these.
     pub(crate) fn start(&self, name: &str, arguments: &[String]) -> Result<Child, String> {
         let mut command = match self.is_own {
             true => Command::new(&self.path),
@@ -132,8 +132,8 @@ fn python(environment: &str, kind: &str) -> Result<Program, String> {
     Ok(script(environment, "python.py", Some(kind)))
 }
 
-/// The registry that the developers of this crate can reach answers `E404` for `dflockd-client`, so no version of it is known to be that
-/// client, and none is installed that was not named.
+/// The registry that the developers of this crate can reach answers `E404` for `dflockd-client`. So no version is known to be that client,
+/// and only a named package is installed.
 fn typescript(packages: &Packages) -> Result<Program, String> {
     let Some(package) = &packages.typescript else {
         return Err("its package has to be named: --typescript NAME@VERSION".to_owned());
@@ -153,10 +153,10 @@ fn typescript(packages: &Packages) -> Result<Program, String> {
             "--prefix",
         ])
         .arg(&folder)
-        // The script imports it by this name, whatever it is called.
+        // The script imports it by this name, whatever its real name is.
         .arg(format!("dflockd-client@npm:{package}"));
     run(&format!("npm install {package}"), &mut install)?;
-    // It finds packages beside itself only.
+    // The script finds only packages beside itself.
     let script = folder.join("typescript.mjs");
     std::fs::copy(sides().join("typescript.mjs"), &script).map_err(|error| error.to_string())?;
     Ok(Program {
@@ -199,7 +199,7 @@ fn sides() -> PathBuf {
     places::root().join("benches/compare/sides")
 }
 
-/// A script in an environment that `tests/interop` made.
+/// Returns a script for an environment that `tests/interop` made.
 fn script(environment: &str, name: &str, kind: Option<&str>) -> Program {
     let script = sides().join(name);
     Program {
@@ -222,7 +222,7 @@ fn run(name: &str, command: &mut Command) -> Result<(), String> {
     Child::start(name, command)?.succeed(PATIENCE)
 }
 
-/// The name of a package with one version, no range of them.
+/// Returns the package if it has one version, and not a range.
 fn with_version(package: &str) -> Result<String, String> {
     let is_one = |version: &str| {
         let numbers: Vec<&str> = version.splitn(3, '.').collect();

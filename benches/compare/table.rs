@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::results::{Cell, Keys, LEAD_WORKERS, Results, Side, Spread};
 
-/// All tables, with what they hold for.
+/// Returns all tables, with their conditions.
 pub(crate) fn all(results: &Results) -> String {
     let mut text = conditions(results);
     for keys in [Keys::Own, Keys::One] {
@@ -19,7 +19,7 @@ pub(crate) fn all(results: &Results) -> String {
     text
 }
 
-/// When and on what they were made.
+/// Returns when and on which machine the results were made.
 pub(crate) fn conditions(results: &Results) -> String {
     let rounds = match results.rounds {
         1 => "one round".to_owned(),
@@ -38,7 +38,7 @@ pub(crate) fn title(keys: Keys) -> &'static str {
     }
 }
 
-/// The spreads of all sides.
+/// Returns the table of the spreads of all sides.
 pub(crate) fn table(results: &Results, keys: Keys) -> String {
     let workers = results.workers(keys);
     let mut text = header(&["workers", "version"], &workers);
@@ -51,7 +51,7 @@ pub(crate) fn table(results: &Results, keys: Keys) -> String {
     text
 }
 
-/// The medians alone, of keys that each worker has for itself.
+/// Returns the table of the medians, with a key for each worker.
 pub(crate) fn medians(results: &Results) -> String {
     let workers = results.workers(Keys::Own);
     let mut text = format!("Medians, measured on {}: {}.\n\n", results.date, results.machine);
@@ -65,7 +65,7 @@ pub(crate) fn medians(results: &Results) -> String {
     text
 }
 
-/// How far this client is ahead of the current Python client. None if one of them was not measured.
+/// Returns how far this client is ahead of the current Python client, or `None` if one of them was not measured.
 pub(crate) fn lead(results: &Results) -> Option<String> {
     let ratio = results.lead()?;
     Some(format!(
@@ -73,7 +73,7 @@ pub(crate) fn lead(results: &Results) -> Option<String> {
     ))
 }
 
-/// What is missing, and why.
+/// Returns what is missing, and why.
 pub(crate) fn notes(results: &Results) -> String {
     let mut text = String::new();
     for left_out in &results.left_out {
@@ -95,7 +95,7 @@ pub(crate) fn notes(results: &Results) -> String {
     text
 }
 
-/// Which sides are missing, wholly or in part, where each worker has a key of its own. None if all is there.
+/// Returns the sides that are missing in whole or in part, with a key for each worker, or `None` if none is.
 pub(crate) fn missing(results: &Results) -> Option<String> {
     let left_out = results.left_out.iter().map(|side| side.label.as_str()).collect();
     let has_failed = |side: &&Side| {
@@ -112,14 +112,14 @@ pub(crate) fn missing(results: &Results) -> Option<String> {
     (!lists.is_empty()).then(|| lists.join(" "))
 }
 
-/// Pairs a second to three digits.
+/// Formats pairs a second with three digits.
 pub(crate) fn rate(pairs: f64) -> String {
     let digits = pairs.max(1.0).log10().floor() as i32 + 1;
     let unit = 10_f64.powi((digits - 3).max(0));
     number(((pairs / unit).round() * unit) as usize)
 }
 
-/// With commas between thousands.
+/// Formats a number with commas between thousands.
 pub(crate) fn number(number: usize) -> String {
     let digits = number.to_string();
     let mut text = String::new();
@@ -166,7 +166,7 @@ fn with_spread(cell: Option<&Cell>) -> String {
     })
 }
 
-/// The median, and in brackets how far it holds.
+/// Returns the median, with a qualification in brackets.
 fn filled(cell: Option<&Cell>, range: fn(Spread) -> Option<String>) -> String {
     let Some((cell, spread)) = cell.and_then(|cell| Some((cell, cell.spread()?))) else {
         return "failed".to_owned();
@@ -183,7 +183,7 @@ fn filled(cell: Option<&Cell>, range: fn(Spread) -> Option<String>) -> String {
     }
 }
 
-/// In how many of its rounds the side did not fail. None if in all.
+/// Returns in how many of its rounds the side succeeded, or `None` if in all.
 fn rounds(cell: &Cell) -> Option<String> {
     let (measured, failed) = (cell.rates.len(), cell.failures.len());
     (failed > 0).then(|| format!("{measured} of {} rounds", measured + failed))

@@ -1,4 +1,4 @@
-//! The sides that use this crate. The programs in `sides` do the same with other clients: `sides/measure.py` describes their arguments.
+//! The sides that use this crate. The programs in `sides` do the same with other clients; `sides/measure.py` describes their arguments.
 
 use std::error::Error;
 use std::net::{IpAddr, SocketAddr};
@@ -13,14 +13,14 @@ use dflockd_client::{Client, VERSION};
 use crate::results::Keys;
 use crate::run::Measured;
 
-/// The warm-up ends after this time, however few pairs there were.
+/// The warm-up ends after this time at the latest.
 const LONGEST_WARM_UP: Duration = Duration::from_secs(5);
 
 const PAUSE: Duration = Duration::from_millis(20);
 
 type Failure = Box<dyn Error + Send + Sync>;
 
-/// Which client, and what its workers are.
+/// The client of a side, and the kind of its workers.
 #[derive(Clone, Copy, ValueEnum)]
 pub(crate) enum Kind {
     /// Tasks that share one async client.
@@ -29,7 +29,7 @@ pub(crate) enum Kind {
     Threads,
 }
 
-/// What a side is to do: the arguments of its program.
+/// The work of a side: the arguments of its program.
 #[derive(Args, Clone)]
 pub(crate) struct Work {
     pub(crate) host: IpAddr,
@@ -41,7 +41,7 @@ pub(crate) struct Work {
     pub(crate) seconds: f64,
 }
 
-/// The pairs of one worker, in a cache line of their own.
+/// The number of pairs of one worker, in a cache line of its own.
 #[derive(Default)]
 #[repr(align(64))]
 struct Count(AtomicU64);
@@ -53,7 +53,7 @@ impl Count {
 }
 
 impl Work {
-    /// As arguments of a program.
+    /// Returns the arguments of the side's program.
     pub(crate) fn arguments(&self) -> [String; 7] {
         [
             self.host.to_string(),
@@ -66,11 +66,11 @@ impl Work {
         ]
     }
 
-    /// Does it, and tells the result.
+    /// Does the work, and prints the result.
     pub(crate) fn run(&self, kind: Kind) -> Result<(), Box<dyn Error>> {
         let (fail, failures) = mpsc::channel();
         let counts: Vec<Arc<Count>> = (0..self.workers).map(|_| Arc::default()).collect();
-        // Lives until the end of the process.
+        // The runtime lives until the end of the process.
         let runtime = tokio::runtime::Runtime::new()?;
         match kind {
             Kind::Tasks => runtime.block_on(self.in_tasks(&counts, &fail)),
@@ -79,7 +79,7 @@ impl Work {
         .map_err(|failure| failure.to_string())?;
         let measured = measure(self, &counts, &failures)?;
         println!("{}", serde_json::to_string(&measured)?);
-        // Its workers go on.
+        // Ends the process although its workers still run.
         std::process::exit(0)
     }
 
@@ -128,7 +128,7 @@ impl Work {
     }
 }
 
-/// Waits for the warm-up, and counts the pairs of the seconds behind it.
+/// Waits for the warm-up, and counts the pairs of the seconds after it.
 fn measure(work: &Work, counts: &[Arc<Count>], failures: &mpsc::Receiver<Failure>) -> Result<Measured, Box<dyn Error>> {
     let pairs = || counts.iter().map(|count| count.0.load(Ordering::Relaxed)).sum::<u64>();
     let started = Instant::now();
@@ -148,7 +148,7 @@ fn measure(work: &Work, counts: &[Arc<Count>], failures: &mpsc::Receiver<Failure
     })
 }
 
-/// Waits for that long; an error if a worker fails.
+/// Waits for this time; an error if a worker fails.
 fn go_on(time: Duration, failures: &mpsc::Receiver<Failure>) -> Result<(), Box<dyn Error>> {
     match failures.recv_timeout(time) {
         Ok(failure) => Err(failure.to_string().into()),

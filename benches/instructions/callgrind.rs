@@ -1,4 +1,4 @@
-//! A program under callgrind, and what its profile says.
+//! Runs a program under callgrind and reads its profile.
 
 use std::collections::HashSet;
 use std::error::Error;
@@ -6,15 +6,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What a program, or one of its operations, costs.
+/// The cost of a program, or of one of its operations.
 #[derive(Clone, Copy)]
 pub(crate) struct Cost {
     pub(crate) instructions: f64,
-    /// How often memory is asked for, be it new or more of it.
+    /// How often memory is allocated or reallocated.
     pub(crate) allocations: f64,
 }
 
-/// Runs this benchmark's program for so many operations, under callgrind.
+/// Runs this benchmark's program for this many operations, under callgrind.
 pub(crate) fn count(program: &str, operations: usize) -> Result<Cost, Box<dyn Error>> {
     let profile = folder()?.join(format!("{}.{operations}", program.replace(' ', "_")));
     let ran = Command::new("valgrind")
@@ -33,7 +33,7 @@ pub(crate) fn count(program: &str, operations: usize) -> Result<Cost, Box<dyn Er
     })
 }
 
-/// Beside the benchmark, below `target`.
+/// Returns the folder beside the benchmark, below `target`.
 fn folder() -> Result<PathBuf, Box<dyn Error>> {
     let executable = std::env::current_exe()?;
     let target = executable
@@ -45,7 +45,7 @@ fn folder() -> Result<PathBuf, Box<dyn Error>> {
     Ok(folder)
 }
 
-/// The sum that the profile ends with.
+/// Returns the sum at the end of the profile.
 fn instructions(profile: &Path) -> Result<f64, Box<dyn Error>> {
     let text = fs::read_to_string(profile)?;
     let mut sums = text
@@ -55,8 +55,8 @@ fn instructions(profile: &Path) -> Result<f64, Box<dyn Error>> {
     Ok(sum.trim().parse()?)
 }
 
-/// How often the allocator was called. A profile names a function once, `cfn=(7) malloc`, and by its number from then on; the line behind
-/// tells how often it was called there.
+/// Returns how often the allocator was called. A profile names a function once, `cfn=(7) malloc`, and by its number from then on; the next
+/// line has the number of calls from there.
 fn allocations(profile: &Path) -> Result<f64, Box<dyn Error>> {
     let text = fs::read_to_string(profile)?;
     let mut allocators = HashSet::new();

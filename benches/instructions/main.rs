@@ -1,16 +1,16 @@
-//! How many instructions the hot paths take, and how often they allocate, against figures that were recorded.
+//! Compares how many instructions the hot paths take, and how often they allocate, with recorded figures.
 //!
 //!     cargo bench --bench instructions
 //!     cargo bench --bench instructions -- --record
 //!
-//! Time on a busy machine tells nothing below 10 %. Instructions do: the programs of `programs.rs` run in one thread, over pipes in memory
-//! and in paused time, and valgrind's callgrind counts what they execute, client and embedded server together. Each program runs twice,
-//! for so many operations and for three times as many, and the difference counts, so that its start does not. What differs between runs is the
-//! random seed of the hash tables: less than 0.5 %.
+//! Time on a busy machine shows no differences below 10 %. Instructions do: the programs of `programs.rs` run in one thread, over pipes in
+//! memory and in paused time, and valgrind's callgrind counts the instructions of client and embedded server together. Each program runs
+//! twice, for a number of operations and for three times as many; the difference counts, so its start does not. Runs differ by less than
+//! 0.5 %, because of the random seed of the hash tables.
 //!
-//! It fails if a program takes over 3 % more instructions than recorded, or allocates more often by over 3 %. The figures hold for one
-//! compiler, C library and architecture. Where one of them is another, the table is printed and nothing is compared: record anew, in a
-//! commit of its own. Profiles are left in `target/instructions`: `callgrind_annotate` shows which function took what.
+//! It fails if a program takes over 3 % more instructions than recorded, or over 3 % more allocations. The figures hold for one compiler, C
+//! library and architecture. If one of them differs, it prints the table and compares nothing: record again, in a commit of its own.
+//! Profiles are in `target/instructions`: `callgrind_annotate` shows which function took how much.
 #![allow(missing_docs)]
 
 mod callgrind;
@@ -26,24 +26,24 @@ use self::callgrind::Cost;
 use self::programs::{PROGRAMS, Program};
 use self::record::{Record, toolchain};
 
-/// How much more than recorded is too much.
+/// The limit of an increase over the recorded figure.
 const BOUND: f64 = 1.03;
 
-/// How many times as many operations the longer of the two runs makes.
+/// How many times as many operations the longer run makes.
 const LONGER: usize = 3;
 
 #[derive(Parser)]
 struct Arguments {
-    /// Writes what was measured in place of what was recorded.
+    /// Writes the measured figures in place of the recorded ones.
     #[arg(long)]
     record: bool,
-    /// Runs one program, without counting: what valgrind is given.
+    /// Runs one program, without counting: for valgrind.
     #[arg(long, requires = "count")]
     run: Option<String>,
     /// How many operations that program makes.
     #[arg(long)]
     count: Option<usize>,
-    /// What cargo passes.
+    /// Passed by cargo.
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -69,7 +69,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     compare(&Record::read()?, &measured)
 }
 
-/// Of one operation, without what the start costs.
+/// Returns the cost of one operation, without the start.
 fn cost_of_one(program: &Program) -> Result<Cost, Box<dyn Error>> {
     let short = callgrind::count(program.name, program.operations)?;
     let long = callgrind::count(program.name, program.operations * LONGER)?;

@@ -1,4 +1,4 @@
-//! What is counted.
+//! The programs that are counted.
 
 use std::error::Error;
 use std::future::pending;
@@ -17,9 +17,9 @@ use tokio::time::sleep;
 type Done = Result<(), Box<dyn Error>>;
 
 pub(crate) struct Program {
-    /// What one of its operations is.
+    /// Describes one operation.
     pub(crate) name: &'static str,
-    /// How many of them the shorter run makes.
+    /// The number of operations of the shorter run.
     pub(crate) operations: usize,
     what: What,
 }
@@ -65,15 +65,15 @@ pub(crate) const PROGRAMS: [Program; 6] = [
     },
 ];
 
-/// How many leases are held at a time.
+/// The number of leases that are held at a time.
 const LEASES: usize = 100;
 
 const TTL: Duration = Duration::from_secs(10);
 
 impl Program {
-    /// Makes so many operations.
+    /// Makes this many operations.
     pub(crate) fn run(&self, operations: usize) -> Done {
-        // For what the client spreads by chance.
+        // For the jitter of the client.
         fastrand::seed(7);
         let runtime = Builder::new_current_thread().enable_time().start_paused(true).build()?;
         runtime.block_on(async {
@@ -88,7 +88,7 @@ impl Program {
     }
 }
 
-/// Where connections in memory are accepted.
+/// Accepts connections in memory.
 struct InMemory(mpsc::UnboundedReceiver<DuplexStream>);
 
 impl Listener for InMemory {
@@ -140,7 +140,7 @@ fn open(connect: &mpsc::UnboundedSender<DuplexStream>) -> io::Result<DuplexStrea
     Ok(near)
 }
 
-/// The requests of a pair, without the client: what the server and the pipe take of a pair of one task.
+/// Sends the requests of a pair without the client: the cost of the server and of the pipe in a pair of one task.
 async fn bare(pairs: usize) -> Done {
     let server = Lone::start("2.1").await?;
     let (mut stream, mut line) = (BufReader::new(server.open()?), String::new());
@@ -176,7 +176,7 @@ async fn pairs(tasks: usize, each: usize) -> Done {
     Ok(())
 }
 
-/// Holds leases for so many of their TTLs, which are renewed meanwhile.
+/// Holds leases for this many TTLs, while they are renewed.
 async fn held(ttls: usize) -> Done {
     let server = Lone::start("2.1").await?;
     let client = server.client().await?;

@@ -1,4 +1,4 @@
-//! The figures that were recorded, in `recorded.txt`.
+//! The recorded figures, in `recorded.txt`.
 
 use std::error::Error;
 use std::fmt::Write;
@@ -8,7 +8,7 @@ use std::process::Command;
 
 use crate::callgrind::Cost;
 
-/// Figures, and what they hold for.
+/// Figures, and the toolchain for which they hold.
 pub(crate) struct Record {
     pub(crate) toolchain: String,
     pub(crate) costs: Vec<(String, Cost)>,
@@ -22,7 +22,7 @@ impl Record {
             .map(|(_, cost)| *cost)
     }
 
-    /// Reads the file: the toolchain in the first line, then a program a line, with instructions and allocations in front.
+    /// Reads the file: the toolchain in the first line, then one program in each line, with its instructions and allocations first.
     pub(crate) fn read() -> Result<Self, Box<dyn Error>> {
         let text = fs::read_to_string(path()).unwrap_or_default();
         let mut lines = text.lines();
@@ -53,7 +53,7 @@ fn path() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("benches/instructions/recorded.txt")
 }
 
-/// What instruction counts depend on beside the code: the compiler, the architecture, and the C library, whose allocator is counted too.
+/// The other inputs of instruction counts: the compiler, the architecture, and the C library, whose allocator is counted too.
 pub(crate) fn toolchain() -> Result<String, Box<dyn Error>> {
     let compiler = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned());
     let told = |command: &mut Command| -> Result<String, Box<dyn Error>> {

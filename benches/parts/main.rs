@@ -1,5 +1,4 @@
-//! What the parts cost by themselves: a connection over a pipe in memory, a shard without connections, its leases, and the embedded
-//! server.
+//! The costs of single parts: a connection over a pipe in memory, a shard without connections, its leases, and the embedded server.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod server;
@@ -14,10 +13,10 @@ use tokio::runtime::Builder;
 
 use self::server::server;
 
-/// As many as the callers of a busy client have under way at once.
+/// The number of concurrent callers of a busy client.
 const CROWD: usize = 100;
 
-/// Acquires and releases, as many of each.
+/// Returns as many acquires as releases.
 fn requests() -> Vec<Request> {
     let token = Token::new("00000000000000070123456789abcdef").unwrap();
     let acquire = |key| Request::Acquire {

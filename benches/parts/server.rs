@@ -1,5 +1,5 @@
-//! What the embedded server costs. It has a thread to itself, and the load comes from the thread of the benchmark, which does next to
-//! nothing: it writes bytes that are ready, and copies tokens from where they stand in the answers to where they stand in the releases.
+//! The cost of the embedded server. It has a thread of its own. The benchmark's thread makes the load with little work: it writes prepared
+//! bytes, and copies tokens from the answers into the releases.
 
 use std::future::pending;
 use std::io::{Read, Write};
@@ -15,13 +15,13 @@ use tokio::runtime::{Builder, Handle};
 
 use crate::CROWD;
 
-/// While the load reads and writes one of them, the server works on the others.
+/// While the load uses one connection, the server works on the others.
 const CONNECTIONS: usize = 4;
 
-/// `ok <token> 30`, with its end.
+/// The length of `ok <token> 30` and its line end.
 const GRANT_BYTES: usize = 39;
 
-/// Where in it the token is.
+/// The position of the token in it.
 const TOKEN: std::ops::Range<usize> = 3..35;
 
 const DONE: &[u8] = b"ok\n";
@@ -53,7 +53,7 @@ pub(crate) fn server(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A server, and the runtime of its thread.
+/// A server and the runtime of its thread.
 struct LoneServer {
     address: SocketAddr,
     runtime: Handle,
@@ -105,12 +105,12 @@ impl LoneServer {
     }
 }
 
-/// A connection, and what is sent over it.
+/// A connection, and the bytes to send over it.
 struct Sender {
     stream: TcpStream,
     acquires: Vec<u8>,
     releases: Vec<u8>,
-    /// Where the tokens stand in the releases.
+    /// The positions of the tokens in the releases.
     tokens: Vec<usize>,
     answers: Vec<u8>,
 }
@@ -124,7 +124,7 @@ impl Sender {
         self.stream.write_all(&self.acquires).unwrap();
     }
 
-    /// Releases what the server grants.
+    /// Sends releases of the granted keys.
     fn release(&mut self) {
         self.stream.read_exact(&mut self.answers).unwrap();
         for (grant, start) in self.answers.chunks_exact(GRANT_BYTES).zip(&self.tokens) {
@@ -141,7 +141,7 @@ impl Sender {
     }
 }
 
-/// Returns how many requests there were.
+/// Returns the number of requests.
 fn ping_rounds(senders: &mut [Sender], rounds: u64) -> u64 {
     senders.iter_mut().for_each(Sender::ping);
     for _ in 1..rounds {
@@ -154,7 +154,7 @@ fn ping_rounds(senders: &mut [Sender], rounds: u64) -> u64 {
     rounds * (senders.len() * CROWD) as u64
 }
 
-/// Returns how many requests there were: acquires, and as many releases.
+/// Returns the number of requests: acquires, and as many releases.
 fn pair_rounds(senders: &mut [Sender], rounds: u64) -> u64 {
     senders.iter_mut().for_each(Sender::acquire);
     for _ in 1..rounds {

@@ -1,5 +1,5 @@
-//! How many pairs of acquire and release a second go through the handles, beside other ways to make them. `dflock bench pairs` measures the
-//! first way alone, and against any servers.
+//! Measures pairs of acquire and release a second through the handles, and in other ways. `dflock bench pairs` measures the first way
+//! alone, against any servers.
 //!
 //!     cargo bench --bench ways -- --at-once 1,100
 //!     cargo bench --bench ways -- --at-once 64 --ways tasks,threads --rounds 9
@@ -7,7 +7,7 @@
 //!     cargo bench --bench ways -- --at-once 10,100 --ways tasks,tasks:4 --request-micros 15
 //!     cargo bench --bench ways -- --at-once 100 --servers 127.0.0.1:6388,127.0.0.1:6389
 //!
-//! | way | what makes the pairs |
+//! | way | workers and their client |
 //! | --- | --- |
 //! | `tasks`, `tasks:N` | tasks, and the async client with one or N pipelined connections |
 //! | `tls` | the same over TLS, with an embedded server |
@@ -16,12 +16,12 @@
 //! | `threads` | threads, and the blocking client |
 //! | `bare` | tasks that write the same two requests, each to a tokio socket of its own, in the same kind of runtime |
 //! | `socket` | threads that do the same, each on a blocking socket of its own |
-//! | `handoff` | no pairs: threads that twice ask a task and wait for its answer. What it costs threads to sleep and be woken |
+//! | `handoff` | no pairs: threads that twice ask a task and wait for its answer. The cost of waking threads |
 //!
-//! The ways take turns within each round, so that a machine whose speed drifts hurts all of them alike. The table has medians of the
-//! rounds; `x first` is the median of the ratios to the first way in the same round. Without `--servers` it starts an embedded server in
-//! this process, on the same cores, whose processor time counts too. Each worker has a key of its own: this measures the way to the
-//! server and back, not contention.
+//! The ways take turns within each round, so that a drifting speed of the machine affects all of them alike. The table has the medians of
+//! the rounds; `x first` is the median of the ratios to the first way in the same round. Without `--servers`, an embedded server runs in
+//! this process, on the same cores, and its processor time counts too. Each worker has a key of its own: this measures the round trip, not
+//! contention.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, unreachable_pub)]
 
@@ -48,19 +48,19 @@ struct Arguments {
     /// How many pairs all workers make together in a round.
     #[arg(long, default_value_t = 200_000)]
     pairs: usize,
-    /// What makes the pairs; the first is what the others are compared with.
+    /// The ways to make pairs; the others are compared with the first.
     #[arg(long, value_delimiter = ',', default_value = "tasks")]
     ways: Vec<Way>,
-    /// How many rounds are counted; a tenth of one warms up.
+    /// How many rounds are measured; a tenth of a round is the warm-up.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// The servers, as host:port; an embedded one if there are none.
+    /// The servers, as host:port; without any, an embedded server.
     #[arg(long, value_delimiter = ',')]
     servers: Vec<String>,
     /// How many microseconds the embedded server takes for each request of a connection.
     #[arg(long, default_value_t = 0, conflicts_with = "servers")]
     request_micros: u64,
-    /// What `cargo bench` adds.
+    /// Passed by `cargo bench`.
     #[arg(long, hide = true)]
     bench: bool,
 }

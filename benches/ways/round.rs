@@ -1,23 +1,23 @@
-//! What came of one round.
+//! The results of one round.
 
 use std::error::Error;
 use std::time::{Duration, Instant};
 
 use crate::way::Workers;
 
-/// How long each pair took. A list, since a histogram for each of thousands of workers takes more memory than all else.
+/// The duration of each pair. A list, because histograms for thousands of workers take more memory than everything else.
 pub(crate) type Latencies = Vec<Duration>;
 
 pub(crate) struct Round {
-    /// The shortest first.
+    /// Sorted, the shortest first.
     latencies: Latencies,
     took: Duration,
-    /// Of this process, in seconds.
+    /// The processor time of this process, in seconds.
     processor: f64,
 }
 
 impl Round {
-    /// Lets each of the workers make `each` pairs.
+    /// Lets each worker make `each` pairs.
     pub(crate) async fn of(workers: &Workers, at_once: usize, each: usize) -> Result<Self, Box<dyn Error>> {
         let (began, used) = (Instant::now(), processor_seconds());
         let mut latencies = workers.pairs(at_once, each).await?;
@@ -30,7 +30,7 @@ impl Round {
         })
     }
 
-    /// In pairs a second.
+    /// Returns the rate in pairs a second.
     pub(crate) fn rate(&self) -> f64 {
         self.latencies.len() as f64 / self.took.as_secs_f64()
     }
@@ -40,16 +40,16 @@ impl Round {
         self.latencies[index.min(self.latencies.len() - 1)].as_secs_f64() * 1e6
     }
 
-    /// The processor time of a pair.
+    /// Returns the processor time of a pair.
     pub(crate) fn processor_micros(&self) -> f64 {
         self.processor * 1e6 / self.latencies.len() as f64
     }
 }
 
-/// Of this process so far; zero where the system does not tell.
+/// Returns the processor time of this process so far, or zero if the system does not tell.
 fn processor_seconds() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    // Behind the name, which may hold anything: fields 14 and 15 are user and system time in hundredths of a second.
+    // After the name, which may contain anything, fields 14 and 15 are user and system time in hundredths of a second.
     let behind = stat.rsplit_once(')').map_or("", |(_, behind)| behind);
     let ticks = behind.split_whitespace().skip(11).take(2);
     ticks.filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0

@@ -72,7 +72,7 @@ impl fmt::Display for Way {
     }
 }
 
-/// What a way needs to make pairs.
+/// The clients or sockets of a way.
 pub(crate) enum Workers {
     Tasks(Client),
     Threads(blocking::Client),
@@ -107,7 +107,7 @@ impl Workers {
         let done = match self {
             Self::Tasks(client) => in_tasks(client, at_once, each).await,
             Self::Bare(server) => over_tokio_sockets(server, at_once, each).await,
-            // Threads are none of this runtime, so that its embedded server goes on meanwhile.
+            // The threads do not belong to this runtime, so its embedded server goes on meanwhile.
             Self::Threads(client) => {
                 let client = client.clone();
                 in_threads(
@@ -200,7 +200,7 @@ async fn over_tokio_sockets(server: &str, tasks: usize, each: usize) -> Result<L
     Ok(all)
 }
 
-/// Lets each thread make `each` pairs; `make` makes what makes one.
+/// Lets each thread make `each` pairs; `make` returns the function that makes one.
 async fn in_threads<P>(
     threads: usize,
     make: impl Fn(usize) -> Result<P, Failure>,

@@ -83,7 +83,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error
     }
     println!("{}\nthey took {:.0?}", world.tally, began.elapsed());
     let mut wrong = world.end().await?;
-    let world = Arc::into_inner(world).ok_or("a fault goes on")?;
+    let world = Arc::into_inner(world).ok_or("a fault has not ended")?;
     world.record.finish()?;
     drop(world);
 

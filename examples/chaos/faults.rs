@@ -43,7 +43,7 @@ impl fmt::Display for Tally {
         }
         match self.failed.load(Ordering::Relaxed) {
             0 => Ok(()),
-            failed => write!(f, "\n{failed:>8} more could not be brought about"),
+            failed => write!(f, "\n{failed:>8} more could not be caused"),
         }
     }
 }
@@ -100,7 +100,7 @@ pub(crate) async fn rage(world: &Arc<World>, seed: u64, long: Duration) {
                 Err(panicked) => panicked.to_string(),
             };
             world.tally.failed.fetch_add(1, Ordering::Relaxed);
-            world.was_wrong([format!("a fault could not be brought about: {error}")]);
+            world.was_wrong([format!("a fault could not be caused: {error}")]);
         }
         sleep(CALM).await;
     }
@@ -112,7 +112,7 @@ fn between(random: &mut Rng, from: u64, to: u64) -> Duration {
     Duration::from_millis(random.u64(from..=to))
 }
 
-/// Returns a random one without a fault.
+/// Returns a random slot without a fault.
 fn free<'s, T>(slots: &'s [Slot<T>], random: &mut Rng) -> Option<MutexGuard<'s, T>> {
     let (before, behind) = slots.split_at(random.usize(..slots.len()));
     behind.iter().chain(before).find_map(|slot| slot.try_lock().ok())
@@ -170,7 +170,7 @@ async fn freeze_client(world: &World, random: &mut Rng, what: &'static str, (fro
         process: slot.name.as_str().into(),
     };
     slot.process.freeze()?;
-    // What is told lies within the time in which it stood, since it excuses.
+    // The recorded time is within that of the freeze, because it excuses violations.
     world.record.note(What::ProcessFrozen(itself.clone()));
     world.tally.count(what);
     sleep(between(random, from, to)).await;
@@ -299,7 +299,7 @@ async fn disturb_network(world: &World, random: &mut Rng) -> Outcome {
 
 type Change = Box<dyn Fn(&mut Weather) + Send + Sync>;
 
-/// What becomes of a way, and whether the connections that are open end at once.
+/// Returns a change of a proxy, and whether open connections end at once.
 fn weather(random: &mut Rng) -> (&'static str, Change, bool) {
     let boxed = |change: fn(&mut Weather)| -> Change { Box::new(change) };
     match random.u8(..15) {

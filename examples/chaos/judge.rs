@@ -52,7 +52,7 @@ fn read(directory: &Path) -> Result<Vec<Line>, Box<dyn Error>> {
             records.push(path);
         }
     }
-    // What the controller says of a server stands before what the server says, but for its end.
+    // For the same server, the controller's lines come before the server's own, except for its end.
     records.sort_by_key(|path| !path.ends_with(CONTROLLER));
     for path in records {
         for line in reader::read(BufReader::new(File::open(path)?))? {
@@ -88,7 +88,7 @@ fn operations(lines: &[Line]) -> String {
     }
     let all: u64 = counts.values().flat_map(BTreeMap::values).sum();
     let mut text = format!(
-        "operations: {all} that returned, {} cut off by the end of their process; {uses} times a holder looked",
+        "operations: {all} that returned, {} cut off by the end of their process; {uses} checks of holders",
         open.len()
     );
     for (action, outcomes) in &counts {
@@ -105,7 +105,7 @@ fn operations(lines: &[Line]) -> String {
 /// The attempts to write to the resource, as their callers saw them.
 struct Attempts {
     refused: usize,
-    /// Their process was killed before they returned, or they failed: the resource may have them.
+    /// The process was killed before they returned, or they failed: the resource may have them.
     uncertain: usize,
 }
 
@@ -148,7 +148,7 @@ fn resource(directory: &Path, attempts: &Attempts) -> Result<Vec<String>, Box<dy
         ids.insert(id.as_str(), (key.as_str(), *fence));
         let newest = newest.entry(key).or_insert(*fence);
         if fence < newest {
-            wrong.push(format!("{key}: {id} was taken with fence {fence}, after {newest}"));
+            wrong.push(format!("{key}: {id} was accepted with fence {fence}, after {newest}"));
         }
         *newest = (*newest).max(*fence);
     }
@@ -179,7 +179,7 @@ fn resource(directory: &Path, attempts: &Attempts) -> Result<Vec<String>, Box<dy
         }
     }
     println!(
-        "resource: {} increments, of which {acknowledged} were acknowledged and written down; {} attempts were refused as stale, of {} it is \
+        "resource: {} increments, of which {acknowledged} were acknowledged and recorded; {} attempts were refused as stale, of {} it is \
          not known",
         increments.len(),
         attempts.refused,

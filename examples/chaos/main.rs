@@ -1,10 +1,10 @@
-//! Chaos on real sockets: processes are killed and stopped, the network misbehaves, and what the clients believed is judged.
+//! Chaos on real sockets: processes are killed and stopped, the network fails, and the records of the clients' beliefs are judged.
 //!
 //!     cargo run --release --example chaos -- --minutes 30 --seed 7
 //!
-//! This process is the controller. It starts itself again, as the clients and as the servers, and keeps a proxy for each way from a client
-//! to a server. At the end it prints the faults and the operations by kind, and judges the records of all processes and the resource that
-//! the locks protect. If something is wrong, it says where the records are, and exits with 1. `docs/testing.md` has the rules.
+//! This process is the controller. It starts itself again as the clients and as the servers, and has a proxy for each pair of a client and
+//! a server. At the end it prints the faults and the operations by kind, and judges the records of all processes and the resource that the
+//! locks protect. If a rule is broken, it prints where the records are, and exits with 1. `docs/testing.md` has the rules.
 
 #[cfg(unix)]
 mod child;
@@ -50,16 +50,16 @@ struct Arguments {
     /// How long faults occur.
     #[arg(long, default_value_t = 5.0)]
     minutes: f64,
-    /// What the faults are drawn from. A run is not repeated by it: the machine has its part in that.
+    /// The seed of the faults. It does not repeat a run exactly, because the timing of the machine varies.
     #[arg(long)]
     seed: Option<u64>,
     /// The number of client processes.
     #[arg(long, default_value_t = 4)]
     clients: usize,
-    /// Where the records and the resource go: a directory, which is made. By default one that is removed if nothing is wrong.
+    /// The directory of the records and the resource, which is created. By default a temporary one, which is removed if no rule is broken.
     #[arg(long)]
     output: Option<PathBuf>,
-    /// Be another process.
+    /// Runs as another process of the test.
     #[arg(long, hide = true)]
     job: Option<String>,
 }

@@ -15,9 +15,9 @@ pub(crate) struct Addresses {
     pub(crate) signals: String,
 }
 
-/// The ways of all clients.
+/// The proxies of all clients.
 pub(crate) struct Network {
-    /// Of each client: to the single servers, to the members, to the server for signals.
+    /// For each client: the proxies of the single servers, of the members, and of the server for signals.
     clients: Vec<Vec<Proxy>>,
     singles: usize,
     members: usize,
@@ -52,12 +52,12 @@ impl Network {
         }
     }
 
-    /// How many ways each client has.
+    /// Returns the number of proxies of each client.
     pub(crate) fn each(&self) -> usize {
         self.singles + self.members + 1
     }
 
-    /// The way of a client to a server.
+    /// Returns the proxy between a client and a server.
     pub(crate) fn way(&self, client: usize, server: usize) -> &Proxy {
         &self.clients[client][server]
     }

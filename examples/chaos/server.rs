@@ -27,7 +27,7 @@ pub(crate) async fn run(job: ServerJob) -> Result<ExitCode, Box<dyn Error>> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Obeys until standard input ends.
+/// Follows orders until standard input ends.
 pub(crate) async fn run_cluster(job: ClusterJob) -> Result<ExitCode, Box<dyn Error>> {
     let each = Server::builder()
         .orphan_ttl(KEPT_BY_MEMBERS)
@@ -51,11 +51,11 @@ pub(crate) async fn run_cluster(job: ClusterJob) -> Result<ExitCode, Box<dyn Err
     Ok(ExitCode::SUCCESS)
 }
 
-/// Writes each event down before any client can know of it.
+/// Records each event before any client can know of it.
 fn recorder(to: &Record) -> Result<impl Fn(&Event) + Send + Sync + 'static, Box<dyn Error>> {
     let writer = witness::record(to)?;
     let server = Name::from(&to.name);
-    // Both are the same clock, of which one does not tell its number.
+    // Both are the same clock, but `Instant` does not show its value.
     let start = Instant::now().checked_sub(Duration::from_nanos(witness::now()));
     let start = start.ok_or("the clock goes back to its beginning")?;
     Ok(move |event: &Event| {

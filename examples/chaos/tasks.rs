@@ -25,7 +25,7 @@ pub(crate) struct Worker {
     resource: Arc<Resource>,
     /// The acknowledged writes, one per line.
     acknowledged: Arc<Mutex<File>>,
-    /// Attempts to write to the resource are numbered.
+    /// The number of the last attempt to write to the resource.
     attempts: Arc<AtomicU64>,
     locks: Client,
     signals: Client,
@@ -90,7 +90,7 @@ impl Worker {
         }
     }
 
-    /// A handle on a key, and what is asked for with it.
+    /// Returns a handle on a key, and the description of its acquires.
     fn lock(&self, key: &str, ttl: Duration) -> Option<(Lock, Asked)> {
         let patience = Duration::from_millis(fastrand::u64(200..6_000));
         let lock = self.locks.lock(key).ok()?.acquire_timeout(patience);
@@ -109,7 +109,7 @@ impl Worker {
     }
 
     async fn acquire(&self, key: &str, is_watched: bool) -> Option<Held> {
-        // What is kept for long outlasts the time in which its client must notice that the connection is gone.
+        // A lease that is held for long outlasts the time in which its client must notice a lost connection.
         let ttl = if is_watched { LONG_TTL } else { TTL };
         let (lock, asked) = self.lock(key, ttl)?;
         let call = self.witness.call(self.caller, Action::Acquire, asked);
@@ -183,7 +183,7 @@ impl Worker {
         };
         let call = self.witness.call(self.caller, Action::Other, asked);
         let (resource, acknowledged) = (Arc::clone(&self.resource), Arc::clone(&self.acknowledged));
-        // Now and then the acknowledgement takes its time, so that a kill comes between.
+        // Sometimes the acknowledgement is delayed, so that a kill may come before it.
         let slow = (fastrand::u8(..8) == 0).then(|| Duration::from_millis(fastrand::u64(..200)));
         let adding = spawn_blocking(move || {
             let added = resource.add(&key, fence, &id);
@@ -372,7 +372,7 @@ impl Worker {
             let Some((lock, asked)) = self.lock(&self.pick("leader", 1), LONG_TTL) else {
                 return;
             };
-            // A campaign goes on until it is won, or given up.
+            // A campaign goes on until it is won or dropped.
             let asked = Asked { timeout: None, ..asked };
             let call = self.witness.call(self.caller, Action::Acquire, asked);
             let election = Election::new(lock);

@@ -70,7 +70,7 @@ impl Witness {
         }
     }
 
-    /// Notes that an operation begins. If the call is dropped, its future was.
+    /// Records that an operation begins. A dropped call is recorded as cancelled.
     pub(crate) fn call(&self, caller: u64, action: Action, asked: Asked) -> Call<'_> {
         let op = self.writer.next_id();
         let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
@@ -118,7 +118,7 @@ impl Call<'_> {
         self.note(outcome, Some(format!("{:?}: {error}", error.kind())), None);
     }
 
-    /// Done, or failed.
+    /// Records that it is done, or has failed.
     pub(crate) fn done<T>(self, outcome: &Result<T, Error>) {
         match outcome {
             Ok(_) => self.returned(Outcome::Done),
@@ -202,7 +202,7 @@ pub(crate) struct Held {
 }
 
 impl Witness {
-    /// Notes that a caller has a lease; the number of its holder.
+    /// Records that a caller has a lease; returns the number of its holder.
     fn acquired(&self, op: u64, lease: &Lease, limit: u64, watched: bool) -> u64 {
         let holder = self.writer.next_id();
         self.writer.note(What::Acquired(Acquired {
@@ -249,7 +249,7 @@ impl Witness {
         }));
     }
 
-    /// Notes that a place in a queue is given up: that of an `enqueue`.
+    /// Records that the ticket of an `enqueue` is dropped.
     pub(crate) fn left_queue(&self, ticket: u64) {
         self.writer.note(What::LetGo(LetGo {
             process: self.process.clone(),
@@ -278,7 +278,7 @@ impl Held {
             .looked(self.holder, || self.lease().is_some_and(Lease::is_held))
     }
 
-    /// What the resource is to be shown: the key and the fence.
+    /// Returns the key and the fence for the resource.
     pub(crate) fn shown(&self) -> Option<(String, u64)> {
         let lease = self.lease()?;
         Some((lease.key().to_string(), lease.fence()?.0))
@@ -320,7 +320,7 @@ impl Drop for Held {
     }
 }
 
-/// Several locks that a caller has, until it gives them back.
+/// Several locks of a caller, until it releases them.
 pub(crate) struct SeveralHeld {
     witness: Arc<Witness>,
     holders: Vec<u64>,
@@ -340,7 +340,7 @@ impl SeveralHeld {
         }
     }
 
-    /// Looks whether all are held.
+    /// Checks whether all are held.
     pub(crate) fn are_held(&self) -> bool {
         let all = self.holders.iter().zip(self.guards.guards());
         all.fold(true, |held, (holder, guard)| {
@@ -352,7 +352,7 @@ impl SeveralHeld {
         let all = self.holders.iter().zip(self.guards.guards());
         let calls = all.map(|(holder, guard)| self.witness.releases(caller, *holder, guard));
         let calls: Vec<Call<'_>> = calls.collect();
-        // Which of them an error is about it does not tell.
+        // The error does not tell which of them it is about.
         let outcome = self.guards.release().await;
         for call in calls {
             call.done(&outcome);

@@ -1,13 +1,13 @@
-//! What the recipes share: servers to run against, and a story to tell.
+//! The common part of the recipes: servers, and a narrator.
 
 use std::time::Instant;
 
 use dflockd_client::server::Server;
 use dflockd_client::{Client, ClientBuilder, Error, Fencing};
 
-/// A client of the servers that the environment names (`DFLOCKD_URL`, or `DFLOCKD_SERVERS=host:port,…` and others, as
-/// `docs/guide/src/configuration.md` says), or of so many embedded ones, each a shard, that live as long as what is returned. With
-/// [`Fencing::Required`] servers that make no fences (before release 2.1) are an error.
+/// Connects to the servers that the environment names (`DFLOCKD_URL`, or `DFLOCKD_SERVERS=host:port,…` and others, see
+/// `docs/guide/src/configuration.md`). Without such variables it starts this many embedded servers, each one a shard, which live as long as
+/// the returned values. With [`Fencing::Required`], servers without fences (before release 2.1) are an error.
 pub(crate) async fn connect(fencing: Fencing, shards: usize) -> Result<(Client, Vec<Server>), Error> {
     let mut builder = ClientBuilder::from_env()?.fencing(fencing);
     let mut embedded = Vec::new();
@@ -20,14 +20,14 @@ pub(crate) async fn connect(fencing: Fencing, shards: usize) -> Result<(Client, 
     Ok((builder.connect().await?, embedded))
 }
 
-/// Whether the environment says where servers are.
+/// Returns whether the environment names servers.
 fn has_servers() -> bool {
     ["DFLOCKD_URL", "DFLOCKD_SERVERS"]
         .iter()
         .any(|name| std::env::var_os(name).is_some())
 }
 
-/// Prints what happens, with the time since the beginning.
+/// Prints each event with the time since the beginning.
 #[derive(Clone, Copy)]
 pub(crate) struct Story {
     began: Instant,

@@ -13,7 +13,7 @@ use crate::meter::Meter;
 use crate::servers::Addresses;
 use crate::tasks::Worker;
 
-/// For how long the members of the cluster keep what a connection leaves behind.
+/// The orphan TTL of the members of the cluster.
 pub(crate) const KEPT: Duration = Duration::from_secs(10);
 
 pub(crate) struct Load {

@@ -1,8 +1,8 @@
-//! Mixed load for as long as asked, with memory, descriptors, tasks, threads and latency sampled: do they stay flat?
+//! Mixed load for a given time, while memory, descriptors, tasks, threads and latency are sampled: do they stay flat?
 //!
 //!     cargo run --release --example soak -- --minutes 60 --output soak-out
 //!
-//! This process is the client. The servers, the proxies and what makes the faults (reconnects, stalls, new leaders) run in a process of
+//! This process is the client. The servers, the proxies and the causes of faults (reconnects, stalls, new leaders) run in a process of
 //! their own, which this one starts. The table is printed and written to `samples.csv`. The exit status is 1 if something grew, or if
 //! anything is left when all clients are gone. `docs/testing.md` says what counts as flat.
 
@@ -29,25 +29,25 @@ use crate::servers::ServersProcess;
 
 #[derive(Parser)]
 pub(crate) struct Arguments {
-    /// For how long.
+    /// The length of the run.
     #[arg(long, default_value_t = 60.0)]
     minutes: f64,
     /// How often to sample, in seconds.
     #[arg(long, default_value_t = 10.0)]
     interval: f64,
-    /// How many leases to hold all the time.
+    /// The number of leases that are held all the time.
     #[arg(long, default_value_t = 4_000)]
     leases: usize,
-    /// A number that multiplies the pauses of the load: 2 is half as much.
+    /// Multiplies the pauses of the load: 2 is half the load.
     #[arg(long, default_value_t = 1.0)]
     pace: f64,
-    /// Where `samples.csv` goes; a directory, which is made.
+    /// The directory of `samples.csv`, which is created.
     #[arg(long)]
     output: Option<PathBuf>,
-    /// Judge only descriptors, tasks and threads, and what is left at the end: too short a run tells nothing of the rest.
+    /// Judge only descriptors, tasks and threads, and what is left at the end: a short run shows nothing about the rest.
     #[arg(long)]
     smoke: bool,
-    /// Be the process of the servers.
+    /// Run as the process of the servers.
     #[arg(long, hide = true)]
     servers: bool,
 }
@@ -72,7 +72,7 @@ async fn soak(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
     let servers = ServersProcess::start(arguments.leases)?;
     let probe = Probe::start(&servers.addresses().control).await?;
     let mut table = Table::new(arguments.output.as_deref())?;
-    // What is there when no client is: compared with what is left at the end.
+    // The state without any client: compared with that at the end.
     let before = Process::here()?;
 
     let meter = Arc::new(Meter::new()?);

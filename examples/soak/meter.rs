@@ -1,4 +1,4 @@
-//! What the load counts and times.
+//! Counts and times the operations of the load.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -10,12 +10,12 @@ use hdrhistogram::Histogram;
 
 pub(crate) struct Meter {
     counts: Mutex<Counts>,
-    /// Microseconds, since the last sample.
+    /// In microseconds, since the last sample.
     pairs: Mutex<Histogram<u64>>,
     waits: Mutex<Histogram<u64>>,
 }
 
-/// Ten minutes, in microseconds: more than anything takes.
+/// Ten minutes, in microseconds: longer than any operation.
 pub(crate) const LONGEST: u64 = 600_000_000;
 
 #[derive(Default)]
@@ -24,7 +24,7 @@ struct Counts {
     failed: BTreeMap<String, u64>,
 }
 
-/// Half and 99 of 100 were quicker than that, in microseconds.
+/// The median and the 99th percentile, in microseconds.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Latency {
     pub(crate) count: u64,
@@ -32,12 +32,12 @@ pub(crate) struct Latency {
     pub(crate) p99: u64,
 }
 
-/// Which latencies are told apart.
+/// The kinds of latencies.
 #[derive(Clone, Copy)]
 pub(crate) enum Timed {
     /// An acquire of a free key, and its release.
     Pair,
-    /// An acquire of a key that others want.
+    /// An acquire of a key for which others compete.
     Wait,
 }
 
@@ -60,7 +60,7 @@ impl Meter {
         }
     }
 
-    /// Counts one that cannot fail.
+    /// Counts an operation that cannot fail.
     pub(crate) fn did(&self, what: &'static str) {
         self.count(what, &Ok(()));
     }
@@ -83,7 +83,7 @@ impl Meter {
         outcome
     }
 
-    /// What was timed since the last time that this was asked.
+    /// Returns the latencies since the last call.
     pub(crate) fn take(&self, which: Timed) -> Latency {
         let mut histogram = self.histogram(which).lock().unwrap_or_else(PoisonError::into_inner);
         let latency = Latency::of(&histogram);
@@ -98,13 +98,13 @@ impl Meter {
         }
     }
 
-    /// How many were done, and how many failed.
+    /// Returns how many operations succeeded, and how many failed.
     pub(crate) fn totals(&self) -> (u64, u64) {
         let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         (counts.done.values().sum(), counts.failed.values().sum())
     }
 
-    /// All operations by kind, in words.
+    /// Describes all operations by kind.
     pub(crate) fn operations(&self) -> String {
         let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let listed = |counts: Vec<String>| counts.join(", ");

@@ -1,4 +1,4 @@
-//! What is measured: of this process, of that of the servers, of the load, and of the machine.
+//! The measurements: of this process, of that of the servers, of the load, and of the machine.
 
 use std::error::Error;
 use std::fs::{self, File};
@@ -17,19 +17,19 @@ use tokio::time::sleep;
 use crate::meter::{LONGEST, Latency, Meter, Timed};
 use crate::servers::{ServersHave, ServersProcess};
 
-/// What a process has of the system.
+/// The resources of a process.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Process {
-    /// KiB.
+    /// In KiB.
     pub(crate) resident: u64,
     pub(crate) descriptors: u64,
     pub(crate) threads: u64,
-    /// Of tokio, in this process.
+    /// Tasks of tokio, in this process.
     pub(crate) tasks: u64,
 }
 
 impl Process {
-    /// This one.
+    /// Returns those of this process.
     pub(crate) fn here() -> Result<Self, Box<dyn Error>> {
         Ok(Self {
             resident: resident("self")?,
@@ -40,7 +40,7 @@ impl Process {
         })
     }
 
-    /// This one, as soon as it has no more descriptors and tasks than before, or after half a minute.
+    /// Returns those of this process as soon as it has no more descriptors and tasks than before, or after half a minute.
     pub(crate) async fn settled_to(before: &Self) -> Result<Self, Box<dyn Error>> {
         let give_up = Instant::now() + Duration::from_secs(30);
         loop {
@@ -54,7 +54,7 @@ impl Process {
     }
 }
 
-/// KiB of memory of a process.
+/// Returns the memory of a process in KiB.
 fn resident(process: &str) -> Result<u64, Box<dyn Error>> {
     let status = fs::read_to_string(format!("/proc/{process}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -62,8 +62,8 @@ fn resident(process: &str) -> Result<u64, Box<dyn Error>> {
     Ok(kilobytes.ok_or("the system tells no VmRSS")?.parse()?)
 }
 
-/// Makes a pair now and then over a bare socket, with a server that does nothing else: how fast the machine is just now, whatever
-/// the client does.
+/// Makes a pair now and then over a bare socket, with an otherwise idle server: the current speed of the machine, independent of the
+/// client.
 pub(crate) struct Probe {
     latencies: Arc<Mutex<Histogram<u64>>>,
 }
@@ -108,16 +108,16 @@ impl Probe {
 pub(crate) struct Sample {
     pub(crate) at: Duration,
     pub(crate) client: Process,
-    /// KiB.
+    /// In KiB.
     pub(crate) servers_resident: u64,
     pub(crate) servers: ServersHave,
-    /// Of all operations since the beginning: done, failed.
+    /// Of all operations since the beginning: succeeded, failed.
     pub(crate) operations: (u64, u64),
     pub(crate) pair: Latency,
     pub(crate) wait: Latency,
-    /// Of a bare socket.
+    /// Over a bare socket.
     pub(crate) bare: Latency,
-    /// What the system calls the load of the last minute.
+    /// The system's load average of the last minute.
     pub(crate) machine: f64,
 }
 
@@ -143,7 +143,7 @@ impl Sample {
     }
 }
 
-/// All samples; they are printed and written as they come.
+/// All samples; each is printed and written when it comes.
 pub(crate) struct Table {
     samples: Vec<Sample>,
     file: Option<File>,

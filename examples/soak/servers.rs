@@ -1,4 +1,4 @@
-//! The process of the servers, with a proxy before each, and what goes wrong there now and then.
+//! The process of the servers, with a proxy in front of each, and its occasional faults.
 
 #[path = "../../tests/support/proxy.rs"]
 #[allow(dead_code, unreachable_pub, clippy::unwrap_used, missing_docs)]
@@ -20,30 +20,30 @@ use tokio::time::sleep;
 use self::proxy::Proxy;
 use crate::load::KEPT;
 
-/// Where the client finds what.
+/// The addresses of the servers.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Addresses {
-    /// One server by itself.
+    /// A single server.
     pub(crate) single: String,
     /// The members of a cluster.
     pub(crate) members: Vec<String>,
     /// A server of a release that has signals.
     pub(crate) signals: String,
-    /// A server that only answers the probe, behind no proxy.
+    /// A server that only answers the probe, without a proxy.
     pub(crate) control: String,
 }
 
-/// What the process of the servers has, as it tells itself.
+/// The resources of the process of the servers, as it reports them.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ServersHave {
     /// Keys that are held, waited for, or not yet forgotten.
     pub(crate) keys: u64,
     pub(crate) descriptors: u64,
-    /// Of tokio; the proxies have theirs, too.
+    /// Tasks of tokio, including those of the proxies.
     pub(crate) tasks: u64,
 }
 
-/// The process, as the client's sees it. It ends with what it is told through.
+/// The process, as the client's process sees it. It ends with its standard input.
 pub(crate) struct ServersProcess {
     child: Child,
     addresses: Addresses,
@@ -103,12 +103,12 @@ impl ServersProcess {
         self.child.id()
     }
 
-    /// What it told last.
+    /// Returns its last report.
     pub(crate) fn have(&self) -> ServersHave {
         *self.have.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How often went wrong what.
+    /// Describes the faults by kind.
     pub(crate) fn faults(&self) -> String {
         let faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
         let told: Vec<String> = faults.iter().map(|(fault, count)| format!("{fault} {count}")).collect();
@@ -116,7 +116,7 @@ impl ServersProcess {
     }
 }
 
-/// Before the numbers of a line that tells what the process has.
+/// Precedes the numbers of a report.
 const HAVE: &str = "have ";
 
 impl ServersHave {
@@ -149,14 +149,14 @@ impl Drop for ServersProcess {
     }
 }
 
-/// What is before the servers.
+/// The proxies in front of the servers.
 struct Ways {
     single: Proxy,
     members: Vec<Proxy>,
     signals: Proxy,
 }
 
-/// Is the process of the servers: until its standard input ends.
+/// Runs as the process of the servers, until its standard input ends.
 pub(crate) async fn serve(leases: usize) -> Result<(), Box<dyn Error>> {
     let each = Server::builder().port(0).max_locks(leases * 10 + 10_000);
     let control = Server::builder().port(0).start().await?;
@@ -191,7 +191,7 @@ pub(crate) async fn serve(leases: usize) -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// Tells now and then what there is.
+/// Reports the resources from time to time.
 async fn tell(have: impl Fn() -> std::io::Result<ServersHave>) -> Result<(), Box<dyn Error>> {
     const PAUSE: Duration = Duration::from_secs(3);
     loop {
@@ -201,7 +201,7 @@ async fn tell(have: impl Fn() -> std::io::Result<ServersHave>) -> Result<(), Box
     }
 }
 
-/// Something goes wrong every few seconds, in turn.
+/// Causes a fault every few seconds, in turn.
 async fn trouble(cluster: &Cluster, ways: &Ways) -> Result<(), Box<dyn Error>> {
     const PAUSE: Duration = Duration::from_secs(4);
     const STALL: Duration = Duration::from_millis(300);
@@ -238,7 +238,7 @@ async fn trouble(cluster: &Cluster, ways: &Ways) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The others name the way to the leader, not its own address.
+/// The other members name the proxy of the leader, not the leader's own address.
 fn lead(cluster: &Cluster, ways: &Ways, leader: usize) -> Result<(), dflockd_client::Error> {
     cluster.redirects_to(Some(&ways.members[leader].address));
     cluster.move_leader(leader)

@@ -1,4 +1,4 @@
-//! What users do.
+//! The tasks of users.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,8 +53,8 @@ impl Worker {
         !self.end.is_cancelled()
     }
 
-    /// Holds many all the time; one is exchanged for another now and then, and what was lost is replaced. Each key is used once, so
-    /// that what is kept of a key for ever would show.
+    /// Holds many leases all the time; exchanges one for another now and then, and replaces lost ones. Each key is used once, so that
+    /// state which is kept for a key for ever would show.
     pub(crate) async fn hold(self, number: usize, many: usize) {
         let mut held: Vec<LockGuard> = Vec::with_capacity(many);
         let mut next = 0;
@@ -85,7 +85,7 @@ impl Worker {
         acquired
     }
 
-    /// Takes a key of its own and gives it back.
+    /// Acquires a key of its own and releases it.
     pub(crate) async fn pairs(self, number: usize) {
         for round in 0_usize.. {
             if !self.goes_on() {
@@ -100,7 +100,7 @@ impl Worker {
         }
     }
 
-    /// Waits for what others have.
+    /// Waits for keys that others hold.
     pub(crate) async fn wait_turns(self, number: usize) {
         let key = format!("{}/turns/{}", shard(number), number % 4);
         while self.goes_on() {
@@ -135,7 +135,7 @@ impl Worker {
         }
     }
 
-    /// Begins to acquire and thinks better of it at any moment.
+    /// Begins to acquire, and drops the acquire at a random moment.
     pub(crate) async fn drop_futures(self) {
         for round in 0_usize.. {
             if !self.goes_on() {
@@ -152,7 +152,7 @@ impl Worker {
         }
     }
 
-    /// Takes a place in the queue; waits there, or gives it up.
+    /// Enqueues; then waits, or drops the ticket.
     pub(crate) async fn tickets(self) {
         for round in 0_usize.. {
             if !self.goes_on() {
@@ -228,7 +228,7 @@ impl Worker {
         }
     }
 
-    /// Listens for a while, then begins anew.
+    /// Listens for a while, then subscribes again.
     pub(crate) async fn subscribe(self, number: usize) {
         while self.goes_on() {
             let mut conn = match self.signals.subscribe("soak.*").await {
@@ -257,7 +257,7 @@ impl Worker {
         }
     }
 
-    /// Clients that live for a moment: one is shut down, another dropped with all that it has.
+    /// Clients with a short life: one is shut down, another is dropped with all its handles.
     pub(crate) async fn come_and_go(self) {
         for round in 0_usize.. {
             if !self.goes_on() {
@@ -298,7 +298,7 @@ impl Worker {
     }
 }
 
-/// Where the keys of a number are.
+/// Returns the shard of the keys of a number.
 fn shard(number: usize) -> char {
     match number % 2 {
         0 => 's',

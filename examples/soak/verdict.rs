@@ -1,11 +1,11 @@
-//! Whether it stayed flat.
+//! Judges whether everything stayed flat.
 //!
-//! The first sixth of the run is for warming up. What counts is the median of the second sixth beside that of the last, and for memory
-//! the slope between them, too: the median of the slopes between all pairs of samples (Theil and Sen), which a few outliers do not move.
+//! The first sixth of the run is for warming up. The median of the second sixth is compared with that of the last. For memory the slope
+//! between them counts, too: the median of the slopes between all pairs of samples (Theil and Sen), which a few outliers do not move.
 
 use crate::sample::{Process, Sample};
 
-/// When all clients are gone, nothing of them is left.
+/// Returns whether anything of the clients is left when all of them are gone.
 pub(crate) fn left_over(before: &Process, left: &Process) -> bool {
     println!(
         "before there was a client: {} descriptors, {} tasks; when all were gone: {} and {}",
@@ -14,7 +14,7 @@ pub(crate) fn left_over(before: &Process, left: &Process) -> bool {
     left.descriptors <= before.descriptors && left.tasks <= before.tasks
 }
 
-/// Judges what was sampled, and says why.
+/// Judges the samples, and prints why.
 pub(crate) fn judge(samples: &[Sample], only_counts: bool) -> bool {
     let sixth = samples.len() / 6;
     if sixth == 0 {
@@ -90,7 +90,7 @@ pub(crate) fn judge(samples: &[Sample], only_counts: bool) -> bool {
     flat
 }
 
-/// What is compared: its name, where it is, by what factor it may grow, and by how much besides.
+/// The name of a quantity, how to read it, the factor by which it may grow, and how much more.
 type Row = (&'static str, fn(&Sample) -> f64, f64, f64);
 
 fn row(name: &str, (early, late): (f64, f64), factor: f64, more: f64, machine: f64) -> bool {
@@ -101,8 +101,8 @@ fn row(name: &str, (early, late): (f64, f64), factor: f64, more: f64, machine: f
     flat
 }
 
-/// What memory would grow by in an hour, if it went on like this: no more than a twentieth, or 4 MiB. In a run that is much shorter 2 MiB are no
-/// growth, whatever they would be in an hour.
+/// Prints and judges the growth of memory in an hour: at most a twentieth, or 4 MiB. In a much shorter run, 2 MiB do not count as growth,
+/// whatever they would be in an hour.
 fn slope(samples: &[Sample], resident: f64) -> bool {
     let mut slopes = Vec::new();
     for (number, first) in samples.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! What the guide says is true: its shell blocks run, its SQL does on PostgreSQL what it claims, and no kind of error is missing. The Rust
+//! The guide is true: its shell blocks run, its SQL has the described effect on PostgreSQL, and it covers every kind of error. The Rust
 //! blocks are documentation tests.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -16,7 +16,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The chapters of the guide, each with its text.
+/// Returns the chapters of the guide, each with its text.
 fn chapters() -> Vec<(PathBuf, String)> {
     let folder = fs::read_dir(root().join("docs/guide/src")).unwrap();
     let mut chapters: Vec<_> = folder
@@ -32,7 +32,7 @@ fn chapter(name: &str) -> String {
     fs::read_to_string(root().join("docs/guide/src").join(name)).unwrap()
 }
 
-/// The blocks of code in a text that are marked so, in their order.
+/// Returns the code blocks of a text with this mark, in their order.
 fn blocks(text: &str, mark: &str) -> Vec<String> {
     let mut blocks = Vec::new();
     let mut block: Option<(bool, String)> = None;

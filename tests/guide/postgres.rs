@@ -1,6 +1,6 @@
 //! The SQL of the chapter on fencing, on a PostgreSQL server of its own, with fences of real grants.
 //!
-//! Without PostgreSQL the test says so and passes, unless `DFLOCKD_REQUIRE_POSTGRES` is set, as in CI.
+//! Without PostgreSQL the test prints that and passes, unless `DFLOCKD_REQUIRE_POSTGRES` is set, as in CI.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -45,11 +45,11 @@ async fn a_late_holder_writes_nothing_to_postgresql() {
     assert!(next > late);
     assert_eq!(database.run(claim, &account(next, 0)), "0\nINSERT 0 1");
 
-    // The one that is late is refused before the next has written anything, and after.
+    // The late holder is refused before the next one has written, and after that.
     assert_eq!(database.run(write, &account(late, 5)), "UPDATE 0");
     assert_eq!(database.run(write, &account(next, 100)), "UPDATE 1");
     assert_eq!(database.run(write, &account(late, 5)), "UPDATE 0");
-    // It can read nothing to work with either.
+    // It cannot read a value to work with either.
     assert_eq!(database.run(claim, &account(late, 0)), "INSERT 0 0");
     // A holder may claim and write more than once.
     assert_eq!(database.run(claim, &account(next, 0)), "100\nINSERT 0 1");
@@ -65,7 +65,7 @@ fn account(fence: Fence, balance: i64) -> [String; 3] {
     ]
 }
 
-/// A server in a folder of its own, on a Unix socket alone. Stopped when it is dropped.
+/// A server in a folder of its own, on a Unix socket only. Dropping it stops it.
 struct Postgres {
     programs: PathBuf,
     folder: PathBuf,
@@ -73,13 +73,13 @@ struct Postgres {
 }
 
 impl Postgres {
-    /// `None` where PostgreSQL is not installed.
+    /// Returns `None` if PostgreSQL is not installed.
     fn start() -> Option<Self> {
         let programs = programs()?;
-        // A socket's path may have 107 bytes: too few for the target folder.
+        // The path of a socket may have 107 bytes, and that of the target folder may be longer.
         let folder = std::env::temp_dir().join(format!("dflockd-pg-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
-        // PostgreSQL refuses to run as root: Debian's package brings a user for it.
+        // PostgreSQL refuses to run as root. Debian's package has a user for it.
         let is_root = rustix::process::geteuid().is_root();
         let user = is_root.then(|| "postgres".to_owned());
         let database = Self { programs, folder, user };
@@ -104,7 +104,7 @@ impl Postgres {
             .arg(&data)
             .arg("-l")
             .arg(&log);
-        // The server would keep a pipe of this process open for as long as it lives.
+        // The server would keep a pipe of this process open as long as it runs.
         let status = start
             .stdin(std::process::Stdio::null())
             .stdout(std::process::Stdio::null())
@@ -130,7 +130,7 @@ impl Postgres {
         command
     }
 
-    /// Runs statements, with parameters by their names, and returns what `psql` prints.
+    /// Runs statements with named parameters, and returns the output of `psql`.
     fn run(&self, sql: &str, parameters: &[String]) -> String {
         let file = self.folder.join("statement.sql");
         fs::write(&file, sql).unwrap();
@@ -169,7 +169,7 @@ impl Drop for Postgres {
     }
 }
 
-/// Where `initdb` and its like are: on the path, or where Debian puts them.
+/// Returns the folder of `initdb` and the other programs: on the path, or where Debian has them.
 fn programs() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let on_path = std::env::split_paths(&path).collect::<Vec<_>>();

@@ -1,4 +1,4 @@
-//! Shell blocks: those marked `sh` run, those marked `console` show a session.
+//! Shell blocks: those marked `sh` are run, those marked `console` show a session.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,7 @@ use dflockd_client::server::Server;
 
 use crate::{blocks, chapters, root};
 
-/// The blocks of a chapter run in their order, as one script, in an empty folder, with `dflock` and a server at hand.
+/// The blocks of a chapter run in their order, as one script in an empty folder, with `dflock` in the path and a running server.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_shell_blocks_of_the_guide_run() {
     let server = Server::builder().port(0).start().await.unwrap();
@@ -63,7 +63,7 @@ fn shell_blocks_have_one_of_two_marks_and_sessions_have_prompts() {
                 path.display()
             );
         }
-        // Settings before a command need no prompt to be known as a session.
+        // A session may begin with variables before a command, without a prompt.
         for block in blocks(&text, "console") {
             let first = block.lines().next().unwrap();
             assert!(
@@ -75,7 +75,7 @@ fn shell_blocks_have_one_of_two_marks_and_sessions_have_prompts() {
     }
 }
 
-/// `.ci/run` runs what the README's blocks say: it is not a part of the package, so there is nothing to compare there.
+/// `.ci/run` runs the commands of the README's blocks. The package does not contain it, so there the test compares nothing.
 #[test]
 fn ci_runs_every_command_of_the_readme() {
     let Ok(ci) = fs::read_to_string(root().join(".ci/run")) else {

@@ -58,7 +58,7 @@ class Peer:
         await call(handle.aclose if self.api == "async" else handle.close)
 
     async def connect(self):
-        """What the low-level functions take in front of their other arguments."""
+        """The leading arguments of the low-level functions."""
         host, port = self.server
         if MAJOR > 1:
             async_open, sync_open = async_functions.open_conn, sync_functions.open_conn
@@ -139,8 +139,8 @@ async def open_authenticated(peer):
 
 
 async def renewal_keeps_a_short_lease(peer):
-    # Renewed every 1.5 s. Not shorter: these clients renew once a second at the most, and so lose a lease of one second.
-    # And the release, 4 s later, must not meet a renewal: 1.9.0 then takes one's answer for the other's.
+    # Renewed every 1.5 s. These clients renew once a second at most, so they would lose a lease of one second.
+    # The release, 4 s later, must not meet a renewal: 1.9.0 then takes the answer of one for that of the other.
     holder, other = peer.lock("renewed", lease_ttl_s=3), peer.lock("renewed", acquire_timeout_s=4)
     assert await call(holder.acquire)
     assert await call(other.acquire) is False, "it is renewed"

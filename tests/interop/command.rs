@@ -3,10 +3,10 @@
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
 
-/// A name, and what is checked at the server of an address.
+/// A name, and a function that checks the server at an address.
 type Check = (&'static str, fn(&str));
 
-/// Each check has keys of its own.
+/// Each check uses keys of its own.
 pub(super) const CHECKS: [Check; 6] = [
     ("run_has_the_lock_and_ends_as_its_command", run),
     ("run_has_several_locks", several),
@@ -96,7 +96,7 @@ fn elect(server: &str) {
     assert_eq!(ended.status.code(), Some(4), "{ended:?}");
 }
 
-/// Semaphores and `stats`: the server closes the connection. Signals and fences: the client has found out that there are none.
+/// Semaphores and `stats`: the server closes the connection. Signals and fences: the client knows already that there are none.
 fn lacking(server: &str) {
     let cases: [(&[&str], i32, &str); 5] = [
         (

@@ -1,9 +1,8 @@
-"""Takes a place in the queue of a lock or semaphore, says when it holds it, and releases it when told to.
+"""Queues for a lock or a semaphore, reports when it holds it, and releases it on request.
 
     contend.py HOST PORT KEY [LIMIT]
 
-Prints `granted <token>` once it holds the lock, or a slot of the semaphore of that limit; releases it when a line comes on
-standard input.
+Prints `granted <token>` once it holds the lock, or a slot of a semaphore of that limit. Releases it when a line comes on standard input.
 """
 
 import sys

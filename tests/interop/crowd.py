@@ -1,4 +1,4 @@
-"""Threads that want slots of one semaphore again and again, and pass a turnstile while they hold one.
+"""Threads that acquire slots of one semaphore repeatedly, and pass a turnstile while they hold one.
 
     crowd.py HOST PORT KEY LIMIT TURNSTILE_PORT THREADS ROUNDS
 

@@ -1,4 +1,4 @@
-//! Signals between the Python client 1.9.0 and this one, through the embedded server; and a server that knows none.
+//! Signals between the Python client 1.9.0 and this client, through the embedded server; and a server without signals.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -33,7 +33,7 @@ impl Python {
         Self { child, lines }
     }
 
-    /// The next so many lines that it prints.
+    /// Returns the next lines that it prints.
     async fn say(&mut self, count: usize) -> Vec<String> {
         let mut lines = self.lines.take().unwrap();
         let (lines, said) = spawn_blocking(move || {
@@ -63,7 +63,7 @@ async fn next(conn: &mut SignalConn) -> String {
     format!("{} {}", signal.channel(), signal.payload())
 }
 
-/// Python hears what Rust emits, and Rust what Python emits, by wildcards and with text of any kind.
+/// Python receives the signals of Rust, and Rust those of Python, by wildcards and with text of any kind.
 pub(super) async fn across(api: &'static str) {
     let (server, mut conn) = start().await;
     let mut subscriber = Python::start(&server, api, &["subscribe", "orders.*.>", "", "3"]);
@@ -112,7 +112,7 @@ pub(super) async fn one_group(api: &'static str) {
     member.ends().await;
 }
 
-/// The Python client alone on the embedded server: publisher and subscriber.
+/// The Python client as publisher and as subscriber, with the embedded server.
 pub(super) async fn alone(api: &'static str) {
     let (server, _conn) = start().await;
     let mut subscriber = Python::start(&server, api, &["subscribe", ">", "", "20"]);
@@ -124,7 +124,7 @@ pub(super) async fn alone(api: &'static str) {
     subscriber.ends().await;
 }
 
-/// The Python server 0.5.0 hangs up on what it does not know: that must cost no lease.
+/// The Python server 0.5.0 closes the connection at an unknown command: that must not cost a lease.
 pub(super) async fn a_server_without_signals(address: String) {
     let error = SignalConn::connect(&address).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");

@@ -1,4 +1,4 @@
-//! Whole clients and servers in simulated worlds: a network in memory, clocks that jump, faults, and everything from one seed.
+//! Whole clients and servers in simulated worlds: a network in memory, clocks that jump, faults, and all of it from one seed.
 //!
 //! `SIMULATION_SEED=7` runs one world, and prints its history if it breaks a rule. `SIMULATION_SEEDS` and `SIMULATION_FROM` run more.
 //! `cargo run --release --example simulate -- --seeds 10000` runs many, in parallel.
@@ -9,20 +9,20 @@ mod world;
 use std::env;
 use std::process::Command;
 
-/// Seeds of worlds that have broken a rule once. What a seed draws has changed since: they stay, but may mean other worlds now; each bug has a test
-/// of its own besides (`docs/testing.md`). In the first two an acquire for which there was room only when its time was over, since its process had
-/// been stopped, began a try that nothing ended; in the third a grant to a ticket that was dropped crossed the end of the client. In the next two the
-/// rule was wrong: a server gave signals of a group to a member that had been cut off in silence. In the seventh, too: a renewal that was held up
-/// on its connection came after the release, which had gone over another one. And in the eighth: the rule did not know that a signal connection has a
-/// heartbeat of its own, so a subscription learns of a connection that was cut in silence later than the client's keepalive and reply timeout.
+/// Seeds of worlds that once broke a rule. The meaning of a seed has changed since, so they may be other worlds now; each bug also has
+/// a test of its own (`docs/testing.md`). In the first two, a stopped process got room for an acquire only after its timeout and began a
+/// try that nothing ended. In the third, the grant to a dropped ticket crossed the end of the client. The others showed errors in the
+/// rules. Two: a server gave signals of a group to a member that was cut off in silence. The seventh: a renewal that was delayed on its
+/// connection arrived after the release, which used another one. The eighth: a signal connection has a heartbeat of its own, so a
+/// subscription notices a silent cut later than the client's keepalive and reply timeout.
 const REGRESSIONS: [u64; 8] = [1695, 1866, 3261, 23221, 44231, 46769, 33395, 38529];
 
 const SEEDS: u64 = 40;
 
-/// Whose traces are compared.
+/// The number of worlds whose traces are compared.
 const REPEATED: u64 = 8;
 
-/// A world in which nothing is wrong until something is planted: nothing goes wrong in it but what lasts a moment.
+/// A world with short faults only, in which nothing breaks a rule until a bug is planted.
 const PLANTED_IN: u64 = 4;
 
 fn number(name: &str) -> Option<u64> {
@@ -56,7 +56,7 @@ fn worlds_break_no_rule() {
     }
 }
 
-/// What the traces of the first worlds come to, one a line.
+/// Returns the checksums of the traces of the first worlds, one a line.
 fn sums() -> String {
     let sums = (0..REPEATED).map(|seed| {
         let report = world::run(seed, false);
@@ -66,7 +66,7 @@ fn sums() -> String {
     sums.collect()
 }
 
-/// In this process, and in another, where addresses, hashes and the numbers of tasks are others.
+/// In this process and in another one, which has other addresses, hashes and task numbers.
 #[test]
 fn a_world_repeats_itself() {
     let here = sums();
@@ -81,7 +81,7 @@ fn a_world_repeats_itself() {
     assert!(elsewhere.contains(&here), "{here} is not in {elsewhere}");
 }
 
-/// What is planted in a world is found.
+/// The judge finds the bugs that are planted in a world.
 #[test]
 fn planted_bugs_are_found() {
     let planted = [

@@ -1,5 +1,4 @@
-//! The two faces of the client behind one: what a case calls goes to the async handles, or to the blocking ones on a
-//! thread.
+//! One interface for both clients: a call of a case goes to the async handles, or to the blocking ones on a thread.
 
 use std::fmt;
 use std::future::Future;
@@ -9,7 +8,7 @@ use std::time::Duration;
 use dflockd_client::{ClientBuilder, Key, Lease, LostReason, MultiLockGuard, Result, ShutdownReport, Stats, blocking};
 use tokio::sync::oneshot;
 
-/// Which of them.
+/// The client that a case uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Api {
     Async,
@@ -25,7 +24,7 @@ impl fmt::Display for Api {
     }
 }
 
-/// Runs blocking calls on a thread that belongs to no runtime. It goes on if the future is dropped.
+/// Runs blocking calls on a thread outside of any runtime. The thread goes on if the future is dropped.
 pub fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> impl Future<Output = T> + Send {
     let (done, outcome) = oneshot::channel();
     std::thread::spawn(move || drop(done.send(work())));
@@ -140,7 +139,7 @@ impl Lock {
         })
     }
 
-    /// Runs some work under the lock, which sleeps for a moment and then says what is given.
+    /// Sleeps for a moment under the lock, and then returns this outcome.
     pub async fn with_lock<T: Send + 'static>(&self, outcome: Result<T>) -> Result<T> {
         let moment = Duration::from_millis(10);
         match self.clone() {
@@ -161,7 +160,7 @@ impl Lock {
         }
     }
 
-    /// The object of the Python client's kind.
+    /// Returns an object like that of the Python client.
     pub fn object(&self) -> Object {
         match self.clone() {
             Self::Async(lock) => Object::Async(lock.into()),
@@ -192,7 +191,7 @@ impl Semaphore {
     }
 }
 
-/// A guard or a permit, of either client.
+/// A guard or a permit of either client.
 #[derive(Debug)]
 pub enum Held<A, G> {
     Async(A),
@@ -221,7 +220,7 @@ impl Permit {
 }
 
 impl Guard {
-    /// Told by a callback in the blocking client: a thread that waits would borrow the guard.
+    /// In the blocking client a callback reports the loss: a waiting thread would borrow the guard.
     pub fn lost(&self) -> impl Future<Output = LostReason> + Send + 'static + use<> {
         let (told, answer) = oneshot::channel();
         let lost = match self {
@@ -229,7 +228,7 @@ impl Guard {
             Self::Blocking(guard) => {
                 guard
                     .when_lost(|reason| {
-                        // Nobody may want to know any more.
+                        // The receiver may have been dropped.
                         let _ = told.send(reason);
                     })
                     .unwrap();
@@ -296,18 +295,18 @@ impl AllLocks {
     }
 }
 
-/// A lock that holds itself. The blocking one is away while its thread uses it.
+/// A lock that keeps its own guard. The blocking one is on its thread during a call.
 pub enum Object {
     Async(dflockd_client::DistributedLock),
     Blocking(Option<blocking::DistributedLock>),
 }
 
-/// Takes the blocking object along to a thread, and puts it back.
+/// Lends the blocking object to a thread.
 async fn aside<T: Send + 'static>(
     object: &mut Option<blocking::DistributedLock>,
     call: impl FnOnce(&mut blocking::DistributedLock) -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    let mut taken = object.take().expect("it is here");
+    let mut taken = object.take().expect("the object is not lent");
     let (taken, outcome) = on_a_thread(move || {
         let outcome = call(&mut taken);
         (taken, outcome)

@@ -1,11 +1,11 @@
-//! A build between 1.10 and 2.0, played by a proxy in front of an embedded server: its tokens are random in their first halves, its grants
+//! A build between 1.10 and 2.0, played by a proxy in front of an embedded server: the first halves of its tokens are random, its grants
 //! name the fence as a third number, and lists without an entry are `null`.
 
 use dflockd_client::server::Server;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
-/// Starts it, for as long as the process lives.
+/// Starts it until the end of the process.
 pub async fn start(server: Server) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -56,7 +56,7 @@ async fn carry(client: TcpStream, server: TcpStream) {
     }
 }
 
-/// The token first, and then whatever follows.
+/// Swaps the halves of the token at the beginning of a line, and keeps the rest.
 fn with_swapped_token(line: &str) -> Option<String> {
     let token = line
         .get(..32)

@@ -17,7 +17,8 @@ use super::composites::{
 use super::low;
 use super::peer::{Ability, Peer, fence_of};
 use super::signals::{
-    a_client_subscribes_and_emits, a_group_takes_turns, signals_reach_who_listens_in_order, wildcards_stand_for_tokens,
+    a_client_subscribes_and_emits, a_group_takes_turns, signals_reach_their_listeners_in_order,
+    wildcards_stand_for_tokens,
 };
 
 pub struct Case {
@@ -45,7 +46,7 @@ cases! {
     low_level_token_counts_on_any_connection,
     low_level_wrong_token,
     low_level_two_phase,
-    low_level_two_phase_timeout_gives_up_the_place,
+    low_level_two_phase_timeout_gives_up_the_queue_position,
     low_level_expiry_goes_to_the_waiter,
     low_level_semaphore needs Semaphores,
     low_level_limit_mismatch needs Semaphores,
@@ -56,7 +57,7 @@ cases! {
     waiters_are_served_in_order needs Stats,
     the_next_waiter_gets_what_is_released,
     a_dropped_wait_leaves_no_waiter needs Stats DroppedCalls,
-    a_dropped_guard_gives_its_lock_back,
+    a_dropped_guard_releases_its_lock,
     mutual_exclusion_under_contention,
     a_lease_outlives_many_ttls_while_it_is_renewed,
     without_renewal_a_lease_is_lost_before_others_get_it,
@@ -67,13 +68,13 @@ cases! {
     a_semaphore_of_two_is_shared_by_three needs Semaphores,
     semaphore_limit_mismatch needs Semaphores,
     locks_and_semaphores_have_names_of_their_own needs Namespaces Semaphores,
-    stats_tell_who_holds_and_who_waits needs Stats,
-    shutdown_gives_everything_back,
+    stats_list_holders_and_waiters needs Stats,
+    shutdown_releases_everything,
     a_place_in_the_queue_is_taken_first_and_waited_at_later,
     several_locks_are_taken_all_or_none,
     work_is_done_under_a_lock_and_its_own_error_kept,
     objects_hold_what_they_acquire,
-    signals_reach_who_listens_in_order needs Signals,
+    signals_reach_their_listeners_in_order needs Signals,
     wildcards_stand_for_tokens needs Signals,
     a_group_takes_turns needs Signals,
     a_client_subscribes_and_emits needs Signals,
@@ -93,7 +94,7 @@ fn kind<T>(result: Result<T, dflockd_client::Error>) -> Option<ErrorKind> {
     result.err().map(|error| error.kind())
 }
 
-/// Waits until the server says that so many wait for the lock.
+/// Waits until the server has this many waiters for the lock.
 async fn until_waiters(client: &Client, key: &Key, waiters: u64) {
     loop {
         let stats = client.stats().await.unwrap();
@@ -109,14 +110,14 @@ async fn until_waiters(client: &Client, key: &Key, waiters: u64) {
     }
 }
 
-// The wire, one request at a time.
+// The protocol, one request at a time.
 
 async fn low_level_acquire_renew_release(peer: Peer) {
     let (mut wire, key) = (peer.wire().await, peer.key("k"));
     let grant = low::acquire(&mut wire, &key, TRY, ttl(10)).await.unwrap();
     assert_eq!(grant.ttl.as_secs(), 10);
     let left = low::renew(&mut wire, &key, &grant.token, ttl(20)).await.unwrap();
-    // Some servers round down, some say nothing.
+    // Some servers round down, and some return nothing.
     assert!(left.is_none_or(|left| (19..=20).contains(&left)), "{left:?}");
     low::release(&mut wire, &key, &grant.token).await.unwrap();
     assert_eq!(
@@ -156,7 +157,7 @@ async fn low_level_fifo(peer: Peer) {
     let mut queue = Vec::new();
     for _ in 0..5 {
         let mut wire = peer.wire().await;
-        // Answered when the place is taken: the order is certain.
+        // An enqueue is answered when it is queued, so the order is certain.
         assert_eq!(low::enqueue(&mut wire, &key, ttl(20)).await.unwrap(), Enqueued::Queued);
         queue.push(wire);
     }
@@ -197,7 +198,7 @@ async fn low_level_wrong_token(peer: Peer) {
 async fn low_level_two_phase(peer: Peer) {
     let (mut a, mut b, key) = (peer.wire().await, peer.wire().await, peer.key("k"));
     let Enqueued::Acquired(first) = low::enqueue(&mut a, &key, ttl(10)).await.unwrap() else {
-        panic!("it was free");
+        panic!("the key is free");
     };
     assert_eq!(
         low::wait(&mut a, &key, wait(5)).await.unwrap().token,
@@ -211,7 +212,7 @@ async fn low_level_two_phase(peer: Peer) {
     low::release(&mut b, &key, &second.token).await.unwrap();
 }
 
-async fn low_level_two_phase_timeout_gives_up_the_place(peer: Peer) {
+async fn low_level_two_phase_timeout_gives_up_the_queue_position(peer: Peer) {
     let (mut a, mut b, mut c, key) = (peer.wire().await, peer.wire().await, peer.wire().await, peer.key("k"));
     let grant = low::acquire(&mut a, &key, TRY, ttl(10)).await.unwrap();
     assert_eq!(low::enqueue(&mut b, &key, ttl(10)).await.unwrap(), Enqueued::Queued);
@@ -256,14 +257,14 @@ async fn low_level_limit_mismatch(peer: Peer) {
     assert_eq!(kind(other), Some(ErrorKind::LimitMismatch));
 }
 
-/// The fence of a guard is the one that the server gave its grant, wherever in the answer that stands: it lies between those of the
-/// grants before and after, as they are heard without the client.
+/// The fence of a guard is the one of its grant, wherever the answer has it. It lies between those of the grants before and after, which
+/// are read without the client.
 async fn fences_grow(peer: Peer) {
     let key = peer.key("k");
     let builder = peer.builder().fencing(Fencing::Required);
     let lock = Client::connect(peer.api, builder).await.lock(&key);
     let heard = async || {
-        // Waits for the end of a connection that was closed just now.
+        // Waits for the end of a connection that was just closed.
         let answer = peer.ask_alone(&format!("l\n{key}\n5 10\n")).await;
         fence_of(&answer).unwrap_or_else(|| panic!("{answer}"))
     };
@@ -291,7 +292,7 @@ async fn acquire_and_release(peer: Peer) {
     lock.try_acquire()
         .await
         .unwrap()
-        .expect("it is free again")
+        .expect("the lock is free again")
         .release()
         .await
         .unwrap();
@@ -311,7 +312,7 @@ async fn a_wait_ends_at_its_own_time_to_the_millisecond(peer: Peer) {
     let guard = client.lock(&key).acquire().await.unwrap();
     let waiting = client.lock(&key).acquire_timeout(Duration::from_millis(300));
     let started = Instant::now();
-    let error = waiting.acquire().await.expect_err("it is held");
+    let error = waiting.acquire().await.expect_err("the lock is held");
     assert!(
         error.is_timeout() && error.to_string().contains(key.as_str()),
         "{error}"
@@ -321,7 +322,7 @@ async fn a_wait_ends_at_its_own_time_to_the_millisecond(peer: Peer) {
     let _again = waiting
         .acquire()
         .await
-        .expect("the wait that was given up is in nobody's way");
+        .expect("the timed-out wait does not block the lock");
 }
 
 async fn waiters_are_served_in_order(peer: Peer) {
@@ -351,7 +352,7 @@ async fn the_next_waiter_gets_what_is_released(peer: Peer) {
     let (a, b, key) = (peer.client().await, peer.client().await, peer.key("k"));
     let first = a.lock(&key).acquire().await.unwrap();
     let waiting = tokio::spawn(async move { b.lock(&key).acquire().await.unwrap() });
-    // Whether the waiter has joined yet or not, it gets the lock.
+    // The waiter gets the lock whether it has queued yet or not.
     first.release().await.unwrap();
     waiting.await.unwrap().release().await.unwrap();
 }
@@ -371,11 +372,11 @@ async fn a_dropped_wait_leaves_no_waiter(peer: Peer) {
     assert!(lock.try_acquire().await.unwrap().is_some());
 }
 
-async fn a_dropped_guard_gives_its_lock_back(peer: Peer) {
+async fn a_dropped_guard_releases_its_lock(peer: Peer) {
     let (client, key) = (peer.client().await, peer.key("k"));
     let lock = client.lock(&key);
     let guard = lock.acquire().await.unwrap();
-    // Outside of any runtime.
+    // Dropped outside of any runtime.
     std::thread::spawn(move || drop(guard)).join().unwrap();
     lock.acquire().await.unwrap().release().await.unwrap();
 }
@@ -435,11 +436,15 @@ async fn without_renewal_a_lease_is_lost_before_others_get_it(peer: Peer) {
     assert_eq!(reason, LostReason::Expired);
     assert!(
         told_at < granted_at,
-        "told {:?} after the other got it",
+        "the loss came {:?} after the next grant",
         told_at - granted_at
     );
     assert!(!guard.is_held() && guard.remaining().is_zero());
-    assert_eq!(guard.lost().await, LostReason::Expired, "after the fact, too");
+    assert_eq!(
+        guard.lost().await,
+        LostReason::Expired,
+        "a loss is reported after the fact, too"
+    );
     assert_eq!(kind(guard.release().await), Some(ErrorKind::LeaseLost));
 }
 
@@ -468,12 +473,12 @@ async fn a_long_ttl_outlives_the_read_timeout(peer: Peer) {
     let (client, other, key) = (peer.client().await, peer.client().await, peer.key("k"));
     let lock = client.lock(&key).lease_ttl(Duration::from_secs(120));
     let guard = lock.acquire().await.unwrap();
-    // A lease that waited owns a connection of its own: that must not fall silent either.
+    // The lease of a wait owns a connection, which must not fall silent either.
     let second = peer.key("waited");
     let first = other.lock(&second).acquire().await.unwrap();
     let waited = client.lock(&second).lease_ttl(Duration::from_secs(120));
     let waited = tokio::spawn(async move { waited.acquire().await.unwrap() });
-    // Released late enough that the waiter is sure to wait on the server.
+    // Late enough that the waiter waits at the server.
     tokio::time::sleep(Duration::from_millis(300)).await;
     first.release().await.unwrap();
     let waited = waited.await.unwrap();
@@ -482,7 +487,7 @@ async fn a_long_ttl_outlives_the_read_timeout(peer: Peer) {
     assert!(guard.is_held() && waited.is_held());
     assert!(
         other.lock(&key).try_acquire().await.unwrap().is_none(),
-        "the server still holds it for us"
+        "the server still has the lease"
     );
     assert!(other.lock(&second).try_acquire().await.unwrap().is_none());
     guard.release().await.unwrap();
@@ -536,7 +541,7 @@ async fn locks_and_semaphores_have_names_of_their_own(peer: Peer) {
     let _permit = client.semaphore(&key, 3).acquire().await.unwrap();
 }
 
-async fn stats_tell_who_holds_and_who_waits(peer: Peer) {
+async fn stats_list_holders_and_waiters(peer: Peer) {
     let (client, key) = (peer.client().await, peer.key("k"));
     let lock = client.lock(&key);
     let guard = lock.acquire().await.unwrap();
@@ -552,7 +557,7 @@ async fn stats_tell_who_holds_and_who_waits(peer: Peer) {
     waiting.await.unwrap().unwrap().release().await.unwrap();
 }
 
-async fn shutdown_gives_everything_back(peer: Peer) {
+async fn shutdown_releases_everything(peer: Peer) {
     let (client, other) = (peer.client().await, peer.client().await);
     let mut guards = Vec::new();
     for number in 0..20 {

@@ -1,4 +1,4 @@
-//! Cases of what is made of the handles: two phases, several locks, work under a lock, objects.
+//! Cases of two phases, several locks, work under a lock, and objects.
 
 use std::time::{Duration, Instant};
 
@@ -14,22 +14,23 @@ pub async fn a_place_in_the_queue_is_taken_first_and_waited_at_later(peer: Peer)
     let (client, key) = (peer.client().await, peer.key("k"));
     let lock = client.lock(&key);
     let Enqueued::Acquired(first) = lock.enqueue().await.unwrap() else {
-        panic!("it is free");
+        panic!("the lock is free");
     };
     let Enqueued::Queued(ticket) = lock.enqueue().await.unwrap() else {
-        panic!("it is held");
+        panic!("the lock is held");
     };
     let Enqueued::Queued(late) = lock.enqueue().await.unwrap() else {
-        panic!("it is held");
+        panic!("the lock is held");
     };
     assert!(late.wait(SHORT).await.is_err_and(|error| error.is_timeout()));
     first.release().await.unwrap();
     let second = ticket.wait(LONG).await.unwrap();
     assert!(second.is_held());
     second.release().await.unwrap();
-    // Releases before 1.15 notice that a waiter has gone when its turn comes. Not to notice it would cost the lease's TTL, which is longer.
+    // Releases before 1.15 notice the end of a waiter when they grant it the key. Without that, the lock would stay taken for a TTL, which
+    // is longer.
     let third = lock.acquire_timeout(LONG).acquire().await;
-    drop(third.expect("the late place was given up"));
+    drop(third.expect("the abandoned ticket does not block the lock"));
 }
 
 pub async fn several_locks_are_taken_all_or_none(peer: Peer) {
@@ -50,7 +51,7 @@ pub async fn work_is_done_under_a_lock_and_its_own_error_kept(peer: Peer) {
     let (client, key) = (peer.client().await, peer.key("k"));
     let lock = client.lock(&key);
     assert_eq!(lock.with_lock(Ok(42)).await.unwrap(), 42);
-    let free = async || assert!(lock.try_acquire().await.unwrap().is_some(), "it was released");
+    let free = async || assert!(lock.try_acquire().await.unwrap().is_some(), "the lock is free");
     free().await;
     let own: Error = Key::new("").unwrap_err();
     let error = lock.with_lock(Err::<(), _>(own)).await.unwrap_err();
@@ -76,7 +77,7 @@ pub async fn objects_hold_what_they_acquire(peer: Peer) {
     );
     assert_eq!(second.enqueue().await.unwrap(), "queued");
     assert!(first.release().await.unwrap());
-    assert!(!first.release().await.unwrap(), "nothing was held");
+    assert!(!first.release().await.unwrap(), "the object held nothing");
     assert!(second.wait(Some(LONG)).await.unwrap() && second.is_held());
     second.close().await;
     assert!(!second.is_held());

@@ -6,7 +6,7 @@ use dflockd_client::{Grant, Key, Limit, Result, Token, Ttl, WaitSecs};
 
 use super::api::{Api, on_a_thread};
 
-/// The blocking one is away while its thread uses it.
+/// The blocking one is on its thread during a call.
 pub enum Wire {
     Async(RawWire<tokio::net::TcpStream>),
     Blocking(Option<RawWire<std::net::TcpStream>>),
@@ -27,12 +27,12 @@ impl Wire {
 
 type Threads = RawWire<std::net::TcpStream>;
 
-/// Takes the blocking stream along to a thread, and puts it back.
+/// Lends the blocking stream to a thread.
 async fn aside<T: Send + 'static>(
     wire: &mut Option<Threads>,
     call: impl FnOnce(&mut Threads) -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    let mut taken = wire.take().expect("it is here");
+    let mut taken = wire.take().expect("the stream is not lent");
     let (taken, outcome) = on_a_thread(move || {
         let outcome = call(&mut taken);
         (taken, outcome)

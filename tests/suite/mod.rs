@@ -1,4 +1,4 @@
-//! What every server and this client must do together: cases, and the servers that they run against.
+//! The behaviour that every server and this client must have together: cases, and the servers that they run against.
 #![allow(
     dead_code,
     unreachable_pub,

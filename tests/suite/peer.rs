@@ -15,7 +15,7 @@ use crate::support::raw::{Heard, RawConnection};
 
 const SOON: Duration = Duration::from_secs(10);
 
-/// Something that not all servers can do, or not both clients.
+/// A feature that some servers, or one of the clients, lack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ability {
     Semaphores,
@@ -24,7 +24,7 @@ pub enum Ability {
     /// A lock and a semaphore may have the same name.
     Namespaces,
     Signals,
-    /// A call can be given up by dropping it.
+    /// Dropping a call ends it.
     DroppedCalls,
 }
 
@@ -41,11 +41,11 @@ impl fmt::Display for Ability {
     }
 }
 
-/// What the server can do.
+/// The features of the server.
 pub struct Abilities(Vec<Ability>);
 
 impl Abilities {
-    /// Asks, each on a connection of its own: some servers close a connection after a command that they do not know.
+    /// Probes each feature on a connection of its own: some servers close a connection after an unknown command.
     pub async fn probe(factory: &PeerFactory) -> Self {
         let peer = factory.make(Api::Async).await;
         let mut abilities = Vec::new();
@@ -66,14 +66,14 @@ impl Abilities {
         if grants.all(|heard| matches!(heard, Heard::Line(grant) if grant.starts_with("ok "))) {
             abilities.push(Ability::Namespaces);
         }
-        // Takes back what was never asked for.
+        // Removes a subscription that does not exist.
         if peer.ask_alone("unlisten\nprobe\n\n").await == "ok" {
             abilities.push(Ability::Signals);
         }
         let key = peer.key("fence");
         let first = peer.ask_alone(&format!("l\n{key}\n0 1\n")).await;
         let second = peer.ask_alone(&format!("l\n{key}\n5 1\n")).await;
-        // Random prefixes grow by less than a million about once in 10^13 times.
+        // Two random prefixes differ by less than a million about once in 10^13 times.
         if let (Some(first), Some(second)) = (fence_of(&first), fence_of(&second)) {
             if second > first && second - first < 1_000_000 {
                 abilities.push(Ability::Fences);
@@ -82,7 +82,7 @@ impl Abilities {
         Self(abilities)
     }
 
-    /// Whether the server has it, and the client that is used.
+    /// Returns whether the server has this feature, and the client in use.
     pub fn has(&self, ability: Ability, api: Api) -> bool {
         match ability {
             Ability::DroppedCalls => api == Api::Async,
@@ -91,7 +91,7 @@ impl Abilities {
     }
 }
 
-/// The fence of a grant as the server answered it: some builds name it as a third number, others have it as the first half of the
+/// Returns the fence of a grant from the server's answer: some builds name it as a third number, others have it as the first half of the
 /// token.
 pub fn fence_of(answer: &str) -> Option<u64> {
     let mut fields = answer.strip_prefix("ok ")?.split(' ');
@@ -105,7 +105,7 @@ pub fn fence_of(answer: &str) -> Option<u64> {
 /// Makes a peer for each case.
 #[derive(Clone)]
 pub struct PeerFactory {
-    /// What an embedded server plays.
+    /// The release that an embedded server plays.
     release: Release,
     external: Option<String>,
     read_timeout: Duration,
@@ -113,12 +113,12 @@ pub struct PeerFactory {
 }
 
 impl PeerFactory {
-    /// Whether there is one running server for all cases.
+    /// Returns whether all cases share one running server.
     pub fn is_external(&self) -> bool {
         self.external.is_some()
     }
 
-    /// Peers that play this release, if they are embedded.
+    /// Peers of this release, if they are embedded.
     pub fn playing(&self, release: Release) -> Self {
         Self {
             release,
@@ -149,14 +149,14 @@ impl PeerFactory {
         }
     }
 
-    /// Peers that share a build that names the fence in its grants.
+    /// Peers that share a build that names fences in its grants.
     pub async fn of_a_build_with_named_fences(&self) -> Self {
         let server = Server::builder().port(0).max_locks(100_000);
         let server = server.read_timeout(self.read_timeout).start().await.unwrap();
         Self::of(&build::start(server).await, self.read_timeout)
     }
 
-    /// A peer whose clients are of that kind.
+    /// Makes a peer with this client.
     pub async fn make(&self, api: Api) -> Peer {
         let embedded = match self.external {
             Some(_) => None,
@@ -183,7 +183,7 @@ impl PeerFactory {
     }
 }
 
-/// Keys of earlier runs on the same server are not met again.
+/// Keys differ from those of earlier runs on the same server.
 fn first_key() -> Arc<AtomicU64> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
     Arc::new(AtomicU64::new(now.as_millis() as u64 * 100))
@@ -192,20 +192,20 @@ fn first_key() -> Arc<AtomicU64> {
 pub struct Peer {
     pub api: Api,
     pub address: String,
-    /// If the case has a server of its own in this process.
+    /// Set if the case has a server of its own in this process.
     pub embedded: Option<Server>,
     pub read_timeout: Duration,
     number: u64,
 }
 
 impl Peer {
-    /// A key that only this case uses.
+    /// Returns a key that only this case uses.
     pub fn key(&self, name: &str) -> Key {
         Key::new(format!("{name}-{:x}", self.number)).unwrap()
     }
 
     pub fn builder(&self) -> ClientBuilder {
-        // Together below the server's read timeout.
+        // Together less than the server's read timeout.
         let part = self.read_timeout / 5;
         dflockd_client::Client::builder()
             .servers([&self.address])
@@ -222,7 +222,7 @@ impl Peer {
         Wire::connect(self.api, &self.address).await
     }
 
-    /// The answer to a request on a connection of its own, which is closed then.
+    /// Returns the answer to a request on a connection of its own, which is closed then.
     pub async fn ask_alone(&self, request: &str) -> String {
         let mut connection = RawConnection::open(&self.address).await;
         connection.send(request).await;

@@ -1,4 +1,4 @@
-//! Cases of publish and subscribe, through either client.
+//! Cases of publish and subscribe, with either client.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::peer::Peer;
 
 const SOON: Duration = Duration::from_secs(10);
 
-/// A signal connection of either client. The blocking one is away while its thread uses it.
+/// A signal connection of either client. The blocking one is on its thread during a call.
 enum Conn {
     Async(dflockd_client::SignalConn),
     Blocking(Option<blocking::SignalConn>),
@@ -34,7 +34,7 @@ impl Conn {
         conn: &mut Option<blocking::SignalConn>,
         call: impl FnOnce(&mut blocking::SignalConn) -> T + Send + 'static,
     ) -> T {
-        let mut taken = conn.take().expect("it is here");
+        let mut taken = conn.take().expect("the connection is not lent");
         let (taken, outcome) = on_a_thread(move || {
             let outcome = call(&mut taken);
             (taken, outcome)
@@ -74,7 +74,7 @@ impl Conn {
         }
     }
 
-    /// Channel and payload of the next signal.
+    /// Returns the channel and the payload of the next signal.
     async fn next(&mut self) -> String {
         let signal = match self {
             Self::Async(conn) => timeout(SOON, conn.next_signal()).await.unwrap(),
@@ -91,7 +91,7 @@ impl Peer {
     }
 }
 
-pub async fn signals_reach_who_listens_in_order(peer: Peer) {
+pub async fn signals_reach_their_listeners_in_order(peer: Peer) {
     let (mut a, mut b, channel) = (peer.signals().await, peer.signals().await, peer.key("c"));
     let channel = channel.as_str();
     assert_eq!(a.emit(channel, "nobody").await.unwrap(), 0);
@@ -128,7 +128,7 @@ pub async fn wildcards_stand_for_tokens(peer: Peer) {
         assert_eq!(delivered, deliveries, "{tail}");
         let expected = format!("{root}{tail} {tail}");
         assert_eq!(rest.next().await, expected);
-        assert_eq!(both.next().await, expected, "once, however many match");
+        assert_eq!(both.next().await, expected, "once, however many patterns match");
         if deliveries == 3 {
             assert_eq!(star.next().await, expected);
         }
@@ -144,7 +144,7 @@ pub async fn a_group_takes_turns(peer: Peer) {
     for number in 0..4 {
         assert_eq!(b.emit(channel, &number.to_string()).await.unwrap(), 2);
     }
-    // Its share, and all of them besides.
+    // Its share of the group's signals, and all signals by another pattern.
     let mut got = Vec::new();
     for _ in 0..6 {
         got.push(a.next().await);

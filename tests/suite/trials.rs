@@ -1,4 +1,4 @@
-//! The cases, as tests of one server.
+//! Makes a test of each case for one server.
 
 use libtest_mimic::Trial;
 use tokio::runtime::Runtime;
@@ -7,8 +7,7 @@ use super::api::Api;
 use super::cases;
 use super::peer::{Abilities, Ability, PeerFactory};
 
-/// One test per case and client. Cases that need what the server or the client lacks are ignored, and say so in their
-/// names.
+/// Returns one test for each case and client. A case is ignored if the server or the client lacks a feature; its name says so.
 pub fn trials(runtime: &Runtime, factory: &PeerFactory, abilities: &Abilities, prefix: &str) -> Vec<Trial> {
     let apis = [Api::Async, Api::Blocking].into_iter();
     apis.flat_map(|api| cases::all().into_iter().map(move |case| (api, case)))

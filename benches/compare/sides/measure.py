@@ -1,9 +1,9 @@
-"""What the Python sides share: the arguments that all sides are given, and the counting of pairs.
+"""The common part of the Python sides: the arguments of all sides, and the counting of pairs.
 
     SIDE HOST PORT KEYS PREFIX WORKERS WARM SECONDS
 
-KEYS is `own`, where each worker has a key of its own, or `one`, where all have the same. The pairs of the first WARM seconds do not
-count, nor those before there were as many as workers. The pairs of the SECONDS after that do; one line of JSON tells how many.
+KEYS is `own` (a key for each worker) or `one` (the same key for all). Pairs in the first WARM seconds do not count, nor do those before there
+were as many pairs as workers. The pairs of the SECONDS after that count; one line of JSON reports their number.
 """
 
 import asyncio
@@ -13,12 +13,12 @@ import sys
 import threading
 import time
 
-# The warm-up ends after this many seconds, however few pairs there were.
+# The warm-up ends after this many seconds at the latest.
 LONGEST_WARM_UP = 5.0
 
 
 class Task:
-    """What is to be measured, and what was counted."""
+    """The arguments of a measurement, and its counters."""
 
     def __init__(self, arguments):
         host, port, keys, prefix, workers, warm, seconds = arguments
@@ -33,7 +33,7 @@ class Task:
         self.began = self.before = None
 
     def count(self, worker):
-        """Counts a pair. The workers look at the clock themselves: among a thousand threads another one gets no turn for seconds."""
+        """Counts a pair. The workers read the clock themselves: beside a thousand threads, another thread may not run for seconds."""
         self.counts[worker] += 1
         now = time.perf_counter()
         since, length = (self.started, self.warm) if self.began is None else (self.began, self.seconds)
@@ -42,7 +42,7 @@ class Task:
                 self.advance(now)
 
     def advance(self, now):
-        """Ends the warm-up, or tells the result and ends the process, whatever its workers do."""
+        """Ends the warm-up, or prints the result and ends the process, whatever its workers do."""
         pairs = sum(self.counts)
         if self.began is None:
             if pairs >= self.workers or now - self.started >= LONGEST_WARM_UP:
@@ -53,13 +53,13 @@ class Task:
             os._exit(0)
 
     def fail(self, failure):
-        """Tells why, and ends the process."""
+        """Prints the failure, and ends the process."""
         print(repr(failure), file=sys.stderr, flush=True)
         os._exit(1)
 
 
 def with_tasks(task, make):
-    """Runs `make(key)`, which gives a coroutine function that makes one pair, in asyncio tasks."""
+    """Runs `make(key)`, which returns a coroutine function that makes one pair, in asyncio tasks."""
 
     async def work(worker):
         try:
@@ -77,7 +77,7 @@ def with_tasks(task, make):
 
 
 def with_threads(task, make):
-    """Runs `make(key)`, which gives a function that makes one pair, in threads."""
+    """Runs `make(key)`, which returns a function that makes one pair, in threads."""
 
     def work(worker):
         try:

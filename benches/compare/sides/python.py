@@ -1,4 +1,4 @@
-"""The Python client's handles, in asyncio tasks or in threads: python.py tasks|threads, and what measure.py says.
+"""The Python client's handles, in asyncio tasks or in threads: python.py tasks|threads, and the arguments that measure.py describes.
 
 `with` and `async with` log that a release failed, and go on. Here that is a failure, so that nothing counts as a pair that is none.
 """
@@ -12,7 +12,7 @@ from measure import Task, with_tasks, with_threads
 
 
 def check(is_done):
-    """Not by `assert`, which an environment can turn off, and with it the call that it is given."""
+    """Not an `assert`, which an environment can disable together with the call inside it."""
     if is_done is not True:
         raise RuntimeError("not acquired, or not released")
 

@@ -1,4 +1,4 @@
-"""The lock of redis-py, in asyncio tasks: redis_lock.py, and what measure.py says."""
+"""The lock of redis-py, in asyncio tasks: redis_lock.py, and the arguments that measure.py describes."""
 
 import platform
 import sys

@@ -1,4 +1,4 @@
-//! A task of a user's: it calls, and takes down what it calls for and what comes of it.
+//! A task of a user: it calls the client, and records each operation and its outcome.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,31 +13,31 @@ use super::history::record::{Acquired, Action, Invoke, Kind, LetGo, Lost, Name, 
 use super::history::writer::Writer;
 use super::net::Time;
 
-/// What the tasks of a process share.
+/// The state that the tasks of a process share.
 pub struct Process {
     pub name: Name,
     pub client: Client,
     pub writer: Arc<Writer>,
-    /// When its programs end.
+    /// The time at which its programs end.
     pub stops_at: Time,
-    /// A call in so many is dropped before it returns; 0 for none.
+    /// One call in this number is dropped before it returns; 0 for none.
     pub cancels_one_in: u32,
-    /// How long handles wait, and the client beyond that.
+    /// The acquire timeout of handles, and the request timeout of the client.
     pub acquire_timeout: Duration,
     pub request_timeout: Duration,
     pub operations: Arc<AtomicU64>,
-    /// The client was shut down: programs end.
+    /// The client was shut down: programs must end.
     pub is_over: AtomicBool,
 }
 
-/// A task that calls.
+/// A task that calls the client.
 pub struct Caller {
     pub process: Arc<Process>,
     number: u64,
     pub random: Rng,
 }
 
-/// What an operation calls for.
+/// The operation of a call.
 pub struct Asked {
     pub action: Action,
     pub kind: Option<Kind>,
@@ -80,7 +80,7 @@ impl Asked {
     }
 }
 
-/// A lock, or a semaphore.
+/// A lock or a semaphore.
 #[derive(Clone, Debug)]
 pub struct Subject {
     pub kind: Kind,
@@ -91,7 +91,7 @@ pub struct Subject {
 /// An operation that has returned.
 pub struct Returned<T> {
     pub op: u64,
-    /// None if it was dropped.
+    /// `None` if the call was dropped.
     pub result: Option<Result<T, Error>>,
 }
 
@@ -112,19 +112,19 @@ impl Caller {
         self.process.writer.note(what);
     }
 
-    /// The client's lock of that key.
+    /// Returns the client's lock of that key.
     pub fn lock(&self, subject: &Subject) -> Lock {
         let client = &self.process.client;
         client.lock(&*subject.key).expect("the simulation's keys are valid")
     }
 
-    /// Sleeps for up to so long.
+    /// Sleeps for at most this long.
     pub async fn pause(&mut self, at_most: Duration) {
         let pause = at_most.mul_f64(self.random.f64());
         tokio::time::sleep(pause).await;
     }
 
-    /// Calls. Now and then the call is dropped before it returns. The caller takes down what came of it.
+    /// Calls, and sometimes drops the call before it returns. The caller of this function records the outcome.
     pub async fn call<T>(&mut self, asked: Asked, call: impl Future<Output = Result<T, Error>>) -> Returned<T> {
         let process = &self.process;
         let op = process.writer.next_id();
@@ -167,7 +167,7 @@ impl Caller {
         Returned { op, result }
     }
 
-    /// An operation has returned.
+    /// Records that an operation has returned.
     pub fn returned(&self, op: u64, outcome: Outcome, error: Option<&Error>) {
         let error = error.map(|error| format!("{:?}: {error}", error.kind()));
         self.note(What::Return(Return {
@@ -180,7 +180,7 @@ impl Caller {
         }));
     }
 
-    /// An operation that brings nothing, or an error, has returned.
+    /// Records the end of an operation that returns nothing, or an error.
     pub fn ended<T>(&self, returned: &Returned<T>) {
         let (outcome, error) = match &returned.result {
             None => (Outcome::Cancelled, None),
@@ -190,7 +190,7 @@ impl Caller {
         self.returned(returned.op, outcome, error);
     }
 
-    /// A guard or a permit is in hand. Whoever watches it is told of its loss.
+    /// Records that the caller has a guard or a permit. If it is watched, the caller is told of its loss.
     pub fn acquired(&mut self, op: u64, subject: &Subject, lease: &Lease) -> Holder {
         let process = &self.process;
         let holder = process.writer.next_id();
@@ -225,7 +225,7 @@ impl Caller {
     }
 }
 
-/// Whether an error says that the time was over, and nothing else.
+/// Returns the outcome of a failed operation.
 pub fn failure(error: &Error) -> Outcome {
     match error.kind() {
         dflockd_client::ErrorKind::Timeout => Outcome::TimedOut,
@@ -233,7 +233,7 @@ pub fn failure(error: &Error) -> Outcome {
     }
 }
 
-/// What a caller holds. When it is dropped, what it holds is about to be.
+/// The holder of a caller. Drop it just before its guard.
 pub struct Holder {
     process: Arc<Process>,
     pub number: u64,
@@ -241,7 +241,7 @@ pub struct Holder {
 }
 
 impl Holder {
-    /// Acts on it. Returns whether it is held.
+    /// Records a use; returns whether the lease is held.
     pub fn uses(&self, lease: &Lease) -> bool {
         let at = self.process.writer.now();
         let held = lease.is_held();
@@ -253,7 +253,7 @@ impl Holder {
         held
     }
 
-    /// Acts on it, whether it is held or not.
+    /// Records a use, whether the lease is held or not.
     pub fn pretends(&self) {
         let process = self.process.name.clone();
         let holder = self.number;
@@ -264,7 +264,7 @@ impl Holder {
         }));
     }
 
-    /// Its guard is about to be dropped.
+    /// Records that the guard is about to be dropped.
     pub fn lets_go(self) {
         self.process.writer.note(What::LetGo(LetGo {
             process: self.process.name.clone(),
@@ -282,7 +282,7 @@ impl Drop for Holder {
     }
 }
 
-/// A call that is dropped after so many polls.
+/// A call that is dropped after a number of polls.
 struct Polled<F> {
     call: Pin<Box<F>>,
     left: u32,

@@ -1,4 +1,4 @@
-//! A client process: a host, the client in it, and its programs.
+//! A client process: a host, its client, and its programs.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -27,7 +27,7 @@ pub struct ClientProcess {
     host: Option<Host>,
     process: Option<Arc<Process>>,
     writer: Option<Arc<Writer>>,
-    /// Programs and client have ended.
+    /// Whether its programs and its client have ended.
     has_finished: Arc<AtomicBool>,
     starts: u64,
     name: Name,
@@ -35,7 +35,7 @@ pub struct ClientProcess {
     operations: Arc<AtomicU64>,
 }
 
-/// What all clients of a world have in common.
+/// The settings that all clients of a world share.
 #[derive(Clone)]
 pub struct Settings {
     pub keys: u64,
@@ -89,7 +89,7 @@ impl ClientProcess {
         self.host.is_some()
     }
 
-    /// Whether all of its programs have ended, and its client, or it is not there.
+    /// Returns whether all its programs and its client have ended, or it is not running.
     pub fn has_finished(&self) -> bool {
         self.host.is_none() || self.has_finished.load(Ordering::Relaxed)
     }
@@ -163,7 +163,7 @@ impl ClientProcess {
         host.spawn(async move {
             let tasks: Vec<_> = programs.into_iter().map(tokio::spawn).collect();
             for task in tasks {
-                // A panic is taken down elsewhere.
+                // The panic hook records panics.
                 drop(task.await);
             }
             running.client.shutdown(Duration::from_secs(5)).await;
@@ -183,7 +183,7 @@ impl ClientProcess {
         });
     }
 
-    /// It ends where it is.
+    /// Kills the process.
     pub fn kill(&mut self, now: Time) {
         let Some((host, process)) = self.end(now) else { return };
         let inside = host.enter();
@@ -192,14 +192,14 @@ impl ClientProcess {
         drop(host);
     }
 
-    /// Its runtime ends first; a task on another runtime calls the client afterwards. Returns what is wrong with the answer.
+    /// Ends the runtime of the client, and then calls the client from another one. Returns a problem with the answer, if any.
     pub fn end_runtime(&mut self, now: Time) -> Option<String> {
         let (host, process) = self.end(now)?;
         drop(host);
         let process = process?;
         let elsewhere = Host::begin(now);
         let call = async {
-            let lock = process.client.lock("k0").expect("a key of the simulation is none");
+            let lock = process.client.lock("k0").expect("the simulation's keys are valid");
             tokio::time::timeout(Duration::from_millis(1), lock.acquire()).await
         };
         let answer = match elsewhere.block_on(call) {
@@ -215,7 +215,7 @@ impl ClientProcess {
         answer.map(|answer| format!("{}: a call {answer} after the end of the client's runtime", self.name))
     }
 
-    /// The system closes its connections, and its history ends.
+    /// Closes the connections of the process, and ends its history.
     fn end(&mut self, now: Time) -> Option<(Host, Option<Arc<Process>>)> {
         let host = self.host.take()?;
         let process = self.process.take();
@@ -251,7 +251,7 @@ impl ClientProcess {
         }
     }
 
-    /// Shuts the client down, while its programs run. Returns whether they did.
+    /// Shuts the client down while its programs run. Returns whether they did.
     pub fn shut_down(&self) -> bool {
         let (Some(host), Some(process)) = (&self.host, &self.process) else {
             return false;
@@ -265,12 +265,12 @@ impl ClientProcess {
         was_running
     }
 
-    /// Whether it has more connections or tasks than its settings allow.
+    /// Returns a problem if the process has more connections or tasks than its settings allow.
     pub fn is_too_large(&self) -> Option<String> {
         let tasks = self.host.as_ref()?.tasks();
         let connections = self.network.connections_of(self.id);
         let most = self.plan.most_connections(self.shards.len());
-        // Each program may watch a lease for each of three locks, and cancel a call.
+        // Each program may watch a lease of each of three locks, and cancel a call.
         let most_tasks = 2 * most + 8 * self.plan.programs.len() + 16;
         let is_too_large = connections > most || tasks > most_tasks;
         is_too_large.then(|| {
@@ -281,13 +281,13 @@ impl ClientProcess {
         })
     }
 
-    /// How many tasks are left, when it holds no client any more.
+    /// Returns the number of tasks that are left when the process holds no client any more.
     pub fn tasks_without_client(&mut self) -> usize {
         self.process = None;
         self.host.as_ref().map_or(0, Host::tasks)
     }
 
-    /// How many its programs have begun.
+    /// Returns how many operations its programs have begun.
     pub fn operations(&self) -> u64 {
         self.operations.load(Ordering::Relaxed)
     }

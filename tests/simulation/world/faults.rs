@@ -1,4 +1,4 @@
-//! Brings about what goes wrong, and puts it right again.
+//! Causes faults, and ends them.
 
 use super::history::record::{Name, Trouble, What as Told};
 use super::net::{Cut, SECOND, Time, Where};
@@ -6,7 +6,7 @@ use super::plan::{Fault, What};
 use super::world::World;
 
 impl World {
-    /// It happens.
+    /// Begins a fault.
     pub(super) fn begin_fault(&mut self, number: usize, fault: &Fault, now: Time) {
         self.trace.note(
             now,
@@ -20,13 +20,13 @@ impl World {
         }
     }
 
-    /// Whether a fault that lasts has the same victim.
+    /// Returns whether a lasting fault with the same victim is under way.
     fn is_under_way(&self, what: What) -> bool {
         let victim = what.victim();
         victim.is_some() && self.under_way.values().any(|other| other.victim() == victim)
     }
 
-    /// Returns whether it took effect, as it does not on a host that is down.
+    /// Returns whether the fault took effect: it has none on a host that is down.
     fn afflict(&mut self, what: What, is_first: bool, now: Time) -> bool {
         match what {
             What::Partition { client, shard, .. }
@@ -47,7 +47,7 @@ impl World {
                 let address = self.servers[shard].addresses[member];
                 let host = self.clients[client].id();
                 let is_cut = self.network.cut(host, address, place, cut);
-                // Those that wait for something to be sent are counted when they cut it.
+                // Cuts that wait for the next bytes are counted when they happen.
                 return is_cut && matches!(place, Where::Bytes(0));
             }
             What::KillServer { shard } => {
@@ -129,11 +129,11 @@ impl World {
         is_first
     }
 
-    /// It works again.
+    /// Ends a fault.
     pub(super) fn end_fault(&mut self, number: usize, fault: &Fault, now: Time) {
         self.trace.note(now, format_args!("end of fault {number}"));
         self.under_way.remove(&number);
-        // What else has the same victim puts it right.
+        // Another fault with the same victim ends it later.
         if !self.is_under_way(fault.what) {
             self.mend(fault.what, now);
         }
@@ -141,24 +141,24 @@ impl World {
             .push((now + self.lingers(fault.what), trouble(number, fault)));
     }
 
-    /// For how long after its end a fault may be felt.
+    /// Returns for how long after its end a fault may have effects.
     fn lingers(&self, what: What) -> Time {
         match what {
-            // A client gives up a connection that is silent after so long.
+            // A client gives up a silent connection after this time.
             What::Cut {
                 client,
                 cut: Cut::Silence,
                 ..
             } => self.silence(client) + SECOND / 2,
-            // Systems find out that a machine has forgotten their connections.
+            // The systems find out that a machine has lost their connections.
             What::LoseServer { .. } | What::LoseClient { .. } => 3 * SECOND,
-            // It ends in order, and is started again only then.
+            // The server ends in order, and is restarted after that only.
             What::DrainServer { .. } => 4 * SECOND,
             _ => 0,
         }
     }
 
-    /// Tells the ends of troubles that are felt no more.
+    /// Records the end of troubles that have no effect any more.
     pub(super) fn end_troubles(&mut self) {
         let now = self.now;
         let (over, lingering) = std::mem::take(&mut self.lingering)
@@ -219,11 +219,11 @@ impl World {
         }
     }
 
-    /// Starts servers that have ended.
+    /// Restarts servers that have ended.
     fn restart(&mut self, shard: usize, now: Time) {
         let servers = &mut self.servers[shard];
         if !servers.has_ended() {
-            // It takes its time to end in order, or was started by another fault.
+            // The server is still draining, or another fault has restarted it.
             if servers.is_draining() {
                 self.draining.insert(shard);
             }
@@ -235,14 +235,14 @@ impl World {
         servers.start(now);
     }
 
-    /// Starts those servers again that took their time to end in order.
+    /// Restarts servers that have finished draining.
     pub(super) fn restart_drained(&mut self, now: Time) {
         for shard in self.draining.clone() {
             self.restart(shard, now);
         }
     }
 
-    /// A member leads that can, if none does.
+    /// Makes a member the leader if there is none.
     pub(super) fn lead(&mut self, shard: usize) {
         self.servers[shard].order(|cluster| {
             if cluster.leader().is_none() {
@@ -251,7 +251,7 @@ impl World {
         });
     }
 
-    /// Everything works from now on.
+    /// Ends all faults for good.
     pub(super) fn end_all_faults(&mut self, now: Time) {
         self.network.heal();
         for shard in 0..self.servers.len() {
@@ -270,7 +270,7 @@ impl World {
         }
     }
 
-    /// Starts a shard's servers, or members, where they have ended.
+    /// Restarts those of a shard's servers or members that have ended.
     fn restart_all(&mut self, shard: usize, now: Time) {
         if !self.servers[shard].is_cluster() {
             return self.restart(shard, now);
@@ -284,7 +284,7 @@ impl World {
         self.lead(shard);
     }
 
-    /// The links of a client to a shard suffer what is under way. Returns whether that changes one of them.
+    /// Applies all current faults to the links of a client to a shard. Returns whether a link changed.
     fn set_links(&mut self, client: usize, shard: usize) -> bool {
         let host = self.clients[client].id();
         let mut has_changed = false;

@@ -1,4 +1,4 @@
-//! A host: a process with a runtime and a clock of its own. The world runs it for a slice of time, or lets it stand still.
+//! A host: a process with a runtime and a clock of its own. The world runs it for a slice of time, or freezes it.
 
 use std::time::Duration;
 
@@ -7,15 +7,15 @@ use tokio::time::Instant;
 
 use super::net::Time;
 
-/// A process. Dropping it ends it where it is.
+/// A process. Dropping it kills it.
 pub struct Host {
     runtime: Runtime,
     clock: HostClock,
-    /// It stands still.
+    /// Whether it is frozen.
     is_frozen: bool,
 }
 
-/// Tells the time of the world by a host's clock.
+/// Converts between a host's clock and the time of the world.
 #[derive(Clone, Copy)]
 pub struct HostClock {
     began: Instant,
@@ -23,12 +23,12 @@ pub struct HostClock {
 }
 
 impl HostClock {
-    /// The time of the world at an instant of the host.
+    /// Returns the time of the world at an instant of the host.
     pub fn time_of(self, instant: Instant) -> Time {
         self.began_at + instant.saturating_duration_since(self.began).as_nanos() as Time
     }
 
-    /// The time. Asked for in the host.
+    /// Returns the time of the world. Must be called in the host.
     pub fn now(self) -> Time {
         self.time_of(Instant::now())
     }
@@ -58,7 +58,7 @@ impl Host {
         self.clock
     }
 
-    /// For calls that need a runtime, or its clock.
+    /// Enters the runtime, for calls that need it or its clock.
     pub fn enter(&self) -> EnterGuard<'_> {
         self.runtime.enter()
     }
@@ -71,12 +71,12 @@ impl Host {
         self.runtime.spawn(task)
     }
 
-    /// Runs it until a future is done, which should not take any time.
+    /// Runs the host until a future completes, which should take no time.
     pub fn block_on<F: Future>(&self, future: F) -> F::Output {
         self.runtime.block_on(future)
     }
 
-    /// Runs it until then, unless it stands still.
+    /// Runs the host until this time, unless it is frozen.
     pub fn run_until(&self, time: Time) {
         if !self.is_frozen {
             let slice = async { tokio::time::sleep_until(self.clock.instant(time)).await };
@@ -92,7 +92,7 @@ impl Host {
         self.is_frozen
     }
 
-    /// It goes on. Its clock did not stand still, so that everything is late.
+    /// Resumes the host. Its clock has gone on, so all its timers are late.
     pub fn thaw(&mut self, now: Time) {
         self.is_frozen = false;
         let here = {
@@ -103,7 +103,7 @@ impl Host {
         self.runtime.block_on(async { tokio::time::advance(missed).await });
     }
 
-    /// How many tasks there are.
+    /// Returns the number of tasks.
     pub fn tasks(&self) -> usize {
         self.runtime.metrics().num_alive_tasks()
     }

@@ -1,4 +1,5 @@
-//! Worlds: clients and servers on a network in memory, each on a clock of its own, in one thread. Everything that happens in a world follows from its seed.
+//! Worlds: clients and servers on a network in memory, each with a clock of its own, in one thread. The seed determines everything in a
+//! world.
 #![allow(
     dead_code,
     unreachable_pub,
@@ -38,7 +39,7 @@ pub fn run(seed: u64, keeps_trace: bool) -> Report {
     run_with(seed, keeps_trace, None)
 }
 
-/// The same, with one more program in its first client.
+/// Runs it with one more program in its first client.
 pub fn run_with(seed: u64, keeps_trace: bool, planted: Option<Program>) -> Report {
     let _under_way = watchdog::UnderWay::begin(seed);
     let world = || World::new(seed, keeps_trace, planted).run();

@@ -1,7 +1,7 @@
-//! The network of a simulated world: connections in memory, with latency and bandwidth, and everything that goes wrong with them.
+//! The network of a simulated world: connections in memory, with latency, bandwidth and faults.
 //!
-//! The world moves its clock; between two moves nothing arrives. Whatever is sent is due later than that, so that hosts can be run
-//! one after another.
+//! The world moves its clock; between two moves no bytes arrive. Everything that is sent arrives after the current slice, so hosts can be
+//! run one after another.
 
 mod half_open;
 mod state;
@@ -25,39 +25,39 @@ pub type Time = u64;
 pub const MS: Time = 1_000_000;
 pub const SECOND: Time = 1_000 * MS;
 
-/// What a direction of a connection holds that was not read yet.
+/// The capacity of a direction of a connection.
 const WINDOW: usize = 16 * 1024;
 
-/// Names a host.
+/// The number of a host.
 pub type HostId = usize;
 
-/// A direction of a connection: that of the client has an even number, the other the next.
+/// A direction of a connection: the client's has an even number, the server's the next one.
 pub type PipeId = u64;
 
-/// What connections between a host and an address suffer.
+/// The properties of the connections between a host and an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// The least time that a segment takes.
+    /// The least latency of a segment.
     pub latency: Time,
-    /// At most so much more, drawn for each segment.
+    /// The greatest addition to it, drawn for each segment.
     pub jitter: Time,
     /// Bytes in a millisecond.
     pub bandwidth: u64,
-    /// Nothing gets to the server.
+    /// Nothing reaches the server.
     pub up_is_cut: bool,
-    /// Nothing gets from the server.
+    /// Nothing comes from the server.
     pub down_is_cut: bool,
-    /// Attempts to connect take up to so much longer, each drawn for itself, so that they overtake each other.
+    /// Attempts to connect take up to this much longer, drawn for each, so they may overtake each other.
     pub connect_jitter: Time,
     pub connects: Connects,
 }
 
-/// What becomes of attempts to connect.
+/// The fate of attempts to connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Connects {
     Served,
     Refused,
-    /// No answer comes.
+    /// Attempts get no answer.
     Hang,
 }
 
@@ -75,33 +75,33 @@ impl Default for Link {
     }
 }
 
-/// How a connection ends by a fault.
+/// How a fault ends a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
-    /// Both ends hear of a reset.
+    /// Both ends get a reset.
     Reset,
-    /// Both ends hear of an end in order.
+    /// Both ends get an orderly end.
     End,
-    /// Neither hears anything any more.
+    /// Both ends get nothing more.
     Silence,
 }
 
-/// Where in what is sent next.
+/// The place of a cut in the bytes that are sent next.
 #[derive(Clone, Copy, Debug)]
 pub enum Where {
-    /// Behind so many bytes.
+    /// After this many bytes.
     Bytes(usize),
-    /// Behind so many line ends.
+    /// After this many line ends.
     Lines(usize),
 }
 
-/// How much happened.
+/// Counters of the traffic.
 #[derive(Clone, Debug, Default)]
 pub struct Traffic {
     pub connections: u64,
     pub segments: u64,
     pub bytes: u64,
-    /// Connections that were cut in what was sent after the fault had begun.
+    /// Connections that were cut in bytes that were sent after the fault began.
     pub cuts_in_a_line: u64,
     pub cuts_behind_a_line: u64,
 }
@@ -135,7 +135,7 @@ impl Network {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Moves the clock, and lets arrive what is due.
+    /// Moves the clock, and delivers what is due.
     pub fn advance(&self, now: Time) {
         loop {
             let waker = {
@@ -160,29 +160,29 @@ impl Network {
         self.state().traffic.clone()
     }
 
-    /// Connections that only their servers had, as long as these had them.
+    /// Returns the half-open connections, each with the time in which its server had it.
     pub fn take_half_open(&self) -> Vec<HalfOpen> {
         self.state().half_open.take()
     }
 
-    /// How many connections have an end that a host still has.
+    /// Returns the number of connections of which the host has an end.
     pub fn connections_of(&self, host: HostId) -> usize {
         let state = self.state();
         let ends = state.pipes.values().filter(|pipe| pipe.to == host);
         ends.filter(|pipe| pipe.reader == Reader::There).count()
     }
 
-    /// What the connections of a host to an address suffer.
+    /// Returns the properties of the connections of a host to an address.
     pub fn link(&self, host: HostId, address: SocketAddr) -> Link {
         self.state().link((host, address))
     }
 
-    /// Sets what the connections of a host to an address suffer.
+    /// Sets the properties of the connections of a host to an address.
     pub fn set(&self, host: HostId, address: SocketAddr, link: Link) {
         self.state().links.insert((host, address), link);
     }
 
-    /// All links are as they were.
+    /// Resets all links.
     pub fn heal(&self) {
         let mut state = self.state();
         state.links.clear();
@@ -192,7 +192,7 @@ impl Network {
         state.probe(|pipe| pipe.is_void);
     }
 
-    /// Ends one of the connections of a host to an address, in one direction of which something else is sent. Returns whether there was one.
+    /// Ends a connection of a host to an address at a place in its next bytes. Returns whether there was one.
     pub fn cut(&self, host: HostId, address: SocketAddr, place: Where, cut: Cut) -> bool {
         let mut state = self.state();
         let candidates: Vec<PipeId> = state
@@ -220,7 +220,7 @@ impl Network {
         true
     }
 
-    /// What was to be cut and was not yet goes on.
+    /// Cancels cuts that have not happened yet.
     pub fn call_off_cuts(&self, host: HostId, address: SocketAddr) {
         let mut state = self.state();
         let pipes = state.pipes.values_mut();
@@ -229,7 +229,7 @@ impl Network {
             .for_each(|pipe| pipe.cut = None);
     }
 
-    /// The process of a host ends: its system closes its connections, one after the other.
+    /// Ends the process of a host: its system closes its connections, one after the other.
     pub fn close_all(&self, host: HostId) {
         let mine: Vec<PipeId> = {
             let mut state = self.state();
@@ -246,7 +246,7 @@ impl Network {
         }
     }
 
-    /// The machine of a host is gone: no peer hears of it.
+    /// Ends the machine of a host: no peer is notified.
     pub fn take_down(&self, host: HostId) {
         let mut state = self.state();
         state.down.push(host);
@@ -268,7 +268,7 @@ impl Network {
         state.attempts.retain(|_, attempt| attempt.from != host);
     }
 
-    /// It runs again, and knows nothing of its connections.
+    /// Starts the machine again, without knowledge of its connections.
     pub fn bring_up(&self, host: HostId) {
         let mut state = self.state();
         state.down.retain(|down| *down != host);
@@ -277,7 +277,7 @@ impl Network {
                 pipe.reader = Reader::Gone;
             }
             if pipe.from == host && pipe.is_void {
-                // It refuses what its peers send now.
+                // The machine now refuses the bytes of its peers.
                 pipe.is_void = false;
             }
         }
@@ -303,7 +303,7 @@ impl Network {
 
     pub(super) fn stop_listening(&self, address: SocketAddr) {
         let stopped = self.state().listening.remove(&address);
-        // Whose connections were not accepted is refused.
+        // Attempts that were not accepted are refused.
         for connection in stopped.into_iter().flat_map(|stopped| stopped.waiting) {
             self.close(connection + 1, connection);
         }
@@ -419,7 +419,7 @@ impl Network {
             return Poll::Pending;
         }
         let mut taken = bytes.len().min(room);
-        // Now and then the system takes a part only.
+        // Sometimes the system accepts a part only.
         if taken > 1 && state.random.u32(..32) == 0 {
             taken = state.random.usize(1..taken);
         }
@@ -432,7 +432,7 @@ impl Network {
         state.end(pipe, End::Fin);
     }
 
-    /// An end of a connection is dropped: that which writes `mine` and reads `theirs`.
+    /// Drops an end of a connection, which writes `mine` and reads `theirs`.
     pub(super) fn close(&self, mine: PipeId, theirs: PipeId) {
         let mut state = self.state();
         let mut how = End::Fin;

@@ -1,4 +1,4 @@
-//! What became of worlds.
+//! The outcomes of worlds.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,24 +7,24 @@ use super::history::record::Line;
 use super::history::verdict::Counts;
 use super::plan::FAULTS;
 
-/// What became of a world.
+/// The outcome of a world.
 pub struct Report {
-    /// What its trace comes to: the same for the same seed.
+    /// The checksum of its trace: equal for equal seeds.
     pub sum: u64,
-    /// Its trace, if it was asked for.
+    /// Its trace, if it was kept.
     pub trace: String,
-    /// What was wrong.
+    /// The violations of rules.
     pub violations: Vec<String>,
     pub outcome: Outcome,
     /// Its history.
     pub lines: Vec<Line>,
 }
 
-/// The last lines of a history that are told.
+/// How many of the last lines of a history are printed.
 const TOLD: usize = 60;
 
 impl Report {
-    /// What was wrong, and the end of the history.
+    /// Describes the violations, with the end of the history.
     pub fn told(&self, seed: u64) -> String {
         let mut told = format!("seed {seed} breaks rules:\n");
         for violation in &self.violations {
@@ -46,11 +46,11 @@ pub struct Outcome {
     /// Simulated nanoseconds.
     pub time: u64,
     pub operations: u64,
-    /// What was judged.
+    /// How much was judged.
     pub counts: Counts,
     pub connections: u64,
     pub segments: u64,
-    /// How many there were of each kind.
+    /// The number of faults of each kind.
     pub faults: BTreeMap<&'static str, u64>,
 }
 
@@ -68,14 +68,15 @@ impl Outcome {
     }
 }
 
-/// Of how many worlds every kind of fault is to be expected.
+/// In this many worlds every kind of fault must occur.
 const ALL_FAULTS: u64 = 1000;
 
 impl Outcome {
-    /// What was judged less often than so many worlds let expect, and kinds of faults that are missing: each would mean that worlds prove less than they say.
+    /// Returns what was judged less often than expected of this many worlds, and the kinds of faults that are missing: in both cases the
+    /// worlds prove less than they claim.
     pub fn shortfalls(&self) -> Vec<String> {
         let counts = &self.counts;
-        // Of a hundred worlds: about a third of what there is.
+        // For a hundred worlds: about a third of the usual number.
         let floors = [
             ("grants", counts.grants, 5_000),
             ("grants from queues", counts.from_queues, 700),

@@ -1,17 +1,17 @@
-//! Panics of the tasks of a world: tokio and the client catch them, so that they have to be looked for.
+//! Panics of the tasks of a world. Tokio and the client catch them, so a hook records them.
 
 use std::cell::RefCell;
 use std::panic;
 use std::sync::Once;
 
 thread_local! {
-    /// Those of the world that runs on this thread, if one does.
+    /// The panics of the world that runs on this thread, if there is one.
     static SEEN: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
 }
 
 static HOOK: Once = Once::new();
 
-/// From here on panics of this thread are taken down, and not printed.
+/// Records the panics of this thread from here on, and does not print them.
 pub fn watch() {
     HOOK.call_once(|| {
         let usual = panic::take_hook();
@@ -26,7 +26,7 @@ pub fn watch() {
     SEEN.set(Some(Vec::new()));
 }
 
-/// What there were since then. The watch ends.
+/// Returns the panics since then, and ends the watch.
 pub fn seen() -> Vec<String> {
     SEEN.take().unwrap_or_default()
 }

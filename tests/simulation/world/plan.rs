@@ -1,4 +1,4 @@
-//! What a world is made of, and what goes wrong in it. All of it follows from the seed.
+//! The plan of a world: its hosts and its faults. The seed determines all of it.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::programs::Program;
 /// A world.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Hosts are run for so long, one after another; nothing that is sent arrives sooner.
+    /// The time for which hosts are run one after another. Nothing that is sent arrives sooner.
     pub slice: Time,
     pub base: Link,
     /// How many keys the programs share.
@@ -19,7 +19,7 @@ pub struct Plan {
     pub shards: Vec<ShardPlan>,
     pub clients: Vec<ClientPlan>,
     pub faults: Vec<Fault>,
-    /// Nothing goes wrong any more.
+    /// The time at which all faults end.
     pub faults_end: Time,
     pub programs_end: Time,
 }
@@ -69,12 +69,12 @@ pub struct ClientPlan {
 #[derive(Clone, Debug)]
 pub struct Fault {
     pub at: Time,
-    /// When it works again, for what lasts.
+    /// The end of a lasting fault.
     pub until: Time,
     pub what: What,
 }
 
-/// What goes wrong. Clients and shards are counted; members are of clusters.
+/// The kinds of faults. Clients and shards are numbers; members are those of clusters.
 #[derive(Clone, Copy, Debug)]
 pub enum What {
     Partition {
@@ -213,12 +213,12 @@ impl What {
     }
 }
 
-/// What a fault that lasts takes away until all that take it away are over.
+/// The thing that a lasting fault takes away, until all such faults are over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Victim {
-    /// That the servers of a shard run.
+    /// The servers of a shard do not run.
     Servers(usize),
-    /// That they go on.
+    /// The servers of a shard are frozen.
     ServersTime(usize),
     Member(usize, usize),
     Leader(usize),
@@ -228,7 +228,7 @@ pub enum Victim {
 }
 
 impl What {
-    /// None for what affects links, and what does not last.
+    /// `None` for a fault of a link, and for a short fault.
     pub fn victim(&self) -> Option<Victim> {
         match *self {
             Self::KillServer { shard } | Self::LoseServer { shard } | Self::DrainServer { shard } => {
@@ -248,7 +248,7 @@ impl What {
         }
     }
 
-    /// Adds what the link of a client to a member of a shard suffers from it.
+    /// Applies the fault to the link of a client to a member of a shard.
     pub fn afflict_link(&self, link: &mut Link, of: (usize, usize, usize)) {
         let to_member = |client, shard, member| (client, shard, member) == of;
         let to_shard = |client, shard| (client, shard) == (of.0, of.1);
@@ -316,7 +316,7 @@ pub const FAULTS: [&str; 26] = [
 pub const CUT_IN_A_LINE: &str = "cut in a line";
 pub const CUT_BEHIND_A_LINE: &str = "cut behind a line";
 
-/// One of some.
+/// Returns a random one of these.
 fn one<T: Copy>(random: &mut Rng, of: &[T]) -> T {
     of[random.usize(..of.len())]
 }
@@ -364,7 +364,7 @@ impl Plan {
 }
 
 impl Plan {
-    /// By how much all delays together can hold up what is on its way.
+    /// Returns by how much all delays together can delay bytes.
     pub fn delays(&self) -> Time {
         let delay = |fault: &Fault| match fault.what {
             What::Delay { by, .. } => by,
@@ -373,21 +373,21 @@ impl Plan {
         self.faults.iter().map(delay).sum()
     }
 
-    /// After how long without an answer a subscription finds that its connection is lost, at the latest: the default heartbeat of signal connections,
-    /// which does not follow the clients' keepalive, and the reply timeout.
+    /// Returns after how long without an answer a subscription finds at the latest that its connection is lost: the default heartbeat of
+    /// signal connections, which does not follow the clients' keepalive, plus the reply timeout.
     pub fn signal_silence(&self) -> Duration {
         let heartbeat = Duration::from_secs(15).min(self.read_timeout.mul_f64(2.0 / 3.0));
         let reply_timeout = self.clients.iter().map(|client| client.reply_timeout).max();
         heartbeat + reply_timeout.unwrap_or_default()
     }
 
-    /// Whether servers let leases live on when their connections end.
+    /// Returns whether leases survive the end of their connections.
     pub fn survives_disconnect(&self) -> bool {
         self.shards.iter().all(|shard| !shard.auto_release)
     }
 
-    /// Whether a place may stay in its queue though its client is gone: of a member that ceases to lead, or has, whose connections are never
-    /// seen to end, which takes a fault, and of releases before 1.15 that let leases live on.
+    /// Returns whether a queue position may outlive its client: at a member that does not lead, which sees no connection end (this takes a
+    /// fault), and at releases before 1.15 with surviving leases.
     pub fn leaves_ghosts(&self) -> bool {
         let before_1_15 = ["1.10", "1.11", "1.14"];
         let has_faults = !self.faults.is_empty();
@@ -458,10 +458,10 @@ impl ClientPlan {
 }
 
 impl ClientPlan {
-    /// How many connections it may have at most: of each shard those for requests, for waits, as many again that own leases, one for
-    /// statistics and one to emit, and one of each subscriber.
+    /// Returns the greatest number of its connections: for each shard those for requests, those for waits, as many again that own leases,
+    /// one for stats and one to emit, and one for each subscriber.
     pub fn most_connections(&self, shards: usize) -> usize {
-        // One that replaces another is there before that is gone.
+        // A replacement is there before the old connection is gone.
         let of_shard = 2 * (self.pipelined_connections + self.programs.len() + 2) + 3 * self.exclusive_connections;
         shards * of_shard
     }

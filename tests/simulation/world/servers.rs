@@ -1,4 +1,4 @@
-//! The servers of a shard: one, or the members of a cluster, in a host of their own.
+//! The servers of a shard: a single one, or the members of a cluster, on a host of their own.
 
 use std::future::ready;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -21,14 +21,14 @@ pub struct Servers {
     plan: ShardPlan,
     read_timeout: Duration,
     network: Network,
-    /// Where they are.
+    /// Their addresses.
     pub addresses: Vec<SocketAddr>,
     host: Option<Host>,
     running: Arc<Mutex<Running>>,
-    /// How many were started.
+    /// The number of starts.
     starts: u64,
     name: Name,
-    /// What they have recorded.
+    /// Their recorded events.
     lines: Arc<Mutex<Vec<Line>>>,
 }
 
@@ -40,7 +40,7 @@ enum Running {
     Cluster(Arc<Cluster>),
     /// It ends in order.
     Draining,
-    /// It has.
+    /// It has ended in order.
     Drained,
 }
 
@@ -65,7 +65,7 @@ impl Servers {
         }
     }
 
-    /// As a client is told of them.
+    /// Returns the shard as clients configure it.
     pub fn shard(&self) -> Shard {
         let addresses = self.addresses.iter().map(SocketAddr::to_string);
         match self.plan.is_cluster {
@@ -81,7 +81,7 @@ impl Servers {
         self.id
     }
 
-    /// Whether as many connections are there as they take.
+    /// Returns whether they have as many connections as they accept.
     pub fn are_full(&self) -> bool {
         let most = self.plan.max_connections;
         most > 0 && self.network.connections_of(self.id) >= most
@@ -128,7 +128,7 @@ impl Servers {
         builder.release(plan.release)
     }
 
-    /// Starts them, with nothing of what earlier ones had.
+    /// Starts them without any earlier state.
     pub fn start(&mut self, now: Time) {
         let host = Host::begin(now);
         let (network, id) = (self.network.clone(), self.id);
@@ -158,7 +158,7 @@ impl Servers {
         self.running = Arc::new(Mutex::new(started));
     }
 
-    /// They end where they are.
+    /// Kills them.
     pub fn end(&mut self, now: Time) {
         let Some(host) = self.host.take() else { return };
         self.network.close_all(self.id);
@@ -173,7 +173,7 @@ impl Servers {
         }
     }
 
-    /// A single server ends in order. Returns whether there was one that ran.
+    /// Shuts a single server down in order. Returns whether one was running.
     pub fn drain(&self) -> bool {
         let Some(host) = &self.host else { return false };
         let slot = Arc::clone(&self.running);
@@ -201,7 +201,7 @@ impl Servers {
         true
     }
 
-    /// Whether it has ended in order, or is not there.
+    /// Returns whether it has ended in order, or is not running.
     pub fn has_ended(&self) -> bool {
         self.host.is_none() || self.is_drained()
     }
@@ -221,14 +221,14 @@ impl Servers {
         }
     }
 
-    /// Calls what is a call on a cluster, in its host.
+    /// Makes a call on the cluster, in its host.
     pub fn order<R>(&self, order: impl FnOnce(&Cluster) -> R) -> Option<R> {
         let host = self.host.as_ref()?;
         let _inside = host.enter();
         Some(order(&*self.cluster()?))
     }
 
-    /// What they have, as `stats` tells it.
+    /// Returns their stats.
     pub fn stats(&self) -> Option<Stats> {
         let host = self.host.as_ref()?;
         let _inside = host.enter();

@@ -46,7 +46,7 @@ impl Drop for SimStream {
     }
 }
 
-/// Where a server listens, until it is dropped.
+/// The listener of a server, until it is dropped.
 pub struct SimListener {
     network: Network,
     address: SocketAddr,
@@ -81,7 +81,7 @@ impl Drop for SimListener {
     }
 }
 
-/// The way of a host to servers.
+/// Connects a host to servers.
 #[derive(Clone)]
 pub struct SimConnector {
     network: Network,
@@ -115,10 +115,10 @@ impl Service<Endpoint> for SimConnector {
     }
 }
 
-/// An attempt to connect, which is given up when this is dropped.
+/// An attempt to connect. Dropping it gives the attempt up.
 pub struct Connecting {
     network: Network,
-    /// None if the address is not of this world, or when it is over.
+    /// `None` if the address does not belong to this world, or when the attempt is over.
     attempt: Option<u64>,
 }
 

@@ -1,11 +1,11 @@
-//! What happened in a world, line by line: a sum of all of it, so that two runs can be compared, and the text if it is asked for.
+//! The events of a world, line by line: a checksum of all of them, so that two runs can be compared, and the text on request.
 
 use std::fmt::{self, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::net::Time;
 
-/// What happened. Clones share it.
+/// The trace. Clones share it.
 #[derive(Clone)]
 pub struct Trace(Arc<Mutex<Kept>>);
 
@@ -38,12 +38,12 @@ impl Trace {
         }
     }
 
-    /// What all lines come to.
+    /// Returns the checksum of all lines.
     pub fn sum(&self) -> u64 {
         self.kept().sum
     }
 
-    /// All lines, if they were kept.
+    /// Returns all lines, if they were kept.
     pub fn text(&self) -> String {
         self.kept().text.clone().unwrap_or_default()
     }

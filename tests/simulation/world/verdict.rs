@@ -8,21 +8,21 @@ use super::history::record::Line;
 use super::history::verdict::Verdict;
 use super::plan::Plan;
 
-/// How late things may come in a world in which nothing is slow but what the plan makes slow.
+/// Returns the bounds of a world, in which only the plan makes anything slow.
 fn bounds(plan: &Plan) -> Bounds {
-    // A connection that is silent for so long is given up, whatever became of it.
+    // A client gives a silent connection up after this time.
     let silence = plan
         .clients
         .iter()
         .map(|client| client.keepalive + client.reply_timeout)
         .max();
     let slices = Duration::from_nanos(20 * plan.slice);
-    // Where leases outlive their connections, a client believes in them to their end, whatever became of the server.
+    // If leases outlive their connections, a client believes in them to their end, whatever happened to the server.
     let unnoticed = match plan.survives_disconnect() {
         true => Duration::from_secs(60),
         false => silence.unwrap_or_default() + Duration::from_secs(1),
     };
-    // What stays of a client that is gone is granted to it for a lease.
+    // A queue position that outlives its client is granted for one lease.
     let unowned = match plan.leaves_ghosts() {
         true => Duration::from_secs(36),
         false => Duration::from_secs(2),
@@ -32,9 +32,9 @@ fn bounds(plan: &Plan) -> Bounds {
         unnoticed: nanoseconds(unnoticed),
         silence: nanoseconds(plan.signal_silence() + Duration::from_secs(1)),
         unowned: nanoseconds(unowned),
-        // A renewal can be held up on its connection while the release goes over another one.
+        // A renewal may be delayed on its connection while the release uses another one.
         transit: nanoseconds(Duration::from_secs(1)) + plan.delays(),
-        // A slow subscriber takes its time to come to a gap.
+        // A slow subscriber may take long to read a gap.
         delivery: nanoseconds(Duration::from_secs(8)),
     }
 }

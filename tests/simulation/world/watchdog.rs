@@ -1,4 +1,4 @@
-//! Ends the process when no world ends for long, in wall time, and says which worlds are under way: simulated time does not pass in a world that loops.
+//! Ends the process if no world ends for long in real time, and prints the seeds under way: a world that loops does not move its clock.
 
 use std::collections::BTreeSet;
 use std::process;
@@ -6,12 +6,12 @@ use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// In which a world has to end. The longest takes a second or two.
+/// The time in which a world has to end. The longest takes a second or two.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 struct Worlds {
     under_way: BTreeSet<u64>,
-    /// When one began or ended last.
+    /// When a world last began or ended.
     moved: Option<Instant>,
 }
 

@@ -24,41 +24,41 @@ pub(super) struct World {
     pub(super) base: Link,
     pub(super) servers: Vec<Servers>,
     pub(super) clients: Vec<ClientProcess>,
-    /// How many there were of each.
+    /// The number of faults of each kind.
     pub(super) faults: BTreeMap<&'static str, u64>,
-    /// Faults that are not over, by their numbers.
+    /// The faults under way, by number.
     pub(super) under_way: BTreeMap<usize, What>,
-    /// Shards whose servers are full, or were a moment ago: when they were last.
+    /// Shards whose servers are or were just full, with the last time.
     full: BTreeMap<usize, Time>,
-    /// Troubles whose causes are gone, and until when they may be felt.
+    /// Troubles whose causes have ended, with the time until which they may have effects.
     pub(super) lingering: Vec<(Time, Trouble)>,
     lines: Vec<Line>,
     random: Rng,
-    /// Servers that are to be started again when they have ended in order.
+    /// Shards whose servers are to be restarted when they have drained.
     pub(super) draining: BTreeSet<usize>,
     plan: Plan,
     pub(super) now: Time,
     pub(super) violations: Vec<String>,
 }
 
-/// After the programs' end everything has returned within so long: what a call may wait for, a shutdown of the client, and a margin.
+/// After the end of the programs, everything must end in this time: the longest wait of a call, a shutdown of the client, and a margin.
 const PATIENCE: Time = 60 * SECOND;
 
-/// After that all is free within so long, where leases end with their connections: much less than a lease.
+/// After that, all keys must be free in this time if leases end with their connections: much less than a lease.
 const QUIET: Time = 2 * SECOND;
 
-/// Where they outlive them: the longest lease of a server, and a margin. The history checker looks for leases that no caller has.
+/// The same if leases outlive connections: the longest lease of a server, and a margin. The history checker finds leases without a caller.
 const QUIET_AFTER_LEASES: Time = 60 * SECOND;
 
-/// So long after a server was full a client that was refused has tried again.
+/// A client that a full server refused has tried again after this time.
 const FULL: Time = 5 * SECOND;
 
-/// Places that nobody sees end are granted one after the other, each for a lease.
+/// Queue positions whose end no server sees are granted one after the other, each for a lease.
 const QUIET_AFTER_GHOSTS: Time = 10 * QUIET_AFTER_LEASES;
 
 impl World {
     pub(super) fn new(seed: u64, keeps_trace: bool, planted: Option<Program>) -> Self {
-        // The client's jitter comes from this thread's generator.
+        // The client draws its jitter from this thread's generator.
         fastrand::seed(seed);
         panics::watch();
         let mut plan = Plan::draw(seed);
@@ -114,7 +114,7 @@ impl World {
         }
     }
 
-    /// Runs it to its end, and judges it.
+    /// Runs the world to its end, and judges it.
     pub(super) fn run(mut self) -> Report {
         self.run_faults();
         self.run_to_the_end();
@@ -144,12 +144,12 @@ impl World {
         self.end_all_faults(self.now);
     }
 
-    /// Programs go on for a while, and end; then everything is quiet.
+    /// The programs go on for a while and end; then nothing is left to happen.
     fn run_to_the_end(&mut self) {
         let faults_end = self.now;
         let give_up = self.plan.programs_end + PATIENCE;
         while !self.clients.iter().all(ClientProcess::has_finished) {
-            // A server that drains may end late.
+            // A draining server may end late.
             if self.now < faults_end + 10 * SECOND {
                 (0..self.servers.len()).for_each(|shard| self.lead(shard));
                 self.restart_drained(self.now);
@@ -200,19 +200,19 @@ impl World {
         });
     }
 
-    /// Runs on until something is so, but not for longer.
+    /// Runs on until `is_so` returns `Ok`, or the time is over.
     fn expect(&mut self, what: &str, within: Time, is_so: impl Fn(&mut Self) -> Result<(), String>) {
         let give_up = self.now + within;
         while let Err(problem) = is_so(self) {
             if self.now > give_up {
-                self.violations.push(format!("in vain: {what}: {problem}"));
+                self.violations.push(format!("not in time: {what}: {problem}"));
                 return;
             }
             self.step(20 * MS);
         }
     }
 
-    /// Lets arrive what is due, and runs every host for a slice, in an order of its own.
+    /// Delivers what is due, and runs every host for a slice, in a random order.
     fn step(&mut self, slice: Time) {
         self.network.advance(self.now);
         let until = self.now + slice;
@@ -237,17 +237,17 @@ impl World {
         }
     }
 
-    /// After so long a client gives up a connection over which nothing comes.
+    /// Returns after how long a client gives up a silent connection.
     pub(super) fn silence(&self, client: usize) -> Time {
         let plan = &self.plan.clients[client];
         (plan.keepalive + plan.reply_timeout).as_nanos() as Time
     }
 
-    /// A client that a full server refuses waits until others have gone, and tries again: that is trouble.
+    /// A client that a full server refuses waits until others have gone, and tries again. The record has this as trouble.
     fn watch_full_servers(&mut self) {
         let trouble = |shard: usize| Trouble {
             trouble: Name::from(format!("server {shard} is full")),
-            // The first of all that were at its address.
+            // The first of all servers at its address.
             server: Some(Name::from(format!("s{shard}.1"))),
         };
         for shard in 0..self.servers.len() {
@@ -266,7 +266,7 @@ impl World {
         self.lines.push(Line { at, what });
     }
 
-    /// Spawns an order to a cluster, in its host.
+    /// Spawns a call on a cluster, in its host.
     pub(super) fn with_cluster<F>(&mut self, shard: usize, order: impl FnOnce(Arc<Cluster>) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -277,7 +277,7 @@ impl World {
         }
     }
 
-    /// Members of groups that only their servers had still.
+    /// Returns the lines about half-open connections.
     fn half_open_lines(&self) -> Vec<Line> {
         let mut lines = Vec::new();
         for half_open in self.network.take_half_open() {

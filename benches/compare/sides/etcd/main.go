@@ -1,4 +1,4 @@
-// The mutex of etcd's own client, in goroutines over one client and one session: the arguments are those that measure.py describes.
+// The mutex of etcd's own client, in goroutines over one client and one session. measure.py describes the arguments.
 package main
 
 import (

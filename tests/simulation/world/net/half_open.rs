@@ -1,5 +1,5 @@
-//! Connections that their servers have still and their clients do not, since they were cut in silence or closed: as members of which groups, and for
-//! how long.
+//! Half-open connections: cut in silence, or closed by the client, while the server still has them. Records their groups and their
+//! duration.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use dflockd_client::{Group, Pattern};
 
 use super::{PipeId, Time};
 
-/// What a client has said over a connection, as far as it tells of groups.
+/// The groups that the lines of a client have joined over a connection.
 #[derive(Default)]
 pub(super) struct Memberships {
     decoder: RequestDecoder,
@@ -16,7 +16,7 @@ pub(super) struct Memberships {
 }
 
 impl Memberships {
-    /// The server reads this.
+    /// The server reads these bytes.
     pub(super) fn hear(&mut self, bytes: &[u8]) {
         self.decoder.read_space().extend_from_slice(bytes);
         while let Ok(Some(request)) = self.decoder.next_request() {
@@ -35,17 +35,17 @@ impl Memberships {
     }
 }
 
-/// A connection that its client had no more, as long as its server had it.
+/// A half-open connection, as long as its server has it.
 #[derive(Clone, Debug)]
 pub struct HalfOpen {
     pub connection: PipeId,
-    /// As a member of which groups, each since when.
+    /// The groups that it had joined, each with the time.
     pub of: Vec<(Time, Pattern, Group)>,
-    /// None while it lasts.
+    /// `None` while it lasts.
     pub until: Option<Time>,
 }
 
-/// All of them.
+/// All half-open connections.
 #[derive(Default)]
 pub(super) struct HalfOpens {
     open: BTreeMap<PipeId, HalfOpen>,
@@ -53,7 +53,7 @@ pub(super) struct HalfOpens {
 }
 
 impl HalfOpens {
-    /// A connection that its server has still is cut, or closed by its client.
+    /// A connection that its server still has is cut, or closed by its client.
     pub(super) fn begin(&mut self, now: Time, connection: PipeId, memberships: &Memberships) {
         self.open.entry(connection).or_insert_with(|| HalfOpen {
             connection,
@@ -63,7 +63,7 @@ impl HalfOpens {
         self.joined(now, connection, memberships);
     }
 
-    /// Something has arrived over a connection. Nothing comes of it unless that became half open since it was sent.
+    /// Bytes have arrived over a connection. They matter only if it became half open after they were sent.
     pub(super) fn joined(&mut self, now: Time, connection: PipeId, memberships: &Memberships) {
         let Some(half_open) = self.open.get_mut(&connection) else {
             return;

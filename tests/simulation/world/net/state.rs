@@ -1,4 +1,4 @@
-//! What the network holds: connections with what is on its way over them, and what is to happen.
+//! The state of the network: its connections, the bytes on their way, and the events to come.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
@@ -12,31 +12,31 @@ use super::super::trace::Trace;
 use super::half_open::{HalfOpens, Memberships};
 use super::{Connects, Cut, HostId, Link, MS, PipeId, SECOND, Time, Traffic, Where};
 
-/// So long a segment that a partition swallowed takes to be sent again.
+/// How long it takes to send a segment again that a partition dropped.
 const RETRANSMIT: Time = 40 * MS;
 
-/// After so long a system asks whether the other end of a connection is there.
+/// After this time a system probes the other end of a connection.
 const KEEPALIVE: Time = 2 * SECOND;
 
 pub(super) struct Pipe {
-    /// The host that writes, and the one that reads.
+    /// The host that writes, and below it the one that reads.
     pub(super) from: HostId,
     pub(super) to: HostId,
-    /// Whose link it is: that of the client host to the address of the server.
+    /// The link, by the client's host and the server's address.
     pub(super) link: (HostId, SocketAddr),
     pub(super) is_up: bool,
-    /// Of which groups the server knows the client as a member, where this is the client's direction.
+    /// For the client's direction: the groups in which the server knows the client as a member.
     pub(super) memberships: Memberships,
     pub(super) chunks: VecDeque<Chunk>,
     pub(super) last_due: Time,
     pub(super) arrived: VecDeque<u8>,
     pub(super) arrived_end: Option<End>,
-    /// Bytes that are on their way or were not read.
+    /// The bytes that are on their way or not read yet.
     pub(super) unread: usize,
     /// Nothing that is sent arrives any more.
     pub(super) is_void: bool,
     pub(super) cut: Option<(Where, Cut)>,
-    /// The writer has said that it sends no more, or is gone.
+    /// The writer has shut its side down, or is gone.
     pub(super) write_ended: bool,
     /// The reader is gone.
     pub(super) reader: Reader,
@@ -48,7 +48,7 @@ pub(super) struct Pipe {
 pub(super) enum Reader {
     There,
     Gone,
-    /// With its machine: what is sent is not even refused, until that is up again.
+    /// Gone with its machine: until that runs again, bytes are not even refused.
     Vanished,
 }
 
@@ -100,9 +100,9 @@ pub(super) struct State {
     pub(super) links: BTreeMap<(HostId, SocketAddr), Link>,
     pub(super) base: Link,
     pub(super) listening: BTreeMap<SocketAddr, Listening>,
-    /// Which host has an address, whether it listens or not.
+    /// The host of each address, with or without a listener.
     pub(super) hosts: BTreeMap<SocketAddr, HostId>,
-    /// Hosts whose machines are down.
+    /// The hosts whose machines are down.
     pub(super) down: Vec<HostId>,
     pub(super) pipes: BTreeMap<PipeId, Pipe>,
     pub(super) attempts: BTreeMap<u64, Attempt>,
@@ -166,7 +166,7 @@ impl State {
             }
             Connects::Served => {}
         }
-        // The handshake needs both directions and a machine that is there, and is tried again.
+        // The handshake needs both directions and a running machine; it is repeated until then.
         if link.up_is_cut || link.down_is_cut || is_down {
             self.at(self.now + 5 * RETRANSMIT, Happening::Syn(id));
             return nothing;
@@ -213,7 +213,7 @@ impl State {
                 attempt.outcome = Some(Ok(connection));
                 [attempt.waker.take(), None, None]
             }
-            // Whoever asked has gone.
+            // The attempt was given up.
             None => {
                 if let Some(pipe) = self.pipes.get_mut(&(connection + 1)) {
                     pipe.reader = Reader::Gone;
@@ -258,9 +258,9 @@ impl State {
                 }
             }
         }
-        // The writer does not notice: what it believes to have written is gone.
+        // The writer does not notice that its bytes are lost.
         if !pipe.is_void && !sent.is_empty() {
-            // The way is busy while a segment goes over it.
+            // The link is busy while a segment passes.
             let takes = sent.len() as u64 * MS / link.bandwidth.max(1);
             let due = pipe.last_due.max(self.now + delay) + takes;
             pipe.last_due = due;
@@ -271,7 +271,7 @@ impl State {
             self.at(due, Happening::Arrive(id));
         }
         if let Some(cut) = cut {
-            // Behind what was sent before it.
+            // Queued after earlier segments.
             let pipe = self.pipes.get_mut(&id);
             let due = pipe.map_or(self.now, |pipe| {
                 pipe.cut = None;
@@ -281,7 +281,7 @@ impl State {
         }
     }
 
-    /// The writer of a direction ends it.
+    /// The writer ends its direction.
     pub(super) fn end(&mut self, id: PipeId, end: End) {
         let now = self.now;
         let Some(pipe) = self.pipes.get_mut(&id) else { return };
@@ -300,7 +300,7 @@ impl State {
         self.at(due, Happening::Arrive(id));
     }
 
-    /// The systems of those at the other ends find out by their keepalive that nothing is there any more.
+    /// The keepalive of the other systems finds out that their peer is gone.
     pub(super) fn probe(&mut self, is_dead: impl Fn(&Pipe) -> bool) {
         let due = self.now + KEEPALIVE;
         let found = self.pipes.iter_mut().filter(|(_, pipe)| {
@@ -318,16 +318,16 @@ impl State {
         }
     }
 
-    /// Who read from a direction does so no more.
+    /// The reader of a direction is gone.
     pub(super) fn reader_is_gone(&mut self, id: PipeId) {
         match id & 1 == 0 {
-            // It was the server.
+            // The reader was the server.
             true => self.half_open.end(self.now, id),
             false => self.becomes_half_open(id),
         }
     }
 
-    /// The client has a connection no more; the server may.
+    /// The client has dropped a connection that the server may still have.
     fn becomes_half_open(&mut self, id: PipeId) {
         let up = id & !1;
         if let Some(pipe) = self.pipes.get(&up).filter(|pipe| pipe.reader == Reader::There) {
@@ -362,7 +362,7 @@ impl State {
         wakers
     }
 
-    /// Nothing more gets through. What both ends hear of it comes later, behind what was sent.
+    /// Nothing more passes. Both ends learn of it later, after the bytes that were sent before.
     pub(super) fn cut_at(&mut self, id: PipeId, cut: Cut, due: Time) {
         self.trace
             .note(self.now, format_args!("cut {id} behind what is sent: {cut:?}"));
@@ -419,7 +419,7 @@ impl State {
                     if pipe.arrived_end != Some(End::Reset) {
                         pipe.arrived_end = Some(end);
                     }
-                    // A writer that is blocked hears of a reset.
+                    // A blocked writer learns of a reset.
                 }
             }
         }
@@ -434,7 +434,7 @@ impl State {
         wakers
     }
 
-    /// Forgets a connection both of whose ends are gone.
+    /// Removes a connection both of whose ends are gone.
     pub(super) fn forget(&mut self, connection: PipeId) {
         let is_over =
             |pipe: Option<&Pipe>| pipe.is_none_or(|pipe| pipe.reader == Reader::Gone && pipe.chunks.is_empty());
@@ -445,7 +445,7 @@ impl State {
     }
 }
 
-/// The host at the client's end of a connection.
+/// Returns the host at the client's end of a connection.
 fn attempt_host(connection: PipeId, pipe: PipeId, from: HostId, to: HostId) -> HostId {
     match pipe == connection {
         true => from,

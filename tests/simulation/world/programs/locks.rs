@@ -7,7 +7,7 @@ use dflockd_client::{Election, Error, Lease, LockGuard, MultiLockGuard, Result};
 use super::super::caller::{Asked, Caller, Holder, Returned, Subject, failure};
 use super::super::history::record::{Action, Kind, Name, Outcome};
 
-/// The lock of a number.
+/// Returns the lock with this number.
 pub fn lock(number: u64) -> Subject {
     Subject {
         kind: Kind::Lock,
@@ -16,7 +16,7 @@ pub fn lock(number: u64) -> Subject {
     }
 }
 
-/// The semaphore of a number, whose limit follows from it.
+/// Returns the semaphore with this number, which determines its limit.
 pub fn semaphore_of(number: u64) -> Subject {
     Subject {
         kind: Kind::Semaphore,
@@ -25,7 +25,7 @@ pub fn semaphore_of(number: u64) -> Subject {
     }
 }
 
-/// Between two rounds.
+/// Pauses between two rounds.
 pub async fn rest(caller: &mut Caller) {
     let longest = match caller.random.u32(..4) {
         0 => 0,
@@ -48,14 +48,14 @@ pub async fn holder(caller: &mut Caller, keys: u64) {
 async fn acquire_lock(caller: &mut Caller, subject: &Subject) -> Option<(Holder, LockGuard)> {
     let within = caller.process.acquire_timeout + caller.process.request_timeout;
     let lock = caller.lock(subject);
-    // Some leases run out under their holders.
+    // Some leases expire under their holders.
     let lock = lock.renew(caller.random.u32(..8) > 0);
     let asked = Asked::of(Action::Acquire, subject).within(within);
     let returned = caller.call(asked, lock.acquire()).await;
     granted(caller, subject, returned)
 }
 
-/// Takes down what an acquire brought.
+/// Records the result of an acquire.
 pub fn granted<G: std::ops::Deref<Target = Lease>>(
     caller: &mut Caller,
     subject: &Subject,
@@ -94,7 +94,7 @@ pub async fn hold(caller: &mut Caller, holder: &Holder, lease: &Lease, longest: 
     }
 }
 
-/// Lets go of a lock, in one of two ways.
+/// Releases or drops a guard.
 pub async fn release<G: Released>(caller: &mut Caller, subject: &Subject, holder: Holder, guard: G) {
     if caller.random.u32(..3) == 0 {
         holder.lets_go();
@@ -108,7 +108,7 @@ pub async fn release<G: Released>(caller: &mut Caller, subject: &Subject, holder
     caller.ended(&returned);
 }
 
-/// What can be released.
+/// A guard that can be released.
 pub trait Released {
     fn release(self) -> impl Future<Output = Result<()>> + Send;
 }
@@ -146,7 +146,7 @@ pub async fn tries(caller: &mut Caller, keys: u64) {
     rest(caller).await;
 }
 
-/// A planted leak: the guard is never dropped, so that the client renews what no caller has.
+/// A planted leak: the guard is never dropped, so the client renews a lease that no caller has.
 pub async fn leak(caller: &mut Caller) {
     let subject = lock(0);
     if let Some((holder, guard)) = acquire_lock(caller, &subject).await {
@@ -156,7 +156,7 @@ pub async fn leak(caller: &mut Caller) {
     rest(caller).await;
 }
 
-/// A planted bug: its history breaks rules.
+/// A planted bug: its history breaks a rule.
 pub async fn liar(caller: &mut Caller) {
     let subject = lock(0);
     if let Some((holder, guard)) = acquire_lock(caller, &subject).await {
@@ -179,7 +179,7 @@ pub async fn several(caller: &mut Caller, keys: u64) {
     else {
         return;
     };
-    // Each further lock is tried even when the time is over, for as long as a request may take.
+    // The acquire tries each further lock even when its time is over, for as long as a request may take.
     let tries = caller.process.request_timeout * subjects.len() as u32;
     let asked = Asked::new(Action::Acquire).within(caller.process.acquire_timeout + tries);
     let Returned { op, result } = caller.call(asked, locks.acquire()).await;
@@ -236,7 +236,7 @@ pub async fn election(caller: &mut Caller) {
     };
     let lock = caller.lock(&subject);
     let election = Election::new(lock);
-    // A campaign has no end of its own.
+    // A campaign has no timeout of its own.
     let patience = Duration::from_millis(caller.random.u64(100..15_000));
     let campaign = async {
         match tokio::time::timeout(patience, election.campaign()).await {

@@ -1,4 +1,4 @@
-//! What users do.
+//! The programs of users.
 
 mod locks;
 mod queues;
@@ -11,30 +11,30 @@ use fastrand::Rng;
 
 use super::caller::{Caller, Process};
 
-/// A program of a user's: one task.
+/// A program of a user: one task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Program {
-    /// Takes a lock, holds it, lets go, again and again.
+    /// Acquires a lock, holds it and releases it, again and again.
     Holder,
-    /// Tries, and goes away where it is held.
+    /// Tries a lock, and gives up if it is held.
     Try,
-    /// Takes several locks at once.
+    /// Acquires several locks at once.
     Several,
-    /// Joins the queue first, and waits later.
+    /// Enqueues first, and waits later.
     TwoPhase,
     Election,
     Semaphore,
-    /// Takes permits for short jobs.
+    /// Acquires permits for short jobs.
     Worker,
     Publisher,
     Subscriber,
     SlowSubscriber,
     GroupMember,
-    /// Asks for statistics, and clusters for a barrier.
+    /// Requests stats, and barriers of clusters.
     Observer,
-    /// Believes that it holds what it has let go.
+    /// Claims to hold a lease that it has released.
     Liar,
-    /// Says that it has let go of what it keeps.
+    /// Claims to have released a guard that it keeps.
     Leak,
     /// Never ends.
     Stuck,
@@ -42,7 +42,7 @@ pub enum Program {
 }
 
 impl Program {
-    /// Those that servers without signals can serve.
+    /// The programs for servers without signals.
     pub const LOCKS: [Self; 8] = [
         Self::Holder,
         Self::Try,
@@ -63,7 +63,7 @@ impl Program {
 
     pub async fn run(self, process: Arc<Process>, number: u64, random: Rng, keys: u64) {
         let mut caller = Caller::new(&process, number, random);
-        // Not all at once.
+        // The programs start one after the other.
         caller.pause(Duration::from_millis(500)).await;
         while !caller.is_done() {
             match self {

@@ -8,11 +8,11 @@ use super::super::caller::{Asked, Caller};
 use super::super::history::record::{Action, Extent, Gap, Name, Received, Subscribed, Subscription, What};
 use super::locks::rest;
 
-/// How a subscriber takes what comes.
+/// How a subscriber reads its signals.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Pace {
     Fast,
-    /// Slower than they come, with little room.
+    /// Slower than the signals come, with a small buffer.
     Slow,
     /// As a member of a group.
     Shared,
@@ -25,7 +25,7 @@ pub async fn publisher(caller: &mut Caller) {
     };
     for _ in 0..caller.random.u32(1..=burst) {
         let channel = format!("c.{}", caller.random.u32(..2));
-        // Each payload once.
+        // Each payload is unique.
         let payload = format!("{}-{}", caller.process.name, caller.process.writer.next_id());
         let mut asked = Asked::new(Action::Emit).within(caller.process.request_timeout);
         asked.channel = Some(Name::from(&channel));
@@ -58,7 +58,7 @@ pub async fn subscriber(caller: &mut Caller, pace: Pace) {
     let client = caller.process.client.clone();
     let process = caller.process.name.clone();
     let subscription = caller.process.writer.next_id();
-    // Servers may send it its share from here on, and until it is there, or has failed, that is lost.
+    // From here on servers may give it a share of the group's signals. Until the subscription exists, or has failed, these are lost.
     caller.note(What::Subscribed(Subscribed {
         process: process.clone(),
         subscription,
@@ -80,14 +80,14 @@ pub async fn subscriber(caller: &mut Caller, pace: Pace) {
         match tokio::time::timeout(Duration::from_millis(500), signals.next_event()).await {
             Err(_) => {}
             Ok(Some(event)) => take_down(caller, subscription, event),
-            // No more comes.
+            // The stream has ended.
             Ok(None) => break,
         }
         if pace == Pace::Slow {
             caller.pause(Duration::from_millis(800)).await;
         }
     }
-    // What is there already.
+    // Reads the events that are there already.
     while let Ok(Some(event)) = tokio::time::timeout(Duration::ZERO, signals.next_event()).await {
         take_down(caller, subscription, event);
     }
@@ -96,7 +96,7 @@ pub async fn subscriber(caller: &mut Caller, pace: Pace) {
     rest(caller).await;
 }
 
-/// What a subscription was told.
+/// Records an event of a subscription.
 fn take_down(caller: &Caller, subscription: u64, event: SignalEvent) {
     let process = caller.process.name.clone();
     match event {
@@ -112,7 +112,7 @@ fn take_down(caller: &Caller, subscription: u64, event: SignalEvent) {
     }
 }
 
-/// Signals may be missing.
+/// Records that signals may be missing.
 fn gap(caller: &Caller, subscription: u64, extent: Extent) {
     caller.note(What::Gap(Gap {
         process: caller.process.name.clone(),
