@@ -75,7 +75,7 @@ fn tell(health: &ShardHealth) {
             "health: {endpoint} serves, failovers: {}, reason: {why}",
             health.failovers
         ),
-        (Some(error), _) => println!("health: nobody serves, {error}"),
+        (Some(error), _) => println!("health: no server serves, {error}"),
     }
 }
 

@@ -74,7 +74,7 @@ async fn dropping_ends_a_campaign_and_a_leadership() {
     until("it campaigns", || waiters(&server) == 1).await;
     campaign.abort();
     assert!(campaign.await.unwrap_err().is_cancelled());
-    until("nobody campaigns", || waiters(&server) == 0).await;
+    until("no candidate waits", || waiters(&server) == 0).await;
     drop(leadership);
     until("the lock is free", || server.stats().locks.is_empty()).await;
 }

@@ -263,7 +263,7 @@ async fn a_dropped_call_leaves_a_stream_that_refuses_further_calls() {
     let call = wire::acquire(&mut near, &key, five(), None);
     assert!(
         tokio::time::timeout(Duration::from_millis(20), call).await.is_err(),
-        "nobody answers"
+        "no answer comes"
     );
     // The next call must not read the answer to the dropped one.
     far.write_all(b"ok\n").await.unwrap();

@@ -295,7 +295,7 @@ async fn a_wait_of_a_ticket_has_a_span() {
 #[tokio::test]
 async fn the_span_of_stopped_work_says_that_the_lease_was_lost() {
     let traces = Traces::at(AT_INFO);
-    let (server, address) = served(Server::builder()).await;
+    let (_server, address) = served(Server::builder()).await;
     let proxy = Proxy::start(&address).await;
     let client = builder(&proxy.address).name("billing").connect().await.unwrap();
     for by_layer in [false, true] {

@@ -88,7 +88,7 @@ async fn a_subscription_follows_its_shard_to_the_standby_and_back() {
     .await;
     assert_eq!(emit_at(&pair, PRIMARY, "fourth").await, 2);
     hears(&mut heard, "fourth").await;
-    assert_eq!(emit_at(&pair, STANDBY, "nobody").await, 0);
+    assert_eq!(emit_at(&pair, STANDBY, "unheard").await, 0);
     until("the emitting connection is back, too", || {
         pair.server(STANDBY).stats().connections == 0
     })

@@ -271,7 +271,7 @@ async fn a_leader_that_flaps_a_hundred_times_grants_no_key_twice() {
 async fn members_that_die_with_requests_under_way_lose_nothing() {
     under_load(false, async |cluster, seen| {
         for death in 0..50 {
-            let leader = cluster.leader().expect("somebody leads");
+            let leader = cluster.leader().expect("a member leads");
             cluster.stop(leader).await.unwrap();
             if death % 5 == 0 {
                 // No member leads for a while, and two are down.

@@ -210,7 +210,7 @@ async fn members_that_die_under_load_never_grant_a_key_twice() {
     // A grant of a member that died before it answered expires.
     let outcome = under_load(Duration::from_secs(4), async |cluster, seen| {
         for death in 0..30 {
-            let leader = cluster.leader().expect("somebody leads");
+            let leader = cluster.leader().expect("a member leads");
             cluster.stop(leader).await.unwrap();
             if death % 5 == 0 {
                 // No member leads for a while, and two are down.

@@ -167,7 +167,7 @@ async fn low_level_fifo(peer: Peer) {
         assert_eq!(
             kind(low::acquire(&mut holder, &key, TRY, ttl(20)).await),
             Some(ErrorKind::Timeout),
-            "nobody overtakes"
+            "no waiter overtakes"
         );
     }
 }

@@ -94,7 +94,7 @@ impl Peer {
 pub async fn signals_reach_their_listeners_in_order(peer: Peer) {
     let (mut a, mut b, channel) = (peer.signals().await, peer.signals().await, peer.key("c"));
     let channel = channel.as_str();
-    assert_eq!(a.emit(channel, "nobody").await.unwrap(), 0);
+    assert_eq!(a.emit(channel, "unheard").await.unwrap(), 0);
     a.listen(channel, "").await.unwrap();
     a.listen(channel, "").await.unwrap();
     assert_eq!(b.emit(channel, "hello world").await.unwrap(), 1);
