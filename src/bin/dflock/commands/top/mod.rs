@@ -16,6 +16,8 @@ mod screen;
 
 use std::io::stdout;
 
+use tokio::sync::mpsc;
+
 use crate::args::{SourceFlags, TopArguments};
 use crate::colors;
 use crate::exit::Exit;
@@ -26,7 +28,7 @@ use crate::survey::{Field, Survey};
 
 use self::draw::Palette;
 use self::model::Model;
-use self::press::Act;
+use self::press::{Act, Press};
 use self::screen::Screen;
 
 pub(super) async fn top(flags: &SourceFlags, of: &TopArguments) -> Result<Exit, Failure> {
@@ -37,9 +39,10 @@ pub(super) async fn top(flags: &SourceFlags, of: &TopArguments) -> Result<Exit, 
         )
         .remedy("`dflock stats --watch` prints the same as lines, with --json for programs"));
     }
+    let sources = Sources::read(flags, &[], &[])?;
     let mut signals = Signals::that_end()?;
     signals.and_of_terminal()?;
-    let mut rounds = Survey::new(Sources::read(flags, &[], &[])?.client()?).every(of.interval);
+    let mut rounds = Survey::new(sources.client()?).every(of.interval);
     let sort = of.shown.sort.unwrap_or(Field::Waiters);
     let mut model = Model::new(of.interval, sort, of.shown.filter.clone());
     let palette = Palette::new(colors::taken_by(&stdout()));
@@ -58,7 +61,7 @@ pub(super) async fn top(flags: &SourceFlags, of: &TopArguments) -> Result<Exit, 
                 }
             },
             press = presses.recv() => match press {
-                Some(press) => press::press(&mut model, press),
+                Some(press) => press_all(&mut model, press, &mut presses),
                 None => return Err(Failure::new(Exit::IO, "the terminal cannot be read any more")),
             },
             round = rounds.recv() => match round {
@@ -79,4 +82,16 @@ pub(super) async fn top(flags: &SourceFlags, of: &TopArguments) -> Result<Exit, 
             }
         }
     }
+}
+
+/// Takes a key, and those that have come meanwhile up to one that ends or stops this: what is typed fast is drawn once.
+fn press_all(model: &mut Model, first: Press, presses: &mut mpsc::Receiver<Press>) -> Act {
+    let mut act = press::press(model, first);
+    while act == Act::Draw {
+        match presses.try_recv() {
+            Ok(next) => act = press::press(model, next),
+            Err(_) => break,
+        }
+    }
+    act
 }

@@ -4,9 +4,11 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant, SystemTime};
 
 use dflockd_client::{SignalChannelStats, Stats};
+use unicode_width::UnicodeWidthStr;
 
 use super::history::History;
 use super::rates::{Rates, between};
+use crate::plain::plain;
 use crate::survey::{Field, Glob, Kind, Look, Round, Row, rows};
 
 pub(super) struct Model {
@@ -24,6 +26,8 @@ pub(super) struct Model {
     pub(super) shards: Vec<Shard>,
     /// Keys that fit the filter, in their order.
     pub(super) rows: Vec<Row>,
+    /// How wide the widest of them is.
+    pub(super) longest: usize,
     pub(super) sums: Sums,
     /// The waiters of keys that are, or were lately, waited for.
     trends: HashMap<Subject, History>,
@@ -77,6 +81,7 @@ impl Model {
             at: None,
             shards: Vec::new(),
             rows: Vec::new(),
+            longest: 0,
             sums: Sums::default(),
             trends: HashMap::new(),
         }
@@ -103,6 +108,8 @@ impl Model {
     pub(super) fn arrange(&mut self) {
         let looks = self.shards.iter().map(|shard| &shard.look);
         self.rows = rows(looks, self.filter.as_ref(), self.sort);
+        let widths = self.rows.iter().map(|row| plain(&row.key).width());
+        self.longest = widths.max().unwrap_or_default();
         self.scroll_to(self.scrolled);
     }
 

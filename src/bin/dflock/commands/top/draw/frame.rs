@@ -2,8 +2,9 @@
 
 use ratatui::Frame;
 use ratatui::layout::Rect;
+use ratatui::style::Style;
 use ratatui::text::{Line, Span};
-use unicode_width::UnicodeWidthStr;
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::cells::{Side, fit};
 use super::palette::Palette;
@@ -33,49 +34,81 @@ pub(super) fn head(model: &Model, palette: &Palette, frame: &mut Frame, area: Re
 }
 
 pub(super) fn foot(model: &Model, palette: &Palette, frame: &mut Frame, area: Rect) {
+    let width = usize::from(area.width);
     let line = match &model.view {
-        View::Filter { text, refused: None } => Line::from(vec![
-            Span::styled("filter: ", palette.head),
-            Span::raw(plain(text)),
-            Span::styled(" ", palette.bar),
-            Span::styled(
-                "  Enter keeps it, Esc drops it; * is any text, ? one character",
-                palette.dim,
-            ),
-        ]),
-        View::Filter {
-            text,
-            refused: Some(why),
-        } => Line::from(vec![
-            Span::styled("filter: ", palette.head),
-            Span::raw(plain(text)),
-            Span::styled(" ", palette.bar),
-            Span::styled(format!("  {why}"), palette.bad),
-        ]),
-        View::Keys | View::Help => {
-            let pause = if model.is_paused { "go on" } else { "pause" };
-            let keys = [
-                ("q", "quit"),
-                ("?", "help"),
-                ("s", "sort"),
-                ("/", "filter"),
-                ("p", pause),
-                ("↑↓", "scroll"),
-            ];
-            let spans = keys.into_iter().flat_map(|(key, does)| {
-                [
-                    Span::styled(key, palette.head),
-                    Span::styled(format!(" {does}   "), palette.dim),
-                ]
-            });
-            let place = place(model);
-            let line = Line::from_iter(spans);
-            let missing = usize::from(area.width).saturating_sub(line.width() + place.width());
-            let rest = Span::styled(format!("{}{place}", " ".repeat(missing)), palette.dim);
-            Line::from_iter(line.spans.into_iter().chain([rest]))
+        View::Filter { text, refused } => {
+            let (hint, style) = match refused {
+                None => (
+                    "Enter keeps it, Esc drops it; * is any text, ? one character",
+                    palette.dim,
+                ),
+                Some(why) => (why.as_str(), palette.bad),
+            };
+            filter(text, hint, style, palette, width)
         }
+        View::Keys | View::Help => hints(model, palette, width),
     };
     frame.render_widget(line, area);
+}
+
+/// The filter that is entered, with the end of its text in sight, and a hint behind if there is room. The reason of a refusal has room in any
+/// case.
+fn filter(text: &str, hint: &str, style: Style, palette: &Palette, width: usize) -> Line<'static> {
+    const HEAD: &str = "filter: ";
+    let kept = match style == palette.bad {
+        true => hint.width() + 2,
+        false => 0,
+    };
+    let room = width.saturating_sub(HEAD.width() + 1 + kept);
+    Line::from_iter([
+        Span::styled(HEAD, palette.head),
+        Span::raw(end(&plain(text), room)),
+        Span::styled(" ", palette.bar),
+        Span::styled(format!("  {hint}"), style),
+    ])
+}
+
+/// The end of a text that is no wider, with a mark if there is more before it.
+fn end(text: &str, width: usize) -> String {
+    if text.width() <= width {
+        return text.to_owned();
+    }
+    // One is left for the mark.
+    let (mut used, mut from) = (1, text.len());
+    for (at, c) in text.char_indices().rev() {
+        used += c.width().unwrap_or_default();
+        if used > width {
+            break;
+        }
+        from = at;
+    }
+    format!("…{}", text.get(from..).unwrap_or_default())
+}
+
+/// The keys that do something, as many as fit beside the place in the list.
+fn hints(model: &Model, palette: &Palette, width: usize) -> Line<'static> {
+    let pause = if model.is_paused { "go on" } else { "pause" };
+    let place = place(model);
+    let mut left = width.saturating_sub(place.width());
+    let mut spans = Vec::new();
+    for (key, does) in [
+        ("q", "quit"),
+        ("?", "help"),
+        ("s", "sort"),
+        ("/", "filter"),
+        ("p", pause),
+        ("↑↓", "scroll"),
+    ] {
+        let does = format!(" {does}   ");
+        let Some(rest) = left.checked_sub(key.width() + does.width()) else {
+            break;
+        };
+        left = rest;
+        spans.push(Span::styled(key, palette.head));
+        spans.push(Span::styled(does, palette.dim));
+    }
+    spans.push(Span::styled(format!("{}{place}", " ".repeat(left)), palette.dim));
+    Line::from(spans)
 }
 
 /// Which keys are shown, where not all are.

@@ -7,12 +7,13 @@ use ratatui::widgets::{Block, Clear, Padding, Paragraph};
 
 use super::palette::Palette;
 
-const WIDTH: u16 = 76;
+/// That of the smallest terminal, without the frame.
+const WIDTH: u16 = 56;
 
 const KEYS: [(&str, &str); 8] = [
     ("q, Ctrl-C", "quit"),
-    ("s, S", "order keys by the next field, by the one before"),
-    ("/", "filter keys: * is any text, ? is one character"),
+    ("s, S", "order keys by the next or previous field"),
+    ("/", "filter keys: * is any text, ? a character"),
     ("p, space", "pause, and go on"),
     ("↑ ↓ k j", "scroll; PageUp, PageDown, Home, End too"),
     ("Ctrl-Z", "stop; the shell's fg goes on"),
@@ -20,25 +21,17 @@ const KEYS: [(&str, &str); 8] = [
     ("", ""),
 ];
 
-const COLUMNS: [(&str, &str); 9] = [
+const COLUMNS: [(&str, &str); 10] = [
     ("LATENCY", "how long the answer to `stats` took"),
-    (
-        "GRANTS/S",
-        "at least so many: keys that were free and are held, or moved to",
-    ),
-    ("", "another connection, or are idle and were used. What is granted"),
-    ("", "and released between two looks does not show."),
-    (
-        "EXTENDED/S",
-        "leases that end later than before, at the same connection:",
-    ),
-    ("", "renewals, and grants to the same connection"),
+    ("GRANTS/S", "at least so many: keys that were free and"),
+    ("", "are held, or moved to another connection,"),
+    ("", "or are idle and were used. What is granted"),
+    ("", "and released between two looks is missing."),
+    ("EXTENDED/S", "leases that end later than before, at the"),
+    ("", "same connection: renewals, and new grants"),
     ("COMMITS/S", "entries that a cluster committed"),
-    ("LEASE, IDLE", "until the lease ends, and since the key was used last"),
-    (
-        "SIGNALS OF",
-        "patterns that are listened to; on terminals of 160 columns",
-    ),
+    ("LEASE, IDLE", "until the lease ends; since the last use"),
+    ("SIGNALS OF", "patterns of listeners, from 160 columns on"),
 ];
 
 pub(super) fn draw(palette: &Palette, frame: &mut Frame, area: Rect) {

@@ -4,7 +4,6 @@ use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
 use ratatui::text::{Line, Text};
-use unicode_width::UnicodeWidthStr;
 
 use super::cells::{Column, heads, left_over, line};
 use super::palette::Palette;
@@ -36,8 +35,7 @@ enum Shows {
 pub(super) fn draw(model: &mut Model, palette: &Palette, frame: &mut Frame, area: Rect) {
     model.page = usize::from(area.height.saturating_sub(1)).max(1);
     model.scroll_to(model.scrolled);
-    let longest = model.rows.iter().map(|row| plain(&row.key).width()).max();
-    let columns = columns(area.width, longest.unwrap_or_default());
+    let columns = columns(area.width, model.longest);
     let mut lines = vec![heads(columns.iter().map(|(_, column)| column), palette.head)];
     let shown = model.rows.iter().skip(model.scrolled).take(model.page);
     lines.extend(shown.map(|row| of_key(model, row, &columns, palette)));

@@ -16,6 +16,9 @@ use super::super::model::{Model, Shard, held, waiters};
 /// How wide the charts of latencies are.
 const CHART: usize = 24;
 
+/// How wide the column of servers is at least before others are added, and at most.
+const SERVER: std::ops::RangeInclusive<usize> = 24..=40;
+
 /// What a column shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Shows {
@@ -85,16 +88,22 @@ fn columns(width: u16) -> Vec<(Shows, Column)> {
         columns.push((Shows::Grants, Column::right("GRANTS/S", 8)));
     }
     if width >= WIDE {
-        columns.extend([
+        for more in [
             (Shows::Held, Column::right("HELD", 7)),
             (Shows::Idle, Column::right("IDLE KEYS", 9)),
             (Shows::Extended, Column::right("EXTENDED/S", 10)),
             (Shows::Commits, Column::right("COMMITS/S", 9)),
             (Shows::Failovers, Column::right("FAILOVERS", 9)),
             (Shows::Chart, Column::left("LATENCY OVER TIME", CHART)),
-        ]);
+        ] {
+            columns.push(more);
+            if left_over(width, columns.iter().map(|(_, column)| column)) < *SERVER.start() {
+                columns.pop();
+                break;
+            }
+        }
     }
-    let server = left_over(width, columns.iter().map(|(_, column)| column)).min(40);
+    let server = left_over(width, columns.iter().map(|(_, column)| column)).min(*SERVER.end());
     columns.insert(1, (Shows::Server, Column::left("SERVER", server)));
     columns
 }

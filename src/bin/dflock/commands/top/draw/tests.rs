@@ -173,3 +173,68 @@ fn without_colours_nothing_is_coloured() {
     let colored = drawn(&mut model(), 200, 50);
     assert!(colored.content().iter().any(|cell| cell.fg == Color::Yellow));
 }
+
+#[test]
+fn at_every_width_all_heads_are_whole_and_servers_are_named() {
+    let mut before = 0;
+    for width in 60..=240 {
+        let shown = text(&drawn(&mut model(), width, 24));
+        let heads = shown.lines().find(|line| line.starts_with("SHARD")).unwrap();
+        let last = heads.split_whitespace().next_back().unwrap();
+        assert!(
+            [
+                "WAITERS",
+                "GRANTS/S",
+                "HELD",
+                "KEYS",
+                "EXTENDED/S",
+                "COMMITS/S",
+                "FAILOVERS",
+                "TIME"
+            ]
+            .contains(&last),
+            "{width}: {heads}"
+        );
+        let server = heads.find("STATE").unwrap() - heads.find("SERVER").unwrap();
+        assert!(server >= 15, "{width}: {heads}");
+        assert!(shown.contains("a.example:6388") || width < 62, "{width}: {shown}");
+        let count = heads.split_whitespace().count();
+        assert!(count >= before, "{width}: {heads}");
+        before = count;
+    }
+}
+
+#[test]
+fn the_last_line_has_room_for_the_place_and_the_end_of_a_filter() {
+    for width in [60, 61, 70, 80, 120] {
+        let shown = text(&drawn(&mut model(), width, 12));
+        let last = shown.lines().last().unwrap();
+        assert!(
+            last.starts_with("q quit   ? help") && last.ends_with("of 35"),
+            "{width}: {last}"
+        );
+        let mut model = model();
+        let long = format!("/{}end", "orders-".repeat(30));
+        for key in long.chars() {
+            press(&mut model, Press::Char(key));
+        }
+        let shown = text(&drawn(&mut model, width, 12));
+        let last = shown.lines().last().unwrap();
+        assert!(
+            last.starts_with("filter: …") && last.ends_with("orders-end"),
+            "{width}: {last}"
+        );
+    }
+}
+
+#[test]
+fn help_is_no_wider_than_the_smallest_terminal() {
+    let mut model = model();
+    press(&mut model, Press::Char('?'));
+    let wide = text(&drawn(&mut model, 200, 40));
+    let all: Vec<&str> = wide.lines().filter_map(|line| line.split('│').nth(1)).collect();
+    let narrow = text(&drawn(&mut model, 60, 40));
+    for line in all {
+        assert!(narrow.contains(line.trim_end()), "{line:?}: {narrow}");
+    }
+}
