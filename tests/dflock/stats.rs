@@ -6,6 +6,8 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::pty::{CTRL_C, Terminal};
+use crate::support::fake::FakeServer;
+use crate::support::until;
 use crate::tool::{Running, Witness, code, dflock, output, text};
 
 /// Where nothing listens.
@@ -120,6 +122,23 @@ async fn a_shard_that_is_away_costs_the_others_nothing() {
     assert_eq!((code(&all_away), text(&all_away.stdout).as_str()), (69, ""));
 }
 
+/// It takes connections and answers nothing, as a server that is stopped does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shard_that_never_answers_is_not_waited_for_until_its_timeouts() {
+    let (server, client) = server().await;
+    let silent = FakeServer::start(|connection, _| connection.until_hung_up()).await;
+    let servers = format!("{},{}", silent.address, server.local_addr());
+    let _held = client.lock("orders/1").unwrap().acquire().await.unwrap();
+    let patient = ["--set", "connect_timeout=1h", "--set", "request_timeout=1h"];
+    let mut stats = Running::start(dflock().args(["stats", "--servers", &servers]).args(patient));
+    until("it ends", || stats.child.try_wait().unwrap().is_some()).await;
+    let table = stats.rest();
+    assert_eq!(stats.code(), 0, "{}", stats.errors());
+    let away = table.lines().find(|line| line.starts_with("shard 0 is away: "));
+    assert!(away.is_some_and(|away| away.contains("no answer for ")), "{table}");
+    assert_eq!(keys(&table), ["orders/1"]);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_watch_prints_block_after_block_where_there_is_no_terminal() {
     let (server, client) = server().await;
@@ -175,6 +194,35 @@ async fn a_watch_draws_over_itself_on_a_terminal_and_ends_at_ctrl_c() {
     terminal.shown("lock  orders/1  1/1   0");
     let rest = terminal.shown("\u{1b}[J");
     assert!(rest.contains("\u{1b}[K\r\n"), "{rest:?}");
+    terminal.press(CTRL_C);
+    assert_eq!(terminal.code(), 0);
+}
+
+/// Lines that are wider than the terminal would take two rows each, and move the first ones out of sight.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_fits_into_a_terminal_that_is_small() {
+    let (server, client) = server().await;
+    let address = server.local_addr().to_string();
+    let mut held = Vec::new();
+    for number in 0..9 {
+        held.push(
+            client
+                .lock(format!("orders/{number}"))
+                .unwrap()
+                .acquire()
+                .await
+                .unwrap(),
+        );
+    }
+    let variables = [("DFLOCKD_SERVERS", address.as_str())];
+    let program = env!("CARGO_BIN_EXE_dflock");
+    let mut terminal = Terminal::sized((20, 5), program, &["stats", "--watch", "100ms"], &variables);
+    terminal.shown("more lines");
+    terminal.shown("\u{1b}[H");
+    let drawn = terminal.shown("\u{1b}[J");
+    let rows: Vec<&str> = drawn.trim_end_matches("\u{1b}[J").split("\u{1b}[K\r\n").collect();
+    assert_eq!(rows.len(), 5, "{drawn:?}");
+    assert!(rows.iter().all(|row| row.chars().count() <= 20), "{drawn:?}");
     terminal.press(CTRL_C);
     assert_eq!(terminal.code(), 0);
 }

@@ -6,7 +6,7 @@ mod row;
 
 use std::time::{Duration, Instant, SystemTime};
 
-use dflockd_client::{Client, Error, ShardHealth, Stats};
+use dflockd_client::{Client, ConnectionState, Error, ShardHealth, Stats};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
@@ -16,6 +16,9 @@ pub(crate) use self::row::{Field, Kind, Row, arrange, rows};
 
 /// How long shards have to answer before they are shown as late; half of a shorter interval.
 const PATIENCE: Duration = Duration::from_millis(500);
+
+/// How long a single look waits for shards whose first attempt to connect is still under way, once another shard has answered.
+const FIRST_ATTEMPT: Duration = Duration::from_secs(2);
 
 /// Asks shards and collects what they say.
 pub(crate) struct Survey {
@@ -60,12 +63,18 @@ impl Survey {
         self.take()
     }
 
-    /// Whether a shard has answered, and those that have not cannot be connected to.
+    /// Whether a shard has answered, and those that have not are not connected to.
     fn is_enough(&self) -> bool {
         let has_answered = |asked: &Asked| asked.answer.as_ref().is_some_and(|answer| answer.stats.is_ok());
         let health = self.client.health();
-        let cannot = |(asked, health): (&Asked, &ShardHealth)| asked.since.is_none() || health.last_error().is_some();
-        self.shards.iter().any(has_answered) && self.shards.iter().zip(&health).all(cannot)
+        let is_given_up = |(asked, health): (&Asked, &ShardHealth)| {
+            let waited = asked.since.map(|since| since.elapsed());
+            match &health.state {
+                ConnectionState::Connecting => waited.is_none_or(|waited| waited >= FIRST_ATTEMPT),
+                _ => waited.is_none() || health.last_error().is_some(),
+            }
+        };
+        self.shards.iter().any(has_answered) && self.shards.iter().zip(&health).all(is_given_up)
     }
 
     /// Looks every so often until the receiver is dropped. Where the receiver is slow, looks are left out.

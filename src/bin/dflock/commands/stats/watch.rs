@@ -73,7 +73,7 @@ fn redraw(lines: &[Line], is_first: bool) -> Result<(), Failure> {
 /// The lines that fit, each cleared to its end.
 fn screen(lines: &[Line], width: usize, height: usize, colors: bool) -> String {
     // The last row is that of the cursor.
-    let room = height.saturating_sub(1).max(2);
+    let room = height.saturating_sub(1).max(1);
     let hidden = match lines.len() > room {
         true => lines.len() - room + 1,
         false => 0,
@@ -88,7 +88,8 @@ fn screen(lines: &[Line], width: usize, height: usize, colors: bool) -> String {
         screen.push_str("\x1b[K\n");
     }
     if hidden > 0 {
-        screen.push_str(&format!("… {hidden} more lines: --filter shows fewer keys\x1b[K\n"));
+        let text = format!("… {hidden} more lines: --filter shows fewer keys");
+        screen.push_str(&format!("{}\x1b[K\n", cut(&text, width)));
     }
     screen
 }
@@ -119,9 +120,10 @@ mod tests {
             "one\x1b[K\ntwo\x1b[K\n\u{6ce8}\u{6587}\x1b[K\nfour\x1b[K\n"
         );
         assert_eq!(
-            screen(&lines, 3, 4, false),
+            screen(&lines, 80, 4, false),
             "one\x1b[K\ntwo\x1b[K\n… 2 more lines: --filter shows fewer keys\x1b[K\n"
         );
+        assert_eq!(screen(&lines, 3, 2, false), "… 4\x1b[K\n");
         assert_eq!(screen(&lines, 2, 9, true).matches("\x1b[1m").count(), 4);
     }
 }
