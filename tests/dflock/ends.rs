@@ -1,5 +1,11 @@
 //! Exit codes, what the command is told, and what it leaves behind.
 
+use std::fs::OpenOptions;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, Stdio};
+
 use dflockd_client::Client;
 use rustix::process::Signal;
 
@@ -172,4 +178,53 @@ fn as_process_1_it_buries_orphans_and_forwards_signals() {
         let tried = output(&["run", "key", "--servers", &address, "--try", "--", "true"]);
         code(&tried) == 0
     });
+}
+
+/// As `dflock stats | head -1` ends: what is not read any more is no news to the reader.
+#[test]
+fn a_reader_that_has_gone_is_not_complained_to() {
+    for arguments in [
+        &["config"][..],
+        &["config", "--json"],
+        &["doctor", "--servers", "127.0.0.1:1"],
+    ] {
+        let (reader, writer) = UnixStream::pair().unwrap();
+        drop(reader);
+        let child = dflock()
+            .args(arguments)
+            .stdout(OwnedFd::from(writer))
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let ended = child.wait_with_output().unwrap();
+        assert_eq!((code(&ended), text(&ended.stderr).as_str()), (74, ""), "{arguments:?}");
+    }
+}
+
+/// Nothing is under way yet, so nothing has to be tidied up.
+#[test]
+fn ctrl_c_ends_it_while_its_settings_cannot_be_read() {
+    let folder = std::env::temp_dir().join(format!("dflock-pipe-{}", std::process::id()));
+    assert!(Command::new("mkfifo").arg(&folder).status().unwrap().success());
+    let settings = folder.to_str().unwrap();
+    for arguments in [
+        &["stats"][..],
+        &["doctor"],
+        &["lock", "key"],
+        &["run", "key", "--", "true"],
+        &["elect", "key", "--", "true"],
+        &["listen", "channel"],
+        &["emit", "channel", "payload"],
+    ] {
+        let mut waits = Running::start(dflock().args([&["--config", settings], arguments].concat()));
+        // That succeeds when there is a reader, which gets nothing.
+        let _writer = OpenOptions::new().write(true).open(settings).unwrap();
+        waits.signal(Signal::INT);
+        assert_eq!(
+            waits.child.wait().unwrap().signal(),
+            Some(Signal::INT.as_raw()),
+            "{arguments:?}"
+        );
+    }
+    std::fs::remove_file(&folder).unwrap();
 }

@@ -53,8 +53,16 @@ impl Failure {
         (self.exit, self.what, self.remedy)
     }
 
+    /// Creates the failure of output that nobody reads any more. It has no message: `dflock stats | head -1` is no mistake.
+    pub(crate) fn unread() -> Self {
+        Self::new(Exit::IO, "")
+    }
+
     /// Prints it on standard error.
     pub(crate) fn tell(&self) -> Exit {
+        if self.what.is_empty() {
+            return self.exit;
+        }
         tell::complain(&self.what);
         if let Some(remedy) = &self.remedy {
             tell::advise(remedy);
@@ -121,11 +129,13 @@ fn judge(error: &Error) -> (Exit, Option<&'static str>) {
             ),
         ),
         ErrorKind::LeaseLost | ErrorKind::NotHeld => (Exit::LOST, None),
-        ErrorKind::Protocol
-        | ErrorKind::Refused
-        | ErrorKind::Unsupported
-        | ErrorKind::LimitMismatch
-        | ErrorKind::NotEnqueued => (Exit::REFUSED, None),
+        ErrorKind::Protocol => (
+            Exit::REFUSED,
+            Some("see that the address and the port are those of a dflockd server; `dflock config` shows them"),
+        ),
+        ErrorKind::Refused | ErrorKind::Unsupported | ErrorKind::LimitMismatch | ErrorKind::NotEnqueued => {
+            (Exit::REFUSED, None)
+        }
         _ => (Exit::SOFTWARE, None),
     }
 }

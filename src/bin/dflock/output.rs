@@ -23,7 +23,10 @@ pub(crate) fn json(value: &impl Serialize) -> Result<(), Failure> {
 }
 
 pub(crate) fn unwritten(error: std::io::Error) -> Failure {
-    Failure::new(Exit::IO, format!("the output cannot be written: {error}"))
+    match error.kind() {
+        std::io::ErrorKind::BrokenPipe => Failure::unread(),
+        _ => Failure::new(Exit::IO, format!("the output cannot be written: {error}")),
+    }
 }
 
 /// [Plain](plain) text in columns that are as wide as their longest entry.

@@ -13,9 +13,9 @@ use crate::sources::Sources;
 use crate::tell;
 
 pub(super) async fn elect(flags: &SourceFlags, of: &ElectArguments) -> Result<Exit, Failure> {
-    let mut signals = Signals::that_end()?;
     let own: Vec<(&str, String)> = of.ttl.map(|ttl| ("lease_ttl", setting(ttl))).into_iter().collect();
     let sources = Sources::read(flags, &own, &[("lease_ttl", TTL)])?;
+    let mut signals = Signals::that_end()?;
     let (sources, policy) = policy(sources, &of.fate)?;
     let client = sources.client()?;
     let done = lead(&client, of, policy, &mut signals).await;

@@ -24,8 +24,9 @@ enum ListenLine<'a> {
 }
 
 pub(super) async fn listen(flags: &SourceFlags, of: &ListenArguments) -> Result<Exit, Failure> {
+    let sources = Sources::read(flags, &[], &[])?;
     let mut signals = Signals::that_end()?;
-    let client = Sources::read(flags, &[], &[])?.client()?;
+    let client = sources.client()?;
     let mut request = SubscribeRequest::new(Pattern::new(&of.pattern)?);
     if let Some(group) = &of.group {
         request = request.group(Group::new(group)?);

@@ -15,8 +15,9 @@ use crate::process::{Signals, stdin_may_be_read};
 use crate::sources::Sources;
 
 pub(super) async fn lock(flags: &SourceFlags, of: &LockArguments) -> Result<Exit, Failure> {
+    let sources = Sources::read(flags, &of.hold.settings(), &[])?;
     let mut signals = Signals::that_end()?;
-    let client = Sources::read(flags, &of.hold.settings(), &[])?.client()?;
+    let client = sources.client()?;
     let done = hold(&client, of, &mut signals).await;
     leave_on_failure(&done, &client, &mut signals).await;
     done

@@ -21,8 +21,8 @@ pub(super) const TTL: &str = "30s";
 const PARTING: Duration = Duration::from_secs(5);
 
 pub(super) async fn run(flags: &SourceFlags, of: &RunArguments) -> Result<Exit, Failure> {
-    let mut signals = Signals::that_end()?;
     let sources = Sources::read(flags, &of.hold.settings(), &[("lease_ttl", TTL)])?;
+    let mut signals = Signals::that_end()?;
     let (sources, policy) = policy(sources, &of.fate)?;
     let client = sources.client()?;
     let done = hold(&client, of, policy, &mut signals).await;

@@ -33,7 +33,8 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// Handles the signals that end this process, except those that were ignored at its start.
+    /// Handles the signals that end this process, except those that were ignored at its start. Settings are read before: files may take long,
+    /// and reading them does not look at signals.
     pub(crate) fn that_end() -> Result<Self, Failure> {
         let mut signals = Self { streams: Vec::new() };
         signals.add(&ENDING)?;

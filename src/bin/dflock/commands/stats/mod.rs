@@ -19,8 +19,9 @@ use self::told::Told;
 
 /// A single look succeeds if any server answered; a watch goes on until it is ended.
 pub(super) async fn stats(flags: &SourceFlags, of: &StatsArguments) -> Result<Exit, Failure> {
+    let sources = Sources::read(flags, &[], &[])?;
     let mut signals = Signals::that_end()?;
-    let survey = Survey::new(Sources::read(flags, &[], &[])?.client()?);
+    let survey = Survey::new(sources.client()?);
     if let Some(period) = of.watch {
         return watch::watch(survey, period, of, &mut signals).await;
     }
