@@ -1,12 +1,16 @@
 //! `dflock doctor`: what it finds at servers that are well, and at those that are not.
 
+use std::collections::HashMap;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use dflockd_client::Client;
 use dflockd_client::server::{Cluster, Event, EventKind, Server, ServerBuilder};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
+use crate::pty::Terminal;
 use crate::support::fake::FakeServer;
 use crate::support::old::OldServer;
 use crate::support::pki::{self, Authority, Folder, HERE, Identity};
@@ -139,7 +143,7 @@ async fn a_server_that_is_well_is_told_so_and_keeps_nothing() {
     let limits = &found.server(0, "limits")["facts"];
     assert_eq!(
         (&limits["keys"], &limits["max_locks"]),
-        (&json!(1), &json!(1024)),
+        (&json!(0), &json!(1024)),
         "{limits}"
     );
     let latency = &found.server(0, "latency")["facts"];
@@ -273,13 +277,14 @@ async fn servers_that_never_answer_end_at_the_limit() {
     stopped.signal(Signal::CONT);
 }
 
-/// It answers at first, and never again in the middle of the lease.
+/// It answers everything but an acquire.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_falls_silent_ends_the_examination_there() {
+async fn a_server_that_grants_no_lease_is_examined_to_the_end() {
     let silent = FakeServer::start(|mut connection, _| async move {
         while let Some([command, ..]) = connection.request().await {
             match command.as_str() {
                 "l" => {}
+                "stats" => connection.say("ok {\"connections\":7}\n").await,
                 _ => connection.say("error\n").await,
             }
         }
@@ -287,9 +292,123 @@ async fn a_server_that_falls_silent_ends_the_examination_there() {
     .await;
     let found = Diagnosis::of(&silent.address, &["--timeout", "200ms"]).await;
     assert_eq!(found.exit, 69);
-    assert_eq!(found.server(0, "lease")["verdict"], "fail");
-    assert_eq!(found.server(0, "latency")["verdict"], "skip");
-    assert_eq!(found.server(0, "latency")["what"], "lease failed");
+    let lease = found.server(0, "lease");
+    assert_eq!(lease["verdict"], "fail", "{lease}");
+    assert!(lease["what"].as_str().unwrap().contains("no answer within"), "{lease}");
+    for check in ["limits", "cluster"] {
+        assert_eq!(found.server(0, check)["verdict"], "ok", "{}", found.told);
+    }
+    assert_eq!(found.server(0, "limits")["facts"]["connections"], 7);
+    assert!(
+        found.server(0, "latency")["facts"]["requests"].as_u64() > Some(0),
+        "it is measured over another connection: {}",
+        found.told
+    );
+}
+
+/// A lock server with one connection's worth of state, whose leases last so long, whatever their TTL.
+async fn with_leases_of(lasting: Duration) -> FakeServer {
+    let ends = Arc::new(Mutex::new(HashMap::<String, Instant>::new()));
+    FakeServer::start(move |mut connection, _| {
+        let ends = Arc::clone(&ends);
+        async move {
+            let mut grants = 0;
+            while let Some([command, key, argument]) = connection.request().await {
+                let now = Instant::now();
+                let is_held = ends.lock().unwrap().get(&key).is_some_and(|end| now < *end);
+                let answer = match (command.as_str(), is_held) {
+                    ("ping", _) => "ok\n".to_owned(),
+                    ("stats", _) => "ok {}\n".to_owned(),
+                    ("l", true) => "timeout\n".to_owned(),
+                    ("l", false) => {
+                        grants += 1;
+                        ends.lock().unwrap().insert(key, now + lasting);
+                        format!("ok {grants:016x}{grants:016x} 2\n")
+                    }
+                    ("n", true) => {
+                        assert!(argument.ends_with(" 2"), "{argument}");
+                        ends.lock().unwrap().insert(key, now + lasting);
+                        "ok 2\n".to_owned()
+                    }
+                    ("r", true) => {
+                        ends.lock().unwrap().remove(&key);
+                        "ok\n".to_owned()
+                    }
+                    _ => "error\n".to_owned(),
+                };
+                connection.say(&answer).await;
+            }
+        }
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clock_that_runs_at_another_speed_is_told() {
+    let of = |millis: u64| async move {
+        let server = with_leases_of(Duration::from_millis(millis)).await;
+        Diagnosis::of(&server.address, &["--requests", "3"]).await
+    };
+    // Of a lease of two seconds. The slow ones end later than the tolerance, and not while the examination lasts.
+    let (fast, slow, stopped) = tokio::join!(of(200), of(3_000), of(60_000));
+    for (found, exit, verdict, said, remedy) in [
+        (&fast, 76, "fail", "ended after", "two holders"),
+        (&slow, 0, "warn", "lasted", "--lease-sweep-interval"),
+        (&stopped, 0, "warn", "had not expired after 6s", "kept too long"),
+    ] {
+        let lease = found.server(0, "lease");
+        assert_eq!((&lease["verdict"], found.exit), (&json!(verdict), exit), "{lease}");
+        let both = format!("{} {}", lease["what"], lease["do"]);
+        assert!(both.contains(said) && both.contains(remedy), "{lease}");
+        assert_eq!(found.server(0, "latency")["facts"]["requests"], 3, "{}", found.told);
+    }
+    let of_fast = &fast.server(0, "lease")["facts"];
+    assert!(of_fast["most_s"].as_f64() < Some(1.9), "{of_fast}");
+    let of_slow = &slow.server(0, "lease")["facts"];
+    assert!(of_slow["least_s"].as_f64() > Some(2.1), "{of_slow}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_no_dflockd_server_is_told_with_what_to_do() {
+    for (answer, said) in [
+        ("SSH-2.0-OpenSSH_9.6\n", "no dflockd server"),
+        ("HTTP/1.1 400 Bad Request\r\n\r\n", "no dflockd server"),
+        // It would renew a lease that does not exist.
+        ("ok\n", "a lease that does not exist"),
+    ] {
+        let other = FakeServer::start(move |mut connection, _| async move {
+            while connection.request().await.is_some() {
+                connection.say(answer).await;
+            }
+        })
+        .await;
+        let found = Diagnosis::of(&other.address, &["--timeout", "2s"]).await;
+        found.assert_ends_at("auth", 76, said);
+        let remedy = &found.server(0, "auth")["do"];
+        assert!(remedy.as_str().unwrap().contains("port"), "{remedy}");
+    }
+}
+
+/// The codes of the colours that stand before words of a report on a terminal.
+#[test]
+fn verdicts_have_colours_on_a_terminal_without_no_color() {
+    for (no_color, fail) in [("", "  \u{1b}[31mfail\u{1b}[0m  connect"), ("1", "  fail  connect")] {
+        let variables = [("DFLOCKD_SERVERS", "127.0.0.1:1"), ("NO_COLOR", no_color)];
+        let mut terminal = Terminal::sized((200, 24), env!("CARGO_BIN_EXE_dflock"), &["doctor"], &variables);
+        let before = terminal.shown(fail);
+        assert_eq!(
+            before.contains("\u{1b}[32mok\u{1b}[0m    resolve"),
+            no_color.is_empty(),
+            "{before:?}"
+        );
+        assert_eq!(terminal.code(), 69);
+    }
+    let piped = dflock()
+        .args(["doctor", "--servers", "127.0.0.1:1"])
+        .env("NO_COLOR", "")
+        .output()
+        .unwrap();
+    assert!(!text(&piped.stdout).contains('\u{1b}'), "{piped:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -392,24 +511,65 @@ async fn a_cluster_is_told_with_its_leader_and_the_members_that_are_away() {
     assert_eq!(well.server(0, "lease")["verdict"], "ok");
     assert_eq!(well.server(1, "lease")["verdict"], "skip");
     assert_eq!(well.server(1, "cluster")["facts"]["leader_id"], "n0");
+    assert_eq!(shard["facts"]["served"], true);
     assert!(cluster.stats().locks.is_empty());
+    // A member that does not answer is a failure of that server; the line of the shard says that clients are served all the same.
     cluster.stop(2).await.unwrap();
     let away = Diagnosis::of(&servers, &[]).await;
     assert_eq!(away.exit, 69);
     assert_eq!(away.server(2, "connect")["verdict"], "fail");
     let shard = &away.told["shards"][0]["checks"][0];
     assert_eq!(
-        (&shard["verdict"], &shard["facts"]["away"]),
-        (&json!("warn"), &json!([addresses[2]]))
+        (&shard["verdict"], &shard["facts"]["away"], &shard["facts"]["served"]),
+        (&json!("warn"), &json!([addresses[2]]), &json!(true))
     );
+    assert!(shard["what"].as_str().unwrap().contains("serves"), "{shard}");
     cluster.depose();
     let unled = Diagnosis::of(&servers, &[]).await;
-    assert_eq!(unled.told["shards"][0]["checks"][0]["verdict"], "fail");
+    let shard = &unled.told["shards"][0]["checks"][0];
+    assert_eq!(
+        (&shard["verdict"], &shard["facts"]["served"]),
+        (&json!("fail"), &json!(false))
+    );
     cluster.move_leader(0).unwrap();
     let alone = Diagnosis::of(&addresses[0], &[]).await;
     let told = alone.server(0, "cluster");
     assert_eq!(told["verdict"], "warn");
     assert!(told["do"].as_str().unwrap().contains("joined by +"), "{told}");
+}
+
+/// Such a leader answers what needs no agreement, and nothing else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_reaches_no_majority_is_told_from_a_server_that_is_silent() {
+    let cluster = Cluster::builder().start().await.unwrap();
+    let addresses = cluster.addresses();
+    let servers = addresses.join("+");
+    let limit = ["--timeout", "1s", "--requests", "3"];
+    cluster.isolate(0).unwrap();
+    let alone = Diagnosis::of(&servers, &limit).await;
+    for check in ["auth", "release", "latency", "limits", "cluster"] {
+        assert_eq!(alone.server(0, check)["verdict"], "ok", "{}", alone.told);
+    }
+    let lease = alone.server(0, "lease");
+    assert_eq!((&lease["verdict"], alone.exit), (&json!("fail"), 69), "{lease}");
+    assert!(lease["do"].as_str().unwrap().contains("majority"), "{lease}");
+    let shard = &alone.told["shards"][0]["checks"][0];
+    assert_eq!(
+        (&shard["verdict"], &shard["facts"]["leader"], &shard["facts"]["served"]),
+        (&json!("fail"), &json!(addresses[0]), &json!(false)),
+        "{shard}"
+    );
+    cluster.move_leader(1).unwrap();
+    let two = Diagnosis::of(&servers, &limit).await;
+    let shard = &two.told["shards"][0]["checks"][0];
+    let what = shard["what"].as_str().unwrap();
+    assert_eq!(
+        (&shard["verdict"], &shard["facts"]["served"]),
+        (&json!("fail"), &json!(true)),
+        "{shard}"
+    );
+    assert!(what.contains(&format!("{} in term 1", addresses[0])), "{what}");
+    assert!(what.contains(&format!("{} in term 2", addresses[1])), "{what}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

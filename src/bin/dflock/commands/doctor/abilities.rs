@@ -4,9 +4,9 @@
 //! connection, over which nothing has been acquired.
 
 use dflockd_client::protocol::{Call, Pattern};
-use dflockd_client::{Error, ErrorKind};
+use dflockd_client::{Error, ErrorKind, Stats};
 
-use super::greet::serves_leases;
+use super::greet::has_ended;
 use super::report::{Check, Finding};
 use super::way::{Connection, Way};
 use crate::failure::Failure;
@@ -27,24 +27,44 @@ pub(super) struct Abilities {
     pub(super) hangs_up: bool,
 }
 
-/// Asks for each command. The connection that comes back is in step.
+/// Asks for the state of the server; nothing comes back of one that does not know `stats`. The connection that comes back is in step.
+pub(super) async fn state(mut connection: Connection, way: &Way) -> Result<(Option<Stats>, Connection), Failure> {
+    match connection.run(Call::stats()).await {
+        Ok(stats) => Ok((Some(stats), connection)),
+        Err(error) if is_unknown(&error) => match has_ended(&mut connection, false).await? {
+            true => Ok((None, way.open().await?)),
+            false => Ok((None, connection)),
+        },
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Asks for each command. The connection that comes back is in step. One whose state tells of a cluster is not asked for a `barrier`, which a
+/// leader that reaches no majority does not answer.
 pub(super) async fn probe(
     mut connection: Connection,
     way: &Way,
+    is_member: bool,
 ) -> Result<(Finding, (Abilities, Connection)), Failure> {
-    let mut abilities = Abilities::default();
+    let mut abilities = Abilities {
+        barrier: is_member,
+        ..Abilities::default()
+    };
     let unlisten = Call::unlisten(Pattern::new(NO_PATTERN)?, None);
     for (call, ability) in [
         (Call::ping(), Ability::Ping),
         (unlisten, Ability::Signals),
         (Call::barrier(), Ability::Barrier),
     ] {
+        if is_member && matches!(ability, Ability::Barrier) {
+            continue;
+        }
         let knows = match connection.run(call).await {
             Ok(()) => true,
             // Only who knows of clusters answers so.
             Err(error) if error.kind() == ErrorKind::NotLeader => true,
             Err(error) if is_unknown(&error) => {
-                if hangs_up(&mut connection).await? {
+                if has_ended(&mut connection, abilities.ping).await? {
                     abilities.hangs_up = true;
                     connection = way.open().await?;
                 }
@@ -74,14 +94,6 @@ fn is_unknown(error: &Error) -> bool {
         error.kind(),
         ErrorKind::Unsupported | ErrorKind::Refused | ErrorKind::Disconnected
     )
-}
-
-/// Whether the connection has ended with the refusal of a command.
-async fn hangs_up(connection: &mut Connection) -> Result<bool, Error> {
-    match serves_leases(connection).await {
-        Err(error) if error.kind() == ErrorKind::Disconnected => Ok(true),
-        answered => answered.map(|_| false),
-    }
 }
 
 impl Abilities {

@@ -23,6 +23,15 @@ pub(super) struct Member {
     pub(super) answers: bool,
     /// What it says of its cluster.
     pub(super) says: Option<Box<ClusterStats>>,
+    /// Whether it granted a lease.
+    pub(super) grants: bool,
+}
+
+impl Member {
+    /// Whether it says that it leads its cluster.
+    pub(super) fn leads(&self) -> bool {
+        self.says.as_ref().is_some_and(|says| says.role == "leader")
+    }
 }
 
 /// Judges what one server says of its cluster.
@@ -76,8 +85,7 @@ pub(super) fn judge_shard(kind: Kind, members: &[Member]) -> Option<Finding> {
 }
 
 fn judge_cluster(members: &[Member]) -> Finding {
-    let leading = |member: &&Member| member.says.as_ref().is_some_and(|says| says.role == "leader");
-    let leaders: Vec<&Member> = members.iter().filter(leading).collect();
+    let leaders: Vec<&Member> = members.iter().filter(|member| member.leads()).collect();
     let away = away(members);
     let terms: Vec<String> = leaders
         .iter()
@@ -98,10 +106,27 @@ fn judge_cluster(members: &[Member]) -> Finding {
             )
             .remedy("see that a majority of the members runs and that they reach each other"),
         ),
+        ([leader], _) if !leader.grants => Finding::fail(
+            Check::Shard,
+            Failure::new(
+                Exit::SERVER_AWAY,
+                format!(
+                    "{} says that it leads, and granted no lease; {} of {} members answer",
+                    leader.server,
+                    members.len() - away.len(),
+                    members.len()
+                ),
+            )
+            .remedy("see its line `lease`, and that a majority of the members runs and that they reach each other"),
+        ),
         ([leader], 0) => judge_led(leader, members),
         ([leader], _) => Finding::warn(
             Check::Shard,
-            format!("{} leads; these members do not answer: {}", leader.server, away.join(", ")),
+            format!(
+                "{} leads and serves clients; these members do not answer: {}",
+                leader.server,
+                away.join(", ")
+            ),
             "start them again, or remove them from the settings: the cluster stops when it has no majority",
         ),
         _ => Finding::fail(
@@ -114,6 +139,7 @@ fn judge_cluster(members: &[Member]) -> Finding {
     finding
         .fact("kind", "cluster")
         .fact("leader", leaders.first().map(|leader| leader.server.as_str()))
+        .fact("served", leaders.iter().any(|leader| leader.grants))
         .fact("away", away)
 }
 
@@ -162,6 +188,14 @@ fn judge_standby(members: &[Member]) -> Finding {
             Check::Shard,
             Failure::new(Exit::SERVER_AWAY, "no server of the shard answers").remedy("start one of them"),
         ),
+        (Some(first), _) if !first.grants => Finding::fail(
+            Check::Shard,
+            Failure::new(
+                Exit::SERVER_AWAY,
+                format!("{} answers first, and granted no lease", first.server),
+            )
+            .remedy("see its line `lease`: clients go to the first server that answers"),
+        ),
         (Some(first), true) => Finding::ok(
             Check::Shard,
             format!("{} and all servers in reserve answer", first.server),
@@ -169,7 +203,7 @@ fn judge_standby(members: &[Member]) -> Finding {
         (Some(first), false) => Finding::warn(
             Check::Shard,
             format!(
-                "{} answers first; these servers do not: {}",
+                "{} answers first and serves clients; these servers do not answer: {}",
                 first.server,
                 away.join(", ")
             ),
@@ -179,6 +213,7 @@ fn judge_standby(members: &[Member]) -> Finding {
     finding
         .fact("kind", "standby")
         .fact("leader", json!(null))
+        .fact("served", first.is_some_and(|first| first.grants))
         .fact("away", away)
 }
 
@@ -198,6 +233,7 @@ mod tests {
             server: format!("m{number}:1"),
             answers: true,
             says: Some(Box::new(serde_json::from_value(says).unwrap())),
+            grants: true,
         }
     }
 
@@ -206,6 +242,7 @@ mod tests {
             server: format!("m{number}:1"),
             answers: false,
             says: None,
+            grants: false,
         }
     }
 
@@ -223,6 +260,10 @@ mod tests {
         let stale = member(2, "leader", "n2", 2);
         let behind = member(2, "follower", "n2", 2);
         let candidate = member(0, "candidate", "", 4);
+        let cut_off = Member {
+            grants: false,
+            ..leader.clone()
+        };
         for (members, verdict, said) in [
             (
                 vec![leader.clone(), second.clone(), third.clone()],
@@ -250,6 +291,11 @@ mod tests {
                 "m0:1 in term 3, m2:1 in term 2",
             ),
             (vec![candidate, away(1), away(2)], Verdict::Fail, "1 of 3 answer"),
+            (
+                vec![cut_off, away(1), away(2)],
+                Verdict::Fail,
+                "granted no lease; 1 of 3 members answer",
+            ),
         ] {
             let finding = judge_shard(Kind::Cluster, &members).unwrap();
             let told = serde_json::to_value(&finding).unwrap();
@@ -262,7 +308,12 @@ mod tests {
     #[test]
     fn servers_in_reserve_count_when_they_answer() {
         let [first, second, _] = healthy();
+        let full = Member {
+            grants: false,
+            ..first.clone()
+        };
         for (members, verdict) in [
+            (vec![full, second.clone()], Verdict::Fail),
             (vec![first.clone(), second], Verdict::Ok),
             (vec![first, away(1)], Verdict::Warn),
             (vec![away(0), away(1)], Verdict::Fail),

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use dflockd_client::protocol::functions::{Wire, stats};
-use dflockd_client::{ClientOptions, Endpoint, ErrorKind};
+use dflockd_client::protocol::functions::Wire;
+use dflockd_client::{ClientOptions, Endpoint, Stats};
 use tokio::time::timeout;
 
-use super::abilities::{Abilities, probe};
+use super::abilities::{probe, state};
 use super::cluster::{Kind, Member, judge_member};
-use super::greet::greet;
+use super::greet::{greet, serves_leases};
 use super::leftovers::Leftovers;
 use super::limits::{self, Caps};
 use super::reach::{reach, resolve};
@@ -50,6 +50,7 @@ pub(super) async fn examine(
         server: endpoint.to_string(),
         answers: false,
         says: None,
+        grants: false,
     };
     let mut examination = Examination {
         kind,
@@ -83,7 +84,7 @@ impl Examination<'_> {
         let reached = self.note(reached.await?);
         let secure = Secure::of(options);
         let secured = within(Check::Tls, limit, secure.handshake(reached.stream, &endpoint)).await?;
-        self.examined.findings.push(secured.finding);
+        self.add(secured.finding);
         let secret = async { options.read_auth_token().await.map_err(Failure::from) };
         let way = Way {
             address: reached.address,
@@ -93,61 +94,90 @@ impl Examination<'_> {
             limit,
         };
         let mut connection = Wire::new(secured.stream);
-        let serves = self.note(within(Check::Auth, limit, greet(&mut connection, &way)).await?);
+        let greeted = within(Check::Auth, limit, greet(&mut connection, &way, self.kind)).await?;
+        self.add(greeted);
         self.examined.member.answers = true;
-        let (abilities, connection) = self.note(within(Check::Release, limit, probe(connection, &way)).await?);
-        self.at_work(connection, &way, abilities, serves).await
+        // Asked first, since a leader that reaches no majority tells its state, and answers little else.
+        let (stats, connection) = within(Check::Limits, limit, state(connection, &way)).await?;
+        self.examined.member.says = stats.as_ref().and_then(|stats| stats.cluster.clone());
+        let is_full = match self.at_work(connection, &way).await {
+            Ok(is_full) => is_full,
+            Err(failed) => {
+                self.add(failed);
+                false
+            }
+        };
+        self.judge(stats.as_ref(), is_full);
+        Ok(())
     }
 
-    /// The checks of a server that answers.
-    async fn at_work(
-        &mut self,
-        mut connection: Connection,
-        way: &Way,
-        abilities: Abilities,
-        serves: bool,
-    ) -> Result<(), Finding> {
-        let Plan { limit, requests, caps } = self.plan;
-        let (finding, is_full) = match serves {
-            true => {
-                let lease = lease::check(&mut connection, way, self.leftovers);
-                within(Check::Lease, limit + lease::LONGEST, lease).await?
-            }
-            false => {
-                let why = "this member does not lead: the leader is asked for the lease";
-                (Finding::skip(Check::Lease, why), false)
+    /// The checks that need a connection to a server that answers. Returns whether the server is full.
+    async fn at_work(&mut self, connection: Connection, way: &Way) -> Result<bool, Finding> {
+        let Plan { limit, requests, .. } = self.plan;
+        let is_member = self.examined.member.says.is_some();
+        let (abilities, connection) =
+            self.note(within(Check::Release, limit, probe(connection, way, is_member)).await?);
+        let (mut connection, is_full) = match self.lease(connection, way).await {
+            Ok(done) => done,
+            Err(failed) => {
+                self.add(failed);
+                // The old one may be in the middle of an answer.
+                (within(Check::Latency, limit, way.open()).await?, false)
             }
         };
-        self.examined.findings.push(finding);
         let latency = latency::check(&mut connection, abilities, requests, limit);
         let finding = within(Check::Latency, limit, latency).await?;
-        self.examined.findings.push(finding);
-        let told = async {
-            match stats(&mut connection).await {
-                Ok(stats) => Ok(Some(stats)),
-                Err(error) if matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::Refused) => Ok(None),
-                Err(error) => Err(Failure::from(error)),
-            }
-        };
-        let Some(stats) = within(Check::Limits, limit, told).await? else {
+        self.add(finding);
+        Ok(is_full)
+    }
+
+    /// Checks a lease, if the server serves any. Returns whether the server is full.
+    async fn lease(&mut self, mut connection: Connection, way: &Way) -> Result<(Connection, bool), Finding> {
+        let limit = self.plan.limit;
+        let serves = within(Check::Lease, limit, serves_leases(&mut connection)).await;
+        if !serves.map_err(|failed| self.of_leader(failed))? {
+            let why = "this member does not lead: the leader is asked for the lease";
+            self.add(Finding::skip(Check::Lease, why));
+            return Ok((connection, false));
+        }
+        let lease = lease::check(&mut connection, way, self.leftovers);
+        let lease = within(Check::Lease, limit + lease::LONGEST, lease).await;
+        let (finding, is_full) = lease.map_err(|failed| self.of_leader(failed))?;
+        self.examined.member.grants = !is_full;
+        self.add(finding);
+        Ok((connection, is_full))
+    }
+
+    /// A leader that tells its state and does not serve leases may be cut off from the others.
+    fn of_leader(&self, failed: Finding) -> Finding {
+        match self.examined.member.leads() {
+            true => failed.remedy(
+                "see whether this leader reaches a majority of its cluster: without one it answers nothing that needs their \
+                 agreement; or whether it is overloaded",
+            ),
+            false => failed,
+        }
+    }
+
+    /// Judges the state that the server told.
+    fn judge(&mut self, stats: Option<&Stats>, is_full: bool) {
+        let Some(stats) = stats else {
             let unknown = "the server does not know `stats`";
-            self.examined
-                .findings
-                .push(Finding::warn(Check::Limits, unknown, "update the server to 2.1"));
-            self.examined.findings.push(Finding::skip(Check::Cluster, unknown));
-            return Ok(());
+            self.add(Finding::warn(Check::Limits, unknown, "update the server to 2.1"));
+            self.add(Finding::skip(Check::Cluster, unknown));
+            return;
         };
-        self.examined.findings.push(limits::judge(&stats, caps, is_full));
-        self.examined
-            .findings
-            .push(judge_member(self.kind, stats.cluster.as_deref()));
-        self.examined.member.says = stats.cluster;
-        Ok(())
+        self.add(limits::judge(stats, self.plan.caps, is_full));
+        self.add(judge_member(self.kind, stats.cluster.as_deref()));
+    }
+
+    fn add(&mut self, finding: Finding) {
+        self.examined.findings.push(finding);
     }
 
     /// Notes a finding, and returns what the next checks need.
     fn note<T>(&mut self, (finding, found): (Finding, T)) -> T {
-        self.examined.findings.push(finding);
+        self.add(finding);
         found
     }
 }

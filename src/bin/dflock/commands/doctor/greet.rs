@@ -1,10 +1,12 @@
-//! `auth`: the secret, and whether the server answers at all. A member of a cluster shows here whether it leads.
+//! `auth`: the secret, and whether the server answers at all.
 
-use dflockd_client::protocol::functions::{auth, renew};
+use dflockd_client::protocol::functions::{auth, ping, renew};
 use dflockd_client::{Error, ErrorKind, Key, Token, Ttl};
 
+use super::cluster::Kind;
 use super::report::{Check, Finding};
 use super::way::{Connection, Way, hung_up};
+use crate::exit::Exit;
 use crate::failure::Failure;
 
 /// A key that no client locks.
@@ -13,19 +15,37 @@ const NO_KEY: &str = "dflock-doctor-nothing";
 /// A token of no lease.
 const NO_TOKEN: &str = "00000000000000000000000000000000";
 
-/// Presents the secret, if there is one, and asks a first question. Returns whether the server serves leases: a member of a cluster that
-/// does not lead serves none.
-pub(super) async fn greet(connection: &mut Connection, way: &Way) -> Result<(Finding, bool), Failure> {
+/// Presents the secret, if there is one, and asks a first question. A member of a cluster is asked for something that needs no agreement
+/// with the others; elsewhere it is something that all releases answer.
+pub(super) async fn greet(connection: &mut Connection, way: &Way, kind: Kind) -> Result<Finding, Failure> {
     if let Some(token) = &way.token {
         auth(connection, token.clone()).await.map_err(unanswered)?;
     }
-    let serves = serves_leases(connection).await.map_err(unanswered)?;
+    match kind {
+        Kind::Cluster => match ping(connection).await {
+            Err(error) if !matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::Refused) => {
+                return Err(unanswered(error));
+            }
+            _ => {}
+        },
+        Kind::Single | Kind::Standby => {
+            serves_leases(connection).await?;
+        }
+    }
     let what = match way.token {
         Some(_) => "the secret is accepted",
         None => "the server asks for no secret",
     };
-    let finding = Finding::ok(Check::Auth, what).fact("secret", way.token.is_some());
-    Ok((finding, serves))
+    let has_secret = way.token.is_some();
+    let finding = match has_secret && way.is_exposed() {
+        false => Finding::ok(Check::Auth, what),
+        true => Finding::warn(
+            Check::Auth,
+            format!("{what}, and crosses the network unencrypted"),
+            "let the server serve TLS, and set tls=true here: others can read the secret on its way",
+        ),
+    };
+    Ok(finding.fact("secret", has_secret))
 }
 
 fn unanswered(error: Error) -> Failure {
@@ -35,18 +55,43 @@ fn unanswered(error: Error) -> Failure {
     }
 }
 
-/// Renews a lease that does not exist, which all releases answer.
+/// Renews a lease that does not exist, which all releases answer. Returns whether the server serves leases: a member of a cluster that does
+/// not lead serves none.
 ///
 /// # Errors
 ///
 /// Any but those that say that there is no such lease, or that this member does not lead.
-pub(super) async fn serves_leases(connection: &mut Connection) -> Result<bool, Error> {
+pub(super) async fn serves_leases(connection: &mut Connection) -> Result<bool, Failure> {
+    renew_nothing(connection)
+        .await
+        .unwrap_or_else(|error| Err(unanswered(error)))
+}
+
+/// Whether the connection has ended: a request over it gets no answer. The request is a `ping` where the server knows it.
+pub(super) async fn has_ended(connection: &mut Connection, knows_ping: bool) -> Result<bool, Failure> {
+    let answered = match knows_ping {
+        true => ping(connection).await,
+        false => renew_nothing(connection).await.map(drop),
+    };
+    match answered {
+        Err(error) if error.kind() == ErrorKind::Disconnected => Ok(true),
+        Err(error) => Err(error.into()),
+        Ok(()) => Ok(false),
+    }
+}
+
+/// The outer error is one of the connection or of the protocol.
+async fn renew_nothing(connection: &mut Connection) -> Result<Result<bool, Failure>, Error> {
     let (key, token) = (Key::new(NO_KEY)?, Token::new(NO_TOKEN)?);
     match renew(connection, &key, &token, Ttl::from_secs(1)).await {
-        Ok(_) => Ok(true),
+        Ok(_) => Ok(Err(Failure::new(
+            Exit::REFUSED,
+            "this is no dflockd server: it renewed a lease that does not exist",
+        )
+        .remedy("see that the address and the port are those of a dflockd server"))),
         Err(error) => match error.kind() {
-            ErrorKind::NotHeld | ErrorKind::LeaseExpired => Ok(true),
-            ErrorKind::NotLeader => Ok(false),
+            ErrorKind::NotHeld | ErrorKind::LeaseExpired => Ok(Ok(true)),
+            ErrorKind::NotLeader => Ok(Ok(false)),
             _ => Err(error),
         },
     }

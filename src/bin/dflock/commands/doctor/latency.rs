@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use dflockd_client::Error;
 use dflockd_client::protocol::functions::ping;
 use tokio::time::Instant;
 
@@ -33,9 +32,9 @@ pub(super) async fn check(
     Ok(judge(took))
 }
 
-async fn request(connection: &mut Connection, abilities: Abilities) -> Result<(), Error> {
+async fn request(connection: &mut Connection, abilities: Abilities) -> Result<(), Failure> {
     match abilities.ping {
-        true => ping(connection).await,
+        true => Ok(ping(connection).await?),
         false => serves_leases(connection).await.map(drop),
     }
 }

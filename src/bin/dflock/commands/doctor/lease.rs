@@ -182,7 +182,7 @@ impl Span {
             Finding::warn(
                 Check::Lease,
                 format!(
-                    "a lease of {ttl:?} lasted {least:.2}s at least: the server's TTL runs slower than the clock here"
+                    "a lease of {ttl:?} lasted {least:.2}s at least: the server ends leases late by the clock here"
                 ),
                 "look at the clocks of both machines, and at --lease-sweep-interval: locks of clients that die are kept longer",
             )

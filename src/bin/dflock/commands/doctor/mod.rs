@@ -21,6 +21,7 @@ mod secure;
 mod stream;
 mod way;
 
+use std::io::stdout;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +36,7 @@ use self::leftovers::Leftovers;
 use self::limits::Caps;
 use self::report::{Report, Section};
 use crate::args::{DoctorArguments, SourceFlags};
+use crate::colors;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output;
@@ -45,8 +47,8 @@ use crate::sources::Sources;
 const FAREWELL: Duration = Duration::from_secs(1);
 
 pub(super) async fn doctor(flags: &SourceFlags, of: &DoctorArguments) -> Result<Exit, Failure> {
-    let mut signals = Signals::that_end()?;
     let options = Sources::read(flags, &[], &[])?.options()?;
+    let mut signals = Signals::that_end()?;
     let plan = Plan {
         limit: of.timeout,
         requests: of.requests,
@@ -74,7 +76,7 @@ pub(super) async fn doctor(flags: &SourceFlags, of: &DoctorArguments) -> Result<
     };
     match of.json {
         true => output::json(&report)?,
-        false => output::line(report.text())?,
+        false => output::line(report.text(colors::taken_by(&stdout())))?,
     }
     Ok(report.exit())
 }

@@ -31,10 +31,20 @@ impl Verdict {
             Self::Fail => "fail",
         }
     }
+
+    /// The code of its colour.
+    fn color(self) -> &'static str {
+        match self {
+            Self::Skip => "2",
+            Self::Ok => "32",
+            Self::Warn => "33",
+            Self::Fail => "31",
+        }
+    }
 }
 
 /// What is checked, in this order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Check {
     Resolve,
@@ -126,9 +136,17 @@ impl Finding {
     pub(super) fn fail(check: Check, failure: Failure) -> Self {
         let (exit, what, remedy) = failure.into_parts();
         Self {
-            remedy,
+            remedy: Some(remedy.unwrap_or_else(|| "look at the server's log, and run this again".to_owned())),
             exit,
             ..Self::new(check, Verdict::Fail, what)
+        }
+    }
+
+    /// The same with another remedy.
+    pub(super) fn remedy(self, remedy: impl Into<String>) -> Self {
+        Self {
+            remedy: Some(remedy.into()),
+            ..self
         }
     }
 
@@ -157,9 +175,9 @@ impl Section {
         }
     }
 
-    /// The findings, and a line for each check that was not reached, with the reason.
+    /// The findings, and a line for each check that was not reached, with the reason; all in the order of the checks.
     pub(super) fn of_server(shard: usize, server: impl Into<String>, mut checks: Vec<Finding>) -> Self {
-        let failed = checks.iter().rev().find(|finding| finding.verdict == Verdict::Fail);
+        let failed = checks.iter().find(|finding| finding.verdict == Verdict::Fail);
         let why = failed.map_or_else(
             || "it was not reached".to_owned(),
             |finding| format!("{} failed", finding.check.as_str()),
@@ -169,6 +187,7 @@ impl Section {
                 checks.push(Finding::skip(check, why.as_str()));
             }
         }
+        checks.sort_by_key(|finding| finding.check);
         Self::new(shard, server, checks)
     }
 }
@@ -201,18 +220,25 @@ impl Report {
         failures.next().map_or(Exit::SUCCESS, |finding| finding.exit)
     }
 
-    /// The lines for people, without a line break at the end.
-    pub(super) fn text(&self) -> String {
+    /// The lines for people, without a line break at the end, with colours or without.
+    pub(super) fn text(&self, colors: bool) -> String {
+        let painted = |code: &str, text: &str| match colors {
+            true => format!("\x1b[{code}m{text}\x1b[0m"),
+            false => text.to_owned(),
+        };
         let mut text = String::new();
         for section in self.servers.iter().chain(&self.shards) {
             let name = plain(&section.server);
             // Writing to a `String` cannot fail.
-            let _ = writeln!(text, "{name} (shard {})", section.shard);
+            let _ = writeln!(text, "{}", painted("1", &format!("{name} (shard {})", section.shard)));
             for finding in &section.checks {
                 let (verdict, check) = (finding.verdict.as_str(), finding.check.as_str());
-                let _ = writeln!(text, "  {verdict:<4}  {check:<7}  {}", plain(&finding.what));
+                let blanks = " ".repeat(4_usize.saturating_sub(verdict.len()));
+                let verdict = painted(finding.verdict.color(), verdict);
+                let _ = writeln!(text, "  {verdict}{blanks}  {check:<7}  {}", plain(&finding.what));
                 if let Some(remedy) = &finding.remedy {
-                    let _ = writeln!(text, "  {:<4}  {:<7}  try: {}", "", "", plain(remedy));
+                    let head = painted("36", "try:");
+                    let _ = writeln!(text, "  {:<4}  {:<7}  {head} {}", "", "", plain(remedy));
                 }
             }
         }
@@ -266,7 +292,7 @@ mod tests {
 
     #[test]
     fn what_was_not_reached_is_skipped_with_the_reason() {
-        let text = report().text();
+        let text = report().text(false);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0], "a:1 (shard 0)");
         assert_eq!(lines[1], "  ok    resolve  an address");
@@ -276,6 +302,36 @@ mod tests {
         assert_eq!(lines[10], "  skip  cluster  connect failed");
         assert_eq!(lines[11], "a:1+b:1 (shard 0)");
         assert_eq!(*lines.last().unwrap(), "1 ok, 1 warn, 1 fail, 7 skip");
+    }
+
+    #[test]
+    fn lines_stand_in_the_order_of_the_checks_and_every_failure_says_what_to_do() {
+        let without_remedy = Failure::new(Exit::REFUSED, "it is refused");
+        let checks = vec![
+            Finding::ok(Check::Cluster, "alone"),
+            Finding::fail(Check::Lease, without_remedy),
+        ];
+        let told = serde_json::to_value(Section::of_server(0, "a:1", checks)).unwrap();
+        let checks = told["checks"].as_array().unwrap();
+        let names: Vec<&str> = checks.iter().filter_map(|check| check["check"].as_str()).collect();
+        assert_eq!(names, Check::OF_A_SERVER.map(Check::as_str));
+        assert!(checks[5]["do"].is_string(), "{told}");
+    }
+
+    #[test]
+    fn colours_are_for_those_who_take_them() {
+        let text = report().text(true);
+        for painted in [
+            "\x1b[1ma:1 (shard 0)\x1b[0m\n",
+            "  \x1b[32mok\x1b[0m    resolve  ",
+            "  \x1b[31mfail\x1b[0m  connect  ",
+            "  \x1b[2mskip\x1b[0m  tls      ",
+            "  \x1b[33mwarn\x1b[0m  shard    ",
+            "\x1b[36mtry:\x1b[0m start it",
+        ] {
+            assert!(text.contains(painted), "{painted:?}: {text}");
+        }
+        assert!(!report().text(false).contains('\x1b'));
     }
 
     #[test]

@@ -33,6 +33,10 @@ impl Secure {
         Self(options.tls().cloned())
     }
 
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// Encrypts a stream, if connections are to be encrypted.
     pub(super) async fn handshake(&self, stream: Box<dyn Stream>, endpoint: &Endpoint) -> Result<Secured, Failure> {
         let Some(tls) = &self.0 else {
@@ -47,9 +51,10 @@ impl Secure {
         let version = stream
             .protocol_version()
             .map_or_else(String::new, |version| format!("{version:?}"));
-        let finding = match chain.first().map(|first| Certificate::read(first)) {
-            Some(Some(certificate)) => certificate.judge(today()),
-            _ => Finding::ok(Check::Tls, "the certificate is accepted; its times cannot be read"),
+        let mut read = chain.iter().map(|certificate| Certificate::read(certificate));
+        let finding = match read.next().flatten() {
+            Some(own) => own.judge(read.flatten().min_by_key(|above| above.not_after), today()),
+            None => Finding::ok(Check::Tls, "the certificate is accepted; its times cannot be read"),
         };
         let finding = finding.fact("chain", chain.len()).fact("version", version);
         Ok(Secured {
@@ -61,12 +66,14 @@ impl Secure {
 
 fn refused(error: Error, endpoint: &Endpoint) -> Failure {
     Failure::from(error).exit_with(Exit::REFUSED).remedy(format!(
-        "look at what the server presents: openssl s_client -connect {endpoint} -showcerts"
+        "look at what the server presents: openssl s_client -connect {endpoint} -showcerts; the setting tls_ca_file trusts \
+         an authority, tls_server_name is the name that must stand in the certificate"
     ))
 }
 
 /// What is told of the certificate of a server.
 struct Certificate {
+    subject: String,
     names: Vec<String>,
     issuer: String,
     /// Seconds since 1970.
@@ -81,15 +88,19 @@ impl Certificate {
             names.value.general_names.iter().filter_map(name).collect()
         });
         Some(Self {
+            subject: certificate.subject().to_string(),
             names,
             issuer: certificate.issuer().to_string(),
             not_after: certificate.validity().not_after.timestamp(),
         })
     }
 
-    /// Judges a certificate that is accepted. `now`: seconds since 1970.
-    fn judge(&self, now: i64) -> Finding {
-        let days = (self.not_after - now).div_euclid(86_400);
+    /// Judges a certificate that is accepted. `above`: of the other certificates that the server presents, the one that ends first. `now`:
+    /// seconds since 1970.
+    fn judge(&self, above: Option<Self>, now: i64) -> Finding {
+        let above = above.filter(|above| above.not_after < self.not_after);
+        let not_after = above.as_ref().map_or(self.not_after, |above| above.not_after);
+        let days = (not_after - now).div_euclid(86_400);
         let mut names = self
             .names
             .iter()
@@ -100,10 +111,17 @@ impl Certificate {
         if self.names.len() > NAMES_TOLD {
             names.push_str(&format!(" and {} more", self.names.len() - NAMES_TOLD));
         }
-        let what = format!(
-            "the certificate for {names}, issued by {}, is valid for {days} days",
-            self.issuer
-        );
+        let what = match above {
+            None => format!(
+                "the certificate for {names}, issued by {}, is valid for {days} days",
+                self.issuer
+            ),
+            Some(above) => format!(
+                "the certificate for {names}, issued by {}, is accepted for {days} days: then that of {}, which the server \
+                 presents with it, ends",
+                self.issuer, above.subject
+            ),
+        };
         let finding = match days < SOON {
             false => Finding::ok(Check::Tls, what),
             true => Finding::warn(
@@ -114,7 +132,7 @@ impl Certificate {
         };
         finding
             .fact("days_left", days)
-            .fact("not_after", self.not_after)
+            .fact("not_after", not_after)
             .fact("names", self.names.clone())
             .fact("issuer", self.issuer.as_str())
     }
@@ -147,24 +165,35 @@ mod tests {
     #[test]
     fn a_certificate_that_ends_soon_is_warned_of() {
         let day = 86_400;
-        let certificate = Certificate {
+        let ending = |end: i64| Certificate {
+            subject: format!("CN=of day {end}"),
             names: (0..6).map(|number| format!("n{number}")).collect(),
             issuer: "CN=ours".to_owned(),
-            not_after: 100 * day,
+            not_after: end * day,
         };
+        let certificate = ending(100);
         for (now, verdict, left) in [
             (0, Verdict::Ok, 100),
             (86 * day, Verdict::Ok, 14),
             (86 * day + 1, Verdict::Warn, 13),
             (100 * day - 1, Verdict::Warn, 0),
         ] {
-            let told = serde_json::to_value(certificate.judge(now)).unwrap();
-            assert_eq!(certificate.judge(now).verdict, verdict, "{now}");
+            let finding = certificate.judge(Some(ending(101)), now);
+            let told = serde_json::to_value(&finding).unwrap();
+            assert_eq!(finding.verdict, verdict, "{now}");
             assert_eq!(told["facts"]["days_left"], left);
             assert!(
                 told["what"].as_str().unwrap().contains("n0, n1, n2, n3 and 2 more"),
                 "{told}"
             );
         }
+        // One of its authorities ends before it.
+        let finding = certificate.judge(Some(ending(9)), 0);
+        let told = serde_json::to_value(&finding).unwrap();
+        assert_eq!(
+            (finding.verdict, &told["facts"]["days_left"]),
+            (Verdict::Warn, &9.into())
+        );
+        assert!(told["what"].as_str().unwrap().contains("CN=of day 9"), "{told}");
     }
 }

@@ -20,6 +20,11 @@ impl Secure {
         Self
     }
 
+    #[expect(clippy::unused_self, reason = "with TLS it depends on the settings")]
+    pub(super) fn is_encrypted(&self) -> bool {
+        false
+    }
+
     /// Leaves the stream as it is.
     pub(super) async fn handshake(&self, stream: Box<dyn Stream>, _: &Endpoint) -> Result<Secured, Failure> {
         let finding = Finding::skip(Check::Tls, "this dflock was built without TLS");

@@ -1,5 +1,6 @@
 //! The way to one server, and connections on it.
 
+use std::error::Error as _;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -45,6 +46,14 @@ impl Way {
         opened.await.unwrap_or_else(|_| Err(silent(self.limit)))
     }
 
+    /// Whether others could read the bytes on their way.
+    pub(super) fn is_exposed(&self) -> bool {
+        let is_remote = self
+            .address
+            .is_some_and(|address| !address.ip().to_canonical().is_loopback());
+        is_remote && !self.secure.is_encrypted()
+    }
+
     async fn reach(&self) -> Result<Box<dyn Stream>, Failure> {
         match (self.address, self.endpoint.unix_path()) {
             (Some(address), _) => connect(address).await.map_err(|error| away(&address, &error)),
@@ -71,9 +80,10 @@ pub(super) fn silent(limit: Duration) -> Failure {
 
 /// The connection ended before the server had answered anything over it.
 pub(super) fn hung_up(error: &Error) -> Failure {
+    let cause = error.source().map_or_else(String::new, |cause| format!(": {cause}"));
     Failure::new(
         Exit::SERVER_AWAY,
-        format!("the server closed the connection without an answer: {error}"),
+        format!("the server closed the connection without an answer{cause}"),
     )
     .remedy("see whether it has reached its --max-connections, is shutting down, or expects TLS or not")
 }
