@@ -12,6 +12,7 @@ mod bench;
 mod commands;
 mod doctor;
 mod ends;
+mod exit_codes;
 mod loss;
 mod pty;
 mod serve;

@@ -27,26 +27,38 @@ use self::exit::Exit;
 use self::failure::Failure;
 
 fn main() -> std::process::ExitCode {
+    let exit = std::panic::catch_unwind(run).unwrap_or_else(|_| {
+        // The panic hook has printed the message of the panic.
+        Failure::new(Exit::SOFTWARE, "a fault of this program has ended it")
+            .remedy("report it, with the message above")
+            .tell()
+    });
+    exit.into()
+}
+
+fn run() -> Exit {
     // Helper processes of `run` and `elect`.
     if let Some(exit) = process::helper() {
-        return exit.into();
+        return exit;
     }
-    let exit = match Arguments::try_parse() {
+    let done = match Arguments::try_parse() {
         Ok(arguments) => commands::run(arguments),
-        Err(mut refused) => {
-            args::advise(&mut refused);
-            #[cfg(feature = "server")]
-            if let Some(said) = args::unsupported(&refused) {
-                return Failure::new(Exit::USAGE, said).remedy("leave it out").tell().into();
-            }
-            drop(refused.print());
-            return if refused.use_stderr() {
-                Exit::USAGE
-            } else {
-                Exit::SUCCESS
-            }
-            .into();
-        }
+        Err(refused) => explain(refused),
     };
-    exit.unwrap_or_else(|failure: Failure| failure.tell()).into()
+    done.unwrap_or_else(|failure| failure.tell())
+}
+
+/// Prints the help or the version that was asked for, or what is wrong with the command line.
+fn explain(mut refused: clap::Error) -> Result<Exit, Failure> {
+    args::advise(&mut refused);
+    #[cfg(feature = "server")]
+    if let Some(said) = args::unsupported(&refused) {
+        return Err(Failure::new(Exit::USAGE, said).remedy("leave it out"));
+    }
+    let printed = refused.print();
+    match refused.use_stderr() {
+        // If standard error is closed, the message is lost.
+        true => Ok(Exit::USAGE),
+        false => printed.map(|()| Exit::SUCCESS).map_err(output::unwritten),
+    }
 }
