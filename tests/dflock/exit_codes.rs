@@ -13,7 +13,7 @@ use crate::support::proxy::Proxy;
 use crate::support::until;
 use crate::tool::{Running, Witness, around, code, dflock, text};
 
-const DOCUMENT: &str = "docs/command.md";
+const DOCUMENT: &str = "docs/guide/src/command-reference.md";
 /// The row of the codes with which signals end a command.
 const BY_SIGNAL: &str = "128 + n";
 
