@@ -5,23 +5,22 @@ use std::time::Duration;
 use dflockd_client::Client;
 use rustix::process::Signal;
 
-use crate::support::process::free_port;
 use crate::support::proxy::Proxy;
 use crate::support::{until, until_now};
 use crate::tool::{Group, Running, Witness, dflock};
 
 /// Rounds of each disturbance, so many of them at the same time.
-const ROUNDS: usize = 50;
-const AT_ONCE: usize = 10;
+pub const ROUNDS: usize = 50;
+pub const AT_ONCE: usize = 10;
 
 /// Takes no notice of TERM, and neither do its descendants, of which one is an orphan.
-const STUBBORN: &str =
+pub const STUBBORN: &str =
     r#"trap "" TERM; (sh -c 'trap "" TERM; while :; do sleep 1; done' &); echo $$; while :; do sleep 1; done"#;
 
 /// A margin that leaves the rest of the machine some time, and a grace that is longer, so that it must have been counted in.
-const TIMES: [&str; 6] = ["--ttl", "3s", "--grace", "900ms", "--set", "loss_margin=600ms"];
+pub const TIMES: [&str; 6] = ["--ttl", "3s", "--grace", "900ms", "--set", "loss_margin=600ms"];
 
-fn run(server: &str, key: &str, script: &str) -> Running {
+pub fn run(server: &str, key: &str, script: &str) -> Running {
     let mut command = dflock();
     command
         .args(["run", key, "--servers", server])
@@ -114,58 +113,6 @@ async fn a_dflock_that_is_stopped_does_not_let_the_command_outlive_the_lease() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_is_replaced_finds_the_commands_of_the_last_one_dead() {
-    for _ in 0..ROUNDS / AT_ONCE {
-        let port = free_port();
-        let address = format!("127.0.0.1:{port}");
-        let witness = Witness::new();
-        let server = witness.server(port).await;
-        let mut holders = Vec::new();
-        for number in 0..AT_ONCE {
-            let key = format!("key-{number}");
-            let mut holder = run(&address, &key, STUBBORN);
-            witness.watch(&key, Group::read(&holder.line()));
-            holders.push((key, holder));
-        }
-        server.kill().await;
-        for (_, holder) in &mut holders {
-            assert_eq!(code(holder).await, 79);
-            assert!(holder.errors().contains("the connection that owned it was lost"));
-        }
-        let _server = witness.server(port).await;
-        let others = client(&address).await;
-        for (key, _) in &holders {
-            next_holder(&others, key).await;
-        }
-        witness.assert_no_fault();
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_is_stopped_ends_the_command_in_time() {
-    let mut server = Running::start(dflock().args(["serve", "--port", "0"]));
-    let address = server.line().strip_prefix("listening on ").unwrap().to_owned();
-    let mut holders: Vec<(String, Running, Group)> = (0..AT_ONCE)
-        .map(|number| {
-            let key = format!("key-{number}");
-            let mut holder = run(&address, &key, STUBBORN);
-            let group = Group::read(&holder.line());
-            (key, holder, group)
-        })
-        .collect();
-    let others = client(&address).await;
-    server.signal(Signal::STOP);
-    for (_, holder, group) in &mut holders {
-        assert_eq!(code(holder).await, 79);
-        assert!(group.alive().is_empty());
-    }
-    server.signal(Signal::CONT);
-    for (key, _, _) in &holders {
-        next_holder(&others, key).await;
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn term_comes_first_and_the_command_may_use_its_grace() {
     let server = Witness::new().server(0).await;
     let proxy = Proxy::start(&server.local_addr().to_string()).await;
@@ -181,7 +128,7 @@ async fn term_comes_first_and_the_command_may_use_its_grace() {
 }
 
 /// Tells of TERM and goes on, and so does an orphan of it.
-const TALKATIVE: &str = r#"trap "echo TERM" TERM; (sh -c 'trap "echo TERM" TERM; while :; do sleep 1; done' &)
+pub const TALKATIVE: &str = r#"trap "echo TERM" TERM; (sh -c 'trap "echo TERM" TERM; while :; do sleep 1; done' &)
     echo $$; while :; do sleep 1; done"#;
 
 /// The server grants the key to the next as soon as it sees the end of the connection: the grace is not for this.

@@ -2,9 +2,12 @@
 
 use std::path::PathBuf;
 
+use dflockd_client::Client;
 use dflockd_client::server::Server;
 
-use crate::tool::{dflock, output, text};
+use crate::support::proxy::Proxy;
+use crate::support::until;
+use crate::tool::{Running, dflock, output, text};
 
 fn compare(name: &str, shown: &str) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -135,6 +138,67 @@ async fn messages_about_servers_are_as_they_were_written() {
         all.push_str(&format!("exit code {}\n\n", ended.status.code().unwrap()));
     }
     compare("servers.txt", &all);
+}
+
+/// Everything that a command says until it ends. Of a server it shows only that it is one.
+fn told(arguments: &str, server: &str, running: &mut Running) -> String {
+    let code = running.code();
+    let said = running.errors().replace(server, "HOST:PORT");
+    format!("$ dflock {arguments}\n{said}exit code {code}\n\n")
+}
+
+fn start(arguments: &str, server: &str) -> Running {
+    let mut command = dflock();
+    command.args(arguments.split(' ')).env("DFLOCKD_SERVERS", server);
+    Running::start(&mut command)
+}
+
+/// Servers that have no room, and leases that are lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_about_full_servers_and_lost_leases_are_as_they_were_written() {
+    let mut all = String::new();
+    let refused = |arguments: &str, server: &str| told(arguments, server, &mut start(arguments, server));
+
+    let full = Server::builder()
+        .port(0)
+        .max_locks(1)
+        .max_waiters(1)
+        .start()
+        .await
+        .unwrap();
+    let address = full.local_addr().to_string();
+    let client = Client::builder().servers([&address]).connect().await.unwrap();
+    let _held = client.lock("held").unwrap().acquire().await.unwrap();
+    all += &refused("run key -- true", &address);
+    all += &refused("run held --try -- true", &address);
+    all += &refused("run held --timeout 200ms -- true", &address);
+    let waiters = |count| full.stats().locks.iter().all(|lock| lock.waiters == count);
+    until("that one has left", || waiters(0)).await;
+    let _waiter = start("run held --timeout 60s -- true", &address);
+    until("a command waits", || waiters(1)).await;
+    all += &refused("run held -- true", &address);
+
+    let open = Server::builder().port(0).start().await.unwrap();
+    for arguments in [
+        "run key -- sh -c echo\tstarted;exec\tsleep\t1000",
+        "run key --on-loss ignore -- sh -c echo\tstarted;exec\tcat",
+        "lock key --ignore-stdin",
+    ] {
+        // The connection is cut, so that the server may grant the key to another at once.
+        let proxy = Proxy::start(&open.local_addr().to_string()).await;
+        let mut holder = start(arguments, &proxy.address);
+        holder.line();
+        proxy.cut();
+        all += &told(&arguments.replace('\t', " "), &proxy.address, &mut holder);
+    }
+    // Nothing passes any more: time ends the lease.
+    let proxy = Proxy::start(&open.local_addr().to_string()).await;
+    let arguments = "run key --ttl 2s --grace 100ms -- sh -c echo\tstarted;exec\tsleep\t1000";
+    let mut holder = start(arguments, &proxy.address);
+    holder.line();
+    proxy.change(|weather| weather.stall_up = true);
+    all += &told(&arguments.replace('\t', " "), &proxy.address, &mut holder);
+    compare("full-and-lost.txt", &all);
 }
 
 /// Numbers differ from run to run: a word with a digit is shown as #.

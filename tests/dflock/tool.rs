@@ -147,6 +147,10 @@ impl Group {
         Self(line.trim().parse().unwrap_or_else(|_| panic!("no number: {line:?}")))
     }
 
+    pub fn number(self) -> i32 {
+        self.0
+    }
+
     /// Its processes that have not ended, with the letter of their state.
     pub fn alive(self) -> Vec<(i32, char)> {
         let processes = std::fs::read_dir("/proc").unwrap();

@@ -1,0 +1,130 @@
+//! Servers that are stopped, killed and replaced, as real processes: what has become of the command when its key is granted to the next.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::loss::{AT_ONCE, ROUNDS, STUBBORN, TALKATIVE, TIMES, run};
+use crate::server_process::ServerProcess;
+use crate::support::process::free_port;
+use crate::tool::{Group, Running, dflock};
+
+/// That of [`TIMES`].
+const TTL: Duration = Duration::from_secs(3);
+
+/// Many rounds, so many of them at the same time, each with servers of its own.
+fn rounds(round: impl Fn(&str) + Sync) {
+    for first in (0..ROUNDS).step_by(AT_ONCE) {
+        std::thread::scope(|scope| {
+            for number in first..first + AT_ONCE {
+                let round = &round;
+                scope.spawn(move || round(&format!("key-{number}")));
+            }
+        });
+    }
+}
+
+/// Another command, which waits for the key as long as it takes.
+fn next(servers: &str, key: &str) -> Running {
+    let mut command = dflock();
+    command
+        .args(["run", key, "--servers", servers, "--timeout", "60s"])
+        .args(TIMES)
+        .args(["--", "true"]);
+    Running::start(&mut command)
+}
+
+/// The server goes on at the very moment at which the lease ends, with the next holder in the queue: it grants the key at once, however
+/// late the command is.
+#[test]
+fn a_server_that_was_stopped_grants_the_key_when_the_command_is_dead() {
+    rounds(|key| {
+        let mut server = ServerProcess::start(0, None);
+        let mut holder = run(&server.address, key, STUBBORN);
+        server.watch(key, Group::read(&holder.line()));
+        let mut next = next(&server.address, key);
+        server.event(&format!("queued {key}"));
+        let (renewed, _) = server.event(&format!("renewed {key}"));
+        server.signal(Signal::STOP);
+        std::thread::sleep((renewed + TTL).saturating_duration_since(Instant::now()));
+        server.signal(Signal::CONT);
+        assert_eq!(server.event(&format!("granted {key} ")).1, "[]");
+        assert_eq!(holder.code(), 79);
+        let said = holder.errors();
+        assert!(
+            said.contains("was lost, and the command was stopped: it could not be renewed in time"),
+            "{said}"
+        );
+        assert_eq!(next.code(), 0, "{}", next.errors());
+    });
+}
+
+/// A server that begins anew knows no leases, and grants the key to the first that asks. That the command is dead by then no client
+/// can promise; but it is killed at once and without grace, and `dflock` ends only when it is dead.
+fn replaced(by: Signal, reason: &str) {
+    let late = AtomicUsize::new(0);
+    rounds(|key| {
+        let port = free_port();
+        let mut server = ServerProcess::start(port, None);
+        // A grace of seconds, of which it gets nothing.
+        let mut command = dflock();
+        command
+            .args([
+                "run",
+                key,
+                "--servers",
+                &server.address,
+                "--ttl",
+                "60s",
+                "--grace",
+                "25s",
+            ])
+            .args(["--", "sh", "-c", TALKATIVE]);
+        let mut holder = Running::start(&mut command);
+        let group = Group::read(&holder.line());
+        server.signal(by);
+        server.wait();
+        let server = ServerProcess::start(port, Some((key, group)));
+        let mut next = next(&server.address, key);
+        if server.event(&format!("granted {key} ")).1 != "[]" {
+            late.fetch_add(1, Ordering::Relaxed);
+        }
+        assert_eq!(holder.code(), 79);
+        assert!(group.alive().is_empty());
+        assert_eq!(holder.rest(), "", "it was asked to end first");
+        let said = holder.errors();
+        assert!(said.contains(reason), "{said}");
+        assert_eq!(next.code(), 0, "{}", next.errors());
+    });
+    println!("alive at the grant of the new server: {late:?} of {ROUNDS}");
+}
+
+#[test]
+fn a_server_that_is_killed_and_started_anew_ends_the_command_without_its_grace() {
+    replaced(Signal::KILL, "the connection that owned it was lost");
+}
+
+#[test]
+fn a_server_that_is_shut_down_and_replaced_ends_the_command_without_its_grace() {
+    replaced(Signal::TERM, "was lost, and the command was stopped");
+}
+
+/// All clients leave the standby alone for the takeover delay, which is longer than the lease.
+#[test]
+fn a_standby_grants_the_key_of_a_server_that_was_killed_when_the_command_is_dead() {
+    rounds(|key| {
+        let server = ServerProcess::start(0, None);
+        let mut standby = ServerProcess::start(0, None);
+        let both = format!("{};{}", server.address, standby.address);
+        let mut holder = run(&both, key, STUBBORN);
+        standby.watch(key, Group::read(&holder.line()));
+        server.signal(Signal::KILL);
+        let mut next = next(&both, key);
+        assert_eq!(standby.event(&format!("granted {key} ")).1, "[]");
+        assert_eq!(holder.code(), 79);
+        let said = holder.errors();
+        assert!(said.contains("the connection that owned it was lost"), "{said}");
+        assert_eq!(next.code(), 0, "{}", next.errors());
+    });
+}
