@@ -1,6 +1,7 @@
 //! What is shown, word for word. `DFLOCK_SNAPSHOTS=write cargo test --test dflock snapshots` writes the files anew.
 
 use std::path::PathBuf;
+use std::process::Stdio;
 
 use dflockd_client::Client;
 use dflockd_client::server::Server;
@@ -181,7 +182,6 @@ async fn messages_about_full_servers_and_lost_leases_are_as_they_were_written() 
     let open = Server::builder().port(0).start().await.unwrap();
     for arguments in [
         "run key -- sh -c echo\tstarted;exec\tsleep\t1000",
-        "run key --on-loss ignore -- sh -c echo\tstarted;exec\tcat",
         "lock key --ignore-stdin",
     ] {
         // The connection is cut, so that the server may grant the key to another at once.
@@ -191,6 +191,20 @@ async fn messages_about_full_servers_and_lost_leases_are_as_they_were_written() 
         proxy.cut();
         all += &told(&arguments.replace('\t', " "), &proxy.address, &mut holder);
     }
+    // The command goes on until its standard input ends, which is after the message.
+    let proxy = Proxy::start(&open.local_addr().to_string()).await;
+    let arguments = "run key --on-loss ignore -- sh -c echo\tstarted;exec\tcat";
+    let mut command = dflock();
+    command
+        .args(arguments.split(' '))
+        .env("DFLOCKD_SERVERS", &proxy.address);
+    let mut holder = Running::start(command.stdin(Stdio::piped()));
+    holder.line();
+    proxy.cut();
+    let lost = holder.error();
+    drop(holder.child.stdin.take());
+    let ended = told(&arguments.replace('\t', " "), &proxy.address, &mut holder);
+    all += &ended.replacen('\n', &format!("\n{lost}\n"), 1);
     // Nothing passes any more: time ends the lease.
     let proxy = Proxy::start(&open.local_addr().to_string()).await;
     let arguments = "run key --ttl 2s --grace 100ms -- sh -c echo\tstarted;exec\tsleep\t1000";
