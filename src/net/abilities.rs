@@ -1,5 +1,5 @@
-//! What servers support, as far as it is known. A server logs a warning for each command that it does not know, so the
-//! client asks only once.
+//! The features of servers, as far as the client knows them. A server logs a warning for each command that it does not
+//! know, so the client asks only once.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -10,8 +10,8 @@ use tokio::time::Instant;
 
 use crate::error::Error;
 
-/// The time during which a server that refused signals is not asked for them again, unless it was unreachable
-/// meanwhile.
+/// After a server refused signals, the client does not ask it for signals again for this long, unless the server was
+/// unreachable in the meantime.
 const SIGNALS_REFUSED_FOR: Duration = Duration::from_secs(600);
 
 /// What one server supports. `None` means that it was not asked.
@@ -47,13 +47,13 @@ impl KnownServers {
         self.with(endpoint, |known| known.abilities)
     }
 
-    /// Notes a server's answer through `note`.
+    /// Updates the known features of a server.
     pub(crate) fn learn(&self, endpoint: &Arc<str>, note: impl FnOnce(&mut Abilities)) {
         self.with(endpoint, |known| note(&mut known.abilities));
     }
 
     /// Notes that a server does not support signals, with its error.
-    pub(crate) fn refuses_signals(&self, endpoint: &Arc<str>, error: Error) {
+    pub(crate) fn note_signals_refusal(&self, endpoint: &Arc<str>, error: Error) {
         self.with(endpoint, |known| known.refused_signals = Some((Instant::now(), error)));
     }
 
@@ -91,7 +91,7 @@ mod tests {
     use crate::error::ErrorKind;
 
     #[tokio::test(start_paused = true)]
-    async fn a_server_is_known_until_it_was_away_and_refuses_signals_for_a_while() {
+    async fn abilities_are_kept_until_the_server_is_unreachable_and_a_refusal_of_signals_for_a_while() {
         let servers = KnownServers::default();
         let [a, b]: [Arc<str>; 2] = ["a:1".into(), "b:1".into()];
         assert_eq!(servers.abilities(&a), Abilities::default());
@@ -100,7 +100,7 @@ mod tests {
             sessions: None,
         };
         servers.learn(&a, |abilities| abilities.ping = Some(false));
-        servers.refuses_signals(&a, Error::new(ErrorKind::Unsupported, "no"));
+        servers.note_signals_refusal(&a, Error::new(ErrorKind::Unsupported, "no"));
         assert_eq!(
             (servers.abilities(&a), servers.abilities(&b)),
             (old, Abilities::default())
@@ -109,7 +109,7 @@ mod tests {
         tokio::time::advance(SIGNALS_REFUSED_FOR).await;
         assert!(servers.signals_refusal(&a).is_none());
         assert_eq!(servers.abilities(&a), old);
-        servers.refuses_signals(&a, Error::new(ErrorKind::Unsupported, "no"));
+        servers.note_signals_refusal(&a, Error::new(ErrorKind::Unsupported, "no"));
         servers.forget(&a);
         assert!(servers.signals_refusal(&a).is_none());
         assert_eq!(servers.abilities(&a), Abilities::default());

@@ -1,4 +1,4 @@
-//! Which hosts may become members of a cluster at run time. Pure: names are compared, never resolved.
+//! Decides which hosts may become members of a cluster at run time. Pure: names are compared, never resolved.
 
 use std::net::IpAddr;
 
@@ -6,7 +6,7 @@ use super::endpoint::Endpoint;
 use crate::error::{Error, Result};
 use crate::escape::Shortened;
 
-/// The hosts where members may be found that were not configured. Empty by default.
+/// The hosts of members that the client accepts although they were not configured. Empty by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Admission(Vec<Allowed>);
 
@@ -27,13 +27,13 @@ impl Admission {
         rules.into_iter().map(Allowed::parse).collect::<Result<_>>().map(Self)
     }
 
-    /// Whether no host is allowed.
+    /// Returns whether no host is allowed.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether a member may be at this endpoint. An address is compared with networks, and a name with names; names are
-    /// not resolved.
+    /// Returns whether the client accepts a member at this endpoint. An address is compared with networks, and a name
+    /// with names; names are not resolved.
     pub(crate) fn admits(&self, endpoint: &Endpoint) -> bool {
         let Some(host) = endpoint.host() else { return false };
         self.0.iter().any(|allowed| allowed.admits(host))
@@ -97,7 +97,7 @@ fn width(address: IpAddr) -> u8 {
     }
 }
 
-/// Whether two addresses are of the same family and have the first `bits` bits in common.
+/// Returns whether two addresses are of the same family and have the first `bits` bits in common.
 fn is_within(address: IpAddr, network: IpAddr, bits: u8) -> bool {
     let differing = match (address, network) {
         (IpAddr::V4(one), IpAddr::V4(other)) => u128::from(one.to_bits() ^ other.to_bits()) << 96,
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn names_domains_addresses_and_networks_admit_what_they_say() {
+    fn names_domains_addresses_and_networks_admit_the_hosts_that_match() {
         for (rule, within, without) in [
             (
                 "a.example",
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_rule_is_refused_with_what_to_write() {
+    fn an_invalid_rule_is_refused_with_the_valid_form() {
         for (rule, remedy) in [
             ("", "a name"),
             ("*", "a name"),

@@ -36,7 +36,7 @@ enum TokenSource {
 /// The token of a client, and what its servers answered to it. One value serves all shards.
 pub(crate) struct Credentials {
     source: TokenSource,
-    /// How long a token that a server refused is not presented to it again.
+    /// How long the client waits before it presents a refused token to the same server again.
     retry_after: Duration,
     /// The last refusal of each endpoint.
     refusals: Mutex<HashMap<Arc<str>, Rejection>>,
@@ -51,10 +51,12 @@ struct Rejection {
     error: Error,
 }
 
-/// The token may be as long as the longest line, and white space around it in the file is ignored.
+/// The longest file. The token may be as long as the longest line; white space around it in the file is ignored.
 const LONGEST_FILE: usize = MAX_LONG_LINE + 1024;
 
 impl Credentials {
+    /// Checks the source of the token.
+    ///
     /// # Errors
     ///
     /// `InvalidInput` for a value that no server can accept, and for a variable or a file without a name.
@@ -104,7 +106,7 @@ impl Credentials {
         }
     }
 
-    /// Reads the token, whatever servers have answered to it.
+    /// Reads the token, even if a server has refused it.
     ///
     /// # Errors
     ///
@@ -136,7 +138,7 @@ impl Credentials {
     /// Warns, once, that the token is about to be sent where others can read it.
     pub(crate) fn warn_of_exposure(&self, endpoint: &Arc<str>) {
         if !self.warned.swap(true, Ordering::Relaxed) {
-            tracing::warn!(%endpoint, "the auth token goes over the network without TLS: every machine on its way can read it");
+            tracing::warn!(%endpoint, "the auth token goes over the network without TLS: every machine on the way can read it");
         }
     }
 }
@@ -175,7 +177,7 @@ fn from_file(path: &Path) -> Result<AuthToken, String> {
     parse(text)
 }
 
-/// White space around a secret does not count.
+/// Parses a token. White space around it is ignored.
 fn parse(text: &str) -> Result<AuthToken, String> {
     AuthToken::new(text.trim()).map_err(|error| error.to_string())
 }
@@ -183,7 +185,7 @@ fn parse(text: &str) -> Result<AuthToken, String> {
 fn unreadable(problem: &str) -> Error {
     Error::new(
         ErrorKind::Auth,
-        format!("there is no auth token to present: {problem} (it is read anew at each attempt to connect)"),
+        format!("there is no auth token to present: {problem} (the client reads it again at each attempt to connect)"),
     )
 }
 
@@ -216,7 +218,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_a_server_refused_is_kept_from_it_for_a_while_and_from_no_other() {
+    async fn a_refused_token_is_not_presented_to_the_same_server_for_a_while() {
         let (here, there): (Arc<str>, Arc<str>) = ("a:1".into(), "b:1".into());
         let credentials = with(value("secret"));
         let token = credentials.to_present(&here).await.unwrap();
@@ -225,14 +227,11 @@ mod tests {
         assert_eq!(credentials.to_present(&here).await.unwrap_err().to_string(), "no");
         assert!(credentials.to_present(&there).await.is_ok());
         tokio::time::advance(Duration::from_millis(1)).await;
-        assert!(
-            credentials.to_present(&here).await.is_ok(),
-            "the server may have changed its mind"
-        );
+        assert!(credentials.to_present(&here).await.is_ok(), "the pause is over");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_was_taken_or_never_judged_is_presented_again_at_once() {
+    async fn a_token_that_was_accepted_or_never_answered_is_presented_again_at_once() {
         let here: Arc<str> = "a:1".into();
         let credentials = with(value("secret"));
         let token = credentials.to_present(&here).await.unwrap();
@@ -245,7 +244,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn that_there_is_none_can_be_refused_as_well() {
+    async fn a_refusal_of_a_client_without_a_token_is_remembered_too() {
         let here: Arc<str> = "a:1".into();
         let credentials = Credentials::new(None, Duration::from_secs(30)).unwrap();
         assert_eq!(credentials.to_present(&here).await.unwrap(), None);
@@ -254,7 +253,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn another_secret_in_the_file_is_presented_at_once() {
+    async fn a_new_token_in_the_file_is_presented_at_once() {
         let path = std::env::temp_dir().join(format!("dflockd-auth-unit-{}", std::process::id()));
         std::fs::write(&path, " first\n").unwrap();
         let here: Arc<str> = "a:1".into();
@@ -270,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn white_space_around_the_secret_in_a_variable_does_not_count() {
+    fn white_space_around_the_token_in_a_variable_is_ignored() {
         // Cargo sets this one, to a number: tests do not change the environment.
         assert_eq!(from_environment("CARGO_PKG_VERSION_MAJOR").unwrap().expose(), "0");
         assert_eq!(parse(" sesame \n").unwrap().expose(), "sesame");
@@ -278,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn that_it_can_be_read_on_its_way_is_told_once() {
+    fn the_warning_about_an_exposed_token_is_logged_once() {
         #[derive(Clone, Default)]
         struct Lines(Arc<Mutex<Vec<u8>>>);
         impl std::io::Write for Lines {
@@ -310,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_cannot_be_are_refused() {
+    fn invalid_sources_are_refused() {
         for source in [
             AuthSource::Environment(String::new()),
             AuthSource::Environment("A=B".into()),
@@ -323,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn debug_shows_where_it_comes_from_and_not_what_it_is() {
+    fn debug_shows_the_source_of_the_token_and_not_the_token() {
         assert_eq!(format!("{:?}", with(value("sesame"))), "Credentials(…)");
         assert_eq!(
             format!("{:?}", with(AuthSource::Environment("NAME".into()))),

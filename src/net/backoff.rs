@@ -30,8 +30,8 @@ const LAST_RESORT: Duration = Duration::from_secs(5);
 /// The longest pause, whatever a policy returns. Every clock can represent an instant this far ahead.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// A connection that stood for this long counts as useful. After one that ended sooner, or in silence, the sequence of
-/// pauses continues, and the same server is not the first to be asked again.
+/// A connection that lasted this long was useful. If a connection ended sooner, or because the server fell silent, the
+/// sequence of pauses continues, and a cluster's next member is tried first.
 pub(crate) const OF_USE_AFTER: Duration = Duration::from_secs(1);
 
 impl ReconnectPolicy {
@@ -68,9 +68,9 @@ impl ReconnectPolicy {
         self.bounds
     }
 
-    /// Creates a policy from the `backoff` crate. `new` creates one for each sequence, and it is
-    /// [reset](backoff::backoff::Backoff::reset) first. When it returns no pause, because its `max_elapsed_time` is
-    /// over, the pause is 5 s.
+    /// Creates a policy from the `backoff` crate. `new` creates a backoff for each sequence of pauses; it is
+    /// [reset](backoff::backoff::Backoff::reset) before its first use. When the backoff returns no pause, because its
+    /// `max_elapsed_time` is over, the pause is 5 s.
     ///
     /// The pauses, including their jitter, are those of the crate. For
     /// [`ExponentialBackoff`](backoff::ExponentialBackoff) they last up to `max_interval · (1 + randomization_factor)`,
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn the_default_is_what_the_documents_say() {
+    fn the_default_policy_is_as_documented() {
         let ms = Duration::from_millis;
         let pauses: Vec<Vec<Duration>> = (0..2_000)
             .map(|_| {
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_that_no_clock_can_count_are_cut() {
+    fn pauses_are_short_enough_for_every_clock() {
         let policy = ReconnectPolicy::exponential(Duration::MAX, Duration::MAX);
         let pause = policy.start().failed();
         assert!(std::time::Instant::now().checked_add(pause).is_some(), "{pause:?}");
@@ -262,7 +262,7 @@ mod tests {
 
     #[cfg(feature = "backoff")]
     #[test]
-    fn a_policy_of_the_backoff_crate_is_followed_and_has_no_last_word() {
+    fn a_policy_of_the_backoff_crate_is_followed_and_never_ends() {
         struct Twice(u32);
         impl backoff::backoff::Backoff for Twice {
             fn next_backoff(&mut self) -> Option<Duration> {

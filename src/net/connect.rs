@@ -44,7 +44,8 @@ pub(crate) enum Purpose {
     Pipelined,
     /// Requests that only the leader of a cluster serves. A member that does not lead is refused, and so is a server
     /// that is not a member. Where the server supports sessions, each connection presents a new name, and that session
-    /// is never resumed. So what the connection owns outlives it for a while, and continues by its tokens.
+    /// is never resumed. So the leases of the connection outlive it for a while, and the client continues to use them
+    /// by their tokens.
     Leading(StableRef),
     /// Waits in a cluster, under a name by which another member recognizes them, if the server supports sessions.
     Session(StableRef),
@@ -143,7 +144,7 @@ impl ConnectOptions {
         };
         let limit = match limit == self.settings.connect_timeout {
             true => format!("the connect timeout of {}", human(limit)),
-            false => format!("{}, when the next server is asked", human(limit)),
+            false => format!("{}, after which the client asks the next server", human(limit)),
         };
         let what = match self.settings.way {
             Way::Sockets(_) => "the address",
@@ -203,7 +204,7 @@ impl ConnectOptions {
         }
         match &self.purpose {
             Purpose::Requests | Purpose::Pipelined | Purpose::Session(_) if answered => {}
-            Purpose::Requests | Purpose::Pipelined | Purpose::Session(_) => self.answers(&mut wire).await?,
+            Purpose::Requests | Purpose::Pipelined | Purpose::Session(_) => self.expect_answer(&mut wire).await?,
             Purpose::Leading(_) => {
                 self.renew_nothing(&mut wire).await?;
                 (wire, cluster) = self.is_a_member(wire, token, abilities).await?;
@@ -266,13 +267,13 @@ impl ConnectOptions {
         tracing::warn!(
             endpoint = %self.endpoint,
             error = %no_answer,
-            "it cannot be told whether this server is a member of a cluster: its stats cannot be read"
+            "cannot find out whether this server is a member of a cluster: its stats cannot be read"
         );
         Ok((wire, None))
     }
 
-    /// Whether `ping` is asked first. It is not asked of a server that is known to be too old, nor of one that gets
-    /// another question anyway, if only a wait depends on the connection.
+    /// Returns whether the client sends `ping` first. It does not if the server is known to be too old. It does not
+    /// either if only a wait depends on the connection, because such a connection asks another question anyway.
     fn asks_for_ping(&self, abilities: Abilities) -> bool {
         match abilities.ping {
             None => true,
@@ -305,7 +306,7 @@ impl ConnectOptions {
         let is_exposed = stream.is_exposed();
         // The greeting does not wait for longer `stats`: they are not worth the delay, because leases have to be
         // renewed over the new connection.
-        let mut wire = Wire::new(stream).taking_no_line_beyond(MAX_RESPONSE_LINE);
+        let mut wire = Wire::new(stream).with_longest_line(MAX_RESPONSE_LINE);
         if let Some(token) = token {
             if is_exposed {
                 self.settings.credentials.warn_of_exposure(self.endpoint.shared_text());
@@ -368,7 +369,7 @@ impl ConnectOptions {
             Err(error) if error.kind() == ErrorKind::Unsupported => {
                 let servers = &self.settings.servers;
                 let error = without_signals(servers.abilities(endpoint));
-                servers.refuses_signals(endpoint, error.clone());
+                servers.note_signals_refusal(endpoint, error.clone());
                 Err(error)
             }
             other => other,
@@ -384,8 +385,8 @@ impl ConnectOptions {
         }
     }
 
-    /// Completes once the server has answered, whatever its role in a cluster.
-    async fn answers(&self, wire: &mut Wire<Stream>) -> Result<()> {
+    /// Waits until the server has answered a request, whatever its role in a cluster.
+    async fn expect_answer(&self, wire: &mut Wire<Stream>) -> Result<()> {
         match self.renew_nothing(wire).await {
             Err(error) if error.kind() == ErrorKind::NotLeader => Ok(()),
             other => other,
@@ -449,7 +450,7 @@ fn renewal_of_nothing() -> Result<Call<Option<u64>>> {
     Ok(Call::renew(Kind::Lock, key, Token::OF_NOTHING, Some(Ttl::DEFAULT)))
 }
 
-/// Whether bytes are the TLS alert that a server sends to a client which does not speak TLS.
+/// Returns whether bytes are the TLS alert that a server sends to a client which does not speak TLS.
 fn is_tls_alert(bytes: &[u8]) -> bool {
     matches!(bytes, [0x15, 0x03, ..])
 }

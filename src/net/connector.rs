@@ -76,8 +76,8 @@ impl fmt::Debug for ConnectorStream {
     }
 }
 
-/// The destructor of the stream is a user's code. A shard drops its connections while it serves others, so a panic must
-/// not get past this point.
+/// Catches a panic in the destructor of the stream, which is a user's code. A shard drops its connections while it
+/// serves others, so a panic must not get past this point.
 impl Drop for ConnectorStream {
     fn drop(&mut self) {
         let stream = mem::replace(&mut self.0, Box::new(tokio::io::empty()));
@@ -116,7 +116,7 @@ mod tests {
 
     /// Only the connector knows how its streams are protected: the client neither warns about them nor asks the system.
     #[tokio::test]
-    async fn its_streams_are_neither_exposed_nor_looked_into() {
+    async fn streams_of_a_connector_are_never_reported_as_exposed_or_closed() {
         let connector = Connector::new(service_fn(async |_| io::Result::Ok(tokio::io::empty())));
         let endpoint = Endpoint::parse("a:1").unwrap();
         let socket = Socket::Connector(connector.connect(&endpoint).await.unwrap());

@@ -1,5 +1,5 @@
-//! The life of one connection in a task of its own: a pause, connecting, working, the end. The connection's owner is
-//! told of each event.
+//! The life of one connection in a task of its own: a pause, connecting, working, the end. The task reports each event
+//! to the owner of the connection.
 
 use std::marker::PhantomData;
 use std::time::Duration;
@@ -34,13 +34,13 @@ pub(crate) enum LaneEvent<T> {
 }
 
 impl Dial {
-    /// Connects after a pause and executes the commands from `queue`, until that is closed or the connection fails. The
-    /// owner is told of the end in every case: also if this future panics, or is dropped before or after it was first
-    /// polled.
+    /// Connects after a pause, and executes the commands from `queue` until the queue is closed or the connection
+    /// fails. The owner learns of the end in every case, even if this future panics, or is dropped before its first
+    /// poll.
     ///
     /// # Cancel safety
     ///
-    /// Dropping it closes the connection.
+    /// Dropping the future closes the connection.
     pub(crate) fn run<T, F>(
         self,
         pause: Duration,
@@ -73,7 +73,7 @@ impl Dial {
     }
 }
 
-/// The owner of a connection, as seen by its task. It is told of the end exactly once, however the task ends.
+/// Reports the events of a connection to its owner. It reports the end exactly once, however the task ends.
 struct Owner<T, F: Fn(LaneEvent<T>)> {
     tell: F,
     stage: DialStage,
@@ -118,12 +118,13 @@ impl<T, F: Fn(LaneEvent<T>)> Owner<T, F> {
     }
 }
 
-/// The task was dropped, and with it the requests in flight: their callers see closed channels.
+/// Reports the end if the task was dropped before it could. The requests in flight are dropped, too: their callers see
+/// closed channels.
 impl<T, F: Fn(LaneEvent<T>)> Drop for Owner<T, F> {
     fn drop(&mut self) {
         let what = match std::thread::panicking() {
             true => "its task panicked",
-            false => "its task was dropped, as where a runtime ends",
+            false => "its task was dropped, as happens when a runtime ends",
         };
         match self.stage {
             DialStage::Connecting => self.failed(Error::new(ErrorKind::Connect, format!("not connected: {what}"))),
@@ -131,7 +132,7 @@ impl<T, F: Fn(LaneEvent<T>)> Drop for Owner<T, F> {
                 cause: Some(lane::lost(what)),
                 leftovers: Leftovers::nothing(),
                 was_silent: false,
-                // No later sign of life is known.
+                // This is the last moment at which the server is known to have been there.
                 heard: since,
             }),
             DialStage::Over => {}

@@ -35,7 +35,7 @@ pub(crate) const DEFAULT_PORT: u16 = 6388;
 #[serde(try_from = "String")]
 pub struct Endpoint {
     text: Arc<str>,
-    place: Address,
+    address: Address,
 }
 
 /// The location of an endpoint.
@@ -54,13 +54,13 @@ pub(crate) enum Address {
 impl Endpoint {
     /// Parses an address.
     pub(crate) fn parse(text: &str) -> Result<Self> {
-        let place = match text.strip_prefix("unix:") {
+        let address = match text.strip_prefix("unix:") {
             Some(path) => parse_unix(text, path)?,
             None => parse_tcp(text)?,
         };
         Ok(Self {
             text: text.into(),
-            place,
+            address,
         })
     }
 
@@ -70,12 +70,12 @@ impl Endpoint {
     }
 
     pub(crate) fn address(&self) -> &Address {
-        &self.place
+        &self.address
     }
 
     /// Returns the host, or otherwise the path. Traces call this the address of a server.
     pub(crate) fn address_text(&self) -> Option<&str> {
-        match &self.place {
+        match &self.address {
             Address::Tcp { host, .. } => Some(host),
             Address::Unix(path) => path.to_str(),
         }
@@ -90,7 +90,7 @@ impl Endpoint {
     /// Returns the name or address of the host, an IPv6 address without its brackets. `None` for a `unix:` path.
     #[must_use]
     pub fn host(&self) -> Option<&str> {
-        match &self.place {
+        match &self.address {
             Address::Tcp { host, .. } => Some(host),
             Address::Unix(_) => None,
         }
@@ -99,7 +99,7 @@ impl Endpoint {
     /// Returns the port, which is not 0. `None` for a `unix:` path.
     #[must_use]
     pub fn port(&self) -> Option<u16> {
-        match &self.place {
+        match &self.address {
             Address::Tcp { port, .. } => Some(*port),
             Address::Unix(_) => None,
         }
@@ -108,7 +108,7 @@ impl Endpoint {
     /// Returns the path of a socket in the file system, which begins with `/`. `None` for an address with a host.
     #[must_use]
     pub fn unix_path(&self) -> Option<&Path> {
-        match &self.place {
+        match &self.address {
             Address::Tcp { .. } => None,
             Address::Unix(path) => Some(path),
         }
@@ -183,7 +183,7 @@ fn parse_tcp(text: &str) -> Result<Address> {
             let inner = rest.strip_suffix(']').ok_or_else(|| refuse(form))?;
             inner
                 .parse::<std::net::Ipv6Addr>()
-                .map_err(|_| refuse("what stands between [ and ] is no IPv6 address"))?;
+                .map_err(|_| refuse("the text between [ and ] is not an IPv6 address"))?;
             inner
         }
         None if is_like_ipv6(host) || text.parse::<std::net::Ipv6Addr>().is_ok() => {
@@ -213,7 +213,7 @@ pub(crate) fn without_secret(address: &str) -> Cow<'_, str> {
 fn mistake(text: &str) -> Option<&'static str> {
     if text.contains("://") {
         return Some(
-            "write host:port alone, without a scheme; ClientBuilder::from_url takes URLs, and TLS is asked for with ClientBuilder::tls",
+            "write host:port alone, without a scheme; ClientBuilder::from_url takes URLs, and ClientBuilder::tls turns TLS on",
         );
     }
     if text.contains([',', ';']) || text.split_whitespace().count() > 1 {
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn says_what_an_address_is_that_is_mistaken_for_one() {
+    fn explains_common_mistakes_in_addresses() {
         for (text, said) in [
             (
                 "dflockd://h:6388",
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_no_address_and_shows_it() {
+    fn refuses_invalid_addresses_and_shows_them() {
         for text in [
             "",
             "localhost",

@@ -3,8 +3,8 @@
 //! | policy | endpoints | after the loss of the current one |
 //! | --- | --- | --- |
 //! | single | one | it is tried again |
-//! | cluster | members that share their state | it is tried again, then the next one; the client follows a member that names the leader if that is a known member, or [may become one](Admission) |
-//! | standby | servers that know nothing of each other | it is tried again until all its leases must be over, and only then the next one |
+//! | cluster | members that share their state | it is tried again, then the next one; if a member names the leader, the client goes there, provided that it is a known member or [may become one](Admission) |
+//! | standby | independent servers | it is tried again until all its leases must be over, and only then the next one |
 
 use std::fmt;
 use std::str::FromStr;
@@ -84,14 +84,14 @@ pub(crate) enum Pace {
     AfterAPauseOfAtMost(Duration),
 }
 
-/// How long an attempt may last that begins when the next server may already be asked.
-const LAST_CHANCE: Duration = Duration::from_millis(200);
+/// The minimum time for the last attempt at a server. The next server may already be asked before that attempt ends.
+const LAST_ATTEMPT: Duration = Duration::from_millis(200);
 
 /// The maximum number of members that are known in addition to the configured ones.
 const MOST_FOUND: usize = 16;
 
 /// The minimum pause before a lost connection is opened again, unless the reconnect policy returns a shorter one.
-const BREATH: Duration = Duration::from_millis(50);
+const REOPEN_PAUSE: Duration = Duration::from_millis(50);
 
 impl Pace {
     /// Returns the time to the next attempt, and counts the failed one.
@@ -117,7 +117,7 @@ pub(crate) struct Failover {
     given: usize,
     /// The hosts where unconfigured members may be found.
     admission: Admission,
-    /// Which of the found endpoints is replaced next when there are too many.
+    /// The found endpoint that is replaced next when there are too many.
     replaced: usize,
     current: usize,
     /// The number of successive attempts that failed without a pause.
@@ -126,7 +126,7 @@ pub(crate) struct Failover {
     followed: usize,
     /// The endpoint of the last successful connection.
     served: Option<usize>,
-    /// Why that endpoint is no longer connected.
+    /// Why the serving endpoint is no longer connected.
     why: Option<FailoverReason>,
 }
 
@@ -213,7 +213,9 @@ impl Failover {
         match self.policy {
             Policy::Cluster if proved && self.endpoints.len() > 1 => Pace::AtOnce,
             Policy::Cluster => self.next(),
-            Policy::Standby if now < guarded_until => Pace::AfterAPauseOfAtMost((guarded_until - now).max(BREATH)),
+            Policy::Standby if now < guarded_until => {
+                Pace::AfterAPauseOfAtMost((guarded_until - now).max(REOPEN_PAUSE))
+            }
             Policy::Single | Policy::Standby => Pace::AfterAPause,
         }
     }
@@ -233,12 +235,11 @@ impl Failover {
     /// server may be asked then.
     pub(crate) fn give_up_at(&self, begins: Instant, guarded_until: Instant) -> Option<Instant> {
         let is_guarded = self.is_standby() && begins <= guarded_until;
-        is_guarded.then(|| guarded_until.max(after(begins, LAST_CHANCE)))
+        is_guarded.then(|| guarded_until.max(after(begins, LAST_ATTEMPT)))
     }
 
-    /// Notes that the asked member does not lead; it may have named the leader. The client follows only the name of a
-    /// member, and only a limited number of times in succession: members that name each other are no better than
-    /// members that name no leader.
+    /// Notes that the member does not lead. It may have named the leader. The client follows the name only if it is the
+    /// address of a member, and only a limited number of times in a row, because members may name each other.
     pub(crate) fn redirected(&mut self, leader: Option<&str>) -> Pace {
         self.why.get_or_insert(FailoverReason::Deposed);
         let known = leader.and_then(|leader| self.admit(leader));

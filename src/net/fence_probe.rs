@@ -53,7 +53,7 @@ impl ConnectOptions {
             _ => Error::new(
                 ErrorKind::Connect,
                 format!(
-                    "it cannot be told whether the server makes fences, and fencing is Required: {}",
+                    "cannot find out whether the server makes fences, as fencing Required demands: {}",
                     error.message()
                 ),
             ),

@@ -1,10 +1,10 @@
-//! Whether a server makes fences, according to the tokens of its grants.
+//! Finds out from the tokens of grants whether a server makes fences.
 //!
 //! Servers from 2.1 on count their grants and put the number into the first half of each token. Earlier servers fill
 //! that half at random, and no answer names the release. A single token does not tell either: a standalone server
 //! starts counting at the nanosecond of its start, and a cluster at 0, so no number is too small or too large for a
 //! fence. The distance between two grants does tell. Counted numbers are near each other. Random numbers hardly ever
-//! are, however many there are, since only the first pairs of a connection are compared.
+//! are. Their total number does not matter, because only the first pairs of a connection are compared.
 //!
 //! | what is known | fence |
 //! | --- | --- |
@@ -94,7 +94,7 @@ const NEXT: u64 = 1 << 24;
 /// What the greeting has shown about a server's fences.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum FencesShown {
-    /// It was not asked.
+    /// The greeting has not shown that the server makes fences.
     #[default]
     Nothing,
     /// The server counts its grants. The number is that of the last grant, if one was seen.
@@ -149,7 +149,7 @@ impl FenceEvidence {
         }
     }
 
-    /// Whether the server is known to count its grants, as releases from 2.1 on do.
+    /// Returns whether the server is known to count its grants, as releases from 2.1 on do.
     pub(crate) fn is_counting(&self) -> bool {
         self.known == FenceKnowledge::Counts
     }
@@ -193,7 +193,7 @@ pub(crate) fn makes_none() -> Error {
     Error::new(
         ErrorKind::Unsupported,
         "the server is not used, because its tokens carry no fences and fencing is Required: servers make fences from release 2.1 on. \
-         Use such a server, or a ClientBuilder::fencing that goes without",
+         Use such a server, or a ClientBuilder::fencing that does not require fences",
     )
 }
 
@@ -202,7 +202,7 @@ fn refusal(key: &Key, counted: bool) -> Error {
     let (kind, why) = match counted {
         true => (
             ErrorKind::Disconnected,
-            "its number does not follow those of the grants before, so another server answers at this address by now",
+            "its number does not follow the numbers of earlier grants, so another server now answers at this address",
         ),
         false => (
             ErrorKind::Unsupported,
@@ -211,7 +211,7 @@ fn refusal(key: &Key, counted: bool) -> Error {
     };
     Error::new(
         kind,
-        format!("{key:?} was granted without a fence and was given back, because fencing is Required: {why}"),
+        format!("{key:?} was granted without a fence and was released, because fencing is Required: {why}"),
     )
 }
 
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn the_order_in_which_grants_are_heard_does_not_matter() {
+    fn the_order_in_which_grants_are_received_does_not_matter() {
         assert_eq!(shown(&mut connected(), &[9, 7, 8]), [None, Some(7), Some(8)]);
         assert_eq!(shown(&mut connected(), &[9, 9, 10]), [None, None, Some(10)]);
     }
@@ -296,11 +296,11 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_was_replaced_by_an_earlier_one_has_no_fences_noticed_or_not() {
+    fn a_server_that_was_replaced_by_an_earlier_release_has_no_fences() {
         let mut evidence = connected();
         shown(&mut evidence, &[7, 8]);
         let random = [1 << 63, 1 << 61, 1 << 62, (1 << 62) + 1];
-        assert_eq!(shown(&mut evidence, &random), [None; 4], "over connections of before");
+        assert_eq!(shown(&mut evidence, &random), [None; 4], "over the old connection");
         let mut evidence = connected();
         shown(&mut evidence, &[7, 8]);
         evidence.connected(FencesShown::Nothing);
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_was_idle_for_very_long_learns_anew() {
+    fn a_client_that_was_idle_for_very_long_compares_grants_again() {
         let mut evidence = connected();
         let later = 8 + NEAR + 1;
         assert_eq!(
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_greeting_has_shown_counts_from_the_first_grant_on() {
+    fn fences_that_the_greeting_has_shown_apply_from_the_first_grant_on() {
         let mut evidence = connected();
         shown(&mut evidence, &[1 << 60]);
         evidence.connected(FencesShown::Counted(None));
@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn where_fences_are_required_a_grant_without_one_is_refused_and_the_reason_told() {
+    fn a_grant_without_a_required_fence_is_refused_with_the_reason() {
         let key = Key::new("orders/42").unwrap();
         let mut evidence = connected();
         let mut ask = |fencing, half| evidence.fence(fencing, &key, &grant(half));

@@ -1,4 +1,4 @@
-//! Which of a name's addresses are tried, in which order, and when: RFC 8305.
+//! Tries the addresses of a name in the order and at the times of RFC 8305.
 //!
 //! A host that is reachable over only one address family costs at most a quarter of a second, instead of a timeout.
 
@@ -33,8 +33,8 @@ pub(crate) fn interleave(addresses: impl IntoIterator<Item = SocketAddr>) -> Vec
     in_turn.chain(rest).collect()
 }
 
-/// Tries the addresses in order. Each attempt begins a while after the previous one, or as soon as that has failed. The
-/// first success wins, and the other attempts are cancelled.
+/// Tries the addresses in order. An attempt begins a [while](STAGGER) after the previous one, or as soon as an earlier
+/// one has failed. The first success wins, and the other attempts are cancelled.
 ///
 /// # Errors
 ///
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_address_that_says_nothing_costs_a_quarter_of_a_second() {
+    async fn an_address_that_does_not_answer_costs_a_quarter_of_a_second() {
         let all = addresses(&["[::1]", "10.0.0.1", "10.0.0.2"]);
         let tried = Tried::new();
         let good = all[1];
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn when_all_fail_each_is_told() {
+    async fn when_all_fail_each_failure_is_returned() {
         let all = addresses(&["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
         let failures = race(all.clone(), |_| fails(300)).await.unwrap_err();
         let told: Vec<SocketAddr> = failures.iter().map(|(address, _)| *address).collect();

@@ -21,7 +21,7 @@ use crate::net::failover::FailoverReason;
 pub struct ShardHealth {
     /// The shard's index.
     pub shard: usize,
-    /// The address of the server that serves the shard or is tried, as it was configured.
+    /// The address of the server that serves the shard or is tried, as it was configured, or as a cluster named it.
     pub endpoint: Arc<str>,
     /// How often another of the shard's [servers](crate::Shard) took over. The first connection does not count.
     pub failovers: u64,
@@ -32,7 +32,7 @@ pub struct ShardHealth {
     /// When the state last changed.
     pub since: Instant,
     pub(crate) closed_because: Option<Error>,
-    /// Why the last actor of the shard that died did so.
+    /// The error of the last actor of the shard that died.
     pub(crate) death: Option<Error>,
 }
 
@@ -165,7 +165,7 @@ impl ShardHealth {
         }
     }
 
-    /// Closes the shard. An earlier reason stays. Returns whether the shard was not closed before.
+    /// Closes the shard. An earlier reason stays. Returns whether the shard was open before.
     pub(crate) fn close(&mut self, why: &Error) -> bool {
         let is_news = self.closed_because.is_none();
         self.change(ConnectionState::Closed);
@@ -183,12 +183,12 @@ impl ShardHealth {
         self.change(ConnectionState::Reconnecting { attempt, last_error });
     }
 
-    /// Returns why the last actor of the shard that died did so.
+    /// Returns the error of the last actor of the shard that died.
     pub(crate) fn death(&self) -> Option<&Error> {
         self.death.as_ref()
     }
 
-    /// Whether requests can be sent.
+    /// Returns whether requests can be sent.
     #[must_use]
     pub fn is_connected(&self) -> bool {
         matches!(self.state, ConnectionState::Connected)
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn it_tells_what_a_health_endpoint_would_say() {
+    fn health_has_a_text_and_a_json_form() {
         let mut health = health();
         let (text, json) = said(&health);
         assert_eq!(text, "shard 2 at 127.0.0.1:6388: connecting");

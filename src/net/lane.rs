@@ -28,8 +28,8 @@ use crate::protocol::Request;
 use crate::types::{Key, Kind, Token, Ttl};
 use crate::unwind::{Panic, catch};
 
-/// After this many answers in one turn, the lane reads no more, so that their callers get them. What a caller needs is
-/// then still in the processor's cache, and a crowd of thousands of callers does not move in lockstep.
+/// After this many answers in one turn, the lane stops reading and delivers the answers to their callers. The data of
+/// these callers is then still in the processor's cache, and thousands of callers do not run in lockstep.
 const ANSWERS_A_TURN: usize = 128;
 
 /// The maximum number of bytes per read: enough for 200 grants, or for 2,700 times `ok`.
@@ -37,7 +37,7 @@ const BYTES_A_READ: usize = 8 * 1024;
 
 /// A caller that waits for an answer.
 pub(crate) trait Caller {
-    /// Whether the caller no longer waits.
+    /// Returns whether the caller no longer waits.
     fn is_gone(&self) -> bool;
 }
 
@@ -97,9 +97,9 @@ pub(crate) struct LaneEnd<T> {
     /// The cause; `None` if the lane was told to end.
     pub(crate) cause: Option<Error>,
     pub(crate) leftovers: Leftovers<T>,
-    /// Whether the connection stood, but the server stopped answering.
+    /// Whether the connection was open, but the server stopped answering.
     pub(crate) was_silent: bool,
-    /// The server was still there at this moment, or later.
+    /// The server was still reachable at this moment, or later.
     pub(crate) heard: Moment,
 }
 
@@ -123,7 +123,7 @@ pub(crate) struct LaneSettings {
 ///
 /// # Cancel safety
 ///
-/// Dropping the future closes the connection, and with it ends everything that was acquired over it. The requests in
+/// Dropping the future closes the connection, and the server ends everything that was acquired over it. The requests in
 /// flight are dropped, so each caller sees its channel closed.
 pub(crate) async fn run<S, T>(
     stream: S,
@@ -344,7 +344,7 @@ where
     }
 
     fn take_while_there_is_room(&mut self, cx: &mut Context<'_>, skipped: &mut Vec<T>) -> bool {
-        // Read before anything is written in this turn, so that everything the server does comes later.
+        // The clock is read before anything is written in this turn, so that everything the server does comes later.
         let mut turn_began = None;
         while self.has_room() {
             if self.closing {
@@ -455,10 +455,10 @@ where
         }
     }
 
-    /// Sends a request that changes nothing on any server. A server that does not support `ping`, as it said in the
-    /// greeting or on this connection, might close the connection after another one. It gets a renewal of a lease that
-    /// does not exist, which it answers with a plain `error`. Other servers do not get that renewal, because the leader
-    /// of a cluster writes it to its log.
+    /// Sends a request that changes nothing on any server. A server that has refused `ping`, in the greeting or on this
+    /// connection, might close the connection after another one. It gets a renewal of a lease that does not exist,
+    /// which it answers with a plain `error`. Other servers do not get that renewal, because the leader of a cluster
+    /// writes it to its log.
     fn ask_for_a_sign_of_life(&mut self) {
         let knows_ping = self.settings.abilities.ping == Some(true) && !self.pipeline.has_refused_ping();
         let request = match Key::new("dflockd-client-keepalive") {

@@ -1,5 +1,5 @@
-//! Whether a server is a member of a cluster. If independent servers were treated as one cluster, they would grant the
-//! same key twice.
+//! Finds out whether a server is a member of a cluster. If independent servers were treated as one cluster, they would
+//! grant the same key twice.
 //!
 //! | what a server does | what it is |
 //! | --- | --- |
@@ -7,7 +7,7 @@
 //! | sends a `cluster` object in its `stats` | a member |
 //! | sends `stats` without one | not a member, even if it is a cluster build and accepts `stable-ref` and `barrier` |
 //! | sends no readable `stats`, and refuses `stable-ref` and `barrier` | not a member: all builds with clusters know one of the two |
-//! | sends no readable `stats`, and accepts one of the two | unknown: the client believes its configuration and treats it as a member |
+//! | sends no readable `stats`, and accepts one of the two | unknown: the client trusts its configuration and treats the server as a member |
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ pub(crate) enum Membership {
 }
 
 impl Membership {
-    /// Judges by a server's `stats`.
+    /// Derives the membership from a server's `stats`.
     pub(crate) fn shown_by(stats: Stats) -> Self {
         stats.cluster.map_or(Self::None, Self::Member)
     }
@@ -34,9 +34,9 @@ impl Membership {
 pub(crate) fn no_member() -> Error {
     Error::new(
         ErrorKind::Connect,
-        "the server is no member of a cluster, and servers that are independent of each other grant the same key twice: give a \
-         server that stands alone as Shard::single (or with ClientBuilder::servers), independent servers of which one is in use at a \
-         time as Shard::standby, or check that this is the address of a cluster's member",
+        "the server is not a member of a cluster, and servers that are independent of each other grant the same key twice: use \
+         Shard::single (or ClientBuilder::servers) for a server that stands alone, use Shard::standby for independent servers of \
+         which only one is in use at a time, or check that this is the address of a member",
     )
     .fatal()
 }
@@ -57,8 +57,8 @@ impl SeenClusters {
     }
 }
 
-/// Whether two members belong to different clusters: both name their voters, and have none in common. Clusters whose
-/// members have the same names cannot be distinguished.
+/// Returns whether two members belong to different clusters: both name their voters, and have none in common. Clusters
+/// whose members have the same names cannot be distinguished.
 fn are_apart(one: &ClusterStats, other: &ClusterStats) -> bool {
     let names_voters = |cluster: &ClusterStats| !cluster.voters.is_empty();
     names_voters(one) && names_voters(other) && !one.voters.iter().any(|voter| other.voters.contains(voter))
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn a_member_is_known_by_its_cluster_object_however_little_that_says() {
+    fn a_member_is_recognized_by_its_cluster_object_even_if_that_is_empty() {
         let with = |cluster| Stats {
             cluster,
             ..Stats::default()
@@ -89,13 +89,13 @@ mod tests {
     }
 
     #[test]
-    fn members_whose_voters_have_nothing_in_common_are_of_different_clusters() {
+    fn members_without_a_common_voter_belong_to_different_clusters() {
         let [a, b, c]: [Arc<str>; 3] = ["a:1".into(), "b:1".into(), "c:1".into()];
         let mut seen = SeenClusters::default();
         assert_eq!(seen.see(&a, cluster(["n1", "n2", "n3"])), None, "the first");
         assert_eq!(seen.see(&b, cluster(["n3", "n4", "n5"])), None, "members were replaced");
-        assert_eq!(seen.see(&c, cluster([])), None, "it says nothing");
-        assert_eq!(seen.see(&a, cluster(["n1"])), None, "nor did the one before");
+        assert_eq!(seen.see(&c, cluster([])), None, "it names no voters");
+        assert_eq!(seen.see(&a, cluster(["n1"])), None, "the previous one named no voters");
         assert_eq!(seen.see(&b, cluster(["m1", "m2"])), Some(a.clone()));
         assert_eq!(seen.see(&b, cluster(["n1"])), None, "the same address");
     }

@@ -6,9 +6,9 @@
 //! - A request counts from the moment at which it is encoded. Its reply is consumed even if no caller waits any more.
 //! - A line that does not have the shape which its request requires, or that answers no request, makes the connection
 //!   fail. Nothing that arrives after it is used.
-//! - A bare `error` may answer the oldest request, or may be what a server sends unasked before it closes the
-//!   connection (read timeout). So it is kept back until the next line proves that the connection continues. If the
-//!   connection ends instead, the fate of the request is unknown, like that of all others in flight.
+//! - A bare `error` may answer the oldest request, or a server may send it unasked before it closes the connection
+//!   (read timeout). So it is kept back until the next line proves that the connection continues. If the connection
+//!   ends instead, the fate of the request is unknown, like that of all others in flight.
 //! - On a connection that has listened, a line `sig …` is a signal and answers nothing. No answer begins with that
 //!   word. On any other connection, such a line makes the connection fail like any unasked line.
 //! - When the connection ends, each request is either *unwritten* or of *unknown* fate. No byte of an unwritten request
@@ -26,7 +26,7 @@ use crate::error::{Error, ErrorKind};
 use crate::escape::Shortened;
 use crate::protocol::{Expect, LineBuffer, MAX_RESPONSE_LINE, Request, Response, Signal, Status};
 
-/// The requests in flight, each with a tag that identifies its owner.
+/// The requests in flight, each with a tag that identifies its caller.
 #[derive(Debug)]
 pub(crate) struct Pipeline<T> {
     out: BytesMut,
@@ -87,8 +87,7 @@ impl<T> Received<T> {
 pub(crate) struct Reply<T> {
     pub(crate) tag: T,
     pub(crate) response: Response,
-    /// A moment before the request was given to the socket. Whatever the server did because of the request, it did
-    /// later.
+    /// A moment before the request was given to the socket. All effects of the request at the server are later.
     pub(crate) sent_at: Moment,
 }
 
@@ -220,7 +219,8 @@ impl<T> Pipeline<T> {
         }
     }
 
-    /// Whether an answer is kept back and no request is in flight whose answer would confirm it. If so, send a request.
+    /// Returns whether an answer is kept back and no request is in flight whose answer would confirm it. If so, send a
+    /// request.
     pub(crate) fn wants_confirmation(&self) -> bool {
         self.unconfirmed.is_some() && self.in_flight.is_empty()
     }
@@ -230,12 +230,12 @@ impl<T> Pipeline<T> {
         self.in_flight.front().map(|entry| entry.answer_by)
     }
 
-    /// Whether the server refused a `ping` of the pipeline itself because it does not support it.
+    /// Returns whether the server refused a `ping` of the pipeline itself because it does not support it.
     pub(crate) fn has_refused_ping(&self) -> bool {
         self.has_refused_ping
     }
 
-    /// Returns when the latest of the answered requests was sent. The server was there at that moment, or later.
+    /// Returns when the latest of the answered requests was sent. The server was reachable at that moment, or later.
     pub(crate) fn heard(&self) -> Option<Moment> {
         self.heard
     }
@@ -283,7 +283,7 @@ fn confirmed<T>(unconfirmed: &mut Option<InFlight<T>>) -> Option<Reply<T>> {
 fn not_dflockd(cause: impl std::fmt::Display) -> Error {
     Error::new(
         ErrorKind::Protocol,
-        format!("the peer is no dflockd server, or out of step: {cause}"),
+        format!("the peer is not a dflockd server, or out of step: {cause}"),
     )
 }
 
@@ -298,7 +298,7 @@ fn unasked(line: &str) -> Error {
     }
     Error::new(
         ErrorKind::Protocol,
-        format!("the peer said {:?} though nothing was asked", Shortened(line)),
+        format!("the peer sent {:?}, which answers no request", Shortened(line)),
     )
 }
 

@@ -1,5 +1,5 @@
-//! Opens a socket to an address: resolves the name, tries its addresses, and sets the socket up. Or the connector opens
-//! the connection.
+//! Opens a socket to an address: resolves the name, tries its addresses, and sets the socket up. If the user has set a
+//! connector, that opens the connection instead.
 
 use std::fmt;
 use std::io;
@@ -105,7 +105,7 @@ async fn reach_by_socket(endpoint: &Endpoint, resolver: &Resolver, dead_peer_tim
 /// The maximum interval between keepalive probes on Linux.
 const LONGEST_PROBE_INTERVAL: Duration = Duration::from_secs(32_767);
 
-/// Sets a socket up: small requests are sent at once, and the kernel also notices a peer that is gone.
+/// Sets a socket up: small requests are sent at once, and the kernel detects a dead peer.
 fn set_up(stream: &TcpStream, dead_peer_timeout: Duration) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let socket = SockRef::from(stream);
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_name_of_which_no_address_answers_is_told_with_each_of_them() {
+    async fn an_error_lists_the_addresses_that_failed() {
         let resolver = Resolver::of(|_, _| Ok((1..=12).map(dead).collect()));
         let error = client(resolver).connect().await.unwrap_err();
         let text = error.to_string();
@@ -230,7 +230,11 @@ mod tests {
                 Err(error) => assert_eq!(error.kind(), ErrorKind::Disconnected, "{error}"),
             }
         };
-        assert_eq!(second.stats().locks.len(), 1, "the name means the other one now");
+        assert_eq!(
+            second.stats().locks.len(),
+            1,
+            "the name resolves to the second server now"
+        );
         guard.release().await.unwrap();
         assert!(asked.load(Ordering::SeqCst) >= 2);
     }

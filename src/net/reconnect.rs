@@ -1,7 +1,7 @@
-//! Keeps one connection to a set of servers: which server is tried next, after which pause, and what callers are told
-//! meanwhile. Pure: no sockets, and the caller provides the time.
+//! Keeps one connection to a set of servers: decides which server is tried next, after which pause, and what callers
+//! get in the meantime. Pure: no sockets, and the caller provides the time.
 //!
-//! A shard has one for its pipelined connections, and a signal connection has its own.
+//! A shard has one [`Reconnect`] for its pipelined connections, and a signal connection has its own.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,8 +53,8 @@ pub(crate) struct Found {
 }
 
 impl Reconnect {
-    /// Starts with the current endpoint of `failover`. `seen` is the health that the previous machine of this shard
-    /// published, if there was one.
+    /// Starts with the current endpoint of `failover`. `seen` is the health that this shard's previous actor published,
+    /// if there was one.
     pub(crate) fn new(
         shard: usize,
         failover: Failover,
@@ -160,7 +160,7 @@ impl Reconnect {
         self.failover.note_members(members);
     }
 
-    /// Returns the error with which requests are refused, or `None` while they are kept.
+    /// Returns the error with which requests are refused, or `None` if requests are kept until there is a connection.
     pub(crate) fn refusal(&self) -> Option<Error> {
         let error = self.last_error.as_ref()?;
         if self.is_fatal() {
@@ -191,7 +191,7 @@ impl Reconnect {
         };
     }
 
-    /// Whether the last attempt at each server failed with a fatal error.
+    /// Returns whether the last attempt at each server failed with a fatal error.
     fn is_fatal(&self) -> bool {
         self.fatal_in_a_row >= self.failover.len()
     }

@@ -1,4 +1,4 @@
-//! Reports each server that begins to refuse the auth token, whatever the connection is for.
+//! Reports each server that begins to refuse the auth token, over connections of every purpose.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -20,7 +20,7 @@ pub(crate) struct Refusals {
 }
 
 impl Refusals {
-    /// `tell` gets the shard, the endpoint and the error.
+    /// Creates an empty set. `tell` is called with the shard, the endpoint and the error of each refusal.
     pub(crate) fn new(tell: impl Fn(usize, &Arc<str>, &Error) + Send + Sync + 'static) -> Self {
         Self {
             tell: Box::new(tell),
@@ -28,8 +28,8 @@ impl Refusals {
         }
     }
 
-    /// Judges a finished attempt to connect. A refusal is reported unless one was reported since the last success. It
-    /// counts as a refusal, too, if there is no token to present.
+    /// Judges a finished attempt to connect. An `Auth` error is reported, unless one was reported since the last
+    /// success. This includes the error that there is no token to present.
     pub(crate) fn judge<T>(&self, shard: usize, endpoint: &Arc<str>, outcome: &Result<T>) {
         let here = (shard, Arc::clone(endpoint));
         let is_news = {
@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_server_is_told_once_until_it_lets_the_client_in() {
+    fn each_refusing_server_is_reported_once_until_it_accepts_the_client() {
         let told: Arc<Mutex<Vec<(usize, String)>>> = Arc::default();
         let tell = Arc::clone(&told);
         let refusals = Refusals::new(move |shard, endpoint, error| {

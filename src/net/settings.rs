@@ -35,7 +35,7 @@ impl ConnectionSettings {
         self.keepalive.saturating_add(self.reply_timeout)
     }
 
-    /// Whether connections are sockets of the runtime. A connector opens whatever it likes, and may need no sockets.
+    /// Returns whether connections are sockets of the runtime. A connector may need none.
     pub(crate) fn opens_sockets(&self) -> bool {
         matches!(self.way, Way::Sockets(_))
     }

@@ -22,8 +22,8 @@ pub(crate) enum Socket {
 }
 
 impl Socket {
-    /// Whether others could read the bytes on their way. A peer whose address can no longer be read counts as remote. A
-    /// connector is itself responsible for the protection of its streams.
+    /// Returns whether a third party could read the bytes on their way. A peer whose address can no longer be read
+    /// counts as remote. A connector is itself responsible for the protection of its streams.
     pub(crate) fn is_exposed(&self) -> bool {
         match self {
             Self::Tcp(stream) => !stream.peer_addr().is_ok_and(|peer| is_loopback(peer.ip())),
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn loopback_is_what_never_leaves_the_machine() {
+    fn loopback_addresses_never_leave_the_machine() {
         for here in ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1"] {
             assert!(is_loopback(here.parse().unwrap()), "{here}");
         }

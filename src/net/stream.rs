@@ -18,7 +18,7 @@ pub(crate) enum Stream {
 }
 
 impl Stream {
-    /// Whether others between the client and the server could read the bytes.
+    /// Returns whether a third party between the client and the server could read the bytes.
     pub(crate) fn is_exposed(&self) -> bool {
         match self {
             Self::Plain(socket) => socket.is_exposed(),

@@ -1,5 +1,5 @@
-//! How long no other server may be asked, because the previous one may have granted leases. Pure: the caller provides
-//! the time.
+//! Computes how long no other server may be asked, because the previous one may have granted leases. Pure: the caller
+//! provides the time.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::clock::after;
 /// TTL in use, plus a margin.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TakeoverDelay {
-    /// The duration that the user has set. It applies whatever TTLs are seen.
+    /// The duration that the user has set. It applies regardless of the TTLs in use.
     fixed: Option<Duration>,
     longest_ttl: Duration,
     last_contact: Instant,
@@ -30,7 +30,7 @@ impl TakeoverDelay {
         }
     }
 
-    /// Notes a grant with this TTL. Returns whether no earlier TTL was as long.
+    /// Notes a grant with this TTL. Returns whether the TTL is longer than all earlier ones.
     pub(crate) fn note_ttl(&mut self, ttl: Duration) -> bool {
         let is_longer = ttl > self.longest_ttl;
         self.longest_ttl = self.longest_ttl.max(ttl);

@@ -77,7 +77,7 @@ pub fn auth<S: Read + Write>(wire: &mut Wire<S>, token: AuthToken) -> Result<()>
     wire.run_blocking(Call::auth(token))
 }
 
-/// Does nothing, but ends the silence of the connection.
+/// Changes nothing, but shows the server that the client is alive.
 ///
 /// # Errors
 ///
@@ -86,7 +86,7 @@ pub fn ping<S: Read + Write>(wire: &mut Wire<S>) -> Result<()> {
     wire.run_blocking(Call::ping())
 }
 
-/// Waits until every write that the cluster committed before is visible to this server.
+/// Waits until every write that the cluster committed before this call is visible to this server.
 ///
 /// # Errors
 ///
@@ -132,7 +132,8 @@ pub fn renew<S: Read + Write>(wire: &mut Wire<S>, key: &Key, token: &Token, ttl:
     wire.run_blocking(Call::renew(Kind::Lock, key.clone(), *token, ttl))
 }
 
-/// The first of two phases: acquires the lock, or takes a position in its queue, which belongs to this connection.
+/// Acquires the lock, or takes a position in its queue, which belongs to this connection. This is the first phase of a
+/// two-phase acquire; [`wait`] is the second.
 ///
 /// # Errors
 ///
@@ -141,8 +142,9 @@ pub fn enqueue<S: Read + Write>(wire: &mut Wire<S>, key: &Key, ttl: Option<Ttl>)
     wire.run_blocking(Call::enqueue(Target::Lock, key.clone(), ttl))
 }
 
-/// The second of two phases: waits at the position that [`enqueue`] took over the same stream. The lease runs from the
-/// grant. If the grant came before this call, a standalone server restarts the lease with its answer.
+/// Waits at the position that [`enqueue`] took over the same stream. This is the second phase of a two-phase acquire.
+/// The lease runs from the grant. If the grant came before this call, a standalone server restarts the lease with its
+/// answer.
 ///
 /// # Errors
 ///
@@ -189,7 +191,7 @@ pub fn sem_renew<S: Read + Write>(
     wire.run_blocking(Call::renew(Kind::Semaphore, key.clone(), *token, ttl))
 }
 
-/// The first of two phases for a slot: see [`functions::enqueue`].
+/// Acquires a slot, or takes a position in its queue: see [`functions::enqueue`].
 ///
 /// # Errors
 ///
@@ -198,7 +200,7 @@ pub fn sem_enqueue<S: Read + Write>(wire: &mut Wire<S>, key: &Key, limit: Limit,
     wire.run_blocking(Call::enqueue(Target::Semaphore(limit), key.clone(), ttl))
 }
 
-/// The second of two phases for a slot: see [`functions::wait`].
+/// Waits at the position that [`sem_enqueue`] took: see [`functions::wait`].
 ///
 /// # Errors
 ///

@@ -80,7 +80,7 @@ impl Call<()> {
         }
     }
 
-    /// Does nothing. Releases from 1.14 on support it.
+    /// Changes nothing, but shows the server that the client is alive. Releases from 1.14 on support it.
     #[must_use]
     pub fn ping() -> Self {
         Self {
@@ -95,7 +95,7 @@ impl Call<()> {
         }
     }
 
-    /// Waits until every write that the cluster committed before is visible to the asked server.
+    /// Waits until every write that the cluster committed before this call is visible to the asked server.
     #[must_use]
     pub fn barrier() -> Self {
         Self {
@@ -103,7 +103,7 @@ impl Call<()> {
             read: |request, response| match response {
                 Response::Refused(Status::Error) => Err(Error::new(
                     ErrorKind::Unsupported,
-                    "the server does not know `barrier`: it is no cluster build (unreleased after 2.1.1)",
+                    "the server does not know `barrier`: it is not a cluster build (unreleased after 2.1.1)",
                 )),
                 other => done(request, other),
             },
@@ -119,7 +119,7 @@ impl Call<()> {
                 // The ref is valid, so the refusal concerns the server or the moment.
                 Response::Refused(Status::Error) => Err(Error::new(
                     ErrorKind::Unsupported,
-                    "the server does not take a `stable-ref`: it is no cluster build (unreleased after 2.1.1), or this \
+                    "the server does not take a `stable-ref`: it is not a cluster build (unreleased after 2.1.1), or this \
                      connection has presented one or acquired something before",
                 )),
                 other => done(request, other),
@@ -236,7 +236,8 @@ impl Call<u64> {
     }
 }
 
-/// Does not include the parser's whole error, which may quote the entire answer.
+/// Returns the error for `stats` that cannot be parsed. It contains only the beginning of the parser's message, which
+/// may quote the entire answer.
 fn unreadable(error: &serde_json::Error) -> Error {
     let message = format!(
         "the answer to `stats` cannot be read at its byte {}: {:?}",
@@ -268,7 +269,7 @@ fn done(request: &Request, response: Response) -> Result<()> {
     }
 }
 
-/// The pattern is valid, so a bare `error` concerns the server.
+/// Interprets the answer to a subscription. The pattern is valid, so a bare `error` concerns the server.
 fn subscribed(request: &Request, response: Response) -> Result<()> {
     match response {
         Response::Refused(Status::Error) => Err(Error::new(
@@ -317,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn of_stats_that_cannot_be_read_no_more_is_kept_than_is_told() {
+    fn an_error_about_unreadable_stats_keeps_only_the_beginning_of_the_message() {
         let json = format!(r#"{{"connections":"{}"}}"#, "x".repeat(100_000));
         let said = shown(Call::stats().finish(Response::Json(json.into())));
         assert!(said.len() < 1_000, "{} bytes", said.len());
@@ -328,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn of_json_that_answers_something_else_nothing_is_kept() {
+    fn an_error_about_unexpected_json_keeps_nothing_of_it() {
         let json = format!("{{{}}}", "x".repeat(100_000));
         let said = shown(Call::ping().finish(Response::Json(json.into())));
         assert!(said.len() < 1_000, "{} bytes", said.len());

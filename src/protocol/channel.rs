@@ -146,7 +146,7 @@ impl Pattern {
         &self.0
     }
 
-    /// Whether the pattern may match channels other than the one of the same name.
+    /// Returns whether the pattern may match channels other than the one of the same name.
     #[must_use]
     pub fn has_wildcards(&self) -> bool {
         // Wildcards are whole tokens: `new` has checked that.
@@ -339,7 +339,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_are_parsed_serialized_and_found_by_what_they_are() {
+    fn names_are_parsed_and_serialized_and_maps_find_them_by_their_text() {
         let channel: Channel = "a.b".parse().unwrap();
         let pattern = Pattern::try_from("a.>").unwrap();
         let group = Group::try_from("g".to_owned()).unwrap();

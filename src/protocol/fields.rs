@@ -1,4 +1,4 @@
-//! Reads the fields and numbers of argument lines in the way of the servers.
+//! Reads the fields and numbers of argument lines as the servers do.
 //!
 //! The servers are written in Go: a blank is a character that Go's `unicode.IsSpace` accepts, and a number is a text
 //! that `strconv.Atoi` accepts. Lines are bytes, since servers do not check that a line is UTF-8.
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_text_are_no_blanks() {
+    fn bytes_that_are_not_utf8_are_not_blanks() {
         assert_eq!(Fields::of(b"\xff \xc2 \xa0").count(), 3);
         assert_eq!(trim(b" \xc2\xa0\xff\xe2\x80\x83\x0b"), b"\xff");
         assert_eq!(trim(b"\xa0"), b"\xa0", "half a blank");
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_what_the_servers_take() {
+    fn numbers_have_the_forms_that_servers_accept() {
         for (text, value) in [
             ("0", 0),
             ("+5", 5),

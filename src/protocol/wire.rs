@@ -118,7 +118,7 @@ impl<S> Wire<S> {
     }
 
     /// Limits the length of every answer, in bytes, in addition to the limit of its kind.
-    pub(crate) fn taking_no_line_beyond(mut self, bytes: usize) -> Self {
+    pub(crate) fn with_longest_line(mut self, bytes: usize) -> Self {
         self.exchange.longest_line = Some(bytes);
         self
     }

@@ -24,8 +24,9 @@ pub struct ServerBuilder {
     pub(super) host: String,
     pub(super) port: u16,
     options: ServerOptions,
-    /// What was given as text is refused when the server starts, if it is invalid.
+    /// The parse result. [`check`](Self::check) returns its error when the server starts.
     release: Result<Release>,
+    /// The result of checking the secret, if there is one. [`check`](Self::check) returns its error, too.
     auth_token: Option<Result<AuthToken>>,
 }
 
@@ -173,9 +174,10 @@ impl ServerBuilder {
         self
     }
 
-    /// Serves only TLS. [`ServerTls`](super::ServerTls) makes such a configuration from PEM files; its type comes from
-    /// [`dflockd_client::rustls`](crate::rustls). A handshake must finish within the read timeout, and its connection
-    /// counts towards the cap from the start. Default: no TLS.
+    /// Serves only TLS. [`ServerTls`](super::ServerTls) makes such a configuration from PEM files. Its type is
+    /// re-exported in [`dflockd_client::rustls`](crate::rustls). A handshake must finish within the [read
+    /// timeout](Self::read_timeout), and its connection counts towards [`max_connections`](Self::max_connections) from
+    /// the start. Default: no TLS.
     #[cfg(feature = "tls")]
     pub fn tls(mut self, config: std::sync::Arc<rustls::ServerConfig>) -> Self {
         self.options.tls = Some(crate::tls::TlsAcceptor::new(config));
@@ -215,7 +217,7 @@ impl ServerBuilder {
     }
 
     /// For reproducible tests: derives tokens from this number, and starts fences after it instead of at the time in
-    /// nanoseconds. A server that replaces another needs a seed that is at least the last fence of the former one, or
+    /// nanoseconds. A server that replaces an earlier one needs a seed that is at least that server's last fence, or
     /// fences are repeated. With a seed, tokens can be guessed. In a [`Cluster`](super::Cluster), fences start at 1
     /// even with a seed. Default: none.
     pub fn seed(mut self, seed: u64) -> Self {
@@ -223,10 +225,10 @@ impl ServerBuilder {
         self
     }
 
-    /// For tests: calls this for each event, in order, while the server's state is locked and before any answer reveals
-    /// the event. So the record of a process that is killed contains everything that its clients know. The function
-    /// should return quickly. It must not call the server ([`Server::stats`], [`Server::events`]): that would deadlock.
-    /// If it panics, the panic is logged and the server continues.
+    /// For tests: calls this function for each event, in order, while the server's state is locked and before any
+    /// answer reveals the event. So even if the process is killed, the function has seen every event that a client
+    /// knows of. It should return quickly. It must not call the server ([`Server::stats`], [`Server::events`]): that
+    /// would deadlock. If it panics, the panic is logged and the server continues.
     pub fn on_event(mut self, tell: impl Fn(&Event) + Send + Sync + 'static) -> Self {
         self.options.on_event = Some(Arc::new(tell));
         self
@@ -257,9 +259,11 @@ impl ServerBuilder {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if the [release](Self::release) is unknown, the
-    /// [secret](Self::auth_token) cannot be sent, or the read or the write timeout is zero, and without a runtime, or on
-    /// one without timers or sockets, [`ErrorKind::Connect`](crate::ErrorKind::Connect) if the address cannot be bound.
+    /// - [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if the [release](Self::release) is unknown, the
+    ///   [secret](Self::auth_token) cannot be sent, or the read or the write timeout is zero. Also if there is no tokio
+    ///   runtime, or if it has no timers or no I/O.
+    /// - [`ErrorKind::Connect`](crate::ErrorKind::Connect) if the address cannot be bound, or if the operating system
+    ///   provides no random numbers.
     ///
     /// # Cancel safety
     ///
@@ -274,9 +278,10 @@ impl ServerBuilder {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if the [release](Self::release) is unknown, the
-    /// [secret](Self::auth_token) cannot be sent, or the read or the write timeout is zero, and without a runtime, or on
-    /// one without timers.
+    /// - [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if the [release](Self::release) is unknown, the
+    ///   [secret](Self::auth_token) cannot be sent, or the read or the write timeout is zero. Also if there is no tokio
+    ///   runtime, or if it has no timers.
+    /// - [`ErrorKind::Connect`](crate::ErrorKind::Connect) if the operating system provides no random numbers.
     ///
     /// # Cancel safety
     ///

@@ -66,7 +66,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, number: 
 struct ServedConnection<'a, S> {
     stream: S,
     decoder: RequestDecoder,
-    /// How many lines were complete when the connection began to wait for the current line, and when that was.
+    /// The number of complete lines when the wait for the current line began, and the time at which it began.
     line: (u64, Instant),
     /// Whether the client has closed its sending half.
     ended: bool,
@@ -96,12 +96,12 @@ enum NextStep {
     Read,
     /// Wait: this request is answered later.
     Wait(Blocked),
-    /// Yield to other tasks: connections that got signals, or that wait behind large answers.
+    /// Let the tasks of other connections run: they have signals to write, or wait behind large answers.
     Yield,
     /// End: the last answer was an error, and no further answer is given.
     End,
     /// End after a delay: the last answer was `error_auth`.
-    Farewell,
+    EndAfterDelay,
 }
 
 /// A request that the server answers later.
@@ -122,7 +122,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServedConnection<'_, S> {
             }
             self.flush().await?;
             if let Some(pace) = &mut self.session.pace {
-                pace.answers_told();
+                pace.note_answers_sent();
             }
             match next {
                 NextStep::Read if self.ended => return Err(self.end_of_input().await),
@@ -136,7 +136,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServedConnection<'_, S> {
                 }
                 NextStep::Yield => yield_now().await,
                 NextStep::End => return Err(Over),
-                NextStep::Farewell => {
+                NextStep::EndAfterDelay => {
                     sleep(AFTER_WRONG_SECRET).await;
                     return Err(Over);
                 }
@@ -292,7 +292,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServedConnection<'_, S> {
     /// Refuses a request that the client did not complete.
     async fn end_with_refusal(&mut self) -> Over {
         let next = self.session.refuse_to_go_on();
-        if let (Ok(()), NextStep::Farewell) = (self.flush().await, next) {
+        if let (Ok(()), NextStep::EndAfterDelay) = (self.flush().await, next) {
             sleep(AFTER_WRONG_SECRET).await;
         }
         Over
@@ -324,7 +324,7 @@ impl Session<'_> {
         match state.request(self.number, request, now) {
             ServerAnswer::Now(Response::Count(deliveries)) if deliveries > 0 => {
                 self.say(&Response::Count(deliveries));
-                self.paced()
+                self.yield_after_publish()
             }
             ServerAnswer::Now(response) => self.say(&response),
             ServerAnswer::Listening(inbox) => {
@@ -340,10 +340,10 @@ impl Session<'_> {
                 until,
                 granted,
             })),
-            ServerAnswer::Hangs { until, told } => Some(NextStep::Wait(Blocked {
+            ServerAnswer::Hangs { until, reply } => Some(NextStep::Wait(Blocked {
                 subject: None,
                 until,
-                granted: told,
+                granted: reply,
             })),
         }
     }
@@ -379,7 +379,7 @@ impl Session<'_> {
     fn refuse_to_go_on(&mut self) -> NextStep {
         let (status, next) = match self.authenticated {
             true => (Status::Error, NextStep::End),
-            false => (Status::Auth, NextStep::Farewell),
+            false => (Status::Auth, NextStep::EndAfterDelay),
         };
         self.say(&Response::Refused(status));
         next
@@ -390,10 +390,10 @@ impl Session<'_> {
         None
     }
 
-    /// Publishes that arrive in one write are processed faster than any client can read the signals. The task therefore
-    /// yields long before a receiver's buffer is full: otherwise a receiver could be cut only because its task had no
-    /// turn.
-    fn paced(&mut self) -> Option<NextStep> {
+    /// Decides whether to yield after a publish with deliveries. The server processes publishes that arrive in one
+    /// write faster than any client can read the signals. So the task yields long before a receiver's buffer is full.
+    /// Otherwise the server could disconnect a receiver whose task had no chance to write.
+    fn yield_after_publish(&mut self) -> Option<NextStep> {
         self.delivered += 1;
         if self.delivered < self.shared.options.signal_buffer / 8 {
             return None;

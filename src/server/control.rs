@@ -1,4 +1,4 @@
-//! Gives tests access to a server: what it knows, and the faults that it is to have.
+//! Gives tests access to the state of a server, and lets them inject faults.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

@@ -40,7 +40,7 @@ pub struct Event {
 pub enum EventKind {
     /// A waiter took a queue position.
     Queued,
-    /// A waiter left its queue position: its time was over, or its connection ended.
+    /// A waiter left its queue position: its wait timed out, or its connection ended.
     Left,
     /// A lease was granted.
     Granted,
@@ -64,8 +64,8 @@ pub enum EventKind {
     /// A `w` collected the grant of a ticket, which was made at once or in the queue: its lease starts again. Clusters
     /// record no such event, because the lease is not restarted there.
     Collected,
-    /// A renewal with a token of no lease was refused. The event has no fence. If the server does not know the key, the
-    /// limit is 1 whatever it was before, and in releases before 1.14 the namespace is that of locks. Renewals that
-    /// clients send as a heartbeat, with a token of 32 zeros, are not recorded.
+    /// The server refused a renewal because its token belongs to no lease. The event has no fence. If the server does
+    /// not know the key, the limit is 1 whatever it was before, and in releases before 1.14 the namespace is that of
+    /// locks. Renewals that clients send as a heartbeat, with a token of 32 zeros, are not recorded.
     RenewalRefused,
 }

@@ -33,7 +33,7 @@ const SECRET: &str = "secret";
 
 const CONNECTIONS: usize = 3;
 
-/// How often connections are polled, at most, until none has more to do.
+/// The maximum number of rounds in which all connections are polled until none has more to do.
 const MOST_ROUNDS: usize = 10_000;
 
 /// Serves clients that send the given bytes.
@@ -65,7 +65,10 @@ fn same_in_pieces(said: &[u8], seed: u8) {
                     Err(error) => read.push([error.to_string().into_bytes(), Vec::new(), Vec::new()]),
                 }
             }
-            assert!(decoder.pending() <= 2 * 257 + 401, "what is too long is kept");
+            assert!(
+                decoder.pending() <= 2 * 257 + 401,
+                "the decoder keeps bytes of a line that is too long"
+            );
         }
         (read, decoder.lines(), decoder.pending(), decoder.is_too_long())
     };
@@ -122,18 +125,18 @@ async fn play(release: Release, flags: u8, seed: u8, said: &[u8]) {
                 shared.state().drain(0, Instant::now());
                 bench.serve();
             }
-            (_, _) => bench.pass_on(current, number),
+            (_, _) => bench.limit_writes(current, number),
         }
     }
     bench.say(current, rest, seed);
-    // All clients leave. Nothing of them remains, unless the server releases nothing on a disconnect.
+    // All clients disconnect. No lease and no waiter remains, unless the options keep leases after a disconnect.
     for which in 0..CONNECTIONS {
         bench.drop_client(which);
     }
     if shared.options.auto_release_on_disconnect && release != Release::Cluster {
         assert_eq!(shared.state().leases_and_waiters(), (0, 0));
     }
-    // Every lease ends at last, even one that was granted at a queue position that no client gave up.
+    // Every lease ends in time, even one that was granted at a queue position of a client that has left.
     for _ in 0..=said.len() {
         if shared.state().leases_and_waiters().0 == 0 {
             break;
@@ -207,8 +210,8 @@ impl<'a> Bench<'a> {
         self.say(which, token.as_str().as_bytes(), 3);
     }
 
-    /// Lets the socket accept only this many further bytes.
-    fn pass_on(&mut self, which: usize, number: usize) {
+    /// Lets the socket accept only this many further bytes; 0 stands for any number.
+    fn limit_writes(&mut self, which: usize, number: usize) {
         if let Some(client) = self.client(which) {
             client.peer.takes.set(match number {
                 0 => usize::MAX,
@@ -249,7 +252,7 @@ impl<'a> Bench<'a> {
         let waker = Waker::from(Arc::clone(&woken));
         let mut context = Context::from_waker(&waker);
         for round in 0.. {
-            assert!(round < MOST_ROUNDS, "a connection never has enough");
+            assert!(round < MOST_ROUNDS, "the connections never become idle");
             woken.0.store(false, Ordering::Relaxed);
             let mut has_written = false;
             for client in self.clients.iter_mut().flatten() {

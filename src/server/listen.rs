@@ -26,7 +26,7 @@ use crate::io_words::io_failed;
 /// use tokio::io::{DuplexStream, duplex};
 /// use tokio::sync::mpsc;
 ///
-/// /// Takes what is sent over a channel.
+/// /// Accepts the connections that are sent over a channel.
 /// struct InMemory(mpsc::Receiver<DuplexStream>);
 ///
 /// impl Listener for InMemory {
@@ -51,8 +51,8 @@ use crate::io_words::io_failed;
 /// # }
 /// ```
 pub trait Listener: Send + 'static {
-    /// A connection. The server drops it after [`shutdown`](tokio::io::AsyncWriteExt::shutdown), when it no longer
-    /// needs it.
+    /// A connection. When the server no longer needs it, it calls [`shutdown`](tokio::io::AsyncWriteExt::shutdown) and
+    /// drops the connection.
     type Io: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
     /// Waits for the next connection. After an error or a panic, the server waits for 100 ms and calls this again.
@@ -69,7 +69,7 @@ impl Listener for TcpListener {
     async fn accept(&mut self) -> io::Result<TcpStream> {
         let (stream, _) = TcpListener::accept(self).await?;
         if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "a connection is gone already");
+            tracing::debug!(%error, "an accepted connection has ended already");
         }
         Ok(stream)
     }

@@ -180,8 +180,7 @@ pub(super) async fn listen(host: &str, port: u16) -> Result<(TcpListener, Socket
     Ok((listener, address))
 }
 
-/// Ends all tasks, and all connections with them. It only sets flags, so it works on any thread, inside or outside of a
-/// runtime.
+/// Ends all tasks and all connections. This only sets flags, so it works on any thread, inside or outside of a runtime.
 impl Drop for Server {
     fn drop(&mut self) {
         self.shared.draining.cancel();
@@ -206,7 +205,7 @@ async fn until(end: CancellationToken, work: impl Future<Output = ()>) {
 }
 
 /// The pause after a failed accept.
-const PAUSE_OF_ACCEPT: Duration = Duration::from_millis(100);
+const ACCEPT_RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 async fn accept(mut listener: impl Listener, shared: Arc<Shared>, tasks: TaskTracker) {
     loop {
@@ -219,7 +218,7 @@ async fn accept(mut listener: impl Listener, shared: Arc<Shared>, tasks: TaskTra
             Ok(Err(error)) => tracing::warn!(%error, "cannot accept"),
             Err(panic) => tracing::error!(%panic, "the listener panicked"),
         }
-        tokio::time::sleep(PAUSE_OF_ACCEPT).await;
+        tokio::time::sleep(ACCEPT_RETRY_PAUSE).await;
     }
 }
 
@@ -259,14 +258,14 @@ async fn secured<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 /// The time limit for shutting down the stream of a connection.
-const FAREWELL: Duration = Duration::from_millis(100);
+const SHUTDOWN_LIMIT: Duration = Duration::from_millis(100);
 
 async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, number: u64, end: CancellationToken, shared: &Shared) {
     until(end, connection::serve(&mut stream, number, shared)).await;
-    // Done before the stream is closed, so that a client that sees the end finds its keys free.
+    // The keys are released before the stream is closed, so that a client that sees the end finds its keys free.
     shared.state().disconnect(number, Instant::now());
     // TLS requires an explicit end of the stream, so that no third party can forge one.
-    drop(timeout(FAREWELL, stream.shutdown()).await);
+    drop(timeout(SHUTDOWN_LIMIT, stream.shutdown()).await);
 }
 
 /// Expires leases and collects unused keys at their intervals.

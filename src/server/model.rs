@@ -1,5 +1,6 @@
-//! A server for the model of the shard: it does step by step what `listener` and `connection` do around a state. It has
-//! no sockets and no tasks, and the caller provides clock and seed: the same steps have the same outcome.
+//! A server for the model of the shard. It performs the work of `listener` and `connection` on a state, step by step.
+//! It has no sockets and no tasks, and the caller provides the clock and the seed, so the same steps have the same
+//! outcome.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -217,11 +218,11 @@ impl ModelServer {
                             });
                             self.blocked.insert(number);
                         }
-                        ServerAnswer::Hangs { until, told } => {
+                        ServerAnswer::Hangs { until, reply } => {
                             connection.blocked = Some(Blocked {
                                 subject: None,
                                 until,
-                                granted: told,
+                                granted: reply,
                                 outcome: None,
                             });
                             self.blocked.insert(number);
@@ -258,7 +259,7 @@ impl ModelServer {
         Some(ModelTurn { out, is_over, wake_at })
     }
 
-    /// Ends a connection, and releases what it has.
+    /// Ends a connection, and releases its leases and queue positions.
     pub(crate) fn hang_up(&mut self, number: u64, now: Instant) {
         if self.connections.remove(&number).is_some() {
             self.blocked.remove(&number);
@@ -283,7 +284,7 @@ impl ModelServer {
             .collect()
     }
 
-    /// When leases are swept next.
+    /// Returns when leases are swept next.
     pub(crate) fn sweep_at(&self) -> Instant {
         self.sweep_at
     }
@@ -343,7 +344,7 @@ impl ModelServer {
         }
     }
 
-    /// Loses leadership while the leader's next request is under way.
+    /// Makes the leader lose leadership while its next request is under way.
     pub(crate) fn fall_in_flight(&mut self) {
         if let Some(members) = self.state.membership() {
             members.trouble.fall_in_flight(None);

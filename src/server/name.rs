@@ -4,8 +4,8 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
-/// A key: any bytes except blanks, tabs and line ends. Every [`Key`](crate::types::Key) is one of these, but not all of
-/// these are keys that the client would send.
+/// A key: any bytes except blanks, tabs and line ends. Every [`Key`](crate::types::Key) is a valid name, but some names
+/// are not valid as a `Key`.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Name(Arc<[u8]>);
 
@@ -19,7 +19,7 @@ impl Name {
     }
 }
 
-/// Its equality, order and hash are those of its bytes.
+/// Lets maps look up a name by its bytes: equality, order and hash of a name are those of its bytes.
 impl Borrow<[u8]> for Name {
     fn borrow(&self) -> &[u8] {
         &self.0

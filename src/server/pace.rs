@@ -20,8 +20,8 @@ pub(super) struct RequestPace<C = fn() -> Instant> {
     each: Duration,
     /// The scheduled end of all requests so far.
     done: Instant,
-    /// When the last answer was sent.
-    told: Instant,
+    /// When the last answers were sent.
+    answered_at: Instant,
     timer: PreciseTimer,
     clock: C,
 }
@@ -39,7 +39,7 @@ impl<C: Fn() -> Instant> RequestPace<C> {
         Self {
             each,
             done: now,
-            told: now,
+            answered_at: now,
             timer: PreciseTimer::default(),
             clock,
         }
@@ -52,7 +52,7 @@ impl<C: Fn() -> Instant> RequestPace<C> {
         self.done = self.done.max(earliest) + self.each;
     }
 
-    /// Returns whether all requests so far are done, and one more would be done, too.
+    /// Returns whether one more request would be done by now.
     pub(super) fn has_time_left(&self) -> bool {
         self.done + self.each <= (self.clock)()
     }
@@ -71,15 +71,15 @@ impl<C: Fn() -> Instant> RequestPace<C> {
     }
 
     /// Notes that all answers so far are sent.
-    pub(super) fn answers_told(&mut self) {
-        self.told = (self.clock)();
+    pub(super) fn note_answers_sent(&mut self) {
+        self.answered_at = (self.clock)();
     }
 
     /// Continues with the next request. The time since the last answer was spent by the client, or in a wait, and does
     /// not count.
     pub(super) fn resume(&mut self) {
         let now = (self.clock)();
-        self.done += now.saturating_duration_since(self.told);
-        self.told = now;
+        self.done += now.saturating_duration_since(self.answered_at);
+        self.answered_at = now;
     }
 }

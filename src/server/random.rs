@@ -13,7 +13,8 @@ pub(super) struct Random {
 const BATCH: usize = 128;
 
 impl Random {
-    /// Creates a generator from the seed, or one of unpredictable numbers that is known to work.
+    /// Creates a generator from the seed. Without a seed, it takes numbers from the operating system, and fails if
+    /// there are none.
     pub(super) fn of(seed: Option<u64>) -> Result<Self> {
         match seed {
             Some(seed) => Ok(Self::seeded(seed)),
@@ -26,7 +27,7 @@ impl Random {
         random.refill().map_err(|error| {
             Error::new(
                 ErrorKind::Connect,
-                format!("the operating system gives no random numbers: {error}"),
+                format!("the operating system provides no random numbers: {error}"),
             )
         })?;
         Ok(random)
@@ -46,7 +47,8 @@ impl Random {
             return seeded.u64(..);
         }
         if self.pool.is_empty() && self.refill().is_err() {
-            // It worked when the server started. The fence in the first half keeps tokens unique even so.
+            // The operating system provided numbers when the server started. The fence in the first half keeps tokens
+            // unique even so.
             return fastrand::u64(..);
         }
         self.pool.pop().unwrap_or_else(|| fastrand::u64(..))

@@ -94,27 +94,29 @@ impl Release {
         numbers(self.as_str())
     }
 
-    /// `ping` is a command. Before, it is an error like any unknown command.
+    /// Returns whether `ping` is a command. Before, it is an error like any unknown command.
     pub(super) fn knows_ping(self) -> bool {
         self >= Self::V1_14
     }
 
-    /// A lock and a semaphore of the same name are independent. Before, a lock is a semaphore of limit 1.
+    /// Returns whether a lock and a semaphore of the same name are independent. Before, a lock is a semaphore of limit
+    /// 1.
     pub(super) fn separates_namespaces(self) -> bool {
         self >= Self::V1_14
     }
 
-    /// `listen`, `unlisten` and `signal` are commands.
+    /// Returns whether `listen`, `unlisten` and `signal` are commands.
     pub(super) fn knows_signals(self) -> bool {
         (Self::V1_11..=Self::V1_16).contains(&self)
     }
 
-    /// The server watches the socket while a request blocks. Before, it reads nothing until the request ends.
+    /// Returns whether the server watches the socket while a request blocks. Before, it reads nothing until the request
+    /// ends.
     pub(super) fn watches_blocked_connections(self) -> bool {
         self >= Self::V1_15
     }
 
-    /// The longest argument line of `auth`, in bytes.
+    /// Returns the length of the longest argument line of `auth`, in bytes.
     pub(super) fn longest_secret(self) -> usize {
         match self >= Self::V1_15 {
             true => MAX_LONG_LINE,
@@ -122,7 +124,7 @@ impl Release {
         }
     }
 
-    /// The longest argument line of `signal`, in bytes.
+    /// Returns the length of the longest argument line of `signal`, in bytes.
     pub(super) fn longest_payload(self) -> usize {
         match self >= Self::V1_15 && self.knows_signals() {
             true => MAX_LONG_LINE,
@@ -130,40 +132,42 @@ impl Release {
         }
     }
 
-    /// Signals of blanks, and `unlisten` of an invalid pattern, are errors; a list without listeners is empty, not
-    /// `null`.
+    /// Returns whether signals of blanks, and `unlisten` of an invalid pattern, are errors, and a list without
+    /// listeners is empty instead of `null`.
     pub(super) fn checks_signals_well(self) -> bool {
         self >= Self::V1_11_2
     }
 
-    /// The queue positions of a connection that has ended are released even if its leases are not.
+    /// Returns whether the end of a connection releases its queue positions even if it does not release its leases.
     pub(super) fn always_gives_up_places(self) -> bool {
         self >= Self::V1_15
     }
 
-    /// A ticket knows at once about a grant that was made in the queue. Before, its `w` returns the grant, even if the
-    /// lease has ended.
+    /// Returns whether a ticket knows at once about a grant that was made in the queue. Before, its `w` returns the
+    /// grant even if the lease has ended.
     pub(super) fn knows_grants_of_tickets(self) -> bool {
         self >= Self::V1_15
     }
 
-    /// A connection on which nothing is read for the read timeout is closed. In later builds, that time starts with the
-    /// first byte of a request.
+    /// Returns whether the server closes a connection on which it reads nothing for the read timeout. In later builds,
+    /// that time starts with the first byte of a request.
     pub(super) fn closes_idle_connections(self) -> bool {
         !self.is_cluster_build()
     }
 
-    /// While the server shuts down, it answers every request with `error_draining` and closes the connection.
+    /// Returns whether the server, while it shuts down, answers every request with `error_draining` and closes the
+    /// connection.
     pub(super) fn turns_requests_away(self) -> bool {
         self >= Self::V1_16
     }
 
-    /// Blanks around the server's own secret are ignored. Before, no presented secret matches such a secret.
+    /// Returns whether blanks around the server's own secret are ignored. Before, no presented secret matches such a
+    /// secret.
     pub(super) fn trims_its_secret(self) -> bool {
         self >= Self::V1_16
     }
 
-    /// The greatest limit of a semaphore.
+    /// Returns the greatest limit of a semaphore.
     pub(super) fn greatest_limit(self) -> u64 {
         match self.is_cluster_build() {
             true => 1 << 20,
@@ -171,17 +175,17 @@ impl Release {
         }
     }
 
-    /// A `w` after the end of its grant's lease is refused. Before, it is answered with the old grant.
+    /// Returns whether a `w` after the end of its grant's lease is refused. Before, it is answered with the old grant.
     pub(super) fn refuses_stale_grants(self) -> bool {
         self >= Self::V1_10_1
     }
 
-    /// The first half of a token is its fence. Before, the whole token is random.
+    /// Returns whether the first half of a token is its fence. Before, the whole token is random.
     pub(super) fn makes_fences(self) -> bool {
         self >= Self::V2_1
     }
 
-    /// The server accepts `stable-ref`, and a renewal moves the ownership of a lease.
+    /// Returns whether the server accepts `stable-ref`, and a renewal moves the ownership of a lease.
     pub(super) fn is_cluster_build(self) -> bool {
         self == Self::Cluster
     }
@@ -235,7 +239,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_release_has_a_name_of_its_own_that_reads_back() {
+    fn every_release_parses_from_its_own_name() {
         for (index, release) in Release::ALL.into_iter().enumerate() {
             assert_eq!(release.to_string().parse::<Release>().ok(), Some(release));
             assert!(Release::ALL[..index].iter().all(|earlier| *earlier < release));
@@ -243,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_patch_number_stands_for_the_last_release_that_is_not_newer() {
+    fn a_patch_number_selects_the_last_release_that_is_not_newer() {
         for (name, plays) in [
             ("1.10.0", Release::V1_10),
             ("1.10.1", Release::V1_10_1),

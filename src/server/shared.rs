@@ -16,7 +16,7 @@ pub(super) struct Shared {
     pub(super) member: usize,
     /// Cancelled when the server accepts no new connections any more.
     pub(super) draining: CancellationToken,
-    /// Cancelled when everything ends.
+    /// Cancelled when the server stops: all tasks and connections end.
     pub(super) stopped: CancellationToken,
 }
 

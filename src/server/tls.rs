@@ -24,7 +24,7 @@ use crate::tls::{Pem, provider};
 /// # }
 /// ```
 #[derive(Clone)]
-#[must_use = "it does nothing until its configuration is given to a server"]
+#[must_use = "the configuration has no effect until it is given to a server"]
 pub struct ServerTls {
     certificate: Pem,
     key: Pem,
@@ -42,7 +42,7 @@ impl ServerTls {
         }
     }
 
-    /// Takes the same content from memory.
+    /// Takes the certificates and the key from memory.
     pub fn pem(certificate: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
         Self {
             certificate: Pem::text(certificate),
@@ -57,7 +57,7 @@ impl ServerTls {
         self
     }
 
-    /// Takes the same content from memory.
+    /// Accepts only clients that present a certificate of an authority in this PEM text.
     pub fn client_ca_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.client_authorities.push(Pem::text(pem));
         self
@@ -102,7 +102,7 @@ impl ServerTls {
         let key = self.key.private_key(&self.key.read()?)?;
         builder
             .with_single_cert(certificates, key)
-            .map_err(|error| format!("{} and {} make no certificate: {error}", self.certificate, self.key))
+            .map_err(|error| format!("{} and {} do not belong together: {error}", self.certificate, self.key))
     }
 }
 

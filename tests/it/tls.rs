@@ -541,7 +541,7 @@ async fn errors_of_a_server_name_the_unusable_file() {
         ),
         (
             ServerTls::pem_files(&certificate, &wrong),
-            ["wrong.key", "make no certificate"],
+            ["wrong.key", "do not belong together"],
         ),
         (
             ServerTls::pem_files(&certificate, &key).client_ca_file(&key),

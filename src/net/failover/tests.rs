@@ -190,7 +190,7 @@ fn a_standby_is_asked_as_soon_as_it_may_be() {
             }
             assert_eq!(pace, Pace::AtOnce);
             let late = now - guarded;
-            assert!(late <= LAST_CHANCE, "{late:?} after {delay:?}");
+            assert!(late <= LAST_ATTEMPT, "{late:?} after {delay:?}");
         }
     }
 }
@@ -201,9 +201,9 @@ fn a_short_delay_makes_no_storm() {
     let policy = ReconnectPolicy::exponential(Duration::from_secs(1), Duration::from_secs(1));
     let mut failover = failover(Policy::Standby, 2);
     let now = Instant::now();
-    for delay in [Duration::ZERO, Duration::from_nanos(1), BREATH / 2] {
+    for delay in [Duration::ZERO, Duration::from_nanos(1), REOPEN_PAUSE / 2] {
         let pause = failover.lost(true, now, now + delay).pause(&mut policy.start());
-        assert!(pause >= BREATH, "{delay:?}: {pause:?}");
+        assert!(pause >= REOPEN_PAUSE, "{delay:?}: {pause:?}");
     }
 }
 

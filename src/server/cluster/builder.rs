@@ -52,10 +52,10 @@ impl ClusterBuilder {
         self
     }
 
-    /// Sets whether to play the earlier builds of clusters. Without [`orphan_ttl`](ServerBuilder::orphan_ttl), their
-    /// sessions take nothing back. With it, they match connections by ref alone, so a session takes what it has even
-    /// from an open connection. A renewal moves nothing, and the queue position of a request that timed out stays in
-    /// the queue, even that of a try. Default: false.
+    /// Sets whether to play the earlier builds of clusters. In these builds, sessions reclaim nothing without
+    /// [`orphan_ttl`](ServerBuilder::orphan_ttl). With it, connections are matched by ref alone, so a session reclaims
+    /// its leases and queue positions even from an open connection. A renewal does not change the owner of a lease. A
+    /// request that timed out stays in the queue, even if it was a try. Default: false.
     pub fn earlier_builds(mut self, earlier: bool) -> Self {
         self.earlier_builds = earlier;
         self
@@ -79,8 +79,10 @@ impl ClusterBuilder {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) without members, and as [`ServerBuilder::start`],
-    /// [`ErrorKind::Connect`](crate::ErrorKind::Connect) if the address cannot be bound.
+    /// - [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) without members, and for the same reasons as
+    ///   [`ServerBuilder::start`].
+    /// - [`ErrorKind::Connect`](crate::ErrorKind::Connect) if the address cannot be bound, or if the operating system
+    ///   provides no random numbers.
     ///
     /// # Cancel safety
     ///
@@ -110,8 +112,10 @@ impl ClusterBuilder {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) without addresses, and as
-    /// [`ServerBuilder::start_on`], [`ErrorKind::Connect`](crate::ErrorKind::Connect) if `listen` fails.
+    /// - [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) without addresses, and for the same reasons as
+    ///   [`ServerBuilder::start_on`].
+    /// - [`ErrorKind::Connect`](crate::ErrorKind::Connect) if `listen` fails, or if the operating system provides no
+    ///   random numbers.
     ///
     /// # Cancel safety
     ///

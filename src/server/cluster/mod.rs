@@ -43,7 +43,7 @@ use crate::stats::Stats;
 /// # }
 /// ```
 ///
-/// # Who answers what
+/// # Answers of the leader and of other members
 ///
 /// The leader answers everything. The other members answer `ping`, `auth`, `stats` and `stable-ref`. They refuse all
 /// requests that could change the state or must see all changes (`l`, `e`, `w`, `r`, `n`, those of semaphores,
@@ -61,11 +61,12 @@ use crate::stats::Stats;
 ///
 /// # When the leader changes
 ///
-/// Connections stay open and still own what they have: if their member leads again, their end releases it. While their
-/// member does not lead, their end releases nothing, and no other connection to the same process can take what they
-/// had. Requests that block there get no answer but a grant, or `timeout`, which then does not give the queue position
-/// up. Leases run on, and the new leader accepts their tokens in renewals and releases. Queue positions stay until
-/// their turn, and are then held for a TTL. Fences continue to grow.
+/// Connections stay open and keep their leases and queue positions. If such a connection ends while its member leads
+/// again, its leases and queue positions are released. If it ends while its member does not lead, nothing is released,
+/// and no other connection to the same process can reclaim them. A request that blocks on such a connection gets a
+/// grant, or `timeout`; this `timeout` does not give its queue position up. Leases run on, and the new leader accepts
+/// their tokens in renewals and releases. A queue position stays until its turn; its grant then has the TTL of the
+/// request. Fences continue to grow.
 ///
 /// While no member leads, the state does not change: no lease is swept, and no orphan is released. Time still passes: a
 /// lease whose TTL is over ends as soon as a member leads.
@@ -79,29 +80,30 @@ use crate::stats::Stats;
 ///
 /// When the leader sees a connection end, it gives up the queue position at which a request of the connection blocks.
 /// The other leases and queue positions that the connection owns are released at once, or kept for the
-/// [`orphan_ttl`](super::ServerBuilder::orphan_ttl), whether or not the connection presented a ref. (A renewal makes
-/// the connection that sent it the owner.) Without
+/// [`orphan_ttl`](super::ServerBuilder::orphan_ttl), whether or not the connection presented a ref. (A connection that
+/// renews a lease becomes its owner.) Without
 /// [`auto_release_on_disconnect`](super::ServerBuilder::auto_release_on_disconnect), leases run until their TTL.
 ///
 /// # Refs
 ///
 /// Each member accepts `stable-ref` once per connection. When a connection that has presented a ref asks for a key
-/// (`l`, `sl`, `e` or `se`, with the same limit), it takes back what its session has of that key. This requires that
-/// the leader has seen the former connection end, or that the former connection led to another member, or to this
-/// member before a restart. It takes back:
+/// (`l`, `sl`, `e` or `se`, with the same limit), it reclaims a lease or a queue position of its session. This requires
+/// that the leader has seen the former connection end, or that the former connection led to another member, or to this
+/// member before a restart. The connection reclaims:
 ///
-/// - first a lease, of a semaphore the oldest one: with the same token. The lease starts again, with the TTL of this
-///   request;
-/// - or else the first queue position. Its grant will have the new TTL. Even a try (timeout 0) takes it back, and
-///   leaves it in the queue. So does any request that has taken a position back and times out: the answer is `timeout`,
-///   and the position stays. A further `w` on the connection, with timeout 0 if necessary, ends it.
+/// - a lease, if the session has one (of a semaphore, the oldest one), with the same token. The lease starts again,
+///   with the TTL of this request;
+/// - otherwise the first queue position. Its grant will have the new TTL. Even a try (timeout 0) reclaims the position,
+///   and leaves it in the queue. So does any request that has reclaimed a position and times out: the answer is
+///   `timeout`, and the position stays. A further `w` on the connection, with timeout 0 if necessary, gives the
+///   position up.
 ///
-/// A connection cannot take back what another connection to the same process has, even if that connection has ended
-/// [unnoticed](Self::overlooks_ends): a waiter then queues behind the ghost of its own former connection.
+/// A connection cannot reclaim anything from another connection to the same process, even if that connection has ended
+/// [unnoticed](Self::overlooks_ends): a waiter then queues behind its own former connection.
 ///
-/// `w` finds what the session has of a key, even without an `e` on the same connection, and answers a grant repeatedly
-/// until it is released or expires. The answer contains the remaining seconds, rounded down, or the [default
-/// TTL](super::ServerBuilder::default_lease_ttl) if none remain.
+/// `w` finds the lease or the queue position of the session, even without an `e` on the same connection. It returns the
+/// same grant each time until the lease is released or expires. The answer contains the remaining seconds, rounded
+/// down, or the [default TTL](super::ServerBuilder::default_lease_ttl) if none remain.
 pub struct Cluster {
     state: Arc<Mutex<State>>,
     options: ServerOptions,
@@ -211,7 +213,7 @@ impl Cluster {
     ///
     /// # Cancel safety
     ///
-    /// If the future is dropped, the member ends at once, but stays the leader until another member becomes it.
+    /// If the future is dropped, the member ends at once, but stays the leader until another member becomes the leader.
     pub async fn shutdown(&self, member: usize) -> Result<()> {
         let server = self.member(member)?.running().take();
         if let Some(server) = server {
@@ -269,8 +271,8 @@ impl Cluster {
         self.state().stats(Instant::now())
     }
 
-    /// Misbehaviour: all members that do not lead name this address as the leader's, even while no member leads. `None`
-    /// restores the truth.
+    /// Misbehaviour: makes all members that do not lead name this address as the leader's, even while no member leads.
+    /// `None` restores the leader's real address.
     pub fn redirects_to(&self, address: Option<&str>) {
         let mut state = self.state();
         for member in 0..self.members.len() {
@@ -280,7 +282,7 @@ impl Cluster {
         }
     }
 
-    /// Misbehaviour: like [`redirects_to`](Self::redirects_to), for one member.
+    /// Misbehaviour: does for one member what [`redirects_to`](Self::redirects_to) does for all.
     ///
     /// # Errors
     ///
@@ -335,30 +337,30 @@ impl Cluster {
         Ok(())
     }
 
-    /// Misbehaviour: members no longer notice the end of a connection. The connection keeps what it has, and its
-    /// blocked request keeps its queue position until its time is over. With `false`, members notice all overlooked
-    /// ends at once.
+    /// Misbehaviour: sets whether members overlook the end of a connection. Such a connection keeps its leases and
+    /// queue positions, and its blocked request stays in the queue until its wait time is over. With `false`, members
+    /// notice all overlooked ends at once.
     pub fn overlooks_ends(&self, overlooks: bool) {
         self.state().overlook_ends(overlooks, Instant::now());
     }
 
-    /// Misbehaviour: acquires and enqueues are answered with `error`, as if the number of a fence could not be
-    /// persisted.
+    /// Misbehaviour: sets whether acquires and enqueues are answered with `error`, as if the number of a fence could
+    /// not be persisted.
     pub fn fails_to_persist(&self, fails: bool) {
         if let Some(members) = self.state().membership() {
             members.trouble.fail_to_persist(fails);
         }
     }
 
-    /// Misbehaviour: the next leader knows no refs and no connections. All queue positions are given up, and leases run
-    /// until their TTL, with valid tokens.
+    /// Misbehaviour: sets whether the next leader knows no refs and no connections. All queue positions are given up,
+    /// and leases run until their TTL, with valid tokens.
     pub fn forgets_refs(&self, forgets: bool) {
         if let Some(membership) = self.state().membership() {
             membership.trouble.forget_refs(forgets);
         }
     }
 
-    /// Misbehaviour: the next leader does not know which leases are held. All leases end, recorded as
+    /// Misbehaviour: sets whether the next leader forgets which leases are held. All leases end, recorded as
     /// [`Forgotten`](super::EventKind::Forgotten); their tokens become invalid, and their keys are granted to waiters,
     /// or are free.
     pub fn forgets_tokens(&self, forgets: bool) {

@@ -42,11 +42,11 @@ fn requests_that_wait_while_their_connection_gets_no_turn_are_answered_at_once_f
     let mut pace = time.pace();
     assert_eq!(answer(&mut pace), 1);
     time.pass(pace.left());
-    pace.answers_told();
+    pace.note_answers_sent();
     time.pass(Duration::from_millis(50));
     assert_eq!(answer(&mut pace), MOST_AT_ONCE);
     assert_eq!(pace.left(), Duration::ZERO);
-    pace.answers_told();
+    pace.note_answers_sent();
     assert_eq!(answer(&mut pace), 1);
     assert_eq!(pace.left(), EACH);
 }
@@ -57,7 +57,7 @@ fn requests_behind_an_answer_that_was_told_late_are_answered_at_once_for_a_milli
     let mut pace = time.pace();
     assert_eq!(answer(&mut pace), 1);
     time.pass(Duration::from_millis(50));
-    pace.answers_told();
+    pace.note_answers_sent();
     pace.resume();
     assert_eq!(answer(&mut pace), MOST_AT_ONCE);
 }
@@ -68,7 +68,7 @@ fn time_of_the_client_is_not_caught_up_with() {
     let mut pace = time.pace();
     assert_eq!(answer(&mut pace), 1);
     time.pass(pace.left());
-    pace.answers_told();
+    pace.note_answers_sent();
     time.pass(Duration::from_millis(50));
     pace.resume();
     assert_eq!(answer(&mut pace), 1);
@@ -86,7 +86,7 @@ fn each_request_takes_its_time_over_many_that_are_told_late() {
         time.pass(pace.left());
         // The timer is late.
         time.pass(EACH * 7 / 2);
-        pace.answers_told();
+        pace.note_answers_sent();
     }
     let took = time.0.get() - began;
     let expected = EACH * u32::try_from(answered).unwrap_or_default();

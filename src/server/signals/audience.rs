@@ -7,41 +7,41 @@ use super::ConnectionId;
 use super::pattern::RawGroup;
 
 /// The number of a subscription, in the order of subscribing.
-pub(super) type Seat = u64;
+pub(super) type SubscriptionId = u64;
 
 /// The subscriptions to one pattern.
 #[derive(Default)]
 pub(super) struct Audience {
-    alone: BTreeMap<Seat, ConnectionId>,
-    /// By name: a signal is offered to the groups in this order. No group is empty.
+    alone: BTreeMap<SubscriptionId, ConnectionId>,
+    /// The groups, ordered by name. A signal is offered to the groups in this order. No group is empty.
     groups: BTreeMap<RawGroup, Members>,
 }
 
 /// The members of a group. Each signal goes to one of them.
 #[derive(Default)]
 pub(super) struct Members {
-    by_seat: BTreeMap<Seat, ConnectionId>,
+    by_id: BTreeMap<SubscriptionId, ConnectionId>,
     /// The member that took the last signal. It may have left since.
-    last: Seat,
+    last: SubscriptionId,
 }
 
 impl Audience {
-    pub(super) fn join(&mut self, connection: ConnectionId, group: Option<&RawGroup>, seat: Seat) {
+    pub(super) fn join(&mut self, connection: ConnectionId, group: Option<&RawGroup>, id: SubscriptionId) {
         let members = match group {
             None => &mut self.alone,
-            Some(group) => &mut self.groups.entry(group.clone()).or_default().by_seat,
+            Some(group) => &mut self.groups.entry(group.clone()).or_default().by_id,
         };
-        members.insert(seat, connection);
+        members.insert(id, connection);
     }
 
-    pub(super) fn leave(&mut self, group: Option<&RawGroup>, seat: Seat) {
+    pub(super) fn leave(&mut self, group: Option<&RawGroup>, id: SubscriptionId) {
         let Some(group) = group else {
-            self.alone.remove(&seat);
+            self.alone.remove(&id);
             return;
         };
         if let Some(members) = self.groups.get_mut(group) {
-            members.by_seat.remove(&seat);
-            if members.by_seat.is_empty() {
+            members.by_id.remove(&id);
+            if members.by_id.is_empty() {
                 self.groups.remove(group);
             }
         }
@@ -62,7 +62,7 @@ impl Audience {
         let groups = self
             .groups
             .iter()
-            .map(|(group, members)| (Some(group), members.by_seat.len()));
+            .map(|(group, members)| (Some(group), members.by_id.len()));
         alone.into_iter().chain(groups)
     }
 
@@ -75,11 +75,11 @@ impl Members {
     /// Offers a signal to the members, in order of arrival, until one takes it. Starts with the member after the one
     /// that took the last signal.
     pub(super) fn pass_on(&mut self, mut offer: impl FnMut(ConnectionId) -> bool) {
-        let behind = self.by_seat.range((Excluded(self.last), Unbounded));
-        let round = behind.chain(self.by_seat.range(..=self.last));
-        for (seat, connection) in round {
+        let behind = self.by_id.range((Excluded(self.last), Unbounded));
+        let round = behind.chain(self.by_id.range(..=self.last));
+        for (id, connection) in round {
             if offer(*connection) {
-                self.last = *seat;
+                self.last = *id;
                 return;
             }
         }

@@ -30,7 +30,7 @@ pub(crate) fn patterns(data: &[u8]) {
         subscriptions: Vec::new(),
         turns: Vec::new(),
         inboxes: [const { None }; CONNECTIONS],
-        last_seat: 0,
+        last_id: 0,
     };
     for _ in 0..128 {
         let Ok(act) = Act::arbitrary(&mut bytes) else { break };
@@ -82,17 +82,17 @@ struct Subscription {
     connection: usize,
     pattern: Vec<u8>,
     group: Option<RawGroup>,
-    seat: u64,
+    id: u64,
 }
 
 struct Bench {
     hub: SignalHub,
     /// In the order of subscribing.
     subscriptions: Vec<Subscription>,
-    /// The seat in a group of a pattern that got the last signal. The entry is removed when the group is empty.
+    /// For each pattern and group: the member that got the last signal. The entry is removed when the group is empty.
     turns: Vec<(Vec<u8>, RawGroup, u64)>,
     inboxes: [Option<Inbox>; CONNECTIONS],
-    last_seat: u64,
+    last_id: u64,
 }
 
 impl Bench {
@@ -100,21 +100,24 @@ impl Bench {
         let Some(pattern) = checked(name) else { return };
         let opened = self.hub.listen(who as u64, pattern, group.clone());
         match opened {
-            Ok(Some(inbox)) => assert!(self.inboxes[who].replace(inbox).is_none(), "it has one already"),
-            Ok(None) => assert!(self.inboxes[who].is_some(), "its first subscription opens its inbox"),
-            Err(_) => panic!("there is room"),
+            Ok(Some(inbox)) => assert!(
+                self.inboxes[who].replace(inbox).is_none(),
+                "the connection has an inbox already"
+            ),
+            Ok(None) => assert!(self.inboxes[who].is_some(), "the first subscription opens an inbox"),
+            Err(_) => panic!("the hub refused a subscription"),
         }
         if !self
             .subscriptions
             .iter()
             .any(|subscription| subscription.is(who, &group, name))
         {
-            self.last_seat += 1;
+            self.last_id += 1;
             self.subscriptions.push(Subscription {
                 connection: who,
                 pattern: name.to_vec(),
                 group,
-                seat: self.last_seat,
+                id: self.last_id,
             });
         }
     }
@@ -181,13 +184,13 @@ impl Bench {
             let last = turn.as_ref().map_or(0, |turn| turn.2);
             let members = || self.subscriptions.iter().filter(|s| s.is_of(pattern, group));
             let next = members()
-                .find(|member| member.seat > last)
+                .find(|member| member.id > last)
                 .or_else(|| members().next())
                 .unwrap();
             times[next.connection] += 1;
             match turn {
-                Some(turn) => turn.2 = next.seat,
-                None => self.turns.push((pattern.to_vec(), group.clone(), next.seat)),
+                Some(turn) => turn.2 = next.id,
+                None => self.turns.push((pattern.to_vec(), group.clone(), next.id)),
             }
         }
         times

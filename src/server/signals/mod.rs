@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use self::audience::{Audience, Seat};
+use self::audience::{Audience, SubscriptionId};
 use self::mailbox::Outbox;
 pub(super) use self::mailbox::{Cut, Inbox};
 pub(super) use self::pattern::{RawGroup, RawPattern, has_wildcards};
@@ -32,14 +32,14 @@ pub(super) struct SignalHub {
     /// The patterns that have wildcards.
     wild: PatternTrie,
     subscribers: HashMap<ConnectionId, Subscriber>,
-    last_seat: Seat,
+    last_id: SubscriptionId,
 }
 
 /// A connection that has sent at least one `listen`.
 struct Subscriber {
     /// `None` once the connection was cut: it is about to end and gets no more signals.
     outbox: Option<Outbox>,
-    subscriptions: BTreeMap<Subscription, Seat>,
+    subscriptions: BTreeMap<Subscription, SubscriptionId>,
 }
 
 /// A pattern and a group. A connection can have each pair once.
@@ -56,7 +56,7 @@ impl SignalHub {
             audiences: HashMap::new(),
             wild: PatternTrie::default(),
             subscribers: HashMap::new(),
-            last_seat: 0,
+            last_id: 0,
         }
     }
 
@@ -87,7 +87,7 @@ impl SignalHub {
         if self.most_of_one > 0 && subscriber.subscriptions.len() >= self.most_of_one {
             return Err(NoRoom);
         }
-        self.last_seat += 1;
+        self.last_id += 1;
         let (pattern, group) = &subscription;
         let audience = self.audiences.entry(pattern.clone()).or_insert_with(|| {
             if pattern.has_wildcards() {
@@ -95,8 +95,8 @@ impl SignalHub {
             }
             Audience::default()
         });
-        audience.join(connection, group.as_ref(), self.last_seat);
-        subscriber.subscriptions.insert(subscription, self.last_seat);
+        audience.join(connection, group.as_ref(), self.last_id);
+        subscriber.subscriptions.insert(subscription, self.last_id);
         Ok(opened)
     }
 
@@ -104,8 +104,8 @@ impl SignalHub {
     pub(super) fn unlisten(&mut self, connection: ConnectionId, pattern: RawPattern, group: Option<RawGroup>) {
         let subscription = (pattern, group);
         let subscriber = self.subscribers.get_mut(&connection);
-        if let Some(seat) = subscriber.and_then(|subscriber| subscriber.subscriptions.remove(&subscription)) {
-            self.leave(&subscription, seat);
+        if let Some(id) = subscriber.and_then(|subscriber| subscriber.subscriptions.remove(&subscription)) {
+            self.leave(&subscription, id);
         }
     }
 
@@ -191,17 +191,17 @@ impl SignalHub {
         }
     }
 
-    fn leave_all(&mut self, subscriptions: BTreeMap<Subscription, Seat>) {
-        for (subscription, seat) in subscriptions {
-            self.leave(&subscription, seat);
+    fn leave_all(&mut self, subscriptions: BTreeMap<Subscription, SubscriptionId>) {
+        for (subscription, id) in subscriptions {
+            self.leave(&subscription, id);
         }
     }
 
-    fn leave(&mut self, (pattern, group): &Subscription, seat: Seat) {
+    fn leave(&mut self, (pattern, group): &Subscription, id: SubscriptionId) {
         let Some(audience) = self.audiences.get_mut(pattern) else {
             return;
         };
-        audience.leave(group.as_ref(), seat);
+        audience.leave(group.as_ref(), id);
         if audience.is_empty() {
             self.audiences.remove(pattern);
             if pattern.has_wildcards() {

@@ -4,7 +4,7 @@ use tokio::time::Instant;
 
 use crate::protocol::StableRef;
 
-/// The number of no process.
+/// A number that no process has.
 const NO_PROCESS: u64 = u64::MAX;
 
 /// The owner of a lease or a queue position, in addition to the number of its connection. Only clusters use it.
@@ -14,19 +14,20 @@ pub(super) struct Claim {
     pub(super) process: u64,
     /// The ref that the connection has presented.
     pub(super) reference: Option<StableRef>,
-    /// How long it is kept for its session, once the leader has seen its connection end.
+    /// The end of the time for which the lease or queue position is kept for its session. `None` until the leader has
+    /// seen its connection end.
     pub(super) kept_until: Option<Instant>,
 }
 
 impl Claim {
-    /// Returns whether another connection of the session can take it back: its connection has ended, as far as the
-    /// other connection's member can know.
+    /// Returns whether another connection of the session can reclaim the lease or queue position: the owner's
+    /// connection has ended, or it led to another process.
     pub(super) fn is_open_to(&self, other: &Self) -> bool {
         self.kept_until.is_some() || self.process != other.process
     }
 
-    /// Returns the claim for the lease that is granted at a queue position. If the position was an orphan, its time no
-    /// longer runs, and any connection of the session can take the lease.
+    /// Returns the claim for the lease that is granted at a queue position. If the position was an orphan, its orphan
+    /// TTL no longer applies, and any connection of the session can reclaim the lease.
     pub(super) fn promoted(mut self) -> Self {
         if self.kept_until.take().is_some() {
             self.process = NO_PROCESS;
@@ -34,13 +35,13 @@ impl Claim {
         self
     }
 
-    /// Detaches it from its session.
+    /// Detaches the lease or queue position from its session.
     pub(super) fn forget(&mut self) {
         self.reference = None;
         self.kept_until = None;
     }
 
-    /// Returns whether it is an orphan whose time is over.
+    /// Returns whether the lease or queue position is an orphan whose orphan TTL is over.
     pub(super) fn is_over(&self, now: Instant) -> bool {
         self.kept_until.is_some_and(|until| until <= now)
     }

@@ -35,8 +35,8 @@ impl State {
             if let Some(client) = self.clients.get_mut(&connection) {
                 client.places.remove(&place);
             }
-            for (_, told) in waiter.told {
-                drop(told.send(Response::Refused(Status::Error)));
+            for (_, reply) in waiter.replies {
+                drop(reply.send(Response::Refused(Status::Error)));
             }
             self.record(EventKind::Left, subject, About::Place(place), connection, now);
         }
@@ -58,7 +58,8 @@ impl State {
         self.clients.clear();
     }
 
-    /// Returns whether every request is answered with `error_draining` and its connection closed.
+    /// Returns whether the server answers every request of this connection with `error_draining` and closes the
+    /// connection.
     pub(in crate::server) fn turns_requests_away(&self, connection: ConnectionId) -> bool {
         let drains = self.draining || self.is_at_draining_member(connection);
         drains && self.options.release.turns_requests_away()

@@ -38,7 +38,7 @@ pub(super) struct Waiter {
     /// The channels to the requests that block at this queue position, each with the member that it is connected to.
     /// Empty if no request blocks: then the grant is kept for a later `w`. Contains several if a session has taken its
     /// position back at another member while its first request still waits.
-    pub(super) told: Vec<(usize, oneshot::Sender<Response>)>,
+    pub(super) replies: Vec<(usize, oneshot::Sender<Response>)>,
 }
 
 /// A request that blocks at a queue position.
@@ -99,7 +99,7 @@ pub(super) struct QueuedTicket {
 #[derive(Clone, Copy)]
 pub(super) struct Uncollected {
     pub(super) grant: Grant,
-    /// Whether the answer to its `e` made the grant, not the queue.
+    /// Whether the answer to the `e` was the grant. Otherwise the grant came later, in the queue.
     pub(super) at_once: bool,
 }
 

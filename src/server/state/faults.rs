@@ -1,4 +1,4 @@
-//! The faults that a test has ordered, for a server that stands alone or for all members of a cluster.
+//! The faults that a test has requested, for a server that stands alone or for all members of a cluster.
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -27,12 +27,12 @@ impl RefusedRequest {
     }
 }
 
-/// The faults that a test has ordered.
+/// The faults that a test has requested.
 #[derive(Default)]
 pub(super) struct Faults {
     /// The last connection that was cut, together with all earlier ones.
     cut: ConnectionId,
-    /// The planned refusals, in the order in which they were ordered.
+    /// The planned refusals. Of several for the same kind of request, the first applies first.
     refusals: Vec<(RefusedRequest, Status)>,
     /// How many further connections are refused as if they had presented no secret, or a wrong one.
     refused_secrets: usize,
@@ -45,7 +45,7 @@ impl Faults {
 }
 
 impl State {
-    /// As [`connect`](Self::connect), with a token that ends the task of the connection.
+    /// Does the same as [`connect`](Self::connect), and keeps a token that ends the task of the connection.
     pub(in crate::server) fn connect_until(&mut self, member: usize, end: CancellationToken) -> Option<ConnectionId> {
         let connection = self.connect(member)?;
         if let Some(client) = self.clients.get_mut(&connection) {
@@ -99,7 +99,7 @@ impl State {
         revoked
     }
 
-    /// Returns what the server knows under this name: the lock, and the semaphore.
+    /// Returns the entries that have this name: the lock and the semaphore, as far as the server knows them.
     pub(super) fn known_as(&self, key: &Key) -> Vec<KeyId> {
         let mut known: Vec<KeyId> = [Kind::Lock, Kind::Semaphore]
             .into_iter()

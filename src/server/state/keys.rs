@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_that_was_forgotten_is_another_one_when_it_is_used_again() {
+    fn a_forgotten_key_gets_another_id_when_it_is_used_again() {
         let (mut keys, now) = (KeyTable::default(), Instant::now());
         let name = |name: &[u8]| (Kind::Lock, Name::new(name));
         let first = keys.insert(name(b"a"), 1, now);

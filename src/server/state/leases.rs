@@ -210,19 +210,20 @@ impl State {
                 client.places.remove(&place);
                 client.waits.take_if(|blocked| blocked.place == place);
             }
-            for (member, told) in waiter.told {
-                let told_of = Response::Granted(grant);
+            for (member, reply) in waiter.replies {
+                let granted = Response::Granted(grant);
                 match &mut self.membership {
-                    Some(members) => members.partition.tell(member, told, told_of),
+                    Some(members) => members.partition.tell(member, reply, granted),
                     // If the connection has just ended, it is about to release this grant.
-                    None => drop(told.send(told_of)),
+                    None => drop(reply.send(granted)),
                 }
             }
         }
     }
 
-    /// Expires the leases of a key whose time is over. Called for every request for the key, so that an expired lease
-    /// does not count even before the sweep.
+    /// Expires the leases of a key whose time is over. Every acquire and enqueue for the key calls this first, so that
+    /// an expired lease does not stop a new holder even before the sweep. In clusters and cluster builds, waits and
+    /// releases call it, too.
     pub(super) fn expire_entry(&mut self, subject: KeyId, now: Instant) {
         loop {
             let over = self

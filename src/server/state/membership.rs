@@ -1,7 +1,7 @@
 //! Several servers on one state: which member leads, what the others answer, and what a change of the leader does.
 //!
-//! A change of the leader does not change leases and queues. Connections to the former leader stay open and still own
-//! what they have; requests that block there can still be granted, because every member sees every grant.
+//! A change of the leader does not change leases and queues. Connections to the former leader stay open and keep their
+//! leases and queue positions; requests that block there can still be granted, because every member sees every grant.
 
 use std::net::SocketAddr;
 
@@ -75,17 +75,17 @@ impl MemberTable {
 
     /// Returns the address that a member names as the leader's.
     fn leader_according_to(&self, member: usize) -> Option<&str> {
-        let told = self.redirects.get(member).and_then(Option::as_ref);
+        let redirect = self.redirects.get(member).and_then(Option::as_ref);
         let known = self.leader_known_to(member);
         let leads = known.and_then(|leader| self.addresses.get(leader));
         match known {
             Some(leader) if leader == member => leads,
-            _ => told.or(leads),
+            _ => redirect.or(leads),
         }
         .map(|address| &**address)
     }
 
-    /// Returns what a member reports about the cluster in its `stats`. It has no snapshots.
+    /// Returns the description of the cluster that a member sends in its `stats`. It mentions no snapshots.
     fn seen_by(&self, member: usize) -> ClusterStats {
         let known = self.leader_known_to(member);
         let role = match known {
@@ -221,11 +221,11 @@ impl State {
         let Some(membership) = &mut self.membership else { return };
         let healed = membership.partition.heal(member);
         let refusal = membership.refusal_of(member);
-        for told in healed.hung {
-            drop(told.send(refusal.clone()));
+        for reply in healed.hung {
+            drop(reply.send(refusal.clone()));
         }
-        for (told, grant) in healed.grants {
-            drop(told.send(grant));
+        for (reply, grant) in healed.grants {
+            drop(reply.send(grant));
         }
     }
 
@@ -267,10 +267,10 @@ impl State {
         let Some(waiter) = entry.and_then(|entry| entry.waiters.get_mut(&blocked.place)) else {
             return;
         };
-        for (at, told) in std::mem::take(&mut waiter.told) {
+        for (at, reply) in std::mem::take(&mut waiter.replies) {
             match at == member {
-                true => drop(told.send(response.clone())),
-                false => waiter.told.push((at, told)),
+                true => drop(reply.send(response.clone())),
+                false => waiter.replies.push((at, reply)),
             }
         }
     }

@@ -56,7 +56,7 @@ pub(in crate::server) enum ServerAnswer {
     /// it does not lead.
     Hangs {
         until: Instant,
-        told: oneshot::Receiver<Response>,
+        reply: oneshot::Receiver<Response>,
     },
     /// `ok`, and from now on signals arrive in this queue.
     Listening(Inbox),
@@ -274,7 +274,7 @@ impl State {
             return Err(Status::LimitMismatch);
         }
         self.expire_entry(subject, now);
-        if let Some(taken) = self.take_back(connection, subject, ttl, now) {
+        if let Some(taken) = self.reclaim(connection, subject, ttl, now) {
             return Ok(taken);
         }
         let max_waiters = self.options.max_waiters;
@@ -299,7 +299,7 @@ impl State {
             connection,
             claim: claim.unwrap_or_default(),
             ttl,
-            told: Vec::new(),
+            replies: Vec::new(),
         };
         entry.add_waiter(self.last_place, waiter);
         if let Some(client) = self.clients.get_mut(&connection) {
@@ -319,7 +319,7 @@ impl State {
         wait: WaitSecs,
         now: Instant,
     ) -> ServerAnswer {
-        let (told, granted) = oneshot::channel();
+        let (reply, granted) = oneshot::channel();
         let until = after(now, wait.as_duration());
         let member = self.clients.get(&connection).map_or(0, |client| client.member);
         let waiter = self
@@ -327,7 +327,7 @@ impl State {
             .get_mut(subject)
             .and_then(|entry| entry.waiters.get_mut(&place));
         if let Some(waiter) = waiter {
-            waiter.told.push((member, told));
+            waiter.replies.push((member, reply));
         }
         if let Some(client) = self.clients.get_mut(&connection) {
             client.waits = Some(Blocked {
@@ -344,7 +344,8 @@ impl State {
         }
     }
 
-    /// Ends a blocking request whose time is over. Returns false if its grant came first.
+    /// Ends a blocking request whose wait time is over. Returns whether that gave its queue position up; false if its
+    /// grant came first.
     pub(in crate::server) fn give_up(&mut self, connection: ConnectionId, subject: KeyId, now: Instant) -> bool {
         let waits = self.clients.get_mut(&connection).and_then(|client| client.waits.take());
         match waits {

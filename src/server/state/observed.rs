@@ -1,4 +1,4 @@
-//! What a test sees of a server.
+//! The state of a server as a test sees it.
 
 use std::time::Duration;
 
@@ -7,8 +7,8 @@ use tokio::time::Instant;
 use super::State;
 use crate::types::{Fence, Key, Kind, Token};
 
-/// A lease as a [`TestServer`](crate::testing::TestServer) sees it. The holder may have lost the lease here and not
-/// know it yet, or count it as lost although it is still listed here.
+/// A lease as a [`TestServer`](crate::testing::TestServer) sees it. The view of the holder can differ: it may not know
+/// yet that this lease has ended, or may already count a lease as lost that is still listed here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ObservedLease {

@@ -10,7 +10,7 @@ use super::{ConnectionId, GrantId, KeyId, Place, State};
 use crate::clock::after;
 use crate::server::event::EventKind;
 
-/// When which keys have orphans that end. A session may have taken some of them back in the meantime.
+/// The times at which the orphans of keys expire. A session may have reclaimed some of them in the meantime.
 #[derive(Default)]
 pub(super) struct Orphans {
     until: BTreeSet<(Instant, KeyId)>,
@@ -41,7 +41,8 @@ impl State {
         true
     }
 
-    /// Keeps a queue position in the same way.
+    /// Keeps a queue position of a connection that has ended for its session. Returns false if the server keeps no
+    /// orphans.
     pub(super) fn orphan_place(&mut self, subject: KeyId, place: Place, now: Instant) -> bool {
         let Some(until) = self.kept_until(now) else {
             return false;

@@ -6,24 +6,24 @@ use tokio::sync::oneshot;
 
 use crate::protocol::Response;
 
-type Told = oneshot::Sender<Response>;
+type ReplySender = oneshot::Sender<Response>;
 
-/// The members that are cut off from the others, and the answers that their connections still have to get.
+/// The members that are cut off from the others, and the answers that their connections have not received yet.
 #[derive(Default)]
 pub(super) struct Partition {
     cut_off: BTreeSet<usize>,
     /// The members that believe that they lead, with their terms.
     believe: BTreeMap<usize, u64>,
     /// Requests that wait for a majority.
-    hung: Vec<(usize, Told)>,
+    hung: Vec<(usize, ReplySender)>,
     /// Grants that the members have not learned of yet.
-    grants: Vec<(usize, Told, Response)>,
+    grants: Vec<(usize, ReplySender, Response)>,
 }
 
 /// The answers that become possible when a member reaches the others again.
 pub(super) struct Healed {
-    pub(super) hung: Vec<Told>,
-    pub(super) grants: Vec<(Told, Response)>,
+    pub(super) hung: Vec<ReplySender>,
+    pub(super) grants: Vec<(ReplySender, Response)>,
 }
 
 impl Partition {
@@ -43,17 +43,17 @@ impl Partition {
         }
     }
 
-    pub(super) fn hang(&mut self, member: usize, told: Told) {
-        self.hung.retain(|(_, told)| !told.is_closed());
-        self.hung.push((member, told));
+    pub(super) fn hang(&mut self, member: usize, reply: ReplySender) {
+        self.hung.retain(|(_, reply)| !reply.is_closed());
+        self.hung.push((member, reply));
     }
 
     /// Sends a grant through a member, as soon as the member learns of it.
-    pub(super) fn tell(&mut self, member: usize, told: Told, grant: Response) {
+    pub(super) fn tell(&mut self, member: usize, reply: ReplySender, grant: Response) {
         match self.cuts_off(member) {
-            true => self.grants.push((member, told, grant)),
+            true => self.grants.push((member, reply, grant)),
             // A request that has just ended does not receive the grant.
-            false => drop(told.send(grant)),
+            false => drop(reply.send(grant)),
         }
     }
 
@@ -64,15 +64,15 @@ impl Partition {
             .into_iter()
             .partition(|(at, _)| *at == member);
         self.hung = others;
-        let hung: Vec<(usize, Told)> = own;
+        let hung: Vec<(usize, ReplySender)> = own;
         let (own, others) = std::mem::take(&mut self.grants)
             .into_iter()
             .partition(|(at, ..)| *at == member);
         self.grants = others;
-        let grants: Vec<(usize, Told, Response)> = own;
+        let grants: Vec<(usize, ReplySender, Response)> = own;
         Healed {
-            hung: hung.into_iter().map(|(_, told)| told).collect(),
-            grants: grants.into_iter().map(|(_, told, grant)| (told, grant)).collect(),
+            hung: hung.into_iter().map(|(_, reply)| reply).collect(),
+            grants: grants.into_iter().map(|(_, reply, grant)| (reply, grant)).collect(),
         }
     }
 }

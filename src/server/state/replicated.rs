@@ -64,8 +64,8 @@ impl State {
         self.answer_if_led(connection, answer, now)
     }
 
-    /// Returns the answer, unless leadership is lost while the request is agreed on. In that case the request was
-    /// carried out, but its outcome is not sent.
+    /// Returns the answer, or a refusal if the member loses leadership while the members agree on the request. In that
+    /// case the request has taken effect, but its outcome is not sent.
     fn answer_if_led(&mut self, connection: ConnectionId, answer: ServerAnswer, now: Instant) -> ServerAnswer {
         let members = self.membership.as_mut();
         let Some(next) = members.and_then(|members| members.trouble.falls_in_flight.take()) else {
@@ -85,9 +85,9 @@ impl State {
 
     /// Lets a request hang: a leader that reaches no majority waits in vain for the agreement.
     fn hang(&mut self, member: usize, request: &RawRequest<'_>, now: Instant) -> ServerAnswer {
-        let (told, answer) = oneshot::channel();
+        let (reply, answer) = oneshot::channel();
         if let Some(members) = &mut self.membership {
-            members.partition.hang(member, told);
+            members.partition.hang(member, reply);
         }
         let wait = match request {
             RawRequest::Acquire { wait, .. } | RawRequest::Wait { wait, .. } => wait.as_duration(),
@@ -95,7 +95,7 @@ impl State {
         };
         ServerAnswer::Hangs {
             until: after(after(now, self.options.read_timeout), wait),
-            told: answer,
+            reply: answer,
         }
     }
 
@@ -129,8 +129,8 @@ impl State {
         self.block(connection, subject, (place, gives_up), wait, now)
     }
 
-    /// Answers a `w`: finds what the session has of the key, answers an existing grant as often as asked, or blocks at
-    /// a queue position.
+    /// Answers a `w`. If the session has a lease on the key, returns its grant, each time. Otherwise blocks at the
+    /// session's queue position.
     fn wait_in_session(
         &mut self,
         connection: ConnectionId,
@@ -154,7 +154,7 @@ impl State {
                     None => Response::Refused(Status::NotEnqueued),
                 });
             }
-            // Only the first `w` after an `e` that has taken a queue position back leaves it in place.
+            // If an `e` has reclaimed the queue position, only the first `w` after it leaves the position in place.
             Some(TwoPhase::Queued(queued)) => QueuedTicket {
                 place: queued.place,
                 outlives_wait: std::mem::replace(&mut queued.outlives_wait, false),
@@ -180,7 +180,8 @@ impl State {
         Grant { ttl, ..holder.grant }
     }
 
-    /// Gives a connection a ticket for what its session has of a key, if it has no ticket yet.
+    /// Gives a connection a ticket for its session's lease or queue position of a key, if the connection has no ticket
+    /// yet.
     fn attach(&mut self, connection: ConnectionId, subject: KeyId, now: Instant) {
         let (Some(client), Some(entry)) = (self.clients.get(&connection), self.entries.get(subject)) else {
             return;
@@ -230,7 +231,8 @@ impl State {
         is_own && blocked.gives_up && self.leave(connection, subject, place, now)
     }
 
-    /// Removes a connection that has ended. If its member leads, that member releases or keeps what the connection has.
+    /// Removes a connection that has ended. If its member leads, that member releases or keeps the connection's leases
+    /// and queue positions.
     /// Otherwise no member does anything: leases run until their TTL, and queue positions wait for their turn.
     pub(super) fn disconnect_from_member(&mut self, connection: ConnectionId, now: Instant) {
         let members = self.membership.as_mut();

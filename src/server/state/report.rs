@@ -33,7 +33,7 @@ pub(super) struct Report {
     semaphores: Vec<SemaphoreStats>,
     idle_locks: Vec<IdleReport>,
     idle_semaphores: Vec<IdleReport>,
-    /// The inner `None` is written as `null`, for an empty list in releases that do so.
+    /// The inner `None` is written as `null`: some releases write that for an empty list.
     #[serde(skip_serializing_if = "Option::is_none")]
     signal_channels: Option<Option<Vec<SignalChannelStats>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -144,8 +144,9 @@ impl State {
         (!is_null).then_some(listeners)
     }
 
-    /// Returns the map of a key. Real servers keep keys in 64 maps, by the FNV-1a hash of the key, and list one map
-    /// after the other. Within a map they have no order; here the keys of a map are ordered by their bytes.
+    /// Returns the number of the map that contains a key. Real servers keep keys in 64 maps, by the FNV-1a hash of the
+    /// key, and list one map after the other. Within a map they have no order; here the keys of a map are ordered by
+    /// their bytes.
     fn shard(&self, (kind, name): &QualifiedKey) -> u32 {
         let prefix: &[u8] = match kind {
             _ if !self.options.release.separates_namespaces() => b"",

@@ -1,9 +1,9 @@
 //! Sessions: the leases and queue positions of a connection move to the next connection that presents the same ref.
 //!
-//! Leases and queue positions carry the [`Claim`] of the connection that they belong to. A connection with the same ref
-//! can take one back in two cases: the leader has seen the former connection end, or the former connection led to
-//! another process, that is, to another member or to this member before a restart. A connection to the same process
-//! that has ended without the leader's notice keeps what it has.
+//! Leases and queue positions carry the [`Claim`] of the connection that owns them. A connection with the same ref can
+//! reclaim one in two cases: the leader has seen the former connection end, or the former connection led to another
+//! process, that is, to another member or to this member before a restart. If a connection to the same process ends and
+//! the leader does not notice it, nothing can be reclaimed from that connection.
 
 use tokio::time::Instant;
 
@@ -28,9 +28,9 @@ impl State {
         }
     }
 
-    /// Takes back what the connection's session has of a key: its oldest lease, which starts again, or else its first
-    /// queue position.
-    pub(super) fn take_back(
+    /// Reclaims the oldest lease that the connection's session has on a key; the lease starts again. Without a lease,
+    /// reclaims the session's first queue position.
+    pub(super) fn reclaim(
         &mut self,
         connection: ConnectionId,
         subject: KeyId,

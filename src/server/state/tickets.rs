@@ -144,7 +144,8 @@ impl State {
             return;
         };
         let queued = client.tickets.get_mut(entry.key());
-        // Without a ticket, the queue position belongs to a blocking acquire, or to a waiter that is absent now.
+        // Without a ticket, the queue position belongs to a blocking acquire, or to a waiter whose connection has
+        // ended.
         if let Some(queued) = queued.filter(|queued| queued.is_for(place)) {
             *queued = TwoPhase::Granted(ticket);
         }

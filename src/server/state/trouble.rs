@@ -1,4 +1,4 @@
-//! The misbehaviour of cluster members that a test has ordered.
+//! The misbehaviour of cluster members that a test has requested.
 
 use std::collections::BTreeSet;
 
@@ -6,17 +6,18 @@ use tokio::time::Instant;
 
 use super::{ConnectionId, State};
 
-/// The misbehaviour of cluster members that a test has ordered.
+/// The misbehaviour of cluster members that a test has requested.
 #[derive(Default)]
 pub(in crate::server) struct Trouble {
     forgets_refs: bool,
     forgets_tokens: bool,
-    /// Leadership is lost while the next request is agreed on. Contains the next leader, if any.
+    /// Set if the leader loses leadership while the members agree on the next request. Contains the next leader, if
+    /// any.
     pub(super) falls_in_flight: Option<Option<usize>>,
     /// Acquires fail.
     pub(super) fails_to_persist: bool,
     overlooks_ends: bool,
-    /// Connections that have ended without a member's notice.
+    /// Connections whose end the members have not noticed.
     ghosts: BTreeSet<ConnectionId>,
 }
 

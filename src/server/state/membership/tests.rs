@@ -257,7 +257,7 @@ fn fact_20_a_leader_in_a_minority_hangs_and_hears_of_nothing() {
         token,
         ttl: None,
     };
-    let ServerAnswer::Hangs { until, mut told } = bench.send(1, request) else {
+    let ServerAnswer::Hangs { until, mut reply } = bench.send(1, request) else {
         panic!("it believes that it leads");
     };
     assert_eq!(until, bench.now + 23 * SECOND);
@@ -278,7 +278,7 @@ fn fact_20_a_leader_in_a_minority_hangs_and_hears_of_nothing() {
     );
     bench.state.rejoin(0);
     waits.granted();
-    assert_eq!(told.try_recv().ok(), Some(moved_to("127.0.0.1:2")));
+    assert_eq!(reply.try_recv().ok(), Some(moved_to("127.0.0.1:2")));
     assert_eq!(bench.ask(1, Request::Barrier), moved_to("127.0.0.1:2"));
 }
 
