@@ -126,9 +126,8 @@ mod tests {
         ConnectionState::Reconnecting { attempt, last_error }
     }
 
-    /// Returns the names of the events.
     #[test]
-    fn what_changes_is_told_once_and_in_order() {
+    fn changes_are_reported_once_and_in_order() {
         let told = Arc::new(Mutex::new(Vec::new()));
         let callback = Arc::clone(&told);
         let hub = EventHub::new(vec![Arc::new(move |event: &ClientEvent| {
@@ -138,6 +137,7 @@ mod tests {
         })]);
         let health = ShardHealth::connecting(2, &Endpoint::parse("a:1").unwrap());
         let board = HealthBoard::new(health, hub.of_shard(2));
+        // Changes the health, and returns the names of the events that this caused.
         let after = |change: &dyn Fn(&mut ShardHealth)| {
             board.change(change);
             std::mem::take(&mut *told.lock().unwrap())

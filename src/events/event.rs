@@ -214,10 +214,7 @@ impl fmt::Display for ClientEvent {
                 endpoint,
                 reason,
             } => {
-                write!(
-                    f,
-                    "shard {shard}: {endpoint} serves now, as the server before was {reason}"
-                )
+                write!(f, "shard {shard}: {endpoint} has taken over (reason: {reason})")
             }
             Self::AuthRefused { shard, endpoint, error } => {
                 write!(f, "shard {shard}: {endpoint} refuses the auth token: {error}")
@@ -266,7 +263,7 @@ mod tests {
     use crate::error::ErrorKind;
 
     #[test]
-    fn events_are_told_in_one_line() {
+    fn events_are_described_in_one_line() {
         let error = || Error::new(ErrorKind::Connect, "no way there");
         let (shard, endpoint) = (1, || Arc::from("a:6388"));
         let lost = LeaseLost {
@@ -314,7 +311,7 @@ mod tests {
                     endpoint: endpoint(),
                     reason,
                 },
-                "shard 1: a:6388 serves now, as the server before was deposed",
+                "shard 1: a:6388 has taken over (reason: deposed)",
             ),
             (
                 ClientEvent::AuthRefused {

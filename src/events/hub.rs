@@ -109,15 +109,15 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_made_that_nothing_wants() {
+    fn no_event_is_created_without_a_receiver() {
         let hub = EventHub::default();
-        hub.of_shard(1).tell(|_| panic!("it is not wanted"));
+        hub.of_shard(1).tell(|_| panic!("there is no receiver"));
         drop(hub.subscribe());
-        hub.of_shard(1).tell(|_| panic!("it is not wanted any more"));
+        hub.of_shard(1).tell(|_| panic!("there is no receiver any more"));
     }
 
     #[test]
-    fn a_callback_that_panics_keeps_nothing_from_the_others() {
+    fn a_callback_that_panics_does_not_affect_the_others() {
         let told = Arc::new(Mutex::new(Vec::new()));
         let second = Arc::clone(&told);
         let hub = EventHub::new(vec![

@@ -1,9 +1,9 @@
 //! The events of a client, as streams and callbacks.
 //!
-//! | what | where it arises |
+//! | event | source |
 //! | --- | --- |
-//! | connections, who serves, the end | a change of a shard's [health](crate::ShardHealth): [`board`] compares it with the one before |
-//! | refused secrets | an attempt to connect, of whatever kind: [`Refusals`](crate::net::refusals::Refusals) |
+//! | connections, the serving server, the end | a change of a shard's [health](crate::ShardHealth): [`board`] compares it with the previous one |
+//! | refused secrets | an attempt to connect, for any purpose: [`Refusals`](crate::net::refusals::Refusals) |
 //! | leases, renewals, bounds of waits | the shard |
 //! | gaps in signals | the link |
 //!

@@ -71,7 +71,7 @@ impl Stream for Events {
     }
 }
 
-/// The stream that is left behind has ended.
+/// Leaves an ended stream behind.
 #[cfg(feature = "blocking")]
 impl Take for Events {
     fn take(&mut self) -> Self {

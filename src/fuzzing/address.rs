@@ -13,7 +13,10 @@ pub fn address(data: &[u8]) {
             assert_eq!(endpoint.as_str(), &*text);
             assert_eq!(endpoint.to_string(), *text);
             assert_eq!(Endpoint::parse(endpoint.as_ref()).ok().as_ref(), Some(&endpoint));
-            assert!(!text.contains(char::is_control), "it would not be seen: {text:?}");
+            assert!(
+                !text.contains(char::is_control),
+                "a control character was accepted: {text:?}"
+            );
             match endpoint.address() {
                 Address::Tcp { host, port } => {
                     let digits = text.rsplit(':').next().unwrap();

@@ -46,7 +46,7 @@ pub fn answers(data: &[u8]) {
     {
         if let Ok(line) = std::str::from_utf8(line) {
             for expect in EVERY_SHAPE {
-                line_means_what_it_says(expect, line);
+                check_line(expect, line);
             }
         }
     }
@@ -86,7 +86,7 @@ struct Heard {
 }
 
 impl Heard {
-    /// Every fourth request is the pipeline's own.
+    /// Parses the pieces with these requests in flight. Every fourth request is the pipeline's own.
     fn of<'a>(asked: &[u8], hears_signals: bool, pieces: impl Iterator<Item = &'a [u8]>) -> Self {
         let now = Moment::now();
         let mut pipeline = Pipeline::new(Duration::from_secs(10)).hearing_signals(hears_signals);
@@ -113,7 +113,7 @@ impl Heard {
                     || asked
                         .iter()
                         .any(|choice| request(*choice, "k").expect() == Expect::Json),
-                "{kept} bytes of no line are kept"
+                "{kept} bytes without a line end are kept"
             );
         }
         assert!(broken.as_ref().is_none_or(|message| message.len() <= LONGEST_MESSAGE));
@@ -137,7 +137,7 @@ impl Heard {
 
 /// Checks that a parsed line can be written and parsed again, and that the error about an invalid line does not show
 /// its tokens.
-fn line_means_what_it_says(expect: Expect, line: &str) {
+fn check_line(expect: Expect, line: &str) {
     match Response::decode(expect, line) {
         Ok(response) => {
             let mut encoded = BytesMut::new();
@@ -153,7 +153,10 @@ fn line_means_what_it_says(expect: Expect, line: &str) {
             let words = || line.split(' ');
             for token in words().filter(|word| Token::parse(word.as_bytes()).is_some()) {
                 let stands_alone = words().filter(|word| word.contains(token)).all(|word| word == token);
-                assert!(!stands_alone || !said.contains(token), "a token is told: {said}");
+                assert!(
+                    !stands_alone || !said.contains(token),
+                    "the message shows a token: {said}"
+                );
             }
         }
     }

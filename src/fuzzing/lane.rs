@@ -242,7 +242,7 @@ impl Bench {
             assert!(earlier.iter().all(|asked| asked.fate != Fate::Open), "out of order");
         }
         let asked = &mut self.asked[tag.number];
-        assert_eq!(asked.fate, Fate::Open, "a caller is told twice");
+        assert_eq!(asked.fate, Fate::Open, "a request has two outcomes");
         asked.fate = fate;
     }
 
@@ -298,7 +298,7 @@ impl Bench {
                     let answer = said
                         .get(position)
                         .map(|line| Response::decode(asked.request.expect(), line));
-                    assert_eq!(answer, Some(Ok(response.clone())), "another's answer");
+                    assert_eq!(answer, Some(Ok(response.clone())), "the answer to another request");
                 }
                 Fate::Skipped | Fate::Unwritten => assert_eq!(position, None, "it was written"),
                 Fate::Unknown => {
@@ -309,7 +309,10 @@ impl Bench {
                     let is_written = before.is_none_or(|before| position_of(before).is_some());
                     assert!(is_written, "of unknown fate, and behind one that was not written");
                 }
-                Fate::Open => assert!(self.lane.is_some(), "its fate is open, and the connection is over"),
+                Fate::Open => assert!(
+                    self.lane.is_some(),
+                    "the connection has ended, and the request has no outcome"
+                ),
             }
         }
     }
@@ -326,7 +329,7 @@ fn requests(bytes: &[u8]) -> Vec<Request> {
     std::iter::from_fn(|| decoder.next_request().unwrap()).collect()
 }
 
-/// Returns the lines that were read, up to the first that is too long or not text.
+/// Returns the lines that were read, up to the first that is too long or not UTF-8.
 fn lines(bytes: &[u8]) -> Vec<String> {
     let mut buffer = LineBuffer::new();
     buffer.extend(bytes);

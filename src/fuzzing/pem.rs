@@ -43,7 +43,7 @@ fn quotes_nothing(data: &[u8], said: &str) {
     {
         for window in run.windows(TELLING) {
             let window = std::str::from_utf8(window).unwrap();
-            assert!(!said.contains(window), "{window:?} is told: {said}");
+            assert!(!said.contains(window), "{window:?} is shown: {said}");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The statistics of a server: any JSON is parsed or rejected, and parsed statistics are written and give the same
-//! when parsed again.
+//! The statistics of a server: any JSON is parsed or rejected, and parsed statistics stay the same when they are
+//! written and parsed again.
 
 use crate::protocol::{Call, Response};
 use crate::stats::Stats;

@@ -1,4 +1,4 @@
-//! The low-level functions: one request and its answer over a stream of yours.
+//! The low-level functions: one request and its answer over a stream that you provide.
 //!
 //! They are for tools and tests that work directly with the wire protocol. They do not renew, reconnect or release
 //! anything by themselves; for that, use [`Client`](crate::Client).
@@ -70,7 +70,7 @@ pub async fn auth<S: AsyncRead + AsyncWrite + Unpin>(wire: &mut Wire<S>, token: 
     wire.run(Call::auth(token)).await
 }
 
-/// Does nothing, but ends the silence of the connection.
+/// Changes nothing, but shows the server that the client is alive.
 ///
 /// # Errors
 ///
@@ -83,7 +83,7 @@ pub async fn ping<S: AsyncRead + AsyncWrite + Unpin>(wire: &mut Wire<S>) -> Resu
     wire.run(Call::ping()).await
 }
 
-/// Waits until every write that the cluster committed before is visible to this server.
+/// Waits until every write that the cluster committed before this call is visible to this server.
 ///
 /// # Errors
 ///
@@ -163,7 +163,8 @@ pub async fn renew<S: AsyncRead + AsyncWrite + Unpin>(
     wire.run(Call::renew(Kind::Lock, key.clone(), *token, ttl)).await
 }
 
-/// The first of two phases: acquires the lock, or takes a position in its queue, which belongs to this connection.
+/// Acquires the lock, or takes a position in its queue, which belongs to this connection. This is the first phase of a
+/// two-phase acquire; [`wait`] is the second.
 ///
 /// # Errors
 ///
@@ -180,8 +181,9 @@ pub async fn enqueue<S: AsyncRead + AsyncWrite + Unpin>(
     wire.run(Call::enqueue(Target::Lock, key.clone(), ttl)).await
 }
 
-/// The second of two phases: waits at the position that [`enqueue`] took over the same stream. The lease runs from the
-/// grant. If the grant came before this call, a standalone server restarts the lease with its answer.
+/// Waits at the position that [`enqueue`] took over the same stream. This is the second phase of a two-phase acquire.
+/// The lease runs from the grant. If the grant came before this call, a standalone server restarts the lease with its
+/// answer.
 ///
 /// # Errors
 ///
@@ -251,7 +253,7 @@ pub async fn sem_renew<S: AsyncRead + AsyncWrite + Unpin>(
     wire.run(Call::renew(Kind::Semaphore, key.clone(), *token, ttl)).await
 }
 
-/// The first of two phases for a slot: see [`enqueue`].
+/// Acquires a slot, or takes a position in its queue: see [`enqueue`].
 ///
 /// # Errors
 ///
@@ -270,7 +272,7 @@ pub async fn sem_enqueue<S: AsyncRead + AsyncWrite + Unpin>(
         .await
 }
 
-/// The second of two phases for a slot: see [`wait`].
+/// Waits at the position that [`sem_enqueue`] took: see [`wait`].
 ///
 /// # Errors
 ///

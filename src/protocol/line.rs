@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn the_room_of_a_long_line_is_given_back() {
+    fn the_memory_of_a_long_line_is_freed() {
         let mut buffer = LineBuffer::new();
         let long = vec![b'x'; 4 * 1024 * 1024];
         buffer.extend(&long);

@@ -140,7 +140,7 @@ impl<'a> RawRequest<'a> {
     }
 }
 
-/// Whether servers accept the bytes as a key, a pattern or a channel.
+/// Returns whether servers accept the bytes as a key, a pattern or a channel.
 fn is_word(key: &[u8]) -> bool {
     !key.is_empty() && !key.iter().any(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n'))
 }
@@ -163,7 +163,7 @@ fn limit(kind: Kind, fields: &mut Fields<'_>) -> Option<u64> {
     }
 }
 
-/// Parses a token. Any other word is a token that holds nothing, and servers answer it like a malformed request.
+/// Parses a token. Servers answer any other word like a malformed request, because no lease has such a token.
 fn token(fields: &mut Fields<'_>) -> Option<Token> {
     Token::parse(fields.next()?)
 }
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_server_takes() {
+    fn requests_that_every_server_refuses() {
         for (command, argument) in [
             ("l", ""),
             ("l", "-1"),

@@ -9,7 +9,7 @@ use super::raw_request::RequestLines;
 use super::request::Request;
 use super::{MAX_LONG_LINE, MAX_SHORT_LINE};
 
-/// Collects bytes and returns the complete requests among them, in the way of the servers.
+/// Collects bytes and returns the complete requests among them, as servers do.
 ///
 /// The bytes before a `\n` are a line. Its length includes all `\r` before the `\n`, which are then dropped. A line
 /// that is too long is refused when it ends; until then, its bytes are dropped as they arrive.
@@ -183,7 +183,7 @@ impl RequestDecoder {
         self.lines
     }
 
-    /// Whether the incomplete line is already too long.
+    /// Returns whether the incomplete line is already too long.
     pub(crate) fn is_too_long(&self) -> bool {
         self.too_long
     }
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_are_no_text_are_given_out() {
+    fn lines_that_are_not_utf8_are_returned() {
         let mut decoder = RequestDecoder::default();
         decoder.read_space().extend_from_slice(b"l\n\xff\n0\nping\n_\n_\n");
         assert_eq!(decoder.next_request(), Err(RequestError::Malformed));
@@ -291,7 +291,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn however_they_arrive_the_rules_hold(
+        fn bytes_in_pieces_are_decoded_by_the_rules(
             lines in proptest::collection::vec("[a-c\\r]{0,4}|auth\\r{0,2}|signal|x{250,310}", 0..12),
             cuts in proptest::collection::vec(proptest::prelude::any::<proptest::sample::Index>(), 0..8),
         ) {

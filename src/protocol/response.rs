@@ -137,8 +137,8 @@ fn first_field(fields: &str) -> &str {
     fields.split(' ').next().unwrap_or(fields)
 }
 
-/// Returns as much of a line as a message needs. A line may be a megabyte long, and the error keeps what is returned. A
-/// word that was cut is left out, because half a token would not be recognized and redacted.
+/// Returns the part of a line that a message needs. A line may be a megabyte long, and the error keeps the returned
+/// part. A word that was cut is left out, because half a token would not be recognized and redacted.
 fn beginning(line: &str) -> &str {
     const MOST: usize = 256;
     if line.len() <= MOST {
@@ -182,7 +182,7 @@ mod tests {
         };
         assert_eq!((grant.ttl.as_secs(), grant.fence), (10, Some(Fence(99))));
         let Ok(Response::Granted(grant)) = Response::decode(Expect::Grant, &format!("ok {TOKEN} 10 later")) else {
-            panic!("a third field that is no number is no fence, but no error either");
+            panic!("a third field that is not a number is neither a fence nor an error");
         };
         assert_eq!(grant.fence, None);
         assert_eq!(
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_line_that_is_none_no_more_is_kept_than_is_told() {
+    fn a_bad_response_keeps_only_the_beginning_of_its_line() {
         let line = format!("{} {TOKEN} {}", "x".repeat(230), "é".repeat(100_000));
         let kept = Response::decode(Expect::Done, &line).unwrap_err().line;
         assert_eq!(*kept, "x".repeat(230), "the token was cut, so it is left out");
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_leader_that_is_no_address_is_none() {
+    fn a_leader_that_is_not_an_address_is_dropped() {
         let long = format!("error_not_leader {}", "a".repeat(257));
         for line in ["error_not_leader \u{1b}[31mred", "error_not_leader é:1", long.as_str()] {
             assert_eq!(

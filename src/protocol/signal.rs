@@ -68,7 +68,7 @@ impl Signal {
         }
     }
 
-    /// Returns the channel to which it was sent.
+    /// Returns the channel to which the signal was sent.
     #[must_use]
     pub fn channel(&self) -> &str {
         &self.channel
@@ -125,14 +125,14 @@ mod tests {
     }
 
     #[test]
-    fn what_a_server_let_pass_is_read_even_if_it_could_not_be_sent_from_here() {
+    fn signals_that_this_client_could_not_send_are_read() {
         assert_eq!(read("sig a.* x"), both("a.*", "x"));
         assert_eq!(read("sig a\u{a0}b x\0y"), both("a\u{a0}b", "x\0y"));
         assert_eq!(read("sig a "), both("a", ""));
     }
 
     #[test]
-    fn answers_and_half_a_signal_are_none() {
+    fn answers_and_incomplete_signals_are_not_signals() {
         for line in [
             "ok",
             "ok 1",

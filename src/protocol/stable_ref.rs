@@ -48,8 +48,8 @@ impl StableRef {
     pub fn random() -> Self {
         let mut bytes = [0; 16];
         if getrandom::fill(&mut bytes).is_err() {
-            // Every system that is known to run this crate has such numbers. If one has not, weaker numbers are better
-            // than no client.
+            // Every known system provides such numbers. On a system that does not, weaker numbers are better than no
+            // client.
             fastrand::fill(&mut bytes);
         }
         Self(format!("{:032x}", u128::from_be_bytes(bytes)).into())
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_the_key_line_carries_is_a_ref() {
+    fn a_ref_consists_of_printable_ascii_without_blanks() {
         for good in ["r", "!~", &"r".repeat(64)] {
             assert!(StableRef::new(good).is_ok_and(|reference| reference.expose() == good));
         }

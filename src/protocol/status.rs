@@ -79,7 +79,7 @@ impl Status {
             ),
             Self::MaxWaiters => (
                 ErrorKind::MaxWaiters,
-                format!("too many wait for key {subject:?}: try later, or raise the server's --max-waiters"),
+                format!("too many waiters for key {subject:?}: try later, or raise the server's --max-waiters"),
             ),
             Self::LimitMismatch => (
                 ErrorKind::LimitMismatch,
@@ -94,7 +94,7 @@ impl Status {
             ),
             Self::AlreadyEnqueued => (
                 ErrorKind::AlreadyEnqueued,
-                format!("key {subject:?} is enqueued on this connection already: wait for that place, or give it up"),
+                format!("key {subject:?} is enqueued on this connection already: wait at that queue position, or give it up"),
             ),
             Self::LeaseExpired => (
                 ErrorKind::LeaseExpired,
@@ -110,7 +110,7 @@ impl Status {
                 ErrorKind::NotLeader,
                 match leader {
                     Some(leader) => format!("this server is not the leader of its cluster; the leader is {leader}"),
-                    None => "this server is not the leader of its cluster, and knows of none".to_owned(),
+                    None => "this server is not the leader of its cluster, and does not know which member leads".to_owned(),
                 },
             ),
         };
@@ -159,8 +159,8 @@ pub(crate) fn limit_mismatch(key: &Key, target: Target, namespaces: Namespaces) 
     Error::new(ErrorKind::LimitMismatch, format!("{what}{namespace}"))
 }
 
-/// Whether a text may be an address. The text appears in messages and logs, so anything else is dropped: a server could
-/// send a megabyte.
+/// Returns whether a text may be an address. The text appears in messages and logs, so anything else is dropped: a
+/// server could send a megabyte.
 fn may_be_address(text: &str) -> bool {
     !text.is_empty() && text.len() <= MAX_SHORT_LINE && text.bytes().all(|byte| byte.is_ascii_graphic())
 }

@@ -105,7 +105,10 @@ fn out_of_step() -> Error {
 }
 
 fn protocol_error(cause: impl std::fmt::Display) -> Error {
-    Error::new(ErrorKind::Protocol, format!("this is no dflockd server: {cause}"))
+    Error::new(
+        ErrorKind::Protocol,
+        format!("the peer is not a dflockd server: {cause}"),
+    )
 }
 
 impl<S> Wire<S> {
@@ -135,7 +138,7 @@ impl<S> Wire<S> {
         if self.exchange.lines.pending() > 0 {
             return Err(Error::new(
                 ErrorKind::Protocol,
-                "this is no dflockd server: it said more than it was asked for",
+                "the peer is not a dflockd server: it sent more than it was asked for",
             ));
         }
         Ok(self.stream)

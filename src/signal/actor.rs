@@ -161,12 +161,12 @@ impl LinkMachine {
         }
     }
 
-    /// Whether the link was closed.
+    /// Returns whether the link was closed.
     pub(super) fn is_over(&self) -> bool {
         self.over
     }
 
-    /// Sends a request as soon as possible, or refuses it while requests are refused.
+    /// Sends a request now, or keeps it until there is a connection, or refuses it: see [`Reconnect::refusal`].
     fn submit(&mut self, pending: LinkRequest) {
         if self.lane.is_up() {
             return self.send(pending);
@@ -221,7 +221,7 @@ impl LinkMachine {
                     Some(_) => self.reconnect.attempt_failed_there(&error),
                     None => self.reconnect.attempt_failed(&error, now, now),
                 };
-                self.away(error, retry);
+                self.schedule_retry(error, retry);
             }
             LaneEvent::Report(report) => {
                 for reply in report.received.replies {
@@ -245,10 +245,11 @@ impl LinkMachine {
         for pending in std::mem::take(&mut self.parked) {
             self.send(pending);
         }
-        self.there_if_all_is_renewed();
+        self.report_connected_if_renewed();
     }
 
-    fn there_if_all_is_renewed(&mut self) {
+    /// Reports the connection as connected, if the server has confirmed all subscriptions again.
+    fn report_connected_if_renewed(&mut self) {
         if self.renewing > 0 || !self.lane.is_up() {
             return;
         }
@@ -261,7 +262,7 @@ impl LinkMachine {
     }
 
     /// Schedules the next attempt after a pause, because there is no connection.
-    fn away(&mut self, error: Error, retry: Retry) {
+    fn schedule_retry(&mut self, error: Error, retry: Retry) {
         let Retry { pause, attempt, state } = retry;
         tracing::warn!(
             shard = self.index,

@@ -25,7 +25,7 @@ struct BufferState {
     /// The number of signals among the events.
     signals: usize,
     dropped: u64,
-    /// Why nothing more comes, if so.
+    /// The reason for the end, if the buffer has ended.
     ended: Option<Error>,
     consumer: Option<Waker>,
 }
@@ -125,7 +125,7 @@ impl Buffer {
         Poll::Pending
     }
 
-    /// Returns why nothing more comes, if so.
+    /// Returns the reason for the end, if the buffer has ended.
     pub(crate) fn ended(&self) -> Option<Error> {
         self.state().ended.clone()
     }
@@ -163,7 +163,7 @@ impl BufferState {
         self.signals += 1;
     }
 
-    /// Drops the signal that has just arrived, and notes that at its position.
+    /// Drops the signal that has just arrived, and records the drop at its position.
     fn drop_newest(&mut self) {
         self.dropped += 1;
         match self.events.back_mut() {
@@ -172,7 +172,7 @@ impl BufferState {
         }
     }
 
-    /// Drops the oldest signal, and notes that at its position.
+    /// Drops the oldest signal, and records the drop at its position.
     fn drop_oldest(&mut self) {
         let oldest = self
             .events
@@ -212,7 +212,7 @@ impl BufferState {
         }
     }
 
-    /// Whether a `Lost` of this shard is in the buffer, with no signal after it.
+    /// Returns whether a `Lost` of this shard is in the buffer, with no signal after it.
     fn is_lost_here(&self, shard: usize) -> bool {
         self.events
             .iter()
@@ -226,7 +226,7 @@ fn too_slow(capacity: usize) -> Error {
     Error::new(
         ErrorKind::Disconnected,
         format!(
-            "the consumer of signals was too slow: {capacity} of them waited for it already, and its policy is to disconnect"
+            "the consumer of signals was too slow: {capacity} signals were waiting for it already, and its policy is to disconnect"
         ),
     )
 }
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_too_late_is_dropped_and_counted_where_it_would_have_been() {
+    fn drop_newest_drops_new_signals_and_counts_them_at_their_position() {
         let buffer = buffer(3, Overflow::DropNewest);
         assert_eq!(buffer.put(signals(1..=5)).dropped, 2);
         assert_eq!(buffer.put(signals([6])).dropped, 1);
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_waited_longest_makes_room_and_that_is_said_in_its_place() {
+    fn drop_oldest_drops_the_oldest_signals_and_counts_them_at_their_position() {
         let buffer = buffer(3, Overflow::DropOldest);
         buffer.put(signals([1]));
         buffer.lost(0, away());
@@ -292,18 +292,18 @@ mod tests {
     }
 
     #[test]
-    fn who_asked_for_it_is_disconnected_and_gets_what_there_is_first() {
+    fn disconnect_delivers_the_buffered_signals_and_then_the_end() {
         let buffer = buffer(2, Overflow::Disconnect);
         assert_eq!(buffer.put(signals([1, 2])), PutReport::default());
         let taken = buffer.put(signals([3, 4]));
         assert!(taken.overflowed && taken.dropped == 1, "{taken:?}");
         assert_eq!(take(&buffer), "1 2 end");
         assert!(buffer.ended().unwrap().to_string().contains("too slow"));
-        assert_eq!(buffer.put(signals([5])).dropped, 0, "it is over");
+        assert_eq!(buffer.put(signals([5])).dropped, 0, "the buffer has ended");
     }
 
     #[test]
-    fn a_gap_stands_where_it_is() {
+    fn the_events_of_a_gap_keep_their_position() {
         let buffer = buffer(9, Overflow::DropNewest);
         buffer.put(signals([1]));
         buffer.lost(0, away());
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_that_comes_and_goes_fills_nobodys_memory() {
+    fn a_connection_that_fails_again_and_again_does_not_fill_the_buffer() {
         let buffer = buffer(9, Overflow::DropNewest);
         for _ in 0..1000 {
             for shard in [0, 1] {

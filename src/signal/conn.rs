@@ -126,7 +126,7 @@ impl SignalConn {
     /// # signals.emit("cache.users", "7").await?;
     /// match signals.next_event().await {
     ///     Some(SignalEvent::Signal(signal)) => println!("forget {}", signal.payload()),
-    ///     // What was missed is not known: forget all.
+    ///     // Unknown signals were missed.
     ///     Some(SignalEvent::Restored { .. } | SignalEvent::Dropped { .. }) => println!("forget everything"),
     ///     Some(_) => {}
     ///     None => println!("closed"),

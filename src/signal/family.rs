@@ -55,7 +55,7 @@ impl Family {
         Ok(())
     }
 
-    /// Makes all links close. The future completes once they have; dropping it makes no difference.
+    /// Tells all links to close. The future completes once they are closed. Dropping it does not stop the closing.
     pub(crate) fn close(&self, why: &Error) -> impl Future<Output = ()> + use<> {
         let open = std::mem::take(&mut *self.open.lock().unwrap_or_else(PoisonError::into_inner));
         for member in &open {

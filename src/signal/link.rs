@@ -27,7 +27,7 @@ use crate::telemetry::sink::ShardSink;
 pub(crate) struct Link {
     actor: ActorRef<LinkMessage>,
     pub(crate) health: HealthWatch,
-    /// The room for requests.
+    /// Limits the number of requests under way.
     room: Arc<Semaphore>,
 }
 
@@ -147,7 +147,7 @@ impl Link {
         until_closed(self.health.clone()).await;
     }
 
-    /// Whether the link is closed, for any reason.
+    /// Returns whether the link is closed, for any reason.
     pub(crate) fn is_closed(&self) -> bool {
         is_closed(&self.health)
     }
@@ -174,7 +174,7 @@ impl Link {
     }
 }
 
-/// Only sends a message: works anywhere, never blocks, never panics.
+/// Closes the link. This only sends a message: it works anywhere, never blocks and never panics.
 impl Drop for Link {
     fn drop(&mut self) {
         drop(self.actor.send_message(LinkMessage::Close(closed())));

@@ -1,5 +1,5 @@
-//! The layer between ractor and a [`LinkMachine`]: it starts the machine, passes its messages, and handles its end,
-//! however that comes about.
+//! The layer between ractor and a [`LinkMachine`]: it starts the machine, passes its messages, and handles every kind
+//! of end.
 //!
 //! A panic counts as the loss of the connection, which is opened again with all its subscriptions. If the handling of
 //! that panics too, the link ends and the consumer is told. If a link's task is dropped, its runtime has ended.
@@ -105,7 +105,7 @@ impl Shell {
     }
 }
 
-/// A link that neither died nor was closed is dropped only with its task.
+/// Reports the end of the runtime. A link that neither died nor was closed is dropped only together with its task.
 impl Drop for Shell {
     fn drop(&mut self) {
         let ended = match &self.stage {

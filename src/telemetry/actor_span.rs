@@ -1,5 +1,5 @@
-//! The span of an actor: that of the client, if it has a name, in place of ractor's, which is of no use to an
-//! operator.
+//! Replaces ractor's span around an actor, which is of no use to an operator, by the span of the client, if the client
+//! has a name.
 
 use tracing::Span;
 
@@ -47,8 +47,8 @@ impl ActorSpan {
     }
 }
 
-/// Leaves a span until it is dropped, also by a panic. Then it enters the span again, because the code that entered it
-/// will exit it.
+/// Keeps a span exited until this value is dropped, even by a panic. Then the span is entered again, because the code
+/// that entered it first will exit it.
 struct Outside<'a>(&'a Span);
 
 impl<'a> Outside<'a> {

@@ -91,13 +91,13 @@ pub(crate) const ACQUIRE_WAIT: MetricFamily = MetricFamily::histogram(
     "dflockd_client_acquire_wait_seconds",
     Unit::Seconds,
     WAITS,
-    "Time that successful acquires took, by whether the key was held at first.",
+    "Duration of successful acquires, by whether the key was held at first.",
 );
 pub(crate) const HOLD: MetricFamily = MetricFamily::histogram(
     "dflockd_client_hold_duration_seconds",
     Unit::Seconds,
     HOLDS,
-    "Time that leases were held, by how that ended.",
+    "Time that leases were held, by how the hold ended.",
 );
 pub(crate) const LEASES_HELD: MetricFamily =
     MetricFamily::gauge("dflockd_client_leases_held", "Leases that are held now.");
@@ -111,17 +111,17 @@ pub(crate) const RENEWAL_HEADROOM: MetricFamily = MetricFamily::histogram(
     "dflockd_client_renewal_headroom_seconds",
     Unit::Seconds,
     HEADROOM,
-    "Time that was left until a lease would have been reported lost, when its renewal was confirmed.",
+    "Time from the confirmation of a renewal to the moment at which its lease would have been reported lost.",
 );
 pub(crate) const RENEWAL_HEADROOM_RATIO: MetricFamily = MetricFamily::histogram(
     "dflockd_client_renewal_headroom_ratio",
     Unit::Count,
     RATIOS,
-    "The same as a part of the lease's TTL.",
+    "Renewal headroom (dflockd_client_renewal_headroom_seconds) as a fraction of the lease's TTL.",
 );
 pub(crate) const ORPHANS_RELEASED: MetricFamily = MetricFamily::counter(
     "dflockd_client_orphan_grants_released_total",
-    "Grants that came when no caller waited for them any more, and were given back.",
+    "Grants that arrived after their callers had gone, and were released.",
 );
 pub(crate) const WAITERS: MetricFamily = MetricFamily::gauge(
     "dflockd_client_waiters",
@@ -133,11 +133,11 @@ pub(crate) const WAITERS_LIMIT: MetricFamily = MetricFamily::gauge(
 );
 pub(crate) const WAIT_TRIES: MetricFamily = MetricFamily::counter(
     "dflockd_client_wait_tries_total",
-    "Tries of keys whose callers wait without a place in the server's queue, by outcome.",
+    "Tries of keys for callers that wait without a position in the server's queue, by outcome.",
 );
 pub(crate) const WAIT_CONNECTIONS_EXHAUSTED: MetricFamily = MetricFamily::counter(
     "dflockd_client_wait_connections_exhausted_total",
-    "Times that there was no connection any more for waits, by reason.",
+    "Times that no further connection for waits was available, by reason.",
 );
 pub(crate) const REQUESTS_QUEUED: MetricFamily = MetricFamily::gauge(
     "dflockd_client_requests_queued",
@@ -167,7 +167,7 @@ pub(crate) const FAILOVERS: MetricFamily = MetricFamily::counter(
 );
 pub(crate) const SERVING: MetricFamily = MetricFamily::gauge(
     "dflockd_client_serving",
-    "1 for the server that a shard is connected to, 0 for its others.",
+    "1 for the server that a shard is connected to, 0 for the shard's other servers.",
 );
 pub(crate) const SHARD_CONNECTED: MetricFamily = MetricFamily::gauge(
     "dflockd_client_shards_connected",
@@ -177,17 +177,17 @@ pub(crate) const PIPELINE_DEPTH: MetricFamily = MetricFamily::histogram(
     "dflockd_client_pipeline_depth",
     Unit::Count,
     COUNTS,
-    "Requests in flight on a connection, looked at whenever some are sent.",
+    "Requests in flight on a connection, measured whenever requests are sent.",
 );
 pub(crate) const BATCH_SIZE: MetricFamily = MetricFamily::histogram(
     "dflockd_client_batch_size",
     Unit::Count,
     COUNTS,
-    "Requests that left a connection together.",
+    "Requests that were sent together over a connection.",
 );
 pub(crate) const SIGNALS_RECEIVED: MetricFamily = MetricFamily::counter(
     "dflockd_client_signals_received_total",
-    "Signals that came, whatever became of them.",
+    "Signals that were received, including those that were dropped.",
 );
 pub(crate) const SIGNALS_DROPPED: MetricFamily = MetricFamily::counter(
     "dflockd_client_signals_dropped_total",
@@ -201,7 +201,7 @@ pub(crate) const SIGNAL_SUBSCRIPTIONS: MetricFamily =
     MetricFamily::gauge("dflockd_client_signal_subscriptions", "Subscriptions to signals.");
 pub(crate) const TRANSITIONS: MetricFamily = MetricFamily::gauge(
     "dflockd_client_transitions",
-    "Clients that take keys which move on both of their shards.",
+    "Clients that acquire keys which move on both their previous and their present shard.",
 );
 pub(crate) const BUILD_INFO: MetricFamily = MetricFamily::gauge(
     "dflockd_client_build_info",

@@ -39,9 +39,9 @@ impl ClientName {
         self.0.as_ref().map(|name| Arc::clone(name).into())
     }
 
-    /// Returns a span for the work of one of the client's actors. It has the highest level, so that every log line has
-    /// it. It lasts as long as the actor; exporters of traces, which are not made for such spans, can filter it by its
-    /// target.
+    /// Returns a span for the work of one of the client's actors. The span has the highest level, so that every log
+    /// line shows it. It lasts as long as the actor. Exporters of traces are not made for such long spans, and can
+    /// filter it by its target.
     pub(crate) fn span(&self) -> Option<Span> {
         let client = self.as_deref()?;
         Some(tracing::error_span!(target: "dflockd_client::tasks", parent: None, "dflockd_client", client))
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_can_be_seen_and_is_not_too_long() {
+    fn a_name_is_visible_and_not_too_long() {
         for good in ["billing", "größe 鍵", &"n".repeat(64)] {
             assert_eq!(ClientName::new(Some(good)).unwrap().as_deref(), Some(good));
         }

@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn there_are_only_so_many_and_the_rest_is_other() {
+    fn classes_beyond_the_maximum_are_other() {
         let names = names();
         for number in 0..MAX_KEY_CLASSES {
             assert_eq!(*names.of(&format!("class{number}/k")), format!("class{number}"));
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_name_for_a_class_is_other() {
+    fn an_invalid_class_name_is_other() {
         let names = names();
         assert_eq!(*names.of("/nothing"), OTHER);
         assert_eq!(*names.of(&"k".repeat(MAX_CLASS_BYTES + 1)), OTHER);
@@ -117,7 +117,7 @@ mod tests {
             assert_eq!(
                 *names.of(&format!("class{number}/k")),
                 format!("class{number}"),
-                "other took no place"
+                "`other` does not count"
             );
         }
     }

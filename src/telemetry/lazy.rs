@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_recorded_is_asked_for_its_value() {
+    fn a_value_is_computed_only_for_a_recorder() {
         let value = Arc::new(AtomicU64::new(0));
         assert!(is_recorded(&Gauge::from_arc(Arc::clone(&value))));
         assert_eq!(value.load(std::sync::atomic::Ordering::Relaxed), 0.0_f64.to_bits());

@@ -7,8 +7,8 @@ use crate::unwind::catch;
 
 /// Publishes how a number changes.
 ///
-/// Several clients of one process may share a series, so only differences are published, and the rest is subtracted
-/// when the owner ends, even by a panic.
+/// Several clients of one process may share a series, so only differences are published. When the owner ends, even by a
+/// panic, its number is subtracted again.
 pub(crate) struct Level {
     gauge: Gauge,
     shown: usize,
@@ -63,7 +63,7 @@ mod tests {
             *self.0.lock().unwrap() -= by;
         }
         fn set(&self, _: f64) {
-            panic!("that would wipe out what others show");
+            panic!("that would overwrite the numbers of other clients");
         }
     }
 
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn a_recorder_that_panics_harms_nobody_who_only_drops_a_level_even_in_a_panic() {
+    fn dropping_a_level_never_panics_even_if_the_recorder_does() {
         let level = |lasts: usize| {
             let mut level = Level::new(Gauge::from_arc(Arc::new(Worn(lasts.into()))));
             level.show(1);
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn levels_of_one_series_add_up_and_are_taken_back() {
+    fn levels_of_one_series_add_up_and_are_subtracted_again() {
         let sum = Arc::new(Sum::default());
         let level = || Level::new(Gauge::from_arc(Arc::clone(&sum)));
         let (mut a, mut b) = (level(), level());

@@ -23,7 +23,7 @@
 //! ```
 //!
 //! [`guide::testing_your_code`](https://docs.rs/dflockd-client/latest/dflockd_client/guide/testing_your_code/index.html) is a guide with an example of
-//! each, and `tests/it/testing_your_code.rs` has these to be copied from.
+//! each. Copy the examples from `tests/it/testing_your_code.rs`.
 //!
 //! # Paused time
 //!

@@ -68,7 +68,7 @@ impl LinkMachine {
             self.reconnect.proved();
         }
         let retry = self.reconnect.lost(&cause, of_use, now, now);
-        self.away(cause, retry);
+        self.schedule_retry(cause, retry);
     }
 
     pub(super) fn reply(&mut self, reply: Reply<LinkRequest>) {
@@ -81,7 +81,7 @@ impl LinkMachine {
             LinkRequest::Renew(subscription) => match subscribed(&subscription, response) {
                 Ok(()) => {
                     self.renewing = self.renewing.saturating_sub(1);
-                    self.there_if_all_is_renewed();
+                    self.report_connected_if_renewed();
                 }
                 // Another server has taken over. Continuing without the subscription would be a gap that never ends.
                 Err(error) => self.end(error.at(self.endpoint())),
