@@ -15,9 +15,9 @@ use crate::error::{BoxError, Error};
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum KeyedError<E> {
-    /// The key is invalid ([`ErrorKind::InvalidInput`]), the lease was not granted ([`ErrorKind::Timeout`],
-    /// [`ErrorKind::Unavailable`], a refusal of the server), and the inner service was not called then; or the lease was lost
-    /// ([`ErrorKind::LeaseLost`]), and the future of the inner service was dropped.
+    /// The key is invalid ([`ErrorKind::InvalidInput`]) or the lease was not granted ([`ErrorKind::Timeout`],
+    /// [`ErrorKind::Unavailable`], or a refusal of the server); in these cases the inner service was not called. Or the
+    /// lease was lost ([`ErrorKind::LeaseLost`]), and the future of the inner service was dropped.
     Lease(Error),
     /// The inner service failed, in [`Service::poll_ready`](tower::Service::poll_ready) or in the future of its
     /// response. The lease was released.

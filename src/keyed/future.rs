@@ -33,14 +33,14 @@ pin_project! {
 }
 
 impl<F, T, E> KeyedFuture<F, T, E> {
-    /// For a request without a key.
+    /// Creates the future of a request without a key.
     pub(super) fn passing_through(inner: F) -> Self {
         Self {
             state: State::PassingThrough { inner },
         }
     }
 
-    /// For a request with an invalid key.
+    /// Creates the future of a request with an invalid key.
     pub(super) fn refused(error: Error) -> Self {
         Self {
             state: State::Refused { error: Some(error) },

@@ -143,7 +143,7 @@ async fn play(release: Release, flags: u8, seed: u8, said: &[u8]) {
         }
         tokio::time::advance(Duration::from_secs(MAX_SECONDS)).await;
         shared.state().expire(Instant::now());
-        shared.state().assert_that_books_agree();
+        shared.state().assert_consistent();
     }
     assert_eq!(shared.state().leases_and_waiters().0, 0, "a lease has no end");
 }
@@ -270,7 +270,7 @@ impl<'a> Bench<'a> {
                     read_answer(&line[..end], &mut self.granted);
                 }
             }
-            self.shared.state().assert_that_books_agree();
+            self.shared.state().assert_consistent();
             if !has_written && !woken.0.load(Ordering::Relaxed) {
                 return;
             }

@@ -20,7 +20,7 @@ pub(super) struct Network(Arc<Mutex<Listening>>);
 #[derive(Default)]
 struct Listening {
     gate: Gate,
-    places: BTreeMap<String, mpsc::UnboundedSender<GatedStream>>,
+    listeners: BTreeMap<String, mpsc::UnboundedSender<GatedStream>>,
     refuses: bool,
     /// How many further attempts are refused.
     refused_next: usize,
@@ -30,7 +30,7 @@ struct Listening {
 const FIRST: u32 = u32::from_be_bytes([198, 18, 0, 0]);
 const ADDRESSES: u32 = 1 << 17;
 
-/// Returns an address that no other server of this process has, unless there were very many.
+/// Returns an address that no other server of this process has, unless the process has had more than 131,072 servers.
 pub(super) fn next_address() -> SocketAddr {
     static NEXT: AtomicU32 = AtomicU32::new(1);
     let host = FIRST + NEXT.fetch_add(1, Ordering::Relaxed) % ADDRESSES;
@@ -45,13 +45,13 @@ impl Network {
     /// Listens on an address. An earlier listener there gets no more connections.
     pub(super) fn listen(&self, address: SocketAddr) -> InMemoryListener {
         let (connect, connections) = mpsc::unbounded_channel();
-        self.listening().places.insert(address.to_string(), connect);
+        self.listening().listeners.insert(address.to_string(), connect);
         InMemoryListener(connections)
     }
 
     /// Returns whether an address belongs to this network.
     pub(super) fn leads_to(&self, endpoint: &Endpoint) -> bool {
-        self.listening().places.contains_key(endpoint.as_str())
+        self.listening().listeners.contains_key(endpoint.as_str())
     }
 
     pub(super) fn refuse_connections(&self, refuses: bool) {
@@ -73,10 +73,10 @@ impl Network {
             listening.refused_next -= 1;
             return Err(refused("the test server refused this connection"));
         }
-        let place = listening.places.get(endpoint.as_str());
-        let place = place.ok_or_else(|| refused("no test server has this address"))?;
+        let listener = listening.listeners.get(endpoint.as_str());
+        let listener = listener.ok_or_else(|| refused("no test server has this address"))?;
         let (near, far) = GatedStream::pair(&listening.gate);
-        place.send(far).map_err(|_| refused("the test server is stopped"))?;
+        listener.send(far).map_err(|_| refused("the test server is stopped"))?;
         Ok(near)
     }
 

@@ -25,8 +25,8 @@ use crate::shards::Shard;
 /// A server for one test, in this process, on connections in memory: without a port or environment variables, and also
 /// in paused time. See the [module](super).
 ///
-/// It is the [embedded server](crate::server) and as strict as a real one: leases expire, a connection that is silent
-/// for too long is closed, and the leases of a connection are released when it ends.
+/// It is the [embedded server](crate::server) and as strict as a real one: leases expire, the server closes a
+/// connection that is silent for too long, and it releases the leases of a connection that ends.
 ///
 /// Dropping it stops it at once: the connections of its clients end, and new ones are refused.
 #[must_use = "a test server stops when it is dropped"]

@@ -19,11 +19,11 @@ use crate::error::{Error, ErrorKind, Result};
 pub(crate) enum Tls {}
 
 impl Tls {
-    /// Returns an error: a text may still ask for TLS.
+    /// Returns an error: a text form of the options can still request TLS.
     pub(crate) fn of_files(_files: TlsFiles) -> Result<Self> {
         Err(Error::new(
             ErrorKind::InvalidInput,
-            "TLS is asked for, but this program is built without it: turn on the feature tls of dflockd-client",
+            "the options request TLS, but this program is built without it: turn on the feature tls of dflockd-client",
         ))
     }
 
@@ -50,7 +50,7 @@ impl TlsConnector {
     }
 }
 
-/// Cannot be created either.
+/// Cannot be created.
 #[derive(Debug)]
 pub(crate) struct TlsStream<IO>(Infallible, PhantomData<IO>);
 
@@ -79,12 +79,12 @@ pub(crate) fn explain_disconnect(_error: &Error) -> Option<Error> {
     None
 }
 
-/// Never called.
+/// Exists only so that both builds have the same functions. It is never called.
 pub(crate) fn no_tls() -> Error {
     Error::new(ErrorKind::Connect, "the server answers, but it does not speak TLS").fatal()
 }
 
-/// Cannot be created either.
+/// Cannot be created.
 #[cfg(feature = "server")]
 #[derive(Clone)]
 pub(crate) enum TlsAcceptor {}

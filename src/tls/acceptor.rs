@@ -16,6 +16,8 @@ impl TlsAcceptor {
         Self(config.into())
     }
 
+    /// Performs the handshake of one connection.
+    ///
     /// # Cancel safety
     ///
     /// Safe: dropping the future closes the stream.

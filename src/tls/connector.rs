@@ -34,7 +34,7 @@ enum ConfigSource {
     Made {
         material: Material,
         system_roots: RootCertStore,
-        /// The provider at the time when the client was built: a later one has no effect.
+        /// The provider at the time when the client was built. A provider that is installed later has no effect.
         provider: Arc<CryptoProvider>,
         current: Mutex<Configured>,
     },
@@ -78,7 +78,7 @@ impl TlsConnector {
         if let Some(name) = &self.name {
             return Ok(name.clone());
         }
-        let remedy = "no certificate can be for it: say with Tls::server_name which name stands in the server's";
+        let remedy = "no certificate can contain it: give the name in the server's certificate with Tls::server_name";
         host.and_then(|host| ServerName::try_from(host.to_owned()).ok())
             .ok_or_else(|| Error::invalid("host name for TLS", Shortened(host.unwrap_or_default()), remedy))
     }
@@ -87,7 +87,7 @@ impl TlsConnector {
     ///
     /// # Errors
     ///
-    /// `Connect`, naming the cause; [fatal](Error::is_fatal) if the cause does not go away by itself.
+    /// `Connect`, naming the cause; [fatal](Error::is_fatal) if a retry cannot succeed by itself.
     ///
     /// # Cancel safety
     ///
@@ -129,7 +129,7 @@ impl TlsConnector {
 }
 
 impl ConfigSource {
-    /// Reads the files again and makes a new configuration if one has changed.
+    /// Reads the files again, and makes a new configuration if a file has changed.
     fn refreshed(&self) -> Result<Arc<ClientConfig>, String> {
         let Self::Made {
             material,
@@ -158,7 +158,7 @@ impl fmt::Debug for TlsConnector {
     }
 }
 
-/// A secure stream to a server: what [`Tls::handshake`](crate::Tls::handshake) makes.
+/// A secure stream to a server, which [`Tls::handshake`](crate::Tls::handshake) returns.
 pub struct TlsStream<IO>(Box<client::TlsStream<IO>>);
 
 impl<IO> TlsStream<IO> {
@@ -216,7 +216,7 @@ mod tests {
     use crate::tls::{Tls, TlsAcceptor};
 
     #[tokio::test]
-    async fn an_end_that_was_not_said_is_an_end_and_no_failure() {
+    async fn an_end_without_close_notify_is_not_a_failure() {
         let made = rcgen::generate_simple_self_signed(["here".to_owned()]).unwrap();
         let config = ServerTls::pem(made.cert.pem(), made.signing_key.serialize_pem()).config();
         let acceptor = TlsAcceptor::new(config.unwrap());

@@ -52,7 +52,7 @@ fn cause(error: &io::Error) -> Option<&rustls::Error> {
     error.get_ref()?.downcast_ref()
 }
 
-/// Returns the error for a cause, fatal if a person must act. The message has all details, so there is no source.
+/// Returns the error for a cause. It is fatal if a person must act. The message has all details, so there is no source.
 fn failed(cause: &rustls::Error) -> Error {
     use rustls::Error as Tls;
     let (message, passes) = match cause {
@@ -60,7 +60,7 @@ fn failed(cause: &rustls::Error) -> Error {
         Tls::AlertReceived(alert) => alerted(*alert),
         Tls::InvalidMessage(InvalidMessage::InvalidContentType) => return no_tls(),
         Tls::PeerIncompatible(problem) => (
-            format!("the server and this client have no way of TLS in common (1.2 or 1.3): {problem:?}"),
+            format!("the server and this client have no common TLS parameters (1.2 or 1.3): {problem:?}"),
             false,
         ),
         other => (format!("the TLS handshake failed: {other}"), true),
@@ -81,20 +81,20 @@ fn certificate(problem: &CertificateError) -> String {
         CertificateError::Expired => format!("the server's certificate has expired: {clock}"),
         CertificateError::NotValidYetContext { time, not_before } => {
             format!(
-                "the server's certificate is not valid yet, but in {}: {clock}",
+                "the server's certificate becomes valid only in {}: {clock}",
                 between(*time, *not_before)
             )
         }
         CertificateError::NotValidYet => format!("the server's certificate is not valid yet: {clock}"),
         CertificateError::NotValidForNameContext { expected, presented } => format!(
-            "the server's certificate is not valid for {:?}, but for {}: address the server by a name that stands in its \
+            "the server's certificate is not valid for {:?}, but for {}: address the server by a name in its \
              certificate, or give that name with Tls::server_name",
             expected.to_str(),
             names(presented),
         ),
         CertificateError::NotValidForName => {
-            "the server's certificate is not valid for the name it is addressed by: give the \
-             one that stands in it with Tls::server_name"
+            "the server's certificate is not valid for the name it is addressed by: give a name from the certificate \
+             with Tls::server_name"
                 .to_owned()
         }
         CertificateError::UnknownIssuer => {
@@ -121,7 +121,7 @@ fn certificate(problem: &CertificateError) -> String {
     }
 }
 
-/// The verifier reports that only by the name of its error.
+/// Returns whether the certificate is that of an authority. The verifier reports this only by the name of its error.
 fn is_an_authority(error: &OtherError) -> bool {
     error.to_string() == "CaUsedAsEndEntity"
 }
@@ -195,7 +195,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_a_certificate_with_very_many_names_a_few_are_told() {
+    fn a_message_contains_only_a_few_of_very_many_names() {
         let many: Vec<String> = (0..1000).map(|n| format!("{n}.{}", "x".repeat(200))).collect();
         let told = names(&many);
         assert!(told.ends_with("996 more") && told.len() < 500, "{told}");
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn spans_of_time_are_told_in_the_unit_that_fits() {
+    fn durations_are_shown_in_the_unit_that_fits() {
         let at = |secs| UnixTime::since_unix_epoch(std::time::Duration::from_secs(secs));
         for (secs, told) in [
             (5, "5 seconds"),
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_or_garbled_connection_passes_by_itself_and_a_verdict_does_not() {
+    fn a_lost_or_garbled_connection_is_retryable_and_a_rejection_is_fatal() {
         let lost = explain(io::Error::from(io::ErrorKind::UnexpectedEof));
         assert!(lost.is_retryable() && !lost.is_fatal(), "{lost}");
         let garbled = explain(io::Error::new(io::ErrorKind::InvalidData, rustls::Error::DecryptError));

@@ -10,14 +10,14 @@ use rustls::{ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier};
 use super::pem::{Pem, PemText};
 use super::platform::platform_verifier;
 
-/// What a client trusts in addition to the named authorities.
+/// The authorities that a client trusts in addition to the named ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Trusted {
     #[default]
     NoOthers,
     /// The authorities that this machine trusts.
     SystemRoots,
-    /// Whatever the operating system's own verifier trusts.
+    /// The authorities that the operating system's own verifier trusts.
     Platform,
 }
 
@@ -39,10 +39,10 @@ pub(super) struct Reading {
 
 impl Material {
     pub(super) fn is_empty(&self) -> bool {
-        self.trusts_nobody() && self.client.is_none()
+        self.trusts_no_authority() && self.client.is_none()
     }
 
-    pub(super) fn trusts_nobody(&self) -> bool {
+    pub(super) fn trusts_no_authority(&self) -> bool {
         self.trusted == Trusted::NoOthers && self.authorities.is_empty()
     }
 
@@ -86,7 +86,7 @@ impl Material {
         };
         builder
             .with_client_auth_cert(certificate.certificates(certificate_text)?, key.private_key(key_text)?)
-            .map_err(|error| format!("{certificate} and {key} make no client certificate: {error}"))
+            .map_err(|error| format!("{certificate} and {key} do not belong together: {error}"))
     }
 
     fn verify_by_platform(
@@ -95,7 +95,7 @@ impl Material {
         reading: &Reading,
         provider: &Arc<CryptoProvider>,
     ) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, String> {
-        // The store is only used for this check, whose error names the file.
+        // The store is used only for this check, whose error names the file.
         let authorities = self.add_authorities(reading, &mut RootCertStore::empty())?;
         let verifier = platform_verifier(authorities, Arc::clone(provider))?;
         Ok(builder.dangerous().with_custom_certificate_verifier(verifier))

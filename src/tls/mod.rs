@@ -1,6 +1,6 @@
 //! TLS with rustls: the settings of a client, the handshakes of both sides, and explanations of failures.
 //!
-//! Without the feature `tls`, `absent.rs` replaces it: the same names for types without values.
+//! Without the feature `tls`, `absent.rs` replaces this module: it has the same names for types without values.
 
 #[cfg(feature = "server")]
 mod acceptor;

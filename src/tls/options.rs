@@ -20,10 +20,11 @@ use crate::escape::Shortened;
 /// The client supports TLS 1.2 and 1.3. It always verifies the server's certificate, and there is no way to turn that
 /// off, because a lock from an unknown server protects nothing.
 ///
-/// The cryptography is that of the provider of rustls that the process has installed when the client is built, by
-/// [`CryptoProvider::install_default`](crate::rustls::crypto::CryptoProvider::install_default). Where it has installed none, it is the one that
-/// this crate was built with: AWS-LC with the feature `tls-aws-lc-rs`, ring with `tls-ring`, which is on by default. A program that builds
-/// this crate with the feature `tls` alone brings a provider, here one of the crate `rustls`, and installs it first:
+/// The cryptography is that of a rustls provider. If the process has
+/// [installed](crate::rustls::crypto::CryptoProvider::install_default) a provider before the client is built, the
+/// client uses that one. Otherwise it uses the provider that this crate was built with: AWS-LC with the feature
+/// `tls-aws-lc-rs`, or ring with `tls-ring`, which is on by default. A program that builds this crate with the feature
+/// `tls` alone must install a provider first, here one of the crate `rustls`:
 ///
 /// ```no_run
 /// # #[tokio::main(flavor = "current_thread")]
@@ -31,16 +32,16 @@ use crate::escape::Shortened;
 /// use dflockd_client::{Client, Tls};
 /// use rustls::crypto::CryptoProvider;
 ///
-/// // The first that is installed counts, for the whole process: an error says that there is one already.
+/// // The first installed provider counts for the whole process. An error means that there is one already.
 /// let _ = CryptoProvider::install_default(rustls::crypto::ring::default_provider());
 /// let client = Client::builder().servers(["locks.example.org:6388"]).tls(Tls::system_roots()).connect().await?;
 /// # client.lock("orders/42")?.acquire().await?.release().await
 /// # }
 /// ```
 ///
-/// Files are read when the client is built, and looked at again before each connection: what has changed by then is used, so
-/// that certificates may be renewed under a running client. If they cannot be used at that time, the attempt fails and says so;
-/// what they held before is not used any more.
+/// Files are read when the client is built, and checked again before each connection. A changed file takes effect then,
+/// so certificates can be renewed while the client runs. If a file cannot be used at that time, the attempt to connect
+/// fails with an error that says so; the client does not continue with the earlier content.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -59,7 +60,7 @@ use crate::escape::Shortened;
 /// # }
 /// ```
 #[derive(Clone, Default)]
-#[must_use = "it does nothing until a client is built with it"]
+#[must_use = "the settings have no effect until a client is built with them"]
 pub struct Tls {
     given: Option<Arc<ClientConfig>>,
     material: Material,
@@ -120,7 +121,7 @@ impl Tls {
         self
     }
 
-    /// Does the same with PEM text from memory.
+    /// Adds the authorities whose certificates are in this PEM text.
     pub fn ca_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.material.authorities.push(Pem::text(pem));
         self
@@ -133,7 +134,8 @@ impl Tls {
         self
     }
 
-    /// Does the same with PEM text from memory.
+    /// Presents a certificate to servers that ask for one. Takes the certificate (followed by its intermediate
+    /// certificates) and its private key as PEM text.
     pub fn client_certificate_pem(mut self, certificate: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
         self.material.client = Some((Pem::text(certificate), Pem::text(key)));
         self
@@ -146,9 +148,10 @@ impl Tls {
         self
     }
 
-    /// Makes a stream secure as clients do it: for programs that talk to a server over the [functions](crate::protocol::functions) of the
-    /// protocol, and for those that look at certificates. The server must prove that it is `host`, or what
-    /// [`server_name`](Self::server_name) says; `None` where only that can tell. Files are read each time.
+    /// Performs a handshake over a stream, as clients do. For programs that talk to a server with the
+    /// [functions](crate::protocol::functions) of the protocol, and for programs that inspect certificates. The server
+    /// must prove that it is `host`, or the name that [`server_name`](Self::server_name) has set. `host` can be `None`
+    /// only if that name is set. Files are read each time.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -172,8 +175,9 @@ impl Tls {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`] as [`build`](crate::ClientBuilder::build) has it, [`ErrorKind::Connect`] if the handshake fails: the
-    /// message says what is wrong with the certificate, or what the server did.
+    /// - [`ErrorKind::InvalidInput`] for the same reasons as in [`build`](crate::ClientBuilder::build).
+    /// - [`ErrorKind::Connect`] if the handshake fails. The message says what is wrong with the certificate, or what
+    ///   the server did.
     ///
     /// # Cancel safety
     ///
@@ -249,7 +253,7 @@ impl Tls {
                 "beside a configuration of your own, only server_name can be set: put the rest into the configuration"
                     .to_owned(),
             )),
-            None if self.material.trusts_nobody() => Err(unusable(
+            None if self.material.trusts_no_authority() => Err(unusable(
                 "no authority is trusted: add one with ca_file or ca_pem, or begin with Tls::system_roots()".to_owned(),
             )),
             None => TlsConnector::of(self.material, name).map_err(unusable),

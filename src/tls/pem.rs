@@ -28,11 +28,13 @@ impl Pem {
         Self::Text(Arc::new(Zeroizing::new(bytes.into())))
     }
 
-    /// Returns whether it is a file, which may change.
+    /// Returns whether the source is a file, which may change.
     pub(crate) fn is_file(&self) -> bool {
         matches!(self, Self::File(_))
     }
 
+    /// Reads the text.
+    ///
     /// # Errors
     ///
     /// A description of the problem, with the name of the file.
@@ -66,7 +68,7 @@ impl Pem {
     }
 }
 
-/// Describes what is wrong with PEM text, without the parser's own messages: some of them quote the text, which may be
+/// Describes the mistake in PEM text, without the parser's own messages: some of them quote the text, which may be
 /// a key.
 fn told(error: &rustls::pki_types::pem::Error) -> &'static str {
     use rustls::pki_types::pem::Error;
@@ -74,7 +76,7 @@ fn told(error: &rustls::pki_types::pem::Error) -> &'static str {
         Error::MissingSectionEnd { .. } => "a section has no end",
         Error::IllegalSectionStart { .. } => "a section begins with a broken line",
         Error::Base64Decode(_) => "a section is not base64",
-        Error::NoItemsFound => "there is none",
+        Error::NoItemsFound => "it contains no such section",
         _ => "it cannot be understood",
     }
 }

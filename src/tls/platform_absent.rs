@@ -1,4 +1,5 @@
-//! Without the feature `tls-platform-verifier`: a text may still ask for the verifier of the operating system.
+//! Without the feature `tls-platform-verifier`: the text form of the options can still request the verifier of the
+//! operating system.
 
 use std::sync::Arc;
 
@@ -6,6 +7,8 @@ use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
 
+/// Returns an error.
+///
 /// # Errors
 ///
 /// Always.
@@ -14,7 +17,7 @@ pub(super) fn platform_verifier(
     _provider: Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ServerCertVerifier>, String> {
     Err(
-        "the platform's verifier is asked for, but this program is built without it: turn on the feature tls-platform-verifier of \
+        "the options request the platform's verifier, but this program is built without it: turn on the feature tls-platform-verifier of \
          dflockd-client"
             .to_owned(),
     )

@@ -13,13 +13,13 @@ use rustls::crypto::CryptoProvider;
 pub(crate) fn provider() -> Result<Arc<CryptoProvider>, String> {
     let installed = CryptoProvider::get_default().map(Arc::clone);
     installed.or_else(|| built_in().map(Arc::new)).ok_or_else(|| {
-        "this program has no provider of cryptography for it: turn on the feature tls-ring or tls-aws-lc-rs of dflockd-client, or \
+        "this program has no provider of cryptography: turn on the feature tls-ring or tls-aws-lc-rs of dflockd-client, or \
          install a provider of rustls before (rustls::crypto::CryptoProvider::install_default)"
             .to_owned()
     })
 }
 
-/// The feature is not on by default, so if it is on, it was chosen explicitly.
+/// Returns AWS-LC if its feature is on. That feature is not on by default, so it was chosen explicitly.
 #[cfg(feature = "tls-aws-lc-rs")]
 fn built_in() -> Option<CryptoProvider> {
     Some(rustls::crypto::aws_lc_rs::default_provider())

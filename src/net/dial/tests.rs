@@ -8,9 +8,9 @@ use crate::server::Server;
 use crate::telemetry::sink::ShardSink;
 
 /// A request that no test sends.
-struct Nobody;
+struct NeverSent;
 
-impl Caller for Nobody {
+impl Caller for NeverSent {
     fn is_gone(&self) -> bool {
         false
     }
@@ -26,10 +26,10 @@ fn dial(builder: ClientBuilder) -> Dial {
 
 /// The events of a connection.
 #[derive(Clone, Default)]
-struct Told(Arc<Mutex<Vec<LaneEvent<Nobody>>>>);
+struct Told(Arc<Mutex<Vec<LaneEvent<NeverSent>>>>);
 
 impl Told {
-    fn teller(&self) -> impl Fn(LaneEvent<Nobody>) + Send + use<> {
+    fn teller(&self) -> impl Fn(LaneEvent<NeverSent>) + Send + use<> {
         let told = Arc::clone(&self.0);
         move |event| told.lock().unwrap().push(event)
     }
@@ -40,7 +40,7 @@ impl Told {
         let end = match events.pop() {
             Some(LaneEvent::Failed(error)) => error,
             Some(LaneEvent::Ended(end)) => end.cause.unwrap(),
-            _ => panic!("no end was told"),
+            _ => panic!("no end was reported"),
         };
         assert!(events.iter().all(|event| matches!(event, LaneEvent::Up(_))));
         (events.len(), end)
@@ -52,7 +52,7 @@ impl Told {
     }
 }
 
-fn queue() -> mpsc::UnboundedReceiver<Command<Nobody>> {
+fn queue() -> mpsc::UnboundedReceiver<Command<NeverSent>> {
     // Stays open for as long as the test runs.
     let (commands, queue) = mpsc::unbounded_channel();
     std::mem::forget(commands);
@@ -64,7 +64,7 @@ fn of_nowhere(resolver: Resolver) -> Dial {
 }
 
 #[tokio::test]
-async fn a_panic_while_connecting_is_a_failure_that_says_what_the_panic_said() {
+async fn a_panic_while_connecting_is_a_failure_with_the_message_of_the_panic() {
     let told = Told::default();
     let resolver = Resolver::of(|_, _| panic!("the resolver has a bug"));
     of_nowhere(resolver).run(Duration::ZERO, queue(), told.teller()).await;

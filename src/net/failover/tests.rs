@@ -51,7 +51,7 @@ fn all_members_of_a_cluster_are_tried_before_a_pause() {
 }
 
 #[test]
-fn a_leader_that_is_a_member_is_gone_to_at_once_whatever_its_case() {
+fn a_redirect_to_a_member_is_followed_at_once_regardless_of_letter_case() {
     let mut failover = failover(Policy::Cluster, 3);
     assert_eq!(redirected(&mut failover, Some("M2:6388")), at("m2", Pace::AtOnce));
     assert_eq!(failover.connected(), None);
@@ -61,7 +61,7 @@ fn a_leader_that_is_a_member_is_gone_to_at_once_whatever_its_case() {
 }
 
 #[test]
-fn a_stranger_and_no_leader_at_all_mean_the_next_member() {
+fn after_a_redirect_to_an_unknown_address_or_to_none_the_next_member_is_tried() {
     let mut failover = failover(Policy::Cluster, 3);
     assert_eq!(
         redirected(&mut failover, Some("evil.example:6388")),
@@ -104,7 +104,7 @@ fn members_that_the_leader_names_are_tried_as_far_as_their_hosts_are_allowed() {
 }
 
 #[test]
-fn so_many_members_are_found_and_the_one_in_use_is_not_forgotten() {
+fn the_number_of_found_members_is_limited_and_the_one_in_use_is_kept() {
     let mut failover = admitting(1, "10.0.0.0/8");
     let address = |last: usize| format!("10.0.0.{last}:1");
     assert_eq!(failover.redirected(Some(&address(0))), Pace::AtOnce);
@@ -119,13 +119,13 @@ fn so_many_members_are_found_and_the_one_in_use_is_not_forgotten() {
 }
 
 #[test]
-fn one_that_starts_again_goes_on_at_a_member_that_was_found() {
+fn a_restart_continues_at_a_found_member() {
     let failover = failover(Policy::Cluster, 2).admitting(Admission::parse(["*.joined"]).unwrap(), "a.joined:1");
     assert_eq!(failover.current().to_string(), "a.joined:1");
 }
 
 #[test]
-fn members_that_point_at_each_other_are_followed_so_often_and_then_there_is_a_pause() {
+fn redirects_between_members_are_followed_a_limited_number_of_times_before_a_pause() {
     let mut failover = failover(Policy::Cluster, 3);
     let mut pauses = 0;
     for _ in 0..60 {
@@ -140,7 +140,7 @@ fn members_that_point_at_each_other_are_followed_so_often_and_then_there_is_a_pa
 }
 
 #[test]
-fn a_standby_is_asked_only_when_nothing_of_the_primary_can_be_held_any_more() {
+fn a_standby_is_asked_only_after_all_leases_of_the_primary_are_over() {
     let mut failover = failover(Policy::Standby, 2);
     failover.connected();
     let lost = Instant::now();
@@ -197,7 +197,7 @@ fn a_standby_is_asked_as_soon_as_it_may_be() {
 
 /// A connection that is lost again and again is not opened again without a pause, however short the delay is.
 #[test]
-fn a_short_delay_makes_no_storm() {
+fn a_short_delay_still_leaves_a_pause() {
     let policy = ReconnectPolicy::exponential(Duration::from_secs(1), Duration::from_secs(1));
     let mut failover = failover(Policy::Standby, 2);
     let now = Instant::now();
@@ -208,7 +208,7 @@ fn a_short_delay_makes_no_storm() {
 }
 
 #[test]
-fn a_member_that_connects_and_is_of_no_use_is_not_asked_again_before_the_others() {
+fn after_a_useless_connection_the_other_members_are_tried_first() {
     let mut failover = failover(Policy::Cluster, 2);
     failover.connected();
     assert_eq!((lost(&mut failover, false), failover.at()), (Pace::AtOnce, 1));
@@ -220,7 +220,7 @@ fn a_member_that_connects_and_is_of_no_use_is_not_asked_again_before_the_others(
 }
 
 #[test]
-fn one_that_follows_goes_where_it_is_told_if_that_is_one_of_them() {
+fn follow_adopts_only_a_known_endpoint() {
     let mut failover = failover(Policy::Standby, 2);
     failover.connected();
     let requested = Some(FailoverReason::Requested);
@@ -232,14 +232,14 @@ fn one_that_follows_goes_where_it_is_told_if_that_is_one_of_them() {
 }
 
 #[test]
-fn one_that_starts_again_goes_on_where_it_was() {
+fn a_restart_continues_at_the_last_endpoint() {
     let endpoints: Vec<_> = ["a:1", "b:1"].map(|text| Endpoint::parse(text).unwrap()).into();
     let at = |text| Failover::new(Policy::Standby, endpoints.clone(), text).at();
     assert_eq!((at("a:1"), at("b:1"), at("c:1")), (0, 1, 0));
 }
 
 #[test]
-fn each_reason_has_the_name_that_metrics_carry() {
+fn each_reason_has_its_name_in_metrics() {
     assert_eq!(
         FailoverReason::ALL.map(FailoverReason::as_str),
         ["lost", "deposed", "requested"]

@@ -84,16 +84,16 @@ async fn ask_all(stream: impl AsyncRead + AsyncWrite + Unpin) {
 }
 
 #[tokio::test]
-async fn a_pipe_that_takes_a_few_bytes_at_a_time_does_not_stop_it() {
+async fn a_lane_works_over_a_pipe_that_accepts_a_few_bytes_at_a_time() {
     let (near, far) = duplex(TINY);
     let both = async { tokio::join!(ask_all(near), answer_in_turn(far)) };
     timeout(Duration::from_secs(60), both)
         .await
-        .expect("neither waits for the other");
+        .expect("reads and writes block each other");
 }
 
 #[tokio::test]
-async fn nor_does_tls_over_such_a_pipe() {
+async fn a_lane_works_over_tls_on_such_a_pipe() {
     let made = rcgen::generate_simple_self_signed(["here".to_owned()]).unwrap();
     let config = ServerTls::pem(made.cert.pem(), made.signing_key.serialize_pem()).config();
     let acceptor = TlsAcceptor::new(config.unwrap());
@@ -104,7 +104,7 @@ async fn nor_does_tls_over_such_a_pipe() {
     let both = async { tokio::join!(client, server) };
     timeout(Duration::from_secs(60), both)
         .await
-        .expect("neither waits for the other");
+        .expect("reads and writes block each other");
 }
 
 /// More answers than one turn passes on.
@@ -146,7 +146,7 @@ async fn turn(lane: &mut CrowdedLane, heard: &mut Vec<usize>) -> Poll<Stop> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn answers_that_are_there_are_read_before_their_requests_count_as_unanswered() {
+async fn available_answers_are_read_before_their_requests_count_as_unanswered() {
     let mut heard = Vec::new();
     let (mut lane, _open) = answered_crowd(&mut heard).await;
     // The process was stopped for an hour.
@@ -159,7 +159,7 @@ async fn answers_that_are_there_are_read_before_their_requests_count_as_unanswer
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_crowd_of_answers_is_passed_on_in_portions_without_a_pause() {
+async fn many_answers_are_delivered_in_portions_without_a_pause() {
     let mut heard = Vec::new();
     let (mut lane, _open) = answered_crowd(&mut heard).await;
     let began = Instant::now();
@@ -215,7 +215,7 @@ impl AsyncRead for Treacherous {
 }
 
 #[tokio::test]
-async fn a_panic_ends_it_with_what_was_answered_delivered_and_what_was_in_flight_in_doubt() {
+async fn after_a_panic_answers_are_delivered_and_requests_in_flight_are_of_unknown_fate() {
     let (commands, queue) = mpsc::unbounded_channel();
     for number in 0..3 {
         commands.send(try_lock(number)).unwrap();
@@ -241,7 +241,7 @@ async fn a_panic_ends_it_with_what_was_answered_delivered_and_what_was_in_flight
 }
 
 #[tokio::test]
-async fn a_panic_of_whoever_is_told_ends_it_too() {
+async fn a_panic_of_the_receiver_of_reports_ends_the_lane() {
     let (commands, queue) = mpsc::unbounded_channel();
     for number in 0..2 {
         commands.send(try_lock(number)).unwrap();

@@ -54,7 +54,7 @@ fn hear(pipeline: &mut Pipeline<usize>, bytes: &str) -> (Vec<usize>, Vec<String>
 }
 
 #[test]
-fn signals_stand_between_answers_and_count_as_none() {
+fn signals_between_answers_are_not_counted_as_answers() {
     let mut pipeline = in_flight(&[release(), release(), release()]).hearing_signals(true);
     let heard = hear(&mut pipeline, "sig a 1\nok\nsig a 2\nsig b ok\nerror_draining\n");
     assert_eq!(heard, (vec![0, 1], ["1", "2", "ok"].map(str::to_owned).to_vec()));
@@ -75,7 +75,7 @@ fn a_signal_confirms_the_error_before_it() {
 }
 
 #[test]
-fn a_signal_where_nobody_listened_is_a_breach() {
+fn a_signal_on_a_connection_that_has_not_listened_is_a_protocol_error() {
     let mut pipeline = in_flight(&[release()]);
     assert_eq!(feed(&mut pipeline, "sig a x\n"), (vec![], Some(ErrorKind::Protocol)));
 }
@@ -129,7 +129,7 @@ fn a_bare_error_counts_once_the_next_line_confirms_it() {
 }
 
 #[test]
-fn a_bare_error_before_the_end_answers_nobody() {
+fn a_bare_error_before_the_end_answers_no_request() {
     let mut pipeline = in_flight(&[release(), acquire("a")]);
     assert_eq!(
         feed(
@@ -144,7 +144,7 @@ fn a_bare_error_before_the_end_answers_nobody() {
 }
 
 #[test]
-fn an_unasked_error_ends_the_connection_and_anything_else_is_a_breach() {
+fn an_unasked_error_ends_the_connection_and_any_other_unasked_line_is_a_protocol_error() {
     assert_eq!(
         feed(
             &mut in_flight(&[]),
@@ -186,7 +186,7 @@ ok
 }
 
 #[test]
-fn what_was_not_written_at_all_is_told_apart() {
+fn requests_that_were_not_written_at_all_are_returned_separately() {
     let mut pipeline: Pipeline<usize> = Pipeline::new(Duration::from_secs(10));
     pipeline.push(&acquire("a"), 0, Moment::now());
     let first = pipeline.unwritten().len();
@@ -207,7 +207,7 @@ fn what_was_not_written_at_all_is_told_apart() {
 }
 
 #[test]
-fn of_requests_that_were_encoded_together_each_is_in_doubt_from_its_first_byte_on() {
+fn a_request_is_of_unknown_fate_from_its_first_written_byte_on() {
     let requests = [acquire("a"), release(), acquire("a-longer-name"), release()];
     let begins = |count: usize| {
         let mut bytes = BytesMut::new();
@@ -228,7 +228,7 @@ fn of_requests_that_were_encoded_together_each_is_in_doubt_from_its_first_byte_o
 }
 
 #[test]
-fn where_it_is_not_known_what_was_written_all_of_it_may_have_been() {
+fn all_requests_are_of_unknown_fate_if_the_number_of_written_bytes_is_unknown() {
     let mut pipeline: Pipeline<usize> = Pipeline::new(Duration::from_secs(10));
     pipeline.push(&acquire("a"), 0, Moment::now());
     pipeline.push(&acquire("b"), 1, Moment::now());
@@ -237,7 +237,7 @@ fn where_it_is_not_known_what_was_written_all_of_it_may_have_been() {
 }
 
 #[test]
-fn a_blocking_request_may_take_its_wait_on_top() {
+fn a_blocking_request_has_its_wait_in_addition_to_the_reply_timeout() {
     let now = Moment::now();
     let mut pipeline = Pipeline::new(Duration::from_secs(10));
     let wait = Request::Wait {
@@ -263,7 +263,7 @@ fn a_blocking_request_may_take_its_wait_on_top() {
 
 /// The moment of the request shows whether the machine was suspended between the two.
 #[test]
-fn an_answer_tells_for_how_long_the_machine_had_been_suspended_when_it_was_asked_for() {
+fn a_reply_contains_the_suspended_time_at_its_request() {
     let mut pipeline: Pipeline<usize> = Pipeline::new(Duration::from_secs(10));
     let sent = Moment::now();
     pipeline.push(&release(), 0, sent);
@@ -277,7 +277,7 @@ fn an_answer_tells_for_how_long_the_machine_had_been_suspended_when_it_was_asked
 }
 
 #[test]
-fn only_the_refusal_of_a_ping_of_its_own_says_that_the_server_knows_none() {
+fn only_a_refusal_of_the_pipelines_own_ping_shows_that_the_server_does_not_support_it() {
     let nothing = Request::Renew {
         kind: Kind::Lock,
         key: Key::new("k").unwrap(),

@@ -37,7 +37,7 @@ fn answer<C: Fn() -> Instant>(pace: &mut RequestPace<C>) -> usize {
 }
 
 #[test]
-fn requests_that_wait_while_their_connection_gets_no_turn_are_answered_at_once_for_a_millisecond_only() {
+fn requests_of_a_connection_that_had_no_turn_catch_up_by_at_most_a_millisecond() {
     let time = Time::new();
     let mut pace = time.pace();
     assert_eq!(answer(&mut pace), 1);
@@ -52,7 +52,7 @@ fn requests_that_wait_while_their_connection_gets_no_turn_are_answered_at_once_f
 }
 
 #[test]
-fn requests_behind_an_answer_that_was_told_late_are_answered_at_once_for_a_millisecond_only() {
+fn requests_behind_a_late_answer_catch_up_by_at_most_a_millisecond() {
     let time = Time::new();
     let mut pace = time.pace();
     assert_eq!(answer(&mut pace), 1);
@@ -63,7 +63,7 @@ fn requests_behind_an_answer_that_was_told_late_are_answered_at_once_for_a_milli
 }
 
 #[test]
-fn time_of_the_client_is_not_caught_up_with() {
+fn requests_do_not_catch_up_on_time_that_the_client_spent() {
     let time = Time::new();
     let mut pace = time.pace();
     assert_eq!(answer(&mut pace), 1);
@@ -76,7 +76,7 @@ fn time_of_the_client_is_not_caught_up_with() {
 }
 
 #[test]
-fn each_request_takes_its_time_over_many_that_are_told_late() {
+fn many_late_answers_take_the_scheduled_time_in_total() {
     let time = Time::new();
     let mut pace = time.pace();
     let began = time.0.get();

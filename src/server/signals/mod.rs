@@ -26,7 +26,7 @@ pub(super) struct SignalHub {
     /// The number of signals that can wait for one connection.
     buffer: usize,
     /// The number of subscriptions that a connection can have; 0 for no limit.
-    most_of_one: usize,
+    max_per_connection: usize,
     /// The listeners of each pattern. No audience is empty.
     audiences: HashMap<RawPattern, Audience>,
     /// The patterns that have wildcards.
@@ -49,10 +49,10 @@ type Subscription = (RawPattern, Option<RawGroup>);
 pub(super) struct NoRoom;
 
 impl SignalHub {
-    pub(super) fn new(buffer: usize, most_of_one: usize) -> Self {
+    pub(super) fn new(buffer: usize, max_per_connection: usize) -> Self {
         Self {
             buffer,
-            most_of_one,
+            max_per_connection,
             audiences: HashMap::new(),
             wild: PatternTrie::default(),
             subscribers: HashMap::new(),
@@ -84,7 +84,7 @@ impl SignalHub {
         if subscriber.subscriptions.contains_key(&subscription) {
             return Ok(opened);
         }
-        if self.most_of_one > 0 && subscriber.subscriptions.len() >= self.most_of_one {
+        if self.max_per_connection > 0 && subscriber.subscriptions.len() >= self.max_per_connection {
             return Err(NoRoom);
         }
         self.last_id += 1;

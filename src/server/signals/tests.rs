@@ -20,9 +20,9 @@ fn group(name: &str) -> Option<RawGroup> {
 }
 
 impl Bench {
-    fn new(buffer: usize, most_of_one: usize) -> Self {
+    fn new(buffer: usize, max_per_connection: usize) -> Self {
         Self {
-            signals: SignalHub::new(buffer, most_of_one),
+            signals: SignalHub::new(buffer, max_per_connection),
             inboxes: BTreeMap::new(),
         }
     }
@@ -31,7 +31,10 @@ impl Bench {
     fn listen(&mut self, connection: ConnectionId, name: &str, of: &str) -> bool {
         match self.signals.listen(connection, pattern(name), group(of)) {
             Ok(Some(inbox)) => {
-                assert!(self.inboxes.insert(connection, inbox).is_none(), "it has one already");
+                assert!(
+                    self.inboxes.insert(connection, inbox).is_none(),
+                    "the connection has an inbox already"
+                );
                 true
             }
             Ok(None) => true,
@@ -47,7 +50,7 @@ impl Bench {
         self.signals.publish(name.as_bytes(), payload.as_bytes())
     }
 
-    /// Returns what a connection has received since the last call.
+    /// Returns the signals that a connection has received since the last call.
     fn got(&mut self, connection: ConnectionId) -> Vec<String> {
         let mut out = BytesMut::new();
         self.inboxes.get_mut(&connection).unwrap().take(&mut out);
@@ -71,7 +74,7 @@ impl Bench {
         self.inboxes[&connection].is_cut()
     }
 
-    fn looked_at(&self, name: &str) -> usize {
+    fn visited(&self, name: &str) -> usize {
         self.signals.matching(name.as_bytes()).1
     }
 
@@ -107,7 +110,7 @@ fn wildcards_stand_for_whole_tokens() {
 }
 
 #[test]
-fn a_pattern_that_goes_leaves_those_beside_above_and_below_it() {
+fn removing_a_pattern_does_not_affect_related_patterns() {
     let patterns = [
         "a.*", "a.*.c", "a.>", "a.*.>", "*.*", "*.*.c", "*", "*.>", ">", "a.b", "a.b.>",
     ];
@@ -125,7 +128,7 @@ fn a_pattern_that_goes_leaves_those_beside_above_and_below_it() {
 }
 
 #[test]
-fn a_group_takes_turns_in_order_of_arrival_whoever_comes_and_goes() {
+fn a_group_takes_turns_in_order_of_arrival_while_members_join_and_leave() {
     let mut bench = Bench::new(64, 0);
     // The order in which they joined counts, not the numbers of the connections.
     for connection in [3, 1, 2] {
@@ -160,7 +163,7 @@ fn each_group_has_its_own_turns() {
 }
 
 #[test]
-fn one_who_does_not_read_is_cut_and_the_turn_of_its_groups_passes_on() {
+fn a_subscriber_that_does_not_read_is_cut_and_the_next_member_of_its_group_gets_the_signal() {
     let mut bench = Bench::new(2, 0);
     bench.listen(1, "jobs", "g");
     bench.listen(1, "news", "");
@@ -183,7 +186,7 @@ fn one_who_does_not_read_is_cut_and_the_turn_of_its_groups_passes_on() {
 }
 
 #[test]
-fn a_group_of_which_nobody_reads_delivers_to_nobody() {
+fn a_group_without_readers_delivers_nothing() {
     let mut bench = Bench::new(1, 0);
     bench.listen(1, "jobs", "g");
     bench.listen(2, "jobs", "g");
@@ -192,7 +195,7 @@ fn a_group_of_which_nobody_reads_delivers_to_nobody() {
 }
 
 #[test]
-fn a_connection_that_is_gone_but_not_told_yet_counts_no_more() {
+fn a_connection_that_has_ended_unnoticed_gets_no_delivery() {
     let mut bench = Bench::new(64, 0);
     bench.listen(1, "a", "");
     bench.inboxes.clear();
@@ -204,10 +207,10 @@ fn the_cap_counts_subscriptions_not_requests() {
     let mut bench = Bench::new(64, 2);
     assert!(bench.listen(1, "a", ""));
     assert!(bench.listen(1, "a", "g"));
-    assert!(bench.listen(1, "a", ""), "it has that one");
+    assert!(bench.listen(1, "a", ""), "the connection has this subscription already");
     assert!(!bench.listen(1, "b", ""));
     assert_eq!(bench.receivers("b"), [0; 0]);
-    assert!(bench.listen(2, "b", ""), "another connection has a cap of its own");
+    assert!(bench.listen(2, "b", ""), "each connection has its own cap");
     bench.unlisten(1, "a", "nope");
     assert!(!bench.listen(1, "b", ""));
     bench.unlisten(1, "a", "g");
@@ -268,12 +271,12 @@ fn groups_are_served_in_the_order_of_their_names() {
     }
     assert_eq!(bench.publish("jobs", "x"), 30);
     let got: Vec<usize> = (2..32).map(|connection| bench.got(connection).len()).collect();
-    assert_eq!(got[0], 0, "the first group's went to connection 1");
+    assert_eq!(got[0], 0, "connection 1 got the signal of the first group");
     assert!(got[1..].iter().all(|got| *got == 1));
 }
 
 #[test]
-fn a_signal_looks_at_as_many_places_however_many_listen_elsewhere() {
+fn the_cost_of_a_signal_does_not_depend_on_other_subscriptions() {
     let costs = [10, 1_000, 20_000].map(|others| {
         let mut bench = Bench::new(64, 0);
         for (pattern, connection) in [("orders.*", 1), ("orders.new", 2), ("*.new", 3), (">", 4)] {
@@ -290,14 +293,14 @@ fn a_signal_looks_at_as_many_places_however_many_listen_elsewhere() {
             }
         }
         assert_eq!(bench.receivers("orders.new"), [1, 2, 3, 4]);
-        bench.looked_at("orders.new")
+        bench.visited("orders.new")
     });
     assert!(costs[0] <= 8, "{costs:?}");
     assert_eq!(costs, [costs[0]; 3]);
 }
 
 #[test]
-fn what_is_over_leaves_nothing_behind() {
+fn ended_subscriptions_leave_nothing_behind() {
     let mut bench = Bench::new(64, 0);
     let patterns = ["a", "a.b", "a.*", "a.>", "*", ">", "*.b.>", "..", "x.*.y.*"];
     for connection in 1..=3 {
@@ -313,7 +316,7 @@ fn what_is_over_leaves_nothing_behind() {
         }
     }
     bench.signals.disconnect(2);
-    assert!(!bench.is_empty(), "3 is there");
+    assert!(!bench.is_empty(), "connection 3 still listens");
     bench.signals.disconnect(3);
     assert!(bench.is_empty());
     bench.signals.disconnect(1);

@@ -26,7 +26,7 @@ impl Waiting {
     pub(super) fn granted(&mut self) -> Token {
         match self.answer() {
             Some(Response::Granted(grant)) => grant.token,
-            other => panic!("it was its turn: {other:?}"),
+            other => panic!("no grant: {other:?}"),
         }
     }
 

@@ -6,7 +6,7 @@ use super::State;
 
 impl State {
     /// Asserts that holders, waiters, connections and the order of lease ends are consistent with each other.
-    pub(in crate::server) fn assert_that_books_agree(&self) {
+    pub(in crate::server) fn assert_consistent(&self) {
         let mut ends = BTreeMap::new();
         for (subject, entry) in self.entries.iter() {
             assert!(

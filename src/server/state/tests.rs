@@ -24,14 +24,14 @@ fn strict_order_of_arrival() {
         assert_eq!(waiter.answer(), None, "not before its turn");
         assert_eq!(bench.release(1, Kind::Lock, "k", token), Response::Done);
         let Some(Response::Granted(grant)) = waiter.answer() else {
-            panic!("it was its turn");
+            panic!("the waiter was not granted");
         };
         token = grant.token;
     }
 }
 
 #[test]
-fn a_try_does_not_pass_those_who_wait() {
+fn a_try_does_not_overtake_waiters() {
     let mut bench = Bench::new(|_| {});
     let first = bench.token(1, slots(2), "s");
     bench.token(1, slots(2), "s");
@@ -43,7 +43,7 @@ fn a_try_does_not_pass_those_who_wait() {
 }
 
 #[test]
-fn locks_and_semaphores_of_one_name_are_strangers() {
+fn locks_and_semaphores_of_one_name_are_independent() {
     let mut bench = Bench::new(|_| {});
     let lock = bench.token(1, Target::Lock, "k");
     let slot = bench.token(2, slots(1), "k");
@@ -79,7 +79,7 @@ fn cluster_builds_take_limits_up_to_a_million_and_refuse_greater_ones() {
 }
 
 #[test]
-fn a_wait_that_runs_out_leaves_the_ticket_of_its_key_alone() {
+fn a_wait_that_times_out_does_not_affect_a_ticket_of_the_same_key() {
     let mut bench = Bench::new(|_| {});
     bench.token(1, Target::Lock, "k");
     assert_eq!(bench.enqueue(2, "k", 30), Response::Queued);
@@ -120,7 +120,7 @@ fn a_signal_may_fill_the_longest_line_and_no_more() {
 }
 
 #[test]
-fn leases_end_in_a_sweep_or_when_somebody_asks() {
+fn leases_end_in_a_sweep_or_at_the_next_request_for_their_key() {
     let mut bench = Bench::new(|_| {});
     let swept = bench.token(1, Target::Lock, "swept");
     let asked = bench.token(1, Target::Lock, "asked");
@@ -145,7 +145,7 @@ fn leases_end_in_a_sweep_or_when_somebody_asks() {
 }
 
 #[test]
-fn a_renewal_starts_the_ttl_anew_and_without_one_it_is_the_servers() {
+fn a_renewal_restarts_the_lease_and_the_default_ttl_is_the_servers() {
     let mut bench = Bench::new(|options| options.default_lease_ttl = Ttl::from_secs(5).unwrap());
     let token = bench.token(1, Target::Lock, "k");
     let renew = |ttl| Request::Renew {
@@ -163,7 +163,7 @@ fn a_renewal_starts_the_ttl_anew_and_without_one_it_is_the_servers() {
 }
 
 #[test]
-fn a_disconnect_gives_up_what_was_held_and_every_place() {
+fn a_disconnect_releases_leases_and_queue_positions() {
     let mut bench = Bench::new(|_| {});
     bench.token(1, Target::Lock, "k");
     bench.token(5, Target::Lock, "other");
@@ -241,7 +241,7 @@ fn each_cap_refuses_what_exceeds_it() {
     };
     assert_eq!(refused, Response::Refused(Status::MaxWaiters));
     bench.state.disconnect(5, bench.now);
-    assert!(bench.state.connect(0).is_some(), "there is room again");
+    assert!(bench.state.connect(0).is_some(), "the cap allows a connection again");
 }
 
 #[test]
@@ -249,14 +249,14 @@ fn a_ticket_is_collected_once_and_needs_a_place_in_the_queue() {
     let mut bench = Bench::new(|_| {});
     assert_eq!(bench.collect(1, "k"), Response::Refused(Status::NotEnqueued));
     let Response::Acquired(first) = bench.enqueue(1, "k", 30) else {
-        panic!("it was free");
+        panic!("the key was not free");
     };
     assert_eq!(bench.enqueue(1, "k", 30), Response::Refused(Status::AlreadyEnqueued));
     assert_eq!(bench.enqueue(2, "k", 30), Response::Queued);
     assert_eq!(bench.collect(1, "k"), Response::Granted(first));
     assert_eq!(bench.release(1, Kind::Lock, "k", first.token), Response::Done);
     let Response::Granted(second) = bench.collect(2, "k") else {
-        panic!("it is 2's turn");
+        panic!("connection 2 was not granted");
     };
     assert_eq!(
         bench.collect(2, "k"),
@@ -267,7 +267,11 @@ fn a_ticket_is_collected_once_and_needs_a_place_in_the_queue() {
     assert_eq!(bench.collect(3, "k"), Response::TimedOut);
     bench.release(2, Kind::Lock, "k", second.token);
     bench.token(4, Target::Lock, "k");
-    assert_eq!(bench.enqueue(3, "k", 30), Response::Queued, "it gave its place up");
+    assert_eq!(
+        bench.enqueue(3, "k", 30),
+        Response::Queued,
+        "the queue position was given up"
+    );
 }
 
 /// The answer to a `w` whose grant has expired: for a grant that was made at once and for one that was made in the
@@ -275,7 +279,7 @@ fn a_ticket_is_collected_once_and_needs_a_place_in_the_queue() {
 #[test]
 fn a_grant_that_was_not_collected_in_time() {
     #[derive(Clone, Copy, Debug, PartialEq)]
-    enum Told {
+    enum Outcome {
         /// The old token, whose lease starts again.
         Renewed,
         /// The old token, whose lease is over.
@@ -283,7 +287,7 @@ fn a_grant_that_was_not_collected_in_time() {
         LeaseExpired,
         NotEnqueued,
     }
-    use Told::*;
+    use Outcome::*;
     for (release, at_once, in_queue) in [
         (Release::V1_10, [LeaseExpired, NotEnqueued], [Renewed, Stale]),
         (Release::V1_10_1, [LeaseExpired, NotEnqueued], [Renewed, LeaseExpired]),
@@ -328,7 +332,7 @@ fn a_grant_that_was_not_collected_in_time() {
 }
 
 #[test]
-fn an_enqueue_behind_a_grant_that_expired_is_a_new_one_once_it_was_swept() {
+fn an_enqueue_after_an_expired_grant_was_swept_is_a_new_enqueue() {
     for release in Release::ALL.into_iter().filter(|release| *release != Release::Cluster) {
         let mut bench = Bench::new(|options| options.release = release);
         let already = Response::Refused(Status::AlreadyEnqueued);
@@ -346,7 +350,7 @@ fn an_enqueue_behind_a_grant_that_expired_is_a_new_one_once_it_was_swept() {
 }
 
 #[test]
-fn the_limit_that_others_gave_counts_once_an_expired_ticket_is_gone() {
+fn after_an_expired_ticket_is_gone_the_limit_of_the_key_applies() {
     let enqueue = |limit| Request::Enqueue {
         target: slots(limit),
         key: key("s"),
@@ -365,7 +369,7 @@ fn the_limit_that_others_gave_counts_once_an_expired_ticket_is_gone() {
 }
 
 #[test]
-fn a_lease_begins_anew_when_its_ticket_is_collected() {
+fn a_lease_restarts_when_its_ticket_is_collected() {
     for (queued, release) in [
         (false, Release::V1_10),
         (true, Release::V1_10),
@@ -421,7 +425,7 @@ fn a_lease_that_was_not_swept_yet_may_be_released_but_not_renewed() {
 }
 
 #[test]
-fn a_wait_whose_time_is_over_gives_its_place_up_unless_the_grant_was_first() {
+fn a_wait_that_times_out_gives_its_queue_position_up_unless_the_grant_came_first() {
     let mut bench = Bench::new(|_| {});
     let token = bench.token(1, Target::Lock, "k");
     let late = bench.waiting(2, Target::Lock, "k");
@@ -456,7 +460,7 @@ fn a_draining_server_ends_waits_and_refuses_new_requests() {
 
 /// The waiter that is woken first runs first.
 #[test]
-fn a_server_that_is_killed_leaves_waiters_in_the_order_of_their_places() {
+fn a_killed_server_wakes_waiters_in_queue_order() {
     struct Bell(usize, Arc<Mutex<Vec<usize>>>);
     impl Wake for Bell {
         fn wake(self: Arc<Self>) {
@@ -495,7 +499,7 @@ fn fences_grow_over_all_keys_and_tokens_start_with_them() {
 }
 
 #[test]
-fn what_is_over_leaves_nothing_behind() {
+fn ended_leases_and_waits_leave_nothing_behind() {
     let mut bench = Bench::new(|_| {});
     for round in 0..100 {
         let name = format!("k{round}");
@@ -518,7 +522,7 @@ fn what_is_over_leaves_nothing_behind() {
 }
 
 #[test]
-fn places_and_limits_are_in_the_record() {
+fn events_contain_queue_positions_and_limits() {
     let mut bench = Bench::new(|_| {});
     let token = bench.token(1, slots(1), "s");
     let mut waiting = bench.waiting(2, slots(1), "s");
@@ -541,7 +545,7 @@ fn places_and_limits_are_in_the_record() {
 }
 
 #[test]
-fn a_killed_server_ends_everything_and_serves_nobody() {
+fn a_killed_server_ends_all_leases_and_serves_no_request() {
     let mut bench = Bench::new(|_| {});
     bench.token(1, Target::Lock, "k");
     let mut waiting = bench.waiting(2, Target::Lock, "k");
@@ -562,7 +566,7 @@ fn a_killed_server_ends_everything_and_serves_nobody() {
 }
 
 #[test]
-fn a_cut_grants_nothing_to_what_it_cuts() {
+fn a_cut_grants_nothing_to_the_connections_that_it_ends() {
     let mut bench = Bench::new(|_| {});
     bench.token(1, Target::Lock, "k");
     let mut waiting = bench.waiting(2, Target::Lock, "k");
@@ -586,7 +590,7 @@ fn a_cut_grants_nothing_to_what_it_cuts() {
 }
 
 #[test]
-fn what_is_taken_away_goes_to_the_next() {
+fn a_revoked_lease_is_granted_to_the_next_waiter() {
     let mut bench = Bench::new(|_| {});
     let token = bench.token(1, slots(2), "s");
     let other = bench.token(1, slots(2), "s");
@@ -594,7 +598,7 @@ fn what_is_taken_away_goes_to_the_next() {
     let revoked = bench.state.revoke(&key("s"), Some(&token), bench.now);
     assert_eq!(revoked, [token]);
     let Some(Response::Granted(next)) = waiting.answer() else {
-        panic!("it was its turn");
+        panic!("the waiter was not granted");
     };
     assert_eq!(
         bench.release(1, Kind::Semaphore, "s", token),

@@ -83,31 +83,31 @@ impl MockLease {
         self.cell.fence()
     }
 
-    /// Returns its state, as its holder sees it.
+    /// Returns the state of the lease as its holder sees it.
     #[must_use]
     pub fn state(&self) -> LeaseState {
         self.cell.state()
     }
 
-    /// Makes its holder lose it, for this reason. Has no effect if it was lost or released already.
+    /// Makes the holder lose the lease, for this reason. Has no effect if the lease was lost or released already.
     ///
     /// Only the holder learns of the loss: a client on a mock service has no callbacks and events about leases.
     pub fn lose(&self, reason: LostReason) {
         self.cell.lose(reason);
     }
 
-    /// Notes that its key was held when it was requested.
+    /// Notes that the key was held when it was requested.
     pub(super) fn note_contended(&self) {
         self.cell.note_contended();
     }
 
-    /// Returns how it was released, if it was. A lost lease counts as released when its guard is gone.
+    /// Returns how the lease was released, if it was. A lost lease counts as released when its guard is gone.
     #[must_use]
     pub fn given_back(&self) -> Option<GivenBack> {
         *self.given_back.borrow()
     }
 
-    /// Waits until it is released.
+    /// Waits until the lease is released.
     ///
     /// # Cancel safety
     ///
@@ -164,10 +164,10 @@ impl FromHolder for Keeper {
         self.lease.given_back.send_replace(Some(how));
     }
 
-    /// Renews nothing.
+    /// Does nothing, because a mock lease is not renewed.
     fn renew_for(&self, _: LeaseId, _: Duration) {}
 
-    /// Has no queue positions.
+    /// Does nothing, because a lease has no queue position.
     fn collect(&self, _: TicketId, _: Instant, _: Ask<Acquired>) {}
 
     fn give_up(&self, _: TicketId) {}

@@ -109,7 +109,7 @@ impl MockState {
         self.script().failures_of_releases.pop_front().map(failed)
     }
 
-    /// Removes a queue position. It was given up if `given_up` has its key.
+    /// Removes a queue position. `given_up` is its key if the ticket was dropped without a wait.
     fn end_place(&self, id: TicketId, given_up: Option<Key>) {
         let mut script = self.script();
         script.places.remove(&id);
@@ -234,7 +234,7 @@ impl MockService {
                 Error::new(ErrorKind::Unsupported, message)
             })?,
         };
-        // The queue position counts as waited for, regardless of the answer.
+        // The ticket has waited now, regardless of the answer.
         let asked = match request {
             Request::Collect { place, wait } => Asked::Collect(self.collect(place)?, wait),
             other => Asked::Other(other),
@@ -303,7 +303,10 @@ impl MockService {
         let (held, _) = place.into_parts();
         let known = self.0.script().places.get(&held.id()).cloned();
         let known = known.ok_or_else(|| {
-            let message = format!("the place for {:?} is not one of this mock service", held.key);
+            let message = format!(
+                "the queue position for {:?} does not belong to this mock service",
+                held.key
+            );
             Error::new(ErrorKind::NotEnqueued, message)
         })?;
         known.collect();

@@ -64,16 +64,16 @@ struct Keeper {
 }
 
 impl FromHolder for Keeper {
-    /// Has no leases.
+    /// Does nothing, because a queue position has no lease.
     fn release(&self, _: LeaseId, _: Option<ReleaseTold>) {}
 
     fn renew_for(&self, _: LeaseId, _: Duration) {}
 
-    /// The request reached a client's dispatch instead of the mock service.
+    /// Returns an error: the request reached a client's dispatch instead of the mock service.
     fn collect(&self, _: TicketId, _: Instant, ask: Ask<Acquired>) {
         ask.tell(Err(Error::new(
             ErrorKind::NotEnqueued,
-            format!("the place for {:?} is one of a mock service", self.key),
+            format!("the queue position for {:?} belongs to a mock service", self.key),
         )));
     }
 

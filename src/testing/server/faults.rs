@@ -8,9 +8,9 @@ use crate::types::{Key, Token};
 
 impl TestServer {
     /// Removes all leases of a key, as a server does that has lost its state: their tokens become invalid, and waiters
-    /// are granted the key. Clients that were [made here](Self::client_builder) ask about these leases at once,
-    /// regardless of their renewals, and lose them with [`Rejected`](crate::LostReason::Rejected). Until then they
-    /// treat them as held. They do not learn of it while the server [stalls](Self::stall).
+    /// are granted the key. Clients that were [made here](Self::client_builder) check these leases at once, regardless
+    /// of their renewals, and lose them with [`Rejected`](crate::LostReason::Rejected). Until then they treat the
+    /// leases as held. While the server [stalls](Self::stall), they do not learn of the loss.
     ///
     /// # Errors
     ///
@@ -31,8 +31,8 @@ impl TestServer {
         self.revoke(key.as_ref(), None)
     }
 
-    /// Removes the lease with this [token](crate::Lease::token), if a semaphore has several holders. Otherwise as
-    /// [`lose`](Self::lose).
+    /// Removes only the lease with this [token](crate::Lease::token), for a semaphore with several holders. Otherwise
+    /// does the same as [`lose`](Self::lose).
     ///
     /// # Errors
     ///
@@ -88,7 +88,7 @@ impl TestServer {
     /// # let client = server.client().await?;
     /// let guard = client.lock("orders/42")?.acquire().await?;
     /// server.stall();
-    /// // The holder learns of the loss before the server grants the lock to another.
+    /// // The holder learns of the loss before the server grants the lock to another client.
     /// guard.lost().await;
     /// assert!(server.is_held("orders/42"));
     /// server.resume();
@@ -99,7 +99,8 @@ impl TestServer {
         self.network.gate().shut();
     }
 
-    /// Ends a [stall](Self::stall). Bytes that were sent meanwhile arrive, also those of clients that have given up.
+    /// Ends a [stall](Self::stall). Bytes that were sent in the meantime arrive, even those of clients that have given
+    /// up.
     pub fn resume(&self) {
         self.network.gate().open();
     }

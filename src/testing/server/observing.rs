@@ -39,9 +39,9 @@ impl TestServer {
         !self.leases(key).is_empty()
     }
 
-    /// Returns the length of a key's queue. Of the callers of one client that wait for a key, only as many are in the
-    /// queue as the client has [connections for a key](crate::ClientBuilder::exclusive_connections_per_key), 16 by default.
-    /// The position of a dropped caller is kept for a moment for the next one.
+    /// Returns the length of a key's queue. If several callers of one client wait for the key, at most as many of them
+    /// are in the queue as the client has [connections for a key](crate::ClientBuilder::exclusive_connections_per_key),
+    /// 16 by default. The position of a dropped caller is kept for a moment for the next one.
     #[must_use]
     pub fn waiters(&self, key: impl AsRef<str>) -> usize {
         Key::new(key.as_ref()).map_or(0, |key| self.control.waiters(&key))
@@ -142,7 +142,7 @@ impl TestServer {
             loop {
                 let changed = self.changed.notified();
                 tokio::pin!(changed);
-                // Registered before the check, so that no change in between is missed.
+                // Registered before the check, so that no change between the check and the wait is missed.
                 changed.as_mut().enable();
                 if is_so() {
                     return;
@@ -153,7 +153,7 @@ impl TestServer {
         timeout(PATIENCE, wait).await.map_err(|_| {
             let (leases, waiters) = (self.control.leases(key).len(), self.control.waiters(key));
             let message = format!(
-                "waited for {what}, in vain for {} s: it has {leases} holders and {waiters} waiters",
+                "waited {} s for {what}: the key has {leases} holders and {waiters} waiters",
                 PATIENCE.as_secs()
             );
             Error::new(ErrorKind::Timeout, message)

@@ -15,12 +15,12 @@ fn moved_to(address: &str) -> Response {
     Response::Refused(Status::NotLeader(Some(address.into())))
 }
 
-fn nobody_leads() -> Response {
+fn no_leader() -> Response {
     Response::Refused(Status::NotLeader(None))
 }
 
 #[test]
-fn followers_answer_what_changes_nothing_and_name_the_leader_for_the_rest() {
+fn followers_answer_requests_that_change_nothing_and_name_the_leader_otherwise() {
     let mut bench = Bench::cluster(|_| {});
     let token = bench.token(1, Target::Lock, "k");
     let leaders = |kind| {
@@ -75,14 +75,14 @@ fn followers_answer_what_changes_nothing_and_name_the_leader_for_the_rest() {
         ),
     ] {
         let Response::Json(json) = bench.ask(connection, Request::Stats) else {
-            panic!("all members tell");
+            panic!("a member refused `stats`");
         };
         assert!(json.contains(said), "{connection}: {json} without {said}");
     }
     bench.state.depose();
-    assert_eq!(bench.ask(1, Request::Barrier), nobody_leads());
+    assert_eq!(bench.ask(1, Request::Barrier), no_leader());
     let Response::Json(json) = bench.ask(1, Request::Stats) else {
-        panic!("all members tell");
+        panic!("a member refused `stats`");
     };
     assert!(
         json.contains(r#""role":"follower","term":2,"leader_id":"","commit_index":15"#),
@@ -91,7 +91,7 @@ fn followers_answer_what_changes_nothing_and_name_the_leader_for_the_rest() {
 }
 
 #[test]
-fn misdirections_are_what_followers_say() {
+fn followers_name_the_address_that_a_test_has_set() {
     let mut bench = Bench::cluster(|_| {});
     let say = |bench: &mut Bench, member, to: Option<&str>| {
         let membership = bench.state.membership().expect("it is a cluster");
@@ -105,7 +105,7 @@ fn misdirections_are_what_followers_say() {
         "a leader needs to name no other member"
     );
     let Response::Json(json) = bench.ask(1, Request::Stats) else {
-        panic!("all members tell");
+        panic!("a member refused `stats`");
     };
     assert!(json.contains(r#""leader_addr":"127.0.0.1:1""#), "{json}");
     assert_eq!(bench.ask(4, Request::Barrier), moved_to("stranger:2"));
@@ -114,13 +114,13 @@ fn misdirections_are_what_followers_say() {
     assert_eq!(bench.ask(1, Request::Barrier), moved_to("stranger:1"));
     bench.state.depose();
     assert_eq!(bench.ask(1, Request::Barrier), moved_to("stranger:1"));
-    assert_eq!(bench.ask(5, Request::Barrier), nobody_leads());
+    assert_eq!(bench.ask(5, Request::Barrier), no_leader());
     say(&mut bench, 0, None);
-    assert_eq!(bench.ask(1, Request::Barrier), nobody_leads());
+    assert_eq!(bench.ask(1, Request::Barrier), no_leader());
 }
 
 #[test]
-fn a_cap_on_connections_is_each_members() {
+fn the_cap_on_connections_applies_to_each_member() {
     let mut bench = Bench::cluster(|options| options.max_connections = 3);
     assert_eq!(bench.state.connect(0), None);
     assert!(bench.state.connect(1).is_some());
@@ -155,7 +155,7 @@ fn fact_17_a_deposed_leader_tells_its_waits_nothing_and_cancels_none() {
 }
 
 #[test]
-fn a_place_that_is_taken_back_is_told_at_both_members() {
+fn the_grant_of_a_reclaimed_position_is_sent_at_both_members() {
     let mut bench = Bench::cluster(|_| {});
     let token = bench.token(1, Target::Lock, "k");
     let session = bench.connect(0, "r");
@@ -180,7 +180,7 @@ fn fact_14_the_next_leader_gives_a_session_back_what_it_had_without_time_for_orp
     for connection in [session, 1, 2, 3] {
         bench.disconnect(connection);
     }
-    assert_eq!(bench.ask(4, Request::Barrier), nobody_leads());
+    assert_eq!(bench.ask(4, Request::Barrier), no_leader());
     bench.lead(2);
     let mut newcomer = bench.waiting(5, Target::Lock, "contended");
     let again = bench.connect(2, "r");
@@ -209,7 +209,7 @@ fn fact_23_a_member_that_leads_again_still_knows_its_connections() {
     );
     bench.disconnect(1);
     bench.token(2, Target::Lock, "held");
-    // A lease whose connection ended while the member did not lead runs until its TTL. Its session cannot take it back.
+    // A lease whose connection ended while the member did not lead runs until its TTL. Its session cannot reclaim it.
     let session = bench.connect(0, "r");
     bench.token(session, Target::Lock, "ghost");
     bench.lead(1);
@@ -239,7 +239,7 @@ fn fact_1_what_is_answered_not_leader_in_flight_was_carried_out() {
     assert_eq!(bench.state.stats(bench.now).locks[0].waiters, 1);
     // The client cannot know whether this release happened.
     fall(&mut bench, None);
-    assert_eq!(bench.release(5, Kind::Lock, "k", token), nobody_leads());
+    assert_eq!(bench.release(5, Kind::Lock, "k", token), no_leader());
     bench.lead(2);
     assert_eq!(bench.release(5, Kind::Lock, "k", token), ERROR);
 }
@@ -263,7 +263,7 @@ fn fact_20_a_leader_in_a_minority_hangs_and_hears_of_nothing() {
     assert_eq!(until, bench.now + 23 * SECOND);
     for (connection, role) in [(1, r#""role":"leader","term":1"#), (4, r#""role":"leader","term":2"#)] {
         let Response::Json(json) = bench.ask(connection, Request::Stats) else {
-            panic!("all members tell");
+            panic!("a member refused `stats`");
         };
         assert!(json.contains(role), "{connection}: {json}");
     }
@@ -301,9 +301,12 @@ fn fact_19_what_is_agreed_on_is_counted() {
     let mut bench = Bench::cluster(|_| {});
     let entries = |bench: &mut Bench| {
         let Response::Json(json) = bench.ask(1, Request::Stats) else {
-            panic!("all members tell");
+            panic!("a member refused `stats`");
         };
-        let from = json.split(r#""last_log_index":"#).nth(1).expect("it is there");
+        let from = json
+            .split(r#""last_log_index":"#)
+            .nth(1)
+            .expect("the log index is in the report");
         from.split(',')
             .next()
             .and_then(|number| number.parse::<u64>().ok())
@@ -335,7 +338,7 @@ fn fact_11_a_fence_that_cannot_be_written_down_is_an_error() {
 }
 
 #[test]
-fn without_a_leader_the_state_rests_but_time_does_not() {
+fn without_a_leader_the_state_does_not_change_but_time_passes() {
     let mut bench = Bench::cluster(|_| {});
     let session = bench.connect(0, "r");
     let token = bench.token(1, Target::Lock, "k");
@@ -356,7 +359,7 @@ fn without_a_leader_the_state_rests_but_time_does_not() {
 }
 
 #[test]
-fn what_a_leader_was_told_to_forget() {
+fn a_new_leader_forgets_refs_or_tokens_on_request() {
     for (refs, tokens) in [(false, false), (true, false), (false, true), (true, true)] {
         let mut bench = Bench::cluster(|_| {});
         let membership = bench.state.membership().expect("it is a cluster");

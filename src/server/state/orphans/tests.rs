@@ -1,4 +1,4 @@
-//! Tests of orphans, and of which connection takes them back, with a clock that the tests control.
+//! Tests of orphans, and of the connections that reclaim them, with a clock that the tests control.
 
 use std::time::Duration;
 
@@ -68,7 +68,7 @@ fn fact_7_a_session_that_comes_back_in_time_gets_the_old_holder_and_its_lease_be
     assert_eq!(bench.acquire(stranger, Target::Lock, "k"), Response::TimedOut);
     let second = bench.connect(0, "r");
     let Response::Granted(grant) = bench.acquire(second, Target::Lock, "k") else {
-        panic!("it is its own");
+        panic!("the session did not get its lease");
     };
     assert_eq!((grant.token, grant.ttl.as_secs()), (token, 30));
     assert_eq!(bench.count(Happened::Granted), 1, "it is the same grant");
@@ -81,7 +81,7 @@ fn fact_7_a_session_that_comes_back_in_time_gets_the_old_holder_and_its_lease_be
 }
 
 #[test]
-fn orphans_are_given_up_when_their_time_is_over_swept_or_not() {
+fn orphans_are_released_when_their_ttl_is_over_even_before_the_sweep() {
     for swept in [false, true] {
         let mut bench = Bench::cluster(|_| {});
         let holder = bench.connect(0, "r");
@@ -140,7 +140,7 @@ fn fact_13_an_end_that_was_not_noticed_leaves_a_ghost() {
     );
     let mut behind = bench.waiting(again, Target::Lock, "k");
     bench.release(1, Kind::Lock, "k", token);
-    assert_eq!(behind.answer(), None, "it stands behind its ghost");
+    assert_eq!(behind.answer(), None, "the waiter is behind its former connection");
     bench.state.overlook_ends(false, bench.now);
     assert_eq!(bench.count(Happened::Orphaned), 2, "that is noticed now");
     assert_eq!(bench.token(again, Target::Lock, "held"), held);
@@ -233,7 +233,7 @@ fn fact_5_a_renewal_that_comes_late_is_told_so() {
 }
 
 #[test]
-fn slots_come_back_the_oldest_first_and_to_the_same_limit_only() {
+fn a_session_reclaims_its_oldest_slot_first_and_only_with_the_same_limit() {
     let mut bench = Bench::cluster(|_| {});
     let first = bench.connect(0, "r");
     let one = bench.token(first, slots(2), "s");
@@ -266,7 +266,7 @@ fn fact_21_without_auto_release_leases_stay_and_places_do_not() {
 
 #[test]
 fn fact_22_earlier_builds() {
-    // Without an orphan TTL, a session takes nothing back, whichever process the former connection led to.
+    // Without an orphan TTL, a session reclaims nothing, whichever process the former connection led to.
     let mut bench = Bench::cluster(|options| {
         options.earlier_builds = true;
         options.orphan_ttl = Duration::ZERO;
@@ -293,7 +293,7 @@ fn fact_22_earlier_builds() {
 }
 
 #[test]
-fn a_session_that_has_nothing_leaves_nothing() {
+fn a_session_without_leases_leaves_nothing_behind() {
     let mut bench = Bench::cluster(|_| {});
     let before = bench.state.clients.len();
     let session = bench.connect(0, "r");
