@@ -81,7 +81,7 @@ fn certificate(problem: &CertificateError) -> String {
         CertificateError::Expired => format!("the server's certificate has expired: {clock}"),
         CertificateError::NotValidYetContext { time, not_before } => {
             format!(
-                "the server's certificate becomes valid only in {}: {clock}",
+                "the server's certificate is not valid yet, and becomes valid in {}: {clock}",
                 between(*time, *not_before)
             )
         }

@@ -262,7 +262,7 @@ async fn a_web_server_is_no_lock_server() {
     refused(
         result,
         ErrorKind::Protocol,
-        &["no dflockd server", "HTTP/1.1 400 Bad Request", &web.address],
+        &["not a dflockd server", "HTTP/1.1 400 Bad Request", &web.address],
     );
 }
 

@@ -36,7 +36,7 @@ fn is_no_member(error: &Error, members: &[&str]) {
     assert!(error.is_fatal() && !error.is_retryable(), "{text}");
     assert!(members.contains(&error.endpoint().unwrap()), "{text}");
     for part in [
-        "no member of a cluster",
+        "not a member of a cluster",
         "Shard::single",
         "Shard::standby",
         error.endpoint().unwrap(),
