@@ -350,7 +350,7 @@ async fn a_clock_that_runs_at_another_speed_is_told() {
         Diagnosis::of(&server.address, &["--requests", "3"]).await
     };
     // Of a lease of two seconds. The slow ones end later than the tolerance, and not while the examination lasts.
-    let (fast, slow, stopped) = tokio::join!(of(200), of(3_000), of(60_000));
+    let (fast, slow, stopped) = tokio::join!(of(200), of(4_500), of(60_000));
     for (found, exit, verdict, said, remedy) in [
         (&fast, 76, "fail", "ended after", "two holders"),
         (&slow, 0, "warn", "lasted", "--lease-sweep-interval"),
@@ -365,7 +365,7 @@ async fn a_clock_that_runs_at_another_speed_is_told() {
     let of_fast = &fast.server(0, "lease")["facts"];
     assert!(of_fast["most_s"].as_f64() < Some(1.9), "{of_fast}");
     let of_slow = &slow.server(0, "lease")["facts"];
-    assert!(of_slow["least_s"].as_f64() > Some(2.1), "{of_slow}");
+    assert!(of_slow["least_s"].as_f64() > Some(3.1), "{of_slow}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
