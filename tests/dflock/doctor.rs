@@ -371,8 +371,8 @@ async fn a_clock_that_runs_at_another_speed_is_told() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_no_dflockd_server_is_told_with_what_to_do() {
     for (answer, said) in [
-        ("SSH-2.0-OpenSSH_9.6\n", "no dflockd server"),
-        ("HTTP/1.1 400 Bad Request\r\n\r\n", "no dflockd server"),
+        ("SSH-2.0-OpenSSH_9.6\n", "not a dflockd server"),
+        ("HTTP/1.1 400 Bad Request\r\n\r\n", "not a dflockd server"),
         // It would renew a lease that does not exist.
         ("ok\n", "a lease that does not exist"),
     ] {

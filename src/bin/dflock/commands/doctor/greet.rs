@@ -86,7 +86,7 @@ async fn renew_nothing(connection: &mut Connection) -> Result<Result<bool, Failu
     match renew(connection, &key, &token, Ttl::from_secs(1)).await {
         Ok(_) => Ok(Err(Failure::new(
             Exit::REFUSED,
-            "this is no dflockd server: it renewed a lease that does not exist",
+            "the peer is not a dflockd server: it renewed a lease that does not exist",
         )
         .remedy("see that the address and the port are those of a dflockd server"))),
         Err(error) => match error.kind() {
