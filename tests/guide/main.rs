@@ -10,13 +10,16 @@ mod postgres;
 mod shell;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+#[cfg(unix)]
+use std::path::PathBuf;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// Returns the chapters of the guide, each with its text.
+#[cfg(unix)]
 fn chapters() -> Vec<(PathBuf, String)> {
     let folder = fs::read_dir(root().join("docs/guide/src")).unwrap();
     let mut chapters: Vec<_> = folder
@@ -33,6 +36,7 @@ fn chapter(name: &str) -> String {
 }
 
 /// Returns the code blocks of a text with this mark, in their order.
+#[cfg(unix)]
 fn blocks(text: &str, mark: &str) -> Vec<String> {
     let mut blocks = Vec::new();
     let mut block: Option<(bool, String)> = None;
