@@ -44,6 +44,7 @@ impl Failure {
     }
 
     /// The same with another exit code.
+    #[cfg(feature = "tls")]
     pub(crate) fn exit_with(self, exit: Exit) -> Self {
         Self { exit, ..self }
     }
