@@ -1,8 +1,11 @@
 //! `dflock bench`: what it tells, and that it leaves nothing behind.
 
+use std::net::TcpListener;
+
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+use crate::support::pki::Folder;
 use crate::tool::{Group, Running, Witness, code, dflock, output, text};
 
 fn json(bytes: &[u8]) -> Value {
@@ -257,4 +260,116 @@ async fn the_embedded_server_does_not_outlive_a_bench_that_is_killed() {
         bench.signal(Signal::KILL);
         crate::support::until("the server is gone", || server.alive().is_empty()).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ctrl_c_while_callers_wait_leaves_nothing_behind_where_leases_outlive_their_connections() {
+    let options = Witness::new().describe().port(0).auto_release_on_disconnect(false);
+    let server = options.start().await.unwrap();
+    let address = server.local_addr().to_string();
+    let mut command = dflock();
+    command.args(["bench", "waits", "--servers", &address, "--waits", "30"]);
+    command.args(["--settle", "10m", "--json"]);
+    let mut running = Running::start(&mut command);
+    while server.stats().locks.iter().map(|lock| lock.waiters).sum::<u64>() < 30 {
+        assert!(running.child.try_wait().unwrap().is_none(), "{}", running.errors());
+        tokio::task::yield_now().await;
+    }
+    running.signal(Signal::INT);
+    let told = json(running.line().as_bytes());
+    assert_eq!(told["partial"], Value::from(true));
+    assert_eq!(running.code(), 130);
+    let held = server.stats().locks;
+    assert!(held.is_empty(), "{held:?}");
+}
+
+/// The server accepts connections, and says nothing.
+#[test]
+fn ctrl_c_ends_a_benchmark_whose_server_does_not_answer() {
+    for what in ["pairs", "hold", "waits", "signals"] {
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = silent.local_addr().unwrap().to_string();
+        let mut command = dflock();
+        command.args(["bench", what, "--servers", &address, "--json"]);
+        let mut running = Running::start(&mut command);
+        let _connection = silent.accept().unwrap();
+        running.signal(Signal::INT);
+        assert_eq!(running.code(), 130, "{what}: {}", running.errors());
+        assert_eq!(json(running.line().as_bytes())["partial"], Value::from(true), "{what}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_picture_that_cannot_be_written_ends_it_before_the_measuring() {
+    let witness = Witness::new();
+    let server = witness.server(0).await;
+    let address = server.local_addr().to_string();
+    let ended = output(&["bench", "pairs", "--servers", &address, "--svg", "/nonexistent/a.svg"]);
+    assert_eq!((code(&ended), text(&ended.stdout).as_str()), (74, ""));
+    assert!(text(&ended.stderr).contains("/nonexistent/a.svg"), "{ended:?}");
+    assert_eq!(server.stats().idle_locks.len(), 0, "nothing was acquired");
+}
+
+#[test]
+fn a_benchmark_that_fails_leaves_the_file_of_its_picture_as_it_was() {
+    let folder = Folder::new();
+    let old = folder.write("old.svg", "<svg/>");
+    let new = old.with_file_name("new.svg");
+    for picture in [&old, &new] {
+        let mut command = dflock();
+        command.args(["bench", "pairs", "--servers", "127.0.0.1:1", "--svg"]);
+        command.args(["--set", "acquire_timeout=100ms"]).arg(picture);
+        let ended = command.output().unwrap();
+        assert_ne!(code(&ended), 0, "{ended:?}");
+    }
+    assert_eq!(std::fs::read_to_string(&old).unwrap(), "<svg/>");
+    assert!(!new.exists());
+}
+
+#[test]
+fn numbers_and_times_that_it_cannot_handle_are_refused() {
+    let most = usize::MAX.to_string();
+    for arguments in [
+        &["pairs", "--tasks", "0"][..],
+        &["pairs", "--sweep", "1,,2"],
+        &["pairs", "--sweep", "1,x"],
+        &["pairs", "--time", "999999999999h"],
+        &["pairs", "--warm-up", "25h"],
+        &["hold", "--leases", &most],
+        &["hold", "--idle", "25h"],
+        &["waits", "--waits", &most],
+        &["waits", "--releases", "2000000000"],
+        &["waits", "--settle", "25h"],
+        &["signals", "--signals", &most],
+        &["signals", "--publishers", &most],
+        &["failover", "--leases", &most],
+        &["failover", "--rounds", &most],
+        &["failover", "--servers", "a:1"],
+        &["failover", "--set", "keepalive=5s"],
+    ] {
+        let ended = output(&[&["bench"], arguments].concat());
+        assert_eq!(code(&ended), 64, "{arguments:?}: {}", text(&ended.stderr));
+    }
+}
+
+/// Variables of servers concern the machine's server, and not the one that is measured.
+#[test]
+fn the_embedded_server_does_not_take_the_variables_of_servers() {
+    let mut command = dflock();
+    command.args([
+        "bench",
+        "pairs",
+        "--embedded",
+        "--tasks",
+        "1",
+        "--time",
+        "10ms",
+        "--warm-up",
+        "0s",
+    ]);
+    command
+        .env("DFLOCKD_HOST", "nowhere.invalid")
+        .env("DFLOCKD_MAX_CONNECTIONS", "1");
+    let ended = command.env("DFLOCKD_AUTH_TOKEN", "sesame").output().unwrap();
+    assert_eq!(code(&ended), 0, "{}", text(&ended.stderr));
 }

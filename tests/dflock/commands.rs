@@ -321,3 +321,27 @@ fn shells_get_completions_and_manual_pages() {
     }
     std::fs::remove_dir_all(folder).unwrap();
 }
+
+#[test]
+fn a_folder_for_pages_that_does_not_exist_is_named() {
+    let ended = output(&["man", "--folder", "/nonexistent/pages"]);
+    assert_eq!(code(&ended), 74);
+    assert!(text(&ended.stderr).contains("/nonexistent/pages"), "{ended:?}");
+}
+
+/// As in bash: the file exists, so it was found.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_script_whose_interpreter_does_not_exist_cannot_be_executed() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let server = Witness::new().server(0).await;
+    let address = server.local_addr().to_string();
+    let script = std::env::temp_dir().join(format!("dflock-script-{}", std::process::id()));
+    std::fs::write(&script, "#!/nonexistent/interpreter\n").unwrap();
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let command = script.to_str().unwrap();
+    let ended = output(&["run", "k", "--servers", &address, "--", command]);
+    std::fs::remove_file(&script).unwrap();
+    assert_eq!(code(&ended), 126, "{}", text(&ended.stderr));
+    assert!(text(&ended.stderr).contains("interpreter"), "{ended:?}");
+}

@@ -167,6 +167,30 @@ async fn it_takes_the_real_servers_flags_and_variables() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_flag_counts_before_the_variable_of_another_that_excludes_it() {
+    let folder = Folder::new();
+    let secret = folder.write("secret", "of the file\n");
+    for (flag, value, expected) in [
+        ("--auth-token-file", secret.to_str().unwrap(), "of the file"),
+        ("--auth-token", "of the flag", "of the flag"),
+    ] {
+        let mut server = command(&[flag, value]);
+        match flag {
+            "--auth-token" => server.env("DFLOCKD_AUTH_TOKEN_FILE", &secret),
+            _ => server.env("DFLOCKD_AUTH_TOKEN", "of the variable"),
+        };
+        // A variable for clusters, which a server that stands alone does not need.
+        let (_server, address) = serve(server.env("DFLOCKD_ORPHAN_TTL_S", "3"));
+        let mut connection = RawConnection::open(&address).await;
+        assert_eq!(connection.request("auth", "_", expected).await, "ok", "{flag}");
+    }
+    let mut both = command(&[]);
+    both.env("DFLOCKD_AUTH_TOKEN", "a")
+        .env("DFLOCKD_AUTH_TOKEN_FILE", &secret);
+    assert_eq!(code(&both.output().unwrap()), 64);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn it_plays_releases_with_signals() {
     let flags = ["--release", "1.16", "--max-subscriptions", "1", "--signal-buffer", "7"];
     let (_capped, address) = serve(&mut command(&flags));
@@ -313,6 +337,29 @@ fn orders_move_the_leader_and_a_majority_elects_the_next() {
     cluster.order("reboot");
     assert!(cluster.server.error().contains("known are members, leader"));
     assert!(cluster.ordered("leader").starts_with("n0 leads"), "nothing has changed");
+}
+
+#[test]
+fn a_leader_without_a_majority_steps_down_and_no_other_can_lead() {
+    let mut cluster = Cluster::start(&[]);
+    assert!(cluster.ordered("kill 1").starts_with("n0 leads"), "two of three");
+    assert_eq!(cluster.ordered("kill 2"), "no member leads");
+    assert_eq!(cluster.ordered("leader 0"), "no member leads");
+    assert!(cluster.server.error().contains("for development"));
+    assert!(cluster.server.error().contains("fewer than a majority"));
+    assert!(cluster.ordered("start 2").starts_with("n2 leads"), "two of three");
+}
+
+#[test]
+fn a_line_that_is_no_text_does_not_end_the_orders() {
+    let mut cluster = Cluster::start(&[]);
+    cluster.orders.write_all(b"\xff\xfe\n").unwrap();
+    cluster.order(&"x".repeat(1_000_000));
+    assert!(cluster.ordered("leader").starts_with("n0 leads"));
+    assert!(cluster.server.error().contains("for development"));
+    for _ in 0..2 {
+        assert!(cluster.server.error().contains("is unknown; known are"));
+    }
 }
 
 #[test]

@@ -9,14 +9,14 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use dflockd_client::MAX_SECONDS;
 
 #[cfg(feature = "server")]
 pub(crate) use self::bench::FailoverArguments;
 pub(crate) use self::bench::{
-    Bench, BenchArguments, BenchOutput, BenchTarget, HoldArguments, PairsArguments, SignalsArguments, WaitsArguments,
+    Bench, BenchArguments, BenchTarget, HoldArguments, PairsArguments, SignalsArguments, WaitsArguments,
 };
 #[cfg(feature = "server")]
 pub(crate) use self::serve::{ServeArguments, unsupported};
@@ -41,6 +41,23 @@ Durations have units: 500ms, 10s, 1m30s. Exit codes: 64 wrong usage, 69 no serve
 76 refused, 77 wrong secret, 78 wrong settings, 79 lease lost, 128+n ended by signal n.";
 
 impl Arguments {
+    /// Reads the command line of this process.
+    pub(crate) fn read() -> Result<Self, clap::Error> {
+        let mut description = Self::command();
+        let matches = description.try_get_matches_from_mut(std::env::args_os())?;
+        #[cfg_attr(not(feature = "server"), expect(unused_mut, reason = "only `serve` has such rules"))]
+        let mut arguments = Self::from_arg_matches(&matches).map_err(|error| error.format(&mut description))?;
+        #[cfg(feature = "server")]
+        if let (Command::Serve(serve), Some(matches), Some(command)) = (
+            &mut arguments.command,
+            matches.subcommand_matches("serve"),
+            description.find_subcommand_mut("serve"),
+        ) {
+            serve.settle(matches, command)?;
+        }
+        Ok(arguments)
+    }
+
     /// The description of the command line, for completions and manual pages.
     pub(crate) fn description() -> clap::Command {
         Self::command()
@@ -68,6 +85,14 @@ pub(crate) struct SourceFlags {
     /// Any other setting, such as keepalive=5s; `dflock config` lists them
     #[arg(long = "set", global = true, value_name = "NAME=VALUE", help_heading = "Settings", value_parser = pair)]
     pub(crate) set: Vec<(String, String)>,
+}
+
+impl SourceFlags {
+    /// Returns whether any of these flags was given.
+    #[cfg(feature = "server")]
+    pub(crate) fn is_any(&self) -> bool {
+        self.config.is_some() || self.url.is_some() || self.servers.is_some() || !self.set.is_empty()
+    }
 }
 
 #[derive(Subcommand)]

@@ -20,8 +20,6 @@ mod tell;
 mod utc;
 mod words;
 
-use clap::Parser;
-
 use self::args::Arguments;
 use self::exit::Exit;
 use self::failure::Failure;
@@ -41,7 +39,7 @@ fn run() -> Exit {
     if let Some(exit) = process::helper() {
         return exit;
     }
-    let done = match Arguments::try_parse() {
+    let done = match Arguments::read() {
         Ok(arguments) => commands::run(arguments),
         Err(refused) => explain(refused),
     };

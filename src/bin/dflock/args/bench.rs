@@ -60,10 +60,10 @@ pub(crate) struct PairsArguments {
     #[arg(long, value_name = "N,N,…", value_delimiter = ',', value_parser = count)]
     pub(crate) sweep: Vec<usize>,
     /// How long each number of tasks is measured
-    #[arg(long, value_name = "D", default_value = "5s", value_parser = duration)]
+    #[arg(long, value_name = "D", default_value = "5s", value_parser = span)]
     pub(crate) time: Duration,
     /// How long each number of tasks runs before that
-    #[arg(long, value_name = "D", default_value = "1s", value_parser = duration)]
+    #[arg(long, value_name = "D", default_value = "1s", value_parser = span)]
     pub(crate) warm_up: Duration,
     #[command(flatten)]
     pub(crate) target: BenchTarget,
@@ -80,10 +80,10 @@ pub(crate) struct HoldArguments {
     #[arg(long, value_name = "D", value_parser = duration)]
     pub(crate) ttl: Option<Duration>,
     /// How long they are held
-    #[arg(long, value_name = "D", default_value = "10s", value_parser = duration)]
+    #[arg(long, value_name = "D", default_value = "10s", value_parser = span)]
     pub(crate) time: Duration,
     /// How long the other caller is measured before that, while nothing is held
-    #[arg(long, value_name = "D", default_value = "5s", value_parser = duration)]
+    #[arg(long, value_name = "D", default_value = "5s", value_parser = span)]
     pub(crate) idle: Duration,
     #[command(flatten)]
     pub(crate) target: BenchTarget,
@@ -100,13 +100,13 @@ pub(crate) struct WaitsArguments {
     #[arg(long, value_name = "N", default_value = "1000", value_parser = count)]
     pub(crate) waits: usize,
     /// How many keys are released in a second
-    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) releases: u32,
     /// The client whose callers wait holds the keys itself
     #[arg(long)]
     pub(crate) own: bool,
     /// How long callers wait before the first release [default: as long as it takes to open the connections]
-    #[arg(long, value_name = "D", value_parser = duration)]
+    #[arg(long, value_name = "D", value_parser = span)]
     pub(crate) settle: Option<Duration>,
     #[command(flatten)]
     pub(crate) target: BenchTarget,
@@ -154,10 +154,19 @@ pub(crate) struct FailoverArguments {
     pub(crate) output: BenchOutput,
 }
 
-/// Reads a number of at least one.
+/// Parses a number of tasks, keys, signals and so on. More of them than an embedded server has room for are refused.
 fn count(text: &str) -> Result<usize, String> {
     match text.parse() {
-        Ok(0) | Err(_) => Err("write a whole number of at least 1".to_owned()),
-        Ok(number) => Ok(number),
+        Ok(number @ 1..=10_000_000) => Ok(number),
+        _ => Err("write a whole number from 1 to 10000000".to_owned()),
+    }
+}
+
+/// Parses the length of a part of a benchmark.
+fn span(text: &str) -> Result<Duration, String> {
+    const MOST: Duration = Duration::from_secs(24 * 3600);
+    match duration(text)? {
+        span if span <= MOST => Ok(span),
+        _ => Err("a part of a benchmark takes 24h at most".to_owned()),
     }
 }

@@ -4,7 +4,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{ArgAction, Args};
+use clap::parser::ValueSource;
+use clap::{ArgAction, ArgMatches, Args, Command};
 use dflockd_client::server::Release;
 
 /// Flags that begin so are real, but what they ask for does not exist here.
@@ -117,13 +118,7 @@ pub(crate) struct ServeArguments {
     #[arg(long, env = "DFLOCKD_AUTH_TOKEN", hide_env_values = true, value_name = "SECRET")]
     pub(crate) auth_token: Option<String>,
     /// File that holds the secret; blanks around it do not matter
-    #[arg(
-        long,
-        env = "DFLOCKD_AUTH_TOKEN_FILE",
-        hide_env_values = true,
-        value_name = "FILE",
-        conflicts_with = "auth_token"
-    )]
+    #[arg(long, env = "DFLOCKD_AUTH_TOKEN_FILE", hide_env_values = true, value_name = "FILE")]
     pub(crate) auth_token_file: Option<PathBuf>,
     /// Serve TLS: file with the certificate, and those between it and its authority, as PEM
     #[arg(
@@ -144,13 +139,7 @@ pub(crate) struct ServeArguments {
     )]
     pub(crate) tls_key: Option<PathBuf>,
     /// For clusters: how long the members keep what a connection leaves behind for its session
-    #[arg(
-        long,
-        default_value_t = 0,
-        env = "DFLOCKD_ORPHAN_TTL_S",
-        hide_env_values = true,
-        requires = "cluster"
-    )]
+    #[arg(long, default_value_t = 0, env = "DFLOCKD_ORPHAN_TTL_S", hide_env_values = true)]
     pub(crate) orphan_ttl: u64,
     /// Accept only clients with a certificate of an authority in this file
     #[arg(long, value_name = "FILE", requires = "tls_cert", help_heading = OWN)]
@@ -172,6 +161,26 @@ pub(crate) struct ServeArguments {
 const OWN: &str = "Flags that the real server does not have";
 
 impl ServeArguments {
+    /// Applies the rules that depend on where a value comes from, which clap does not have: a flag counts before a
+    /// variable, and a variable that means nothing here is ignored.
+    pub(super) fn settle(&mut self, matches: &ArgMatches, command: &mut Command) -> Result<(), clap::Error> {
+        let is_flag = |id| matches.value_source(id) == Some(ValueSource::CommandLine);
+        match (is_flag("auth_token"), is_flag("auth_token_file")) {
+            (true, false) => self.auth_token_file = None,
+            (false, true) => self.auth_token = None,
+            (true, true) | (false, false) if self.auth_token.is_some() && self.auth_token_file.is_some() => {
+                let said =
+                    "--auth-token (DFLOCKD_AUTH_TOKEN) cannot be used with --auth-token-file (DFLOCKD_AUTH_TOKEN_FILE)";
+                return Err(command.error(ErrorKind::ArgumentConflict, said));
+            }
+            _ => {}
+        }
+        if is_flag("orphan_ttl") && self.cluster.is_none() {
+            return Err(command.error(ErrorKind::MissingRequiredArgument, "--orphan-ttl needs --cluster <N>"));
+        }
+        Ok(())
+    }
+
     /// The address on which a cluster listens.
     pub(crate) fn ip(&self) -> Option<IpAddr> {
         match self.host.as_str() {

@@ -9,7 +9,11 @@ use crate::output::unwritten;
 
 pub(super) fn man(of: &ManArguments) -> Result<Exit, Failure> {
     match &of.folder {
-        Some(folder) => clap_mangen::generate_to(Arguments::description(), folder).map_err(unwritten)?,
+        Some(folder) => clap_mangen::generate_to(Arguments::description(), folder).map_err(|error| {
+            let folder = folder.display();
+            Failure::new(Exit::IO, format!("the pages cannot be written into {folder}: {error}"))
+                .remedy("a folder that exists, in which files may be written")
+        })?,
         None => {
             let mut page = Vec::new();
             clap_mangen::Man::new(Arguments::description())

@@ -19,7 +19,15 @@ impl Attached {
     /// this on the main thread: the system kills the process with the thread that started it.
     pub(crate) fn start(arguments: &[&str]) -> std::io::Result<Self> {
         let mut watch = Watch::start(None, None)?;
-        let child = this_program(child::NAME)?
+        let mut command = this_program(child::NAME)?;
+        // The variables of servers concern another server. Only the secret is the client's, too.
+        for (name, _) in std::env::vars_os() {
+            let text = name.to_string_lossy();
+            if text.starts_with("DFLOCKD_") && !text.starts_with("DFLOCKD_AUTH_TOKEN") {
+                command.env_remove(&name);
+            }
+        }
+        let child = command
             .arg(std::process::id().to_string())
             .arg(child::BACKGROUND)
             .arg(std::env::current_exe()?)

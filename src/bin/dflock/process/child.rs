@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 
 use rustix::process::{getpid, getppid};
@@ -39,10 +40,23 @@ pub(super) fn run(mut arguments: impl Iterator<Item = OsString>) -> Exit {
         terminal::give_to(getpid());
     }
     let error = Command::new(&program).args(arguments).exec();
-    tell::complain(&format!("cannot run {}: {error}", program.to_string_lossy()));
+    let name = program.to_string_lossy();
     match error.kind() {
-        ErrorKind::NotFound => Exit::NOT_FOUND,
-        _ => Exit::NOT_EXECUTABLE,
+        // A path with a slash is not searched for, so a file that exists lacks its interpreter.
+        ErrorKind::NotFound if name.contains('/') && Path::new(&program).exists() => {
+            tell::complain(&format!(
+                "cannot run {name}: the interpreter that it names does not exist"
+            ));
+            Exit::NOT_EXECUTABLE
+        }
+        ErrorKind::NotFound => {
+            tell::complain(&format!("cannot run {name}: {error}"));
+            Exit::NOT_FOUND
+        }
+        _ => {
+            tell::complain(&format!("cannot run {name}: {error}"));
+            Exit::NOT_EXECUTABLE
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use super::keys::Keys;
 use super::plot::Curve;
 use super::progress::Progress;
 use super::report::{Report, human};
-use crate::args::FailoverArguments;
+use crate::args::{FailoverArguments, SourceFlags};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::Table;
@@ -59,7 +59,17 @@ struct Row {
     last_renewal: Summary,
 }
 
-pub(super) async fn failover(of: &FailoverArguments, stop: &CancellationToken) -> Result<Report, Failure> {
+pub(super) async fn failover(
+    flags: &SourceFlags,
+    of: &FailoverArguments,
+    stop: &CancellationToken,
+) -> Result<Report, Failure> {
+    if flags.is_any() {
+        return Err(Failure::new(
+            Exit::USAGE,
+            "bench failover starts a cluster and a client of its own: --config, --url, --servers and --set do not apply",
+        ));
+    }
     let mut ends = Vec::new();
     for end in [End::Dies, End::Moves] {
         ends.push(Rounds {

@@ -12,11 +12,12 @@ use super::keys::Keys;
 use super::plot::Curve;
 use super::progress::Progress;
 use super::report::{Report, per, rounded, times};
-use super::target::Target;
+use super::target::{Target, leave, pair};
 use super::usage::Usage;
 use crate::args::{HoldArguments, SourceFlags};
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::holding::setting;
 
 /// The time from one pair of the other caller to the next. It is even, so that a slow pair does not thin out those that come after.
 const PACE: Duration = Duration::from_millis(2);
@@ -24,11 +25,8 @@ const PACE: Duration = Duration::from_millis(2);
 /// How many tasks take the leases, as a service would.
 const TASKS: usize = 64;
 
-/// For how long the end waits until everything is given back.
-const PATIENCE: Duration = Duration::from_secs(30);
-
 pub(super) async fn hold(flags: &SourceFlags, of: &HoldArguments, stop: &CancellationToken) -> Result<Report, Failure> {
-    let ttl = of.ttl.map(|ttl| ("lease_ttl", format!("{}ms", ttl.as_millis())));
+    let ttl = of.ttl.map(|ttl| ("lease_ttl", setting(ttl)));
     let own: Vec<_> = ttl.into_iter().collect();
     let target = Target::of(flags, &of.target, &own).await?;
     target.released(measure(&target, of, stop)).await
@@ -39,7 +37,7 @@ async fn measure(target: &Target, of: &HoldArguments, stop: &CancellationToken) 
     let before = Usage::now();
     let client = target.client(target.builder())?;
     // One pair first, so that what is there once and for all is not counted.
-    client.lock(keys.other())?.acquire().await?.release().await?;
+    pair(&client.lock(keys.other())?, stop).await?;
 
     let began = Usage::now();
     let idle = other_caller("nothing is held", &client, &keys, of.idle, stop).await?;
@@ -61,7 +59,7 @@ async fn measure(target: &Target, of: &HoldArguments, stop: &CancellationToken) 
     let share = |seconds: f64| rounded(100.0 * seconds / held_for.as_secs_f64().max(1e-9), 2);
 
     let giving_back = Instant::now();
-    let ended = client.shutdown(PATIENCE).await;
+    let ended = leave(&client).await;
     let given_back = giving_back.elapsed();
 
     let bytes = rounded(per(full.since(empty).memory as f64, leases), 0);
@@ -131,8 +129,9 @@ async fn other_caller(
     while began.elapsed() < time && !stop.is_cancelled() {
         pace.tick().await;
         let asked = Instant::now();
-        lock.acquire().await?.release().await?;
-        distribution.record(asked.elapsed());
+        if pair(&lock, stop).await? {
+            distribution.record(asked.elapsed());
+        }
         while told < began.elapsed().as_secs() {
             told += 1;
             progress.step();
@@ -154,10 +153,11 @@ async fn acquire_all(
         running.spawn(async move {
             let mut guards = Vec::with_capacity((task..leases).step_by(TASKS).len());
             for number in (task..leases).step_by(TASKS) {
-                if stop.is_cancelled() {
+                let lock = client.lock(keys.key(number))?;
+                let Some(guard) = stop.run_until_cancelled(lock.acquire()).await else {
                     break;
-                }
-                guards.push(client.lock(keys.key(number))?.acquire().await?);
+                };
+                guards.push(guard?);
             }
             Ok::<_, dflockd_client::Error>(guards)
         });

@@ -16,14 +16,17 @@ mod waits;
 
 use std::future::Future;
 use std::pin::pin;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use self::plot::Canvas;
 use self::report::Report;
 use crate::args::{Bench, BenchArguments, SourceFlags};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::process::Signals;
+use crate::tell;
 
 /// Runs a benchmark on all cores.
 pub(super) fn bench(flags: &SourceFlags, of: &BenchArguments) -> Result<Exit, Failure> {
@@ -45,16 +48,18 @@ async fn measure(flags: &SourceFlags, of: &BenchArguments) -> Result<Exit, Failu
         #[cfg(feature = "server")]
         Bench::Failover(of) => &of.output,
     };
+    // A picture that cannot be written is known before the measuring.
+    let canvas = output.svg.as_deref().map(Canvas::open).transpose()?;
     let (report, exit) = match &of.what {
         Bench::Pairs(of) => until_ended(pairs::pairs(flags, of, &stop), &stop).await?,
         Bench::Hold(of) => until_ended(hold::hold(flags, of, &stop), &stop).await?,
         Bench::Waits(of) => until_ended(waits::waits(flags, of, &stop), &stop).await?,
         Bench::Signals(of) => until_ended(signals::signals(flags, of, &stop), &stop).await?,
         #[cfg(feature = "server")]
-        Bench::Failover(of) => until_ended(failover::failover(of, &stop), &stop).await?,
+        Bench::Failover(of) => until_ended(failover::failover(flags, of, &stop), &stop).await?,
     };
     if let Some(report) = report {
-        report.tell(output, exit.is_some())?;
+        report.tell(output.json, canvas, exit.is_some())?;
     }
     Ok(exit.unwrap_or(Exit::SUCCESS))
 }
@@ -72,9 +77,15 @@ async fn until_ended(
         exit = signals.ended() => exit,
     };
     stop.cancel();
+    let slow = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        tell::warn("the servers have not confirmed all releases yet; a second Ctrl-C ends this at once");
+        std::future::pending::<()>().await;
+    };
     tokio::select! {
         biased;
         report = benchmark => Ok((Some(report?), Some(exit))),
         again = signals.ended() => Ok((None, Some(again))),
+        () = slow => Ok((None, Some(exit))),
     }
 }

@@ -14,7 +14,7 @@ use super::keys::Keys;
 use super::plot::Curve;
 use super::progress::Progress;
 use super::report::{Report, human, per, rounded};
-use super::target::Target;
+use super::target::{Target, pair};
 use super::usage::Usage;
 use crate::args::{PairsArguments, SourceFlags};
 use crate::exit::Exit;
@@ -53,7 +53,7 @@ async fn levels(target: &Target, of: &PairsArguments, stop: &CancellationToken) 
     let before = Usage::now();
     let client = target.client(target.builder())?;
     // Says at once if there is no server.
-    client.lock(keys.other())?.acquire().await?.release().await?;
+    pair(&client.lock(keys.other())?, stop).await?;
 
     let levels = match of.sweep.as_slice() {
         [] => std::slice::from_ref(&of.tasks),
@@ -132,9 +132,17 @@ async fn level(
         }
     };
     over.cancel();
-    while let Some(ended) = running.join_next().await {
+    loop {
+        let ended = tokio::select! {
+            biased;
+            // Ctrl-C does not wait for a server that does not answer.
+            () = stop.cancelled() => break,
+            ended = running.join_next() => ended,
+        };
+        let Some(ended) = ended else { break };
         ended.map_err(|error| Failure::new(Exit::SOFTWARE, error.to_string()))??;
     }
+    running.shutdown().await;
 
     let times = recorder.sum()?;
     let pairs = times.count();

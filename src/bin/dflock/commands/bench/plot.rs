@@ -1,6 +1,8 @@
 //! A picture of how long something took.
 
-use std::path::Path;
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
 
 use plotters::prelude::*;
 
@@ -27,12 +29,56 @@ const COLOURS: [RGBColor; 6] = [
     RGBColor(86, 180, 233),
 ];
 
-/// Draws one line for each distribution: how many microseconds (upwards) so many of a hundred take at most (to the right, with one more nine at each
-/// step). Those that recorded nothing are left out.
-pub(super) fn draw(title: &str, curves: &[Curve], path: &Path) -> Result<(), Failure> {
-    let text = svg(title, curves).map_err(|error| Failure::new(Exit::SOFTWARE, error))?;
-    let unwritten = |error| Failure::new(Exit::IO, format!("{} cannot be written: {error}", path.display()));
-    std::fs::write(path, text).map_err(unwritten)
+/// The file of a picture. It is opened before the measuring, so that a file that cannot be written ends the benchmark
+/// before it begins.
+pub(super) struct Canvas {
+    path: PathBuf,
+    file: File,
+    /// Whether the file was created here and nothing was drawn yet.
+    is_empty: bool,
+}
+
+impl Canvas {
+    /// Opens a file, and leaves its content until [`draw`](Self::draw).
+    pub(super) fn open(path: &Path) -> Result<Self, Failure> {
+        let (file, is_empty) = match File::create_new(path) {
+            Ok(file) => (file, true),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                let file = OpenOptions::new().write(true).open(path);
+                (file.map_err(|error| unwritten(path, &error))?, false)
+            }
+            Err(error) => return Err(unwritten(path, &error)),
+        };
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+            is_empty,
+        })
+    }
+
+    /// Draws one line for each distribution: how many microseconds (upwards) so many of a hundred take at most (to the
+    /// right, with one more nine at each step). Those that recorded nothing are left out.
+    pub(super) fn draw(mut self, title: &str, curves: &[Curve]) -> Result<(), Failure> {
+        let text = svg(title, curves).map_err(|error| Failure::new(Exit::SOFTWARE, error))?;
+        // Pipes and terminals have no length.
+        drop(self.file.set_len(0));
+        let written = self.file.write_all(text.as_bytes());
+        written.map_err(|error| unwritten(&self.path, &error))?;
+        self.is_empty = false;
+        Ok(())
+    }
+}
+
+impl Drop for Canvas {
+    fn drop(&mut self) {
+        if self.is_empty {
+            drop(std::fs::remove_file(&self.path));
+        }
+    }
+}
+
+fn unwritten(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::new(Exit::IO, format!("{} cannot be written: {error}", path.display()))
 }
 
 fn svg(title: &str, curves: &[Curve]) -> Result<String, String> {

@@ -4,8 +4,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::distribution::Summary;
-use super::plot::{Curve, draw};
-use crate::args::BenchOutput;
+use super::plot::{Canvas, Curve};
 use crate::failure::Failure;
 use crate::{output, tell};
 
@@ -47,11 +46,11 @@ impl Report {
     }
 
     /// Tells it all. `is_partial`: the measuring was ended before its time.
-    pub(super) fn tell(mut self, to: &BenchOutput, is_partial: bool) -> Result<(), Failure> {
+    pub(super) fn tell(mut self, as_json: bool, canvas: Option<Canvas>, is_partial: bool) -> Result<(), Failure> {
         if is_partial {
             tell::warn("ended before its time: the figures are those of what was measured until then");
         }
-        match to.json {
+        match as_json {
             true => {
                 let mut object = Map::new();
                 object.insert("bench".to_owned(), self.name.into());
@@ -65,8 +64,8 @@ impl Report {
                 }
             }
         }
-        match &to.svg {
-            Some(path) => draw(&self.title, &self.curves, path),
+        match canvas {
+            Some(canvas) => canvas.draw(&self.title, &self.curves),
             None => Ok(()),
         }
     }

@@ -1,5 +1,7 @@
 //! `dflock bench signals`: signals that are emitted and received, and what subscriptions weigh.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use dflockd_client::{Overflow, SignalConn, SignalOptions};
@@ -40,14 +42,19 @@ pub(super) async fn signals(
     if !stop.is_cancelled() {
         one_at_a_time(&target, &keys, stop, &mut report).await?;
     }
-    if !stop.is_cancelled() {
-        subscriptions(&target, &keys, of.subscriptions, &mut report).await?;
-    }
+    let subscriptions = subscriptions(&target, &keys, of.subscriptions, &mut report);
+    stop.run_until_cancelled(subscriptions).await.transpose()?;
     Ok(report)
 }
 
 async fn open(target: &Target, options: SignalOptions) -> Result<SignalConn, Failure> {
     Ok(SignalConn::open(target.builder(), options).await?)
+}
+
+async fn subscribe(target: &Target, options: SignalOptions, channel: String) -> Result<SignalConn, Failure> {
+    let conn = open(target, options).await?;
+    conn.listen(channel, None).await?;
+    Ok(conn)
 }
 
 /// Many emit at once; the time until the last subscriber has everything.
@@ -63,43 +70,55 @@ async fn rates(
     let mut receiving = JoinSet::new();
     for _ in 0..of.subscribers {
         let options = SignalOptions::default().buffer(all + 1).overflow(Overflow::Disconnect);
-        let mut conn = open(target, options).await?;
-        conn.listen(keys.channel("rates.*"), None).await?;
-        let stop = stop.clone();
+        let subscribed = subscribe(target, options, keys.channel("rates.*"));
+        let Some(conn) = stop.run_until_cancelled(subscribed).await else {
+            return Ok(());
+        };
+        let (mut conn, stop) = (conn?, stop.child_token());
         receiving.spawn(async move {
             let mut last = Instant::now();
             let mut count = 0_u64;
-            while count < all as u64 && !stop.is_cancelled() {
-                match timeout(SILENCE, conn.next_signal()).await {
-                    Ok(Some(_)) => (count, last) = (count + 1, Instant::now()),
-                    Ok(None) | Err(_) => break,
+            while count < all as u64 {
+                match stop.run_until_cancelled(timeout(SILENCE, conn.next_signal())).await {
+                    Some(Ok(Some(_))) => (count, last) = (count + 1, Instant::now()),
+                    Some(Ok(None) | Err(_)) | None => break,
                 }
             }
             (count, last)
         });
     }
-    let publisher = open(target, SignalOptions::default()).await?;
-    let progress = std::sync::Arc::new(Progress::new("signals", all));
+    let opened = open(target, SignalOptions::default());
+    let Some(publisher) = stop.run_until_cancelled(opened).await.transpose()? else {
+        return Ok(());
+    };
+    let progress = Arc::new(Progress::new("signals", all));
+    let emitted = Arc::new(AtomicU64::new(0));
     let started = Instant::now();
     let mut emitting = JoinSet::new();
     for task in 0..of.publishers {
         let (handle, channel) = (publisher.handle(), keys.channel(format_args!("rates.{task}")));
-        let (stop, progress) = (stop.clone(), std::sync::Arc::clone(&progress));
+        let (emitted, progress) = (Arc::clone(&emitted), Arc::clone(&progress));
         emitting.spawn(async move {
-            let mut count = 0_u64;
-            for number in (0..each).take_while(|_| !stop.is_cancelled()) {
+            for number in 0..each {
                 handle.emit(&channel, number.to_string()).await?;
                 progress.step();
-                count += 1;
+                emitted.fetch_add(1, Ordering::Relaxed);
             }
-            Ok::<_, dflockd_client::Error>(count)
+            Ok::<_, dflockd_client::Error>(())
         });
     }
     let failed = |error: tokio::task::JoinError| Failure::new(Exit::SOFTWARE, error.to_string());
-    let mut emitted = 0;
-    while let Some(ended) = emitting.join_next().await {
-        emitted += ended.map_err(failed)??;
+    loop {
+        let ended = tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            ended = emitting.join_next() => ended,
+        };
+        let Some(ended) = ended else { break };
+        ended.map_err(failed)??;
     }
+    emitting.shutdown().await;
+    let emitted = emitted.load(Ordering::Relaxed);
     let emitting_took = started.elapsed();
     let (mut received, mut last) = (0, started);
     while let Some(ended) = receiving.join_next().await {
@@ -131,21 +150,31 @@ async fn one_at_a_time(
     report: &mut Report,
 ) -> Result<(), Failure> {
     let channel = keys.channel("single");
-    let mut subscriber = open(target, SignalOptions::default()).await?;
-    subscriber.listen(&channel, None).await?;
-    let publisher = open(target, SignalOptions::default()).await?;
+    let opened = async {
+        let subscriber = subscribe(target, SignalOptions::default(), channel.clone()).await?;
+        Ok::<_, Failure>((subscriber, open(target, SignalOptions::default()).await?))
+    };
+    let Some((mut subscriber, publisher)) = stop.run_until_cancelled(opened).await.transpose()? else {
+        return Ok(());
+    };
     let progress = Progress::new("one at a time", SINGLE);
     let (mut answered, mut heard) = (Distribution::new()?, Distribution::new()?);
-    for number in (0..SINGLE).take_while(|_| !stop.is_cancelled()) {
+    for number in 0..SINGLE {
         let started = Instant::now();
-        publisher.emit(&channel, "x").await?;
-        let until_answered = started.elapsed();
-        if let Ok(None) | Err(_) = timeout(SILENCE, subscriber.next_signal()).await {
-            return Err(Failure::new(
-                Exit::SERVER_AWAY,
-                "a signal did not reach its only subscriber",
-            ));
-        }
+        let signalled = async {
+            publisher.emit(&channel, "x").await?;
+            let until_answered = started.elapsed();
+            match timeout(SILENCE, subscriber.next_signal()).await {
+                Ok(Some(_)) => Ok(until_answered),
+                Ok(None) | Err(_) => Err(Failure::new(
+                    Exit::SERVER_AWAY,
+                    "a signal did not reach its only subscriber",
+                )),
+            }
+        };
+        let Some(until_answered) = stop.run_until_cancelled(signalled).await.transpose()? else {
+            break;
+        };
         if number >= WARM_UP {
             answered.record(until_answered);
             heard.record(started.elapsed());

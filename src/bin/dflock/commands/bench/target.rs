@@ -4,14 +4,44 @@ use std::future::Future;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use dflockd_client::{Client, ClientBuilder};
+use dflockd_client::{Client, ClientBuilder, Lock, ShardHealth, ShutdownReport};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 
 use crate::args::{BenchTarget, SourceFlags};
 use crate::failure::Failure;
 use crate::sources::Sources;
 
-/// For how long the end waits until all leases are released.
+/// How long the end waits until all leases are released, …
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// … and how long it waits for a server to which there is no connection.
+const PATIENCE_UNCONNECTED: Duration = Duration::from_secs(1);
+
+/// Shuts a client down, which releases its leases. Stops waiting early if no server is connected.
+pub(super) async fn leave(client: &Client) -> ShutdownReport {
+    let unconnected = async {
+        let mut since = Instant::now();
+        while since.elapsed() < PATIENCE_UNCONNECTED {
+            if client.health().iter().any(ShardHealth::is_connected) {
+                since = Instant::now();
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        report = client.shutdown(PATIENCE) => report,
+        () = unconnected => client.shutdown(Duration::ZERO).await,
+    }
+}
+
+/// Acquires and releases a lock. Returns false, without waiting for the server, if the measuring was stopped.
+pub(super) async fn pair(lock: &Lock, stop: &CancellationToken) -> Result<bool, Failure> {
+    let pair = async { lock.acquire().await?.release().await };
+    Ok(stop.run_until_cancelled(pair).await.transpose()?.is_some())
+}
 
 /// The servers of the settings, or an embedded one, and the clients that measure them.
 pub(super) struct Target {
@@ -65,9 +95,11 @@ impl Target {
     pub(super) async fn released<T>(&self, benchmark: impl Future<Output = T>) -> T {
         let done = benchmark.await;
         let clients = std::mem::take(&mut *self.clients.lock().unwrap_or_else(PoisonError::into_inner));
-        for client in clients {
-            client.shutdown(PATIENCE).await;
-        }
+        let leaving: JoinSet<ShutdownReport> = clients
+            .into_iter()
+            .map(|client| async move { leave(&client).await })
+            .collect();
+        leaving.join_all().await;
         done
     }
 }

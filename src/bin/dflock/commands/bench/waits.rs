@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use dflockd_client::LockGuard;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::{Instant, MissedTickBehavior, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::distribution::Distribution;
@@ -20,6 +20,9 @@ use crate::failure::Failure;
 
 /// Longer than a run, so that only a release lets the next caller in.
 const TTL: Duration = Duration::from_secs(600);
+
+/// How long callers may take after Ctrl-C to get the keys that were released at once.
+const LEAVING: Duration = Duration::from_secs(5);
 
 /// When a caller had its grant, and the guard.
 type Granted = Result<(usize, Instant, LockGuard), dflockd_client::Error>;
@@ -42,8 +45,12 @@ async fn measure(target: &Target, of: &WaitsArguments, stop: &CancellationToken)
         false => target.client(target.builder().lease_ttl(TTL))?,
     };
     let mut held = Vec::with_capacity(of.waits);
-    for number in (0..of.waits).take_while(|_| !stop.is_cancelled()) {
-        held.push(holder.lock(keys.key(number))?.acquire().await?);
+    for number in 0..of.waits {
+        let lock = holder.lock(keys.key(number))?;
+        let Some(guard) = stop.run_until_cancelled(lock.acquire()).await else {
+            break;
+        };
+        held.push(guard?);
     }
     let mut waiting: JoinSet<Granted> = JoinSet::new();
     for number in 0..held.len() {
@@ -73,8 +80,12 @@ async fn measure(target: &Target, of: &WaitsArguments, stop: &CancellationToken)
         }
         guards.push(guard);
     }
-    // Callers that wait still are those of keys that were not released.
-    waiting.shutdown().await;
+    // After Ctrl-C all keys have been released. Callers that still wait get their grants, and release them: a server
+    // that keeps leases without a connection might grant a key to a caller that gives up at the same moment.
+    let still_waiting = async { while waiting.join_next().await.is_some() {} };
+    if timeout(LEAVING, still_waiting).await.is_err() {
+        waiting.shutdown().await;
+    }
     drop(guards);
 
     let summary = distribution.summary();
@@ -120,7 +131,8 @@ async fn settle(of: &WaitsArguments, stop: &CancellationToken) {
     }
 }
 
-/// Releases at an even pace, without waiting for the answers. Returns when each release began.
+/// Releases at an even pace, without waiting for the answers. Returns when each release began. After Ctrl-C the rest is
+/// released at once and not counted.
 async fn release_all(held: Vec<LockGuard>, releases: u32, stop: &CancellationToken) -> Result<Vec<Instant>, Failure> {
     let progress = Progress::new("keys are released", held.len());
     let mut pace = tokio::time::interval(Duration::from_secs(1) / releases);
@@ -136,7 +148,14 @@ async fn release_all(held: Vec<LockGuard>, releases: u32, stop: &CancellationTok
         releasing.spawn(guard.release());
         progress.step();
     }
-    while let Some(released) = releasing.join_next().await {
+    loop {
+        let released = tokio::select! {
+            biased;
+            // Ctrl-C does not wait for a server that does not answer.
+            () = stop.cancelled() => break,
+            released = releasing.join_next() => released,
+        };
+        let Some(released) = released else { break };
         released.map_err(|error| Failure::new(Exit::SOFTWARE, error.to_string()))??;
     }
     Ok(released_at)

@@ -1,6 +1,6 @@
 //! Several members in one process, controlled by lines on standard input.
 
-use std::io::BufRead;
+use std::io::{BufRead, Read};
 use std::net::SocketAddr;
 
 use dflockd_client::Error;
@@ -112,6 +112,10 @@ impl Controlled {
                 Ok(())
             }
             Ok(Some(Order::Members)) => self.tell_members(),
+            Ok(Some(Order::Lead(_))) if !self.voters.are_majority() => {
+                tell::complain("no member can lead: fewer than a majority run and reach each other");
+                self.tell_leader()
+            }
             Ok(Some(order)) => {
                 if let Err(error) = self.carry_out(order).await {
                     tell::complain(&error.to_string());
@@ -154,11 +158,15 @@ impl Controlled {
         self.elect()
     }
 
-    /// Elects the next member, if no member leads.
+    /// Elects the next member if no member leads. A leader without a majority steps down.
     fn elect(&self) -> Result<(), Error> {
         match (self.cluster.leader(), self.voters.successor(self.former)) {
             (None, Some(next)) => self.cluster.move_leader(next),
-            _ => Ok(()),
+            (Some(_), None) => {
+                self.cluster.depose();
+                Ok(())
+            }
+            (Some(_), Some(_)) | (None, None) => Ok(()),
         }
     }
 
@@ -195,18 +203,67 @@ impl Controlled {
     }
 }
 
+/// How many bytes of a line are looked at.
+const LONGEST_LINE: u64 = 256;
+
+/// Reads a line, of which only the beginning counts. Bytes that are not UTF-8 make a line that no order has, and the
+/// next line is read all the same. `None` at the end of the input.
+fn next_line(input: &mut impl BufRead) -> std::io::Result<Option<String>> {
+    let mut line = Vec::new();
+    if input.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line)? == 0 {
+        return Ok(None);
+    }
+    while line.last() != Some(&b'\n') {
+        let rest = input.fill_buf()?;
+        let (count, is_end) = match rest.iter().position(|byte| *byte == b'\n') {
+            Some(end) => (end + 1, true),
+            None => (rest.len(), rest.is_empty()),
+        };
+        input.consume(count);
+        if is_end {
+            break;
+        }
+    }
+    let line = String::from_utf8_lossy(&line);
+    Ok(Some(line.trim_end_matches(['\n', '\r']).to_owned()))
+}
+
 /// The lines of standard input. The channel is closed when it ends, or where a terminal would stop this process for reading.
-fn lines_of_stdin() -> mpsc::UnboundedReceiver<String> {
-    let (tell, told) = mpsc::unbounded_channel();
+fn lines_of_stdin() -> mpsc::Receiver<String> {
+    let (tell, told) = mpsc::channel(1);
     if stdin_may_be_read() {
         std::thread::spawn(move || {
-            let lines = std::io::stdin().lock().lines().map_while(Result::ok);
-            for line in lines {
-                if tell.send(line).is_err() {
+            let mut input = std::io::stdin().lock();
+            while let Ok(Some(line)) = next_line(&mut input) {
+                if tell.blocking_send(line).is_err() {
                     return;
                 }
             }
         });
     }
     told
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_is_no_text_or_too_long_does_not_end_the_orders() {
+        let long = "x".repeat(100_000);
+        let text = [
+            b"\xff\xfe\nleader 1\r\n\n".as_slice(),
+            long.as_bytes(),
+            b"\nmembers\nkill 1",
+        ]
+        .concat();
+        // A small buffer: a line comes in several parts.
+        let mut input = std::io::BufReader::with_capacity(7, text.as_slice());
+        let mut lines = Vec::new();
+        while let Some(line) = next_line(&mut input).unwrap() {
+            lines.push(line);
+        }
+        let long = &long[..256];
+        assert_eq!(lines, ["\u{fffd}\u{fffd}", "leader 1", "", long, "members", "kill 1"]);
+    }
 }

@@ -102,12 +102,18 @@ impl Electorate {
         voter.is_some_and(|voter| voter.is_running && !voter.is_isolated)
     }
 
+    /// Whether more than half of the members vote.
+    pub(super) fn are_majority(&self) -> bool {
+        let count = self.0.len();
+        let voters = (0..count).filter(|member| self.votes(*member)).count();
+        voters * 2 > count
+    }
+
     /// The member that is elected after `former` led: the next one that votes. `None` without a majority.
     pub(super) fn successor(&self, former: usize) -> Option<usize> {
         let count = self.0.len();
-        let voters = (0..count).filter(|member| self.votes(*member)).count();
         let mut candidates = (1..=count).map(|step| (former + step) % count);
-        (voters * 2 > count)
+        self.are_majority()
             .then(|| candidates.find(|member| self.votes(*member)))
             .flatten()
     }
