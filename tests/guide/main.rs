@@ -8,6 +8,7 @@ mod kinds;
 mod postgres;
 #[cfg(unix)]
 mod shell;
+mod testing;
 
 use std::fs;
 use std::path::Path;

@@ -300,17 +300,3 @@ async fn a_test_that_may_hang_has_an_end() {
     };
     timeout(Duration::from_secs(60), test).await.unwrap();
 }
-
-/// The blocks of the guide are in this file.
-#[test]
-fn the_blocks_of_the_guide_stand_in_this_file() {
-    let guide = include_str!("../../docs/guide/src/testing-your-code.md");
-    let here: String = include_str!("testing_your_code.rs").split_whitespace().collect();
-    let blocks: Vec<&str> = guide.split("```rust,ignore\n").skip(1).collect();
-    for block in &blocks {
-        let block = block.split("```").next().unwrap();
-        let code: String = block.split_whitespace().collect();
-        assert!(here.contains(&code), "this stands in the guide only:\n{block}");
-    }
-    assert!(blocks.len() > 10, "{} blocks", blocks.len());
-}
