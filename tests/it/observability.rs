@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::support::fake::FakeServer;
 use crate::support::proxy::Proxy;
 use crate::support::recorder::Recorded;
-use crate::support::spans::Spans;
+use crate::support::spans::{Spans, observe};
 use crate::support::until;
 use dflockd_client::protocol::{LineBuffer, RequestDecoder};
 use dflockd_client::server::{Cluster, Server};
@@ -929,7 +929,7 @@ async fn the_name_of_a_client_is_in_its_lines_spans_and_metrics() {
         .with_env_filter("info,dflockd_client=debug")
         .with_ansi(false)
         .with_writer(move || writer.clone());
-    let _installed = tracing::subscriber::set_default(subscriber.finish());
+    let _installed = observe(subscriber.finish());
     let recorded = Recorded::default();
     let scene = Scene::set_with(&recorded, |builder| builder.name("billing")).await;
     let mut signals = scene.client.subscribe("a").await.unwrap();

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::support::proxy::Proxy;
+use crate::support::spans::observe;
 use crate::support::until;
 use dflockd_client::server::{Server, ServerBuilder};
 use dflockd_client::{
@@ -41,7 +42,7 @@ impl Traces {
             .with_filter(EnvFilter::new(filter));
         Self {
             exporter,
-            _installed: tracing::subscriber::set_default(registry().with(layer)),
+            _installed: observe(registry().with(layer)),
             _provider: provider,
         }
     }

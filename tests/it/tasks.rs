@@ -11,7 +11,7 @@ use crate::support::cluster::{ClusterScene, patient};
 use crate::support::faulty::{Fault, Faulty, SAID};
 use crate::support::pki::{Authority, HERE};
 use crate::support::proxy::Proxy;
-use crate::support::spans::Spans;
+use crate::support::spans::{Spans, observe};
 use crate::support::{until, until_now};
 use dflockd_client::rustls::client::Resumption;
 use dflockd_client::rustls::client::WebPkiServerVerifier;
@@ -622,7 +622,7 @@ async fn a_subscriber_of_the_log_may_panic_anywhere() {
     let unwilling = Unwilling::default();
     let unwanted = |line| *unwilling.0.lock().unwrap() = line;
     let subscriber = tracing_subscriber::registry().with(unwilling.clone());
-    let _installed = tracing::subscriber::set_default(subscriber);
+    let _installed = observe(subscriber);
     let server = serve().await;
     let proxy = Proxy::start(&server.local_addr().to_string()).await;
     let recorder = Faulty::default();

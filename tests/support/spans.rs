@@ -2,14 +2,25 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{Debug, Write};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
-use tracing::subscriber::DefaultGuard;
-use tracing::{Event, Subscriber};
+use tracing::subscriber::{DefaultGuard, NoSubscriber};
+use tracing::{Dispatch, Event, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
+
+/// Shows this thread's spans and events to the subscriber as long as the guard lives.
+///
+/// While a process has a single subscriber, tracing asks the thread that comes first to a line of code whether the line is wanted, and
+/// remembers the answer for all threads. The thread of another test has no subscriber and answers no. The second subscriber, which
+/// lives as long as the process, makes tracing ask the subscribers instead.
+pub fn observe(subscriber: impl Subscriber + Send + Sync + 'static) -> DefaultGuard {
+    static SECOND: OnceLock<Dispatch> = OnceLock::new();
+    SECOND.get_or_init(|| Dispatch::new(NoSubscriber::default()));
+    tracing::subscriber::set_default(subscriber)
+}
 
 /// The record. Clones share it.
 #[derive(Clone, Default)]
@@ -65,7 +76,7 @@ impl Visit for Values {
 impl Spans {
     /// Records this thread's spans and events as long as the guard lives.
     pub fn install(&self) -> DefaultGuard {
-        tracing::subscriber::set_default(tracing_subscriber::registry().with(self.clone()))
+        observe(tracing_subscriber::registry().with(self.clone()))
     }
 
     /// Returns all closed spans of this name, one line for each.

@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use crate::support::fake::FakeServer;
 use crate::support::old::OldServer;
 use crate::support::pki::{Authority, serve, trusting};
+use crate::support::spans::observe;
 use crate::support::until;
 
 /// A time that only a hang exceeds.
@@ -341,7 +342,7 @@ async fn keys_are_shown_escaped_in_errors_and_logs() {
         .with_ansi(false)
         .with_max_level(tracing::Level::TRACE)
         .with_writer(move || writer.clone());
-    let _guard = tracing::subscriber::set_default(subscriber.finish());
+    let _guard = observe(subscriber.finish());
 
     let (server, address) = start(Server::builder()).await;
     let client = builder(&address).connect().await.unwrap();
