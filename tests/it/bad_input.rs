@@ -152,7 +152,7 @@ async fn build_checks_the_settings_of_a_client() {
 }
 
 #[test]
-fn without_a_runtime_a_client_says_what_it_needs() {
+fn building_a_client_without_a_runtime_is_an_error_that_names_it() {
     refused(Client::builder().build(), ErrorKind::InvalidInput, &["tokio runtime"]);
 }
 

@@ -199,7 +199,7 @@ fn an_async_client_can_be_used_by_threads_until_its_runtime_ends() {
 // Threads that end.
 
 #[test]
-fn a_thread_that_panics_gives_back_what_it_holds() {
+fn a_thread_that_panics_releases_its_guards() {
     let scene = Scene::new();
     let (lock, semaphore) = (scene.lock(), scene.client.semaphore("s", 1).unwrap());
     let panicked = std::thread::spawn(move || {

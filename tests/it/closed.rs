@@ -237,7 +237,7 @@ async fn is_over(client: &Client) {
 }
 
 #[test]
-fn a_client_whose_runtime_has_ended_says_so() {
+fn calls_fail_with_the_reason_after_the_end_of_a_clients_runtime() {
     let elsewhere = Runtime::new().unwrap();
     let servers = elsewhere.block_on(async { [serve().await, serve().await] });
     for its_own in [
@@ -340,7 +340,7 @@ fn threads_hear_that_the_runtime_of_their_client_has_ended() {
 
 /// The runtime ends before it has run anything, or while the client connects.
 #[test]
-fn a_client_whose_runtime_ends_at_once_says_so_too() {
+fn calls_fail_with_the_reason_if_the_runtime_ends_at_once() {
     let elsewhere = Runtime::new().unwrap();
     let servers = elsewhere.block_on(async { [serve().await, serve().await] });
     let its_own = Builder::new_current_thread().enable_all().build().unwrap();
@@ -366,7 +366,7 @@ fn a_client_whose_runtime_ends_at_once_says_so_too() {
     elsewhere.block_on(is_over(&client));
 }
 
-/// An object owns a client, which it makes anew after it was closed.
+/// An object owns a client, and makes a new one after it was closed.
 #[test]
 fn an_object_whose_runtime_has_ended_can_be_closed_and_used_elsewhere() {
     let elsewhere = Runtime::new().unwrap();

@@ -55,7 +55,7 @@ async fn take_away(server: &Server, token: &Token) {
 }
 
 #[tokio::test]
-async fn an_object_holds_what_it_acquires_and_gives_it_back_once() {
+async fn an_object_keeps_its_guard_and_releases_it_once() {
     let (server, client) = scene().await;
     let (mut first, mut second) = (object(&client), object(&client));
     assert_eq!((first.is_held(), first.token(), first.ttl()), (false, None, None));

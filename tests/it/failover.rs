@@ -457,7 +457,7 @@ async fn a_cluster_without_a_leader_costs_the_callers_of_another_shard_nothing()
 }
 
 #[tokio::test]
-async fn health_tells_who_serves_and_why() {
+async fn health_names_the_serving_member_and_the_reason() {
     let scene = ClusterScene::set(patient()).await;
     let addresses = scene.cluster.addresses();
     let client = scene.client().await;

@@ -107,7 +107,7 @@ impl Naive {
         self.forget_empty_groups();
     }
 
-    /// A group without members ends; a later one of the same name starts anew.
+    /// A group without members ends; a later one of the same name has no history.
     fn forget_empty_groups(&mut self) {
         let subscriptions = &self.subscriptions;
         self.last

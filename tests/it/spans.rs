@@ -212,7 +212,7 @@ async fn the_span_of_a_failed_wait_has_the_reason() {
 }
 
 #[tokio::test]
-async fn the_span_of_a_dropped_wait_says_so_and_is_not_an_error() {
+async fn the_span_of_a_dropped_wait_has_that_outcome_and_no_error() {
     let traces = Traces::at(AT_INFO);
     let held = Held::of(Server::builder()).await;
     let lock = held.client.lock("k").unwrap();

@@ -162,7 +162,7 @@ impl Seen {
     }
 }
 
-/// Acquires, holds and releases until it is told to end. Returns the number of rounds.
+/// Acquires, holds and releases until the load ends. Returns the number of rounds.
 async fn work(mut session: Session, number: usize, seen: Arc<Seen>, end: Arc<AtomicUsize>, hangs_up: bool) -> usize {
     let me = Name::from(session.reference.as_str());
     let mut rounds = 0;

@@ -56,7 +56,7 @@ impl Seen {
     }
 }
 
-/// Acquires, holds and releases until it is told to end; sometimes it drops a wait.
+/// Acquires, holds and releases until the load ends; sometimes it drops a wait.
 async fn work(client: Client, observer: Observer, number: usize, seen: Arc<Seen>) {
     let caller = number as u64;
     let semaphore = client.semaphore("s", LIMIT).unwrap().acquire_timeout(PATIENCE);

@@ -11,8 +11,8 @@ use dflockd_client::{ErrorKind, Fencing, Key, LeaseState, Limit, LostReason, Tok
 
 use super::api::Client;
 use super::composites::{
-    a_place_in_the_queue_is_taken_first_and_waited_at_later, objects_hold_what_they_acquire,
-    several_locks_are_taken_all_or_none, work_is_done_under_a_lock_and_its_own_error_kept,
+    an_enqueue_takes_a_queue_position_and_a_later_wait_acquires, objects_hold_what_they_acquire,
+    several_locks_are_taken_all_or_none, work_under_a_lock_keeps_its_own_error,
 };
 use super::low;
 use super::peer::{Ability, Peer, fence_of};
@@ -55,14 +55,14 @@ cases! {
     a_lock_that_is_held_is_busy,
     a_wait_ends_at_its_own_time_to_the_millisecond,
     waiters_are_served_in_order needs Stats,
-    the_next_waiter_gets_what_is_released,
+    the_next_waiter_gets_a_released_lock,
     a_dropped_wait_leaves_no_waiter needs Stats DroppedCalls,
     a_dropped_guard_releases_its_lock,
     mutual_exclusion_under_contention,
     a_lease_outlives_many_ttls_while_it_is_renewed,
     without_renewal_a_lease_is_lost_before_others_get_it,
     a_lock_taken_away_is_reported,
-    a_disconnect_frees_what_was_acquired_over_it,
+    a_disconnect_frees_the_locks_of_its_connection,
     a_long_ttl_outlives_the_read_timeout,
     a_thousand_leases_over_one_connection,
     a_semaphore_of_two_is_shared_by_three needs Semaphores,
@@ -70,9 +70,9 @@ cases! {
     locks_and_semaphores_have_names_of_their_own needs Namespaces Semaphores,
     stats_list_holders_and_waiters needs Stats,
     shutdown_releases_everything,
-    a_place_in_the_queue_is_taken_first_and_waited_at_later,
+    an_enqueue_takes_a_queue_position_and_a_later_wait_acquires,
     several_locks_are_taken_all_or_none,
-    work_is_done_under_a_lock_and_its_own_error_kept,
+    work_under_a_lock_keeps_its_own_error,
     objects_hold_what_they_acquire,
     signals_reach_their_listeners_in_order needs Signals,
     wildcards_stand_for_tokens needs Signals,
@@ -348,7 +348,7 @@ async fn waiters_are_served_in_order(peer: Peer) {
     }
 }
 
-async fn the_next_waiter_gets_what_is_released(peer: Peer) {
+async fn the_next_waiter_gets_a_released_lock(peer: Peer) {
     let (a, b, key) = (peer.client().await, peer.client().await, peer.key("k"));
     let first = a.lock(&key).acquire().await.unwrap();
     let waiting = tokio::spawn(async move { b.lock(&key).acquire().await.unwrap() });
@@ -461,7 +461,7 @@ async fn a_lock_taken_away_is_reported(peer: Peer) {
     assert_eq!(guard.state(), LeaseState::Lost(LostReason::Rejected));
 }
 
-async fn a_disconnect_frees_what_was_acquired_over_it(peer: Peer) {
+async fn a_disconnect_frees_the_locks_of_its_connection(peer: Peer) {
     let (client, key) = (peer.client().await, peer.key("k"));
     let mut wire = peer.wire().await;
     low::acquire(&mut wire, &key, TRY, ttl(60)).await.unwrap();

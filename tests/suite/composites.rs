@@ -10,7 +10,7 @@ use super::peer::Peer;
 const SHORT: Duration = Duration::from_millis(300);
 const LONG: Duration = Duration::from_secs(10);
 
-pub async fn a_place_in_the_queue_is_taken_first_and_waited_at_later(peer: Peer) {
+pub async fn an_enqueue_takes_a_queue_position_and_a_later_wait_acquires(peer: Peer) {
     let (client, key) = (peer.client().await, peer.key("k"));
     let lock = client.lock(&key);
     let Enqueued::Acquired(first) = lock.enqueue().await.unwrap() else {
@@ -47,7 +47,7 @@ pub async fn several_locks_are_taken_all_or_none(peer: Peer) {
     }
 }
 
-pub async fn work_is_done_under_a_lock_and_its_own_error_kept(peer: Peer) {
+pub async fn work_under_a_lock_keeps_its_own_error(peer: Peer) {
     let (client, key) = (peer.client().await, peer.key("k"));
     let lock = client.lock(&key);
     assert_eq!(lock.with_lock(Ok(42)).await.unwrap(), 42);

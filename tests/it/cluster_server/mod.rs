@@ -67,7 +67,7 @@ async fn wait_at(cluster: &Cluster, connection: &mut RawConnection, key: &str) {
 }
 
 #[tokio::test]
-async fn the_first_member_leads_and_the_others_say_so() {
+async fn the_first_member_leads_and_the_others_name_it() {
     let (cluster, addresses) = start(Server::builder()).await;
     assert_eq!((cluster.leader(), addresses.len()), (Some(0), 3));
     let mut leader = RawConnection::open(&addresses[0]).await;
@@ -103,7 +103,7 @@ async fn the_first_member_leads_and_the_others_say_so() {
 }
 
 #[tokio::test]
-async fn stats_say_who_leads_and_count_the_connections_of_the_member_that_is_asked() {
+async fn stats_name_the_leader_and_count_the_connections_of_the_answering_member() {
     let (cluster, addresses) = start(Server::builder()).await;
     let mut leader = RawConnection::open(&addresses[0]).await;
     let mut follower = RawConnection::open(&addresses[1]).await;
@@ -459,7 +459,7 @@ async fn a_leader_that_knows_no_refs_gives_nothing_back() {
 }
 
 #[tokio::test]
-async fn a_leader_that_knows_no_tokens_lets_others_have_what_was_held() {
+async fn a_leader_that_knows_no_tokens_grants_held_keys_to_others() {
     let (cluster, addresses) = start(patient()).await;
     let mut mine = session(&addresses[0], "mine").await;
     let held = token(&mine.request("l", "k", "0 300").await);

@@ -190,7 +190,7 @@ impl Caller {
         self.returned(returned.op, outcome, error);
     }
 
-    /// Records that the caller has a guard or a permit. If it is watched, the caller is told of its loss.
+    /// Records that the caller has a guard or a permit. If it is watched, the caller waits for its loss.
     pub fn acquired(&mut self, op: u64, subject: &Subject, lease: &Lease) -> Holder {
         let process = &self.process;
         let holder = process.writer.next_id();
