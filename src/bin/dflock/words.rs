@@ -25,12 +25,12 @@ const WORDS: [(&str, &str); 26] = [
         "leave --fence out, and the setting fencing",
     ),
     (
-        "ClientBuilder::from_url takes URLs, and TLS is asked for with ClientBuilder::tls",
-        "--url takes URLs, and TLS is asked for with the setting tls",
+        "ClientBuilder::from_url takes URLs, and ClientBuilder::tls turns TLS on",
+        "--url takes URLs, and the setting tls turns TLS on",
     ),
     ("fencing is Required", "fences are required"),
     (
-        "or a ClientBuilder::fencing that goes without",
+        "or a ClientBuilder::fencing that does not require fences",
         "or leave --fence out, and the setting fencing",
     ),
     (
@@ -39,14 +39,14 @@ const WORDS: [(&str, &str); 26] = [
     ),
     ("see Lease::transition_fences", "see docs/guide/src/sharding.md"),
     (
-        "give a server that stands alone as Shard::single (or with ClientBuilder::servers)",
-        "give a server that stands alone as host:port",
+        "use Shard::single (or ClientBuilder::servers) for a server that stands alone",
+        "write a server that stands alone as host:port",
     ),
     (
-        "in use at a time as Shard::standby",
-        "in use at a time as 'host:port;host:port'",
+        "use Shard::standby for independent servers of which only one is in use at a time",
+        "write independent servers of which only one is in use at a time as 'host:port;host:port'",
     ),
-    ("was given as Shard::standby", "was given as 'host:port;host:port'"),
+    ("was made with Shard::standby", "was given as 'host:port;host:port'"),
     ("with Shard::stable_ref", "with the setting stable_ref"),
     (
         "name an authority with Tls::new().ca_file(…)",
