@@ -37,7 +37,6 @@ fn chapter(name: &str) -> String {
 }
 
 /// Returns the code blocks of a text with this mark, in their order.
-#[cfg(unix)]
 fn blocks(text: &str, mark: &str) -> Vec<String> {
     let mut blocks = Vec::new();
     let mut block: Option<(bool, String)> = None;
