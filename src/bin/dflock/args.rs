@@ -58,7 +58,7 @@ impl Arguments {
         Ok(arguments)
     }
 
-    /// The description of the command line, for completions and manual pages.
+    /// Returns the description of the command line, for completions and manual pages.
     pub(crate) fn description() -> clap::Command {
         Self::command()
     }
@@ -343,7 +343,7 @@ fn duration(text: &str) -> Result<Duration, String> {
     dflockd_client::parse_duration(text).map_err(refused)
 }
 
-/// Reads the time between two looks.
+/// Parses the interval between two looks at the servers.
 fn period(text: &str) -> Result<Duration, String> {
     const LEAST: Duration = Duration::from_millis(100);
     const MOST: Duration = Duration::from_secs(3600);
@@ -354,7 +354,7 @@ fn period(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Reads how long a check may take.
+/// Parses the time limit of a check.
 fn patience(text: &str) -> Result<Duration, String> {
     let most = Duration::from_secs(600);
     let patience = duration(text)?;
@@ -364,7 +364,7 @@ fn patience(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Reads a number of requests.
+/// Parses a number of requests.
 fn requests(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(count @ 1..=100_000) => Ok(count),

@@ -154,7 +154,7 @@ pub(crate) struct FailoverArguments {
     pub(crate) output: BenchOutput,
 }
 
-/// Parses a number of tasks, keys, signals and so on. More of them than an embedded server has room for are refused.
+/// Parses a number of tasks, keys, signals and so on. Numbers for which an embedded server has no room are refused.
 fn count(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(number @ 1..=10_000_000) => Ok(number),

@@ -1,4 +1,4 @@
-//! The flags of `dflock serve`: those of the real server, and some of its own.
+//! The flags of `dflock serve`: those of the real server, and some that only this server has.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, Args, Command};
 use dflockd_client::server::Release;
 
-/// Flags that begin so are real, but what they ask for does not exist here.
+/// Prefixes of the flags of the real server that this server does not support, each with the reason.
 const UNSUPPORTED: [(&str, &str); 8] = [
     ("--http-", "it has no HTTP interface"),
     (
@@ -32,7 +32,7 @@ const UNSUPPORTED: [(&str, &str); 8] = [
     ),
 ];
 
-/// What to say about a flag that only the real server has. `None` for every other mistake.
+/// Returns the message for a flag that only the real server has; `None` for every other mistake.
 pub(crate) fn unsupported(refused: &clap::Error) -> Option<String> {
     let flag = match (refused.kind(), refused.get(ContextKind::InvalidArg)) {
         (ErrorKind::UnknownArgument, Some(ContextValue::String(flag))) => flag,
@@ -161,8 +161,8 @@ pub(crate) struct ServeArguments {
 const OWN: &str = "Flags that the real server does not have";
 
 impl ServeArguments {
-    /// Applies the rules that depend on where a value comes from, which clap does not have: a flag counts before a
-    /// variable, and a variable that means nothing here is ignored.
+    /// Applies the rules that depend on the source of a value, which clap does not have: flags override variables, and
+    /// a variable that means nothing here is ignored.
     pub(super) fn settle(&mut self, matches: &ArgMatches, command: &mut Command) -> Result<(), clap::Error> {
         let is_flag = |id| matches.value_source(id) == Some(ValueSource::CommandLine);
         match (is_flag("auth_token"), is_flag("auth_token_file")) {
@@ -181,7 +181,7 @@ impl ServeArguments {
         Ok(())
     }
 
-    /// The address on which a cluster listens.
+    /// Returns the address on which a cluster listens; `None` if the host is neither an address nor `localhost`.
     pub(crate) fn ip(&self) -> Option<IpAddr> {
         match self.host.as_str() {
             "localhost" => Some(IpAddr::from([127, 0, 0, 1])),

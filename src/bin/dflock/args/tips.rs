@@ -1,4 +1,4 @@
-//! Tips for flags and subcommands that do not exist: what they are called here.
+//! Tips for flags and subcommands that do not exist: the names that this program has for them.
 
 use std::ffi::OsString;
 
@@ -8,7 +8,8 @@ use dflockd_client::LayeredOptions;
 
 use super::Arguments;
 
-/// Flags as other programs call them, and the flag of this program. The first one that the subcommand has counts.
+/// Names of flags in other programs, and the flag of this program. The tip names the first flag that the subcommand
+/// has.
 const FLAGS: [(&[&str], &str); 13] = [
     (
         &[
@@ -38,10 +39,11 @@ const FLAGS: [(&[&str], &str); 13] = [
     (&["config-file", "settings", "c"], "config"),
 ];
 
-/// Flags for a secret: there are none, since other users of the machine see the arguments of processes.
+/// Names of flags for a secret. This program has none, because other users of the machine can see the arguments of a
+/// process.
 const SECRETS: [&str; 6] = ["auth-token", "auth", "token", "secret", "password", "stable-ref"];
 
-/// Subcommands as other programs call them.
+/// Names of subcommands in other programs, and the subcommand of this program.
 const SUBCOMMANDS: [(&[&str], &str); 10] = [
     (&["exec", "with", "start"], "run"),
     (&["acquire", "hold"], "lock"),
@@ -55,7 +57,7 @@ const SUBCOMMANDS: [(&[&str], &str); 10] = [
     (&["env", "settings"], "config"),
 ];
 
-/// Adds to a refusal what the user may have meant, in place of the parser's own guesses.
+/// Adds the flag or the subcommand that the user may have meant to a refusal. It replaces the parser's own guess.
 pub(crate) fn advise(refused: &mut clap::Error) {
     let whole = Arguments::description();
     match refused.kind() {
@@ -115,7 +117,7 @@ fn has_flag(command: &Command, flag: &str) -> bool {
     command.get_arguments().any(|known| known.get_long() == Some(flag))
 }
 
-/// Returns what to write in place of an unknown flag; `None` if nothing better is known than what the parser guesses.
+/// Returns the tip for an unknown flag; `None` if there is no better one than the parser's guess.
 fn tip(whole: &Command, chosen: &[Command], flag: &str) -> Option<String> {
     let flag = flag.trim_start_matches('-');
     let here = chosen.last().unwrap_or(whole);
@@ -190,7 +192,6 @@ mod tests {
         assert_eq!(of(&["run"], "--colour"), None);
     }
 
-    /// Checks that tips name only what exists.
     #[test]
     fn tips_name_flags_and_subcommands_that_exist() {
         let whole = Arguments::description();

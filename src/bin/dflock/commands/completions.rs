@@ -1,4 +1,4 @@
-//! `dflock completions`: a script for a shell.
+//! `dflock completions`: prints a completion script for a shell.
 
 use std::io::Write;
 

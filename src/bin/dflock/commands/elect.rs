@@ -1,4 +1,4 @@
-//! `dflock elect`: runs a command while this is the leader.
+//! `dflock elect`: runs a command while this process is the leader.
 
 use dflockd_client::{Client, Election};
 

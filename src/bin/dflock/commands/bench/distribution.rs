@@ -1,4 +1,4 @@
-//! How long something took, many times.
+//! Distributions of measured times.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -9,17 +9,17 @@ use serde::Serialize;
 use crate::exit::Exit;
 use crate::failure::Failure;
 
-/// The longest time that is told apart, in nanoseconds: an hour.
+/// The longest time that is recorded, in nanoseconds: one hour. Longer times count as one hour.
 const LONGEST: u64 = 3_600_000_000_000;
 
-/// How many significant digits are kept.
+/// The number of significant digits that are kept.
 const DIGITS: u8 = 3;
 
 /// Times, in nanoseconds.
 #[derive(Clone, Debug)]
 pub(super) struct Distribution(Histogram<u64>);
 
-/// What is told of times, in microseconds.
+/// The summary of a distribution in reports, in microseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(super) struct Summary {
     pub(super) count: u64,
@@ -57,7 +57,8 @@ impl Distribution {
         }
     }
 
-    /// Points of a curve: one in how many takes longer than how many microseconds, up to the longest.
+    /// Returns the points of a curve up to the longest time. A point (n, t) says that one time in n is longer than t
+    /// microseconds.
     pub(super) fn curve(&self) -> Vec<(f64, f64)> {
         let count = self.count().max(1) as f64;
         let points = self.0.iter_quantiles(8).map(|step| {
@@ -72,7 +73,7 @@ fn micros(nanoseconds: u64) -> f64 {
     (nanoseconds as f64 / 100.0).round() / 10.0
 }
 
-/// A distribution that many tasks record to: in parts, so that they seldom wait for each other.
+/// A distribution to which many tasks record. It has several parts, so that tasks seldom wait for each other.
 #[derive(Debug)]
 pub(super) struct Recorder(Vec<Mutex<Distribution>>);
 
@@ -91,7 +92,7 @@ impl Recorder {
         }
     }
 
-    /// All that was recorded.
+    /// Returns the sum of all parts.
     pub(super) fn sum(&self) -> Result<Distribution, Failure> {
         let mut sum = Distribution::new()?;
         for part in &self.0 {

@@ -1,4 +1,5 @@
-//! `dflock bench failover`: from the end of a cluster's leader to the renewal of leases at the next one.
+//! `dflock bench failover`: measures the time from the end of a cluster's leader to the renewal of leases at the next
+//! leader.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -20,10 +21,10 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::Table;
 
-/// How many tasks take the leases.
+/// The number of tasks that acquire the leases.
 const TASKS: usize = 64;
 
-/// How the leader goes.
+/// How the leader stops leading.
 #[derive(Clone, Copy)]
 enum End {
     Dies,
@@ -39,14 +40,14 @@ impl End {
     }
 }
 
-/// Times from the leader's end, of all rounds.
+/// Times of all rounds, from the leader's end.
 struct Rounds {
     end: End,
-    /// Until the next one led.
+    /// Until the next member led.
     led: Distribution,
-    /// Until the first lease was renewed there.
+    /// Until the first lease was renewed at the new leader.
     first: Distribution,
-    /// Until all were.
+    /// Until all leases were renewed.
     last: Distribution,
 }
 
@@ -88,7 +89,7 @@ pub(super) async fn failover(
                 times = lose_the_leader(rounds.end, of) => times?,
             };
             progress.step();
-            // The first one warms up.
+            // The first round is a warm-up, and does not count.
             if number > 0 {
                 rounds.led.record(times.led);
                 rounds.first.record(times.first);
@@ -169,13 +170,15 @@ async fn lose_the_leader(how: End, of: &FailoverArguments) -> Result<Times, Fail
         .watch_health(0)
         .ok_or_else(|| refused("the client has no shard".to_owned()))?;
     if let End::Moves = how {
-        // A client learns of it with its next request. This one changes nothing.
+        // The client learns of the new leader from the answer to its next request. This request has its own key, and
+        // changes none of the leases.
         client.lock(keys.other())?.acquire().await?.release().await?;
     }
     let connected = health.wait_for(|health| health.is_connected() && health.failovers == 1);
     connected.await.map_err(|error| refused(error.to_string()))?;
     drop(health);
-    // Every lease was suspect before the next leader was connected.
+    // Every lease became suspect before the client connected to the next leader. A lease that is still suspect has not
+    // been renewed yet.
     while guards.iter().any(|guard| guard.state() == LeaseState::Suspect) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }

@@ -1,4 +1,4 @@
-//! `dflock bench hold`: what held leases cost, and what another caller sees meanwhile.
+//! `dflock bench hold`: measures the cost of held leases, and the latency of another caller meanwhile.
 
 use std::time::Duration;
 
@@ -19,10 +19,11 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::holding::setting;
 
-/// The time from one pair of the other caller to the next. It is even, so that a slow pair does not thin out those that come after.
+/// The interval between two pairs of the other caller. It is constant, so that a slow pair does not shift the later
+/// pairs.
 const PACE: Duration = Duration::from_millis(2);
 
-/// How many tasks take the leases, as a service would.
+/// The number of tasks that acquire the leases. A service would use several tasks, too.
 const TASKS: usize = 64;
 
 pub(super) async fn hold(flags: &SourceFlags, of: &HoldArguments, stop: &CancellationToken) -> Result<Report, Failure> {
@@ -36,7 +37,7 @@ async fn measure(target: &Target, of: &HoldArguments, stop: &CancellationToken) 
     let keys = Keys::of_this_run();
     let before = Usage::now();
     let client = target.client(target.builder())?;
-    // One pair first, so that what is there once and for all is not counted.
+    // One pair comes first, so that one-time costs such as the connection are not counted.
     pair(&client.lock(keys.other())?, stop).await?;
 
     let began = Usage::now();
@@ -53,7 +54,7 @@ async fn measure(target: &Target, of: &HoldArguments, stop: &CancellationToken) 
     let held_for = held_from.elapsed();
     let held = guards.iter().flatten().filter(|guard| guard.is_held()).count();
     let used = Usage::now().since(full).processor;
-    // What the pairs of the other caller take is known from the time in which nothing was held.
+    // The phase in which nothing was held shows the processor time of one pair of the other caller.
     let of_a_pair = per(empty.since(began).processor, idle.count());
     let by_leases = (used - of_a_pair * busy.count() as f64).max(0.0);
     let share = |seconds: f64| rounded(100.0 * seconds / held_for.as_secs_f64().max(1e-9), 2);
@@ -110,7 +111,7 @@ async fn measure(target: &Target, of: &HoldArguments, stop: &CancellationToken) 
     Ok(report)
 }
 
-/// Acquires and releases one key at an even pace, for as long as that.
+/// Acquires and releases one key at an even pace for this time. Returns how long the pairs took.
 async fn other_caller(
     what: &str,
     client: &Client,
@@ -140,7 +141,8 @@ async fn other_caller(
     Ok(distribution)
 }
 
-/// Few tasks take many leases. Each gives back its guards, in no more room than they take.
+/// Acquires many leases from few tasks. Each task returns its guards in a vector without spare capacity, which would
+/// count as memory of the leases.
 async fn acquire_all(
     client: &Client,
     keys: &Keys,

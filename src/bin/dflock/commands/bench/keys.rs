@@ -1,11 +1,11 @@
-//! Names that no other user of the servers has.
+//! Keys and channels that no other user of the servers uses.
 
 /// The keys and channels of one run.
 #[derive(Clone, Debug)]
 pub(super) struct Keys(String);
 
 impl Keys {
-    /// Chooses names of its own for this run.
+    /// Chooses names that are unique to this run.
     pub(super) fn of_this_run() -> Self {
         Self(format!("{}-{:08x}", std::process::id(), fastrand::u32(..)))
     }
@@ -14,7 +14,7 @@ impl Keys {
         format!("dflock-bench/{}/{number}", self.0)
     }
 
-    /// A key of a caller beside the measured ones.
+    /// Returns a key that differs from all numbered keys.
     pub(super) fn other(&self) -> String {
         format!("dflock-bench/{}/other", self.0)
     }

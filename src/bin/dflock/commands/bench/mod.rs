@@ -1,4 +1,4 @@
-//! `dflock bench`: what client and servers can do.
+//! `dflock bench`: measures the client and the servers.
 
 mod distribution;
 #[cfg(feature = "server")]
@@ -32,13 +32,13 @@ use crate::tell;
 pub(super) fn bench(flags: &SourceFlags, of: &BenchArguments) -> Result<Exit, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let exit = runtime.block_on(measure(flags, of));
-    // What still runs, a look-up of a name say, is not waited for.
+    // Threads that still run, for example to resolve a name, are not awaited.
     runtime.shutdown_background();
     exit
 }
 
 async fn measure(flags: &SourceFlags, of: &BenchArguments) -> Result<Exit, Failure> {
-    // Cancelled when no more is to be measured.
+    // Cancelled when the measuring must stop.
     let stop = CancellationToken::new();
     let output = match &of.what {
         Bench::Pairs(of) => &of.output,
@@ -48,7 +48,8 @@ async fn measure(flags: &SourceFlags, of: &BenchArguments) -> Result<Exit, Failu
         #[cfg(feature = "server")]
         Bench::Failover(of) => &of.output,
     };
-    // A picture that cannot be written is known before the measuring.
+    // The picture's file is opened first, so that the benchmark fails before it measures if the file cannot be
+    // written.
     let canvas = output.svg.as_deref().map(Canvas::open).transpose()?;
     let (report, exit) = match &of.what {
         Bench::Pairs(of) => until_ended(pairs::pairs(flags, of, &stop), &stop).await?,
@@ -64,7 +65,8 @@ async fn measure(flags: &SourceFlags, of: &BenchArguments) -> Result<Exit, Failu
     Ok(exit.unwrap_or(Exit::SUCCESS))
 }
 
-/// Runs a benchmark. The first signal that ends this process stops the measuring, whose results count. A second one ends the process without a report.
+/// Runs a benchmark. The first ending signal stops the measuring, and the results up to then count. A second signal
+/// ends the process without a report.
 async fn until_ended(
     benchmark: impl Future<Output = Result<Report, Failure>>,
     stop: &CancellationToken,

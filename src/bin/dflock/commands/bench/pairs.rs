@@ -1,4 +1,4 @@
-//! `dflock bench pairs`: acquires and releases of many tasks.
+//! `dflock bench pairs`: measures acquires and releases by many tasks.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,10 +21,10 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::Table;
 
-/// How many steps the bar of one number of tasks has.
+/// The number of steps of the progress bar for each number of tasks.
 const STEPS: u32 = 50;
 
-/// What came of one number of tasks.
+/// The results for one number of tasks.
 #[derive(Serialize)]
 struct Row {
     tasks: usize,
@@ -32,7 +32,7 @@ struct Row {
     seconds: f64,
     pairs_per_s: f64,
     latency: Summary,
-    /// Of this process, the client's.
+    /// The processor time of this process, which runs the client.
     cpu_us_per_pair: f64,
     connections: usize,
     memory_bytes: usize,
@@ -47,12 +47,12 @@ pub(super) async fn pairs(
     target.released(levels(&target, of, stop)).await
 }
 
-/// Measures each number of tasks that was asked for.
+/// Measures each requested number of tasks.
 async fn levels(target: &Target, of: &PairsArguments, stop: &CancellationToken) -> Result<Report, Failure> {
     let keys = Keys::of_this_run();
     let before = Usage::now();
     let client = target.client(target.builder())?;
-    // Says at once if there is no server.
+    // Fails at once if there is no server.
     pair(&client.lock(keys.other())?, stop).await?;
 
     let levels = match of.sweep.as_slice() {
@@ -78,7 +78,7 @@ async fn levels(target: &Target, of: &PairsArguments, stop: &CancellationToken) 
     Ok(report)
 }
 
-/// Lets so many tasks make pairs for the time that was asked for.
+/// Measures the pairs that this number of tasks makes in the requested time.
 async fn level(
     client: &Client,
     keys: &Keys,
@@ -89,7 +89,7 @@ async fn level(
 ) -> Result<(Row, Distribution), Failure> {
     let recorder = Arc::new(Recorder::new()?);
     let from = Instant::now() + of.warm_up;
-    // Pairs end with this level, whatever ends it.
+    // Ends the tasks of this level, whatever ends the level.
     let over = stop.child_token();
     let mut running = JoinSet::new();
     for task in 0..tasks {
@@ -125,7 +125,7 @@ async fn level(
         biased;
         measured = measuring => measured,
         () = stop.cancelled() => (Duration::ZERO, Usage::now(), Usage::default()),
-        // Tasks end only at a failure before they are told to.
+        // A task that ends before this level is over has failed.
         Some(ended) = running.join_next() => {
             ended.map_err(|error| Failure::new(Exit::SOFTWARE, error.to_string()))??;
             (Duration::ZERO, Usage::now(), Usage::default())

@@ -1,4 +1,4 @@
-//! A picture of how long something took.
+//! Draws distributions of times as a picture.
 
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write};
@@ -19,7 +19,7 @@ pub(super) struct Curve {
 
 const SIZE: (u32, u32) = (960, 480);
 
-/// Colours that those can tell apart who see few (Okabe and Ito).
+/// Colours that colour-blind readers can tell apart (Okabe and Ito).
 const COLOURS: [RGBColor; 6] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
@@ -29,17 +29,17 @@ const COLOURS: [RGBColor; 6] = [
     RGBColor(86, 180, 233),
 ];
 
-/// The file of a picture. It is opened before the measuring, so that a file that cannot be written ends the benchmark
-/// before it begins.
+/// The file of a picture. It is opened before the measuring, so that the benchmark ends before it begins if the file
+/// cannot be written.
 pub(super) struct Canvas {
     path: PathBuf,
     file: File,
-    /// Whether the file was created here and nothing was drawn yet.
+    /// Whether this created the file and has drawn nothing yet.
     is_empty: bool,
 }
 
 impl Canvas {
-    /// Opens a file, and leaves its content until [`draw`](Self::draw).
+    /// Opens a file, and keeps its content until [`draw`](Self::draw).
     pub(super) fn open(path: &Path) -> Result<Self, Failure> {
         let (file, is_empty) = match File::create_new(path) {
             Ok(file) => (file, true),
@@ -56,11 +56,11 @@ impl Canvas {
         })
     }
 
-    /// Draws one line for each distribution: how many microseconds (upwards) so many of a hundred take at most (to the
-    /// right, with one more nine at each step). Those that recorded nothing are left out.
+    /// Draws one line for each distribution: the percentile to the right, with one more nine at each step, and the
+    /// time in microseconds upwards. Empty distributions are left out.
     pub(super) fn draw(mut self, title: &str, curves: &[Curve]) -> Result<(), Failure> {
         let text = svg(title, curves).map_err(|error| Failure::new(Exit::SOFTWARE, error))?;
-        // Pipes and terminals have no length.
+        // This fails for pipes and terminals, which have no length.
         drop(self.file.set_len(0));
         let written = self.file.write_all(text.as_bytes());
         written.map_err(|error| unwritten(&self.path, &error))?;
@@ -132,10 +132,10 @@ fn paint(title: &str, curves: &[Curve], text: &mut String) -> Result<(), Box<dyn
     Ok(())
 }
 
-/// How many of a hundred are not the one in so many that takes longer.
+/// Returns the percentile above which one time in `one_in` lies.
 fn percent(one_in: f64) -> String {
     let percent = 100.0 - 100.0 / one_in;
-    // As many digits as there are nines behind the point.
+    // One digit for each nine behind the decimal point.
     let digits = (one_in.log10().round() as usize).saturating_sub(2);
     format!("{percent:.digits$}")
 }

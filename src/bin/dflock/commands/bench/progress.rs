@@ -1,17 +1,17 @@
-//! How far a benchmark is, on a terminal.
+//! The progress of a benchmark, on a terminal.
 
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// A bar on standard error. It shows only if that is a terminal, and goes when it is dropped.
+/// A progress bar on standard error. It is shown only on a terminal, and disappears when it is dropped.
 pub(super) struct Progress(ProgressBar);
 
 impl Progress {
-    /// A bar of so many steps.
+    /// Creates a bar with this number of steps.
     pub(super) fn new(what: impl Into<String>, steps: usize) -> Self {
         let bar = ProgressBar::new(steps as u64).with_message(what.into());
-        // Without a template that fits there is the bar that indicatif has by itself.
+        // If the template is invalid, indicatif's default bar remains.
         if let Ok(style) = ProgressStyle::with_template("{msg} [{bar:30}] {percent:>3} % {elapsed}") {
             bar.set_style(style.progress_chars("=> "));
         }

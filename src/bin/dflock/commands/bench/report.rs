@@ -1,4 +1,4 @@
-//! What a benchmark tells at its end.
+//! The report of a benchmark.
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -28,24 +28,24 @@ impl Report {
         }
     }
 
-    /// A figure of the JSON object.
+    /// Adds a figure to the JSON object.
     pub(super) fn figure(&mut self, name: &str, value: impl Serialize) {
-        // What JSON cannot hold, such as an infinite number, becomes null.
+        // A value that JSON cannot represent, such as an infinite number, becomes null.
         let value = serde_json::to_value(value).unwrap_or(Value::Null);
         self.figures.insert(name.to_owned(), value);
     }
 
-    /// A line for people.
+    /// Adds a line of text for people.
     pub(super) fn line(&mut self, line: impl Into<String>) {
         self.lines.push(line.into());
     }
 
-    /// A line of the picture.
+    /// Adds a curve to the picture.
     pub(super) fn curve(&mut self, curve: Curve) {
         self.curves.push(curve);
     }
 
-    /// Tells it all. `is_partial`: the measuring was ended before its time.
+    /// Prints the report and draws the picture. `is_partial` says that the measuring ended early.
     pub(super) fn tell(mut self, as_json: bool, canvas: Option<Canvas>, is_partial: bool) -> Result<(), Failure> {
         if is_partial {
             tell::warn("ended before its time: the figures are those of what was measured until then");
@@ -71,7 +71,7 @@ impl Report {
     }
 }
 
-/// Times in one line.
+/// Returns a summary of times as one line.
 pub(super) fn times(times: &Summary) -> String {
     format!(
         "p50 {}, p90 {}, p99 {}, p99.9 {}, longest {}",
@@ -83,7 +83,7 @@ pub(super) fn times(times: &Summary) -> String {
     )
 }
 
-/// Microseconds in a unit that fits.
+/// Returns microseconds as text in a suitable unit.
 pub(super) fn human(micros: f64) -> String {
     match micros {
         ..1e3 => format!("{micros:.0} us"),
@@ -92,13 +92,13 @@ pub(super) fn human(micros: f64) -> String {
     }
 }
 
-/// A figure to so many digits behind the point.
+/// Rounds a figure to this number of decimal digits.
 pub(super) fn rounded(value: f64, digits: i32) -> f64 {
     let factor = 10_f64.powi(digits);
     (value * factor).round() / factor
 }
 
-/// What there is of one, if there are any.
+/// Returns the average of one, or 0 if the count is 0.
 pub(super) fn per(total: f64, count: u64) -> f64 {
     match count {
         0 => 0.0,

@@ -1,4 +1,4 @@
-//! `dflock bench signals`: signals that are emitted and received, and what subscriptions weigh.
+//! `dflock bench signals`: measures the rate and the latency of signals, and the memory of subscriptions.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,14 +20,14 @@ use crate::args::{SignalsArguments, SourceFlags};
 use crate::exit::Exit;
 use crate::failure::Failure;
 
-/// After how long without a signal the rest counts as lost.
+/// If no signal arrives for this long, the rest counts as lost.
 const SILENCE: Duration = Duration::from_secs(3);
 
-/// How many signals are emitted one at a time. The first of them warm up, and are not counted.
+/// The number of signals that are emitted one at a time. The first `WARM_UP` of them are a warm-up, and do not count.
 const SINGLE: usize = 11_000;
 const WARM_UP: usize = 1_000;
 
-/// How many tasks make subscriptions.
+/// The number of tasks that subscribe.
 const TASKS: usize = 50;
 
 pub(super) async fn signals(
@@ -57,7 +57,7 @@ async fn subscribe(target: &Target, options: SignalOptions, channel: String) -> 
     Ok(conn)
 }
 
-/// Many emit at once; the time until the last subscriber has everything.
+/// Emits signals from many tasks at once, and measures the time until the last subscriber has received all of them.
 async fn rates(
     target: &Target,
     keys: &Keys,
@@ -142,7 +142,8 @@ async fn rates(
     Ok(())
 }
 
-/// One emits, one listens: the time until the answer, and until the signal is there.
+/// Emits one signal at a time, and measures the time until the server's answer and until the subscriber receives the
+/// signal.
 async fn one_at_a_time(
     target: &Target,
     keys: &Keys,
@@ -194,7 +195,7 @@ async fn one_at_a_time(
     Ok(())
 }
 
-/// What many subscriptions of one connection weigh.
+/// Measures the memory of many subscriptions on one connection.
 async fn subscriptions(target: &Target, keys: &Keys, count: usize, report: &mut Report) -> Result<(), Failure> {
     let conn = open(target, SignalOptions::default()).await?;
     conn.listen(keys.channel("memory.warm-up"), None).await?;

@@ -13,10 +13,10 @@ use crate::args::{BenchTarget, SourceFlags};
 use crate::failure::Failure;
 use crate::sources::Sources;
 
-/// How long the end waits until all leases are released, …
+/// How long the shutdown at the end waits for the releases.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// … and how long it waits for a server to which there is no connection.
+/// How long that shutdown waits while no server is connected.
 const PATIENCE_UNCONNECTED: Duration = Duration::from_secs(1);
 
 /// Shuts a client down, which releases its leases. Stops waiting early if no server is connected.
@@ -52,7 +52,8 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// Starts an embedded server, if one is asked for. `own`: settings that the subcommand's flags say.
+    /// Creates the target, and starts an embedded server if the flags ask for one. `own` are the settings from the
+    /// subcommand's flags.
     pub(super) async fn of(flags: &SourceFlags, of: &BenchTarget, own: &[(&str, String)]) -> Result<Self, Failure> {
         #[cfg(feature = "server")]
         if of.embedded {
@@ -78,12 +79,12 @@ impl Target {
         })
     }
 
-    /// What clients are made with.
+    /// Returns a builder for clients of this target.
     pub(super) fn builder(&self) -> ClientBuilder {
         self.builder.clone()
     }
 
-    /// Makes a client, which [`released`](Self::released) shuts down.
+    /// Creates a client, which [`released`](Self::released) shuts down.
     pub(super) fn client(&self, builder: ClientBuilder) -> Result<Client, Failure> {
         let client = builder.build()?;
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
@@ -91,7 +92,7 @@ impl Target {
         Ok(client)
     }
 
-    /// Runs a benchmark, and then releases what its clients hold, whether it succeeded or not.
+    /// Runs a benchmark and then shuts down its clients, which releases their leases. It does so after a failure, too.
     pub(super) async fn released<T>(&self, benchmark: impl Future<Output = T>) -> T {
         let done = benchmark.await;
         let clients = std::mem::take(&mut *self.clients.lock().unwrap_or_else(PoisonError::into_inner));
@@ -106,7 +107,7 @@ impl Target {
 
 #[cfg(feature = "server")]
 mod embedded {
-    //! `dflock serve` in a process of its own, so that what it uses is not counted.
+    //! Runs `dflock serve` as a separate process, so that its memory and processor time are not counted.
 
     use std::io::{BufRead, BufReader};
 
@@ -115,14 +116,15 @@ mod embedded {
     use crate::failure::Failure;
     use crate::process::Attached;
 
-    /// Killed when this is dropped, or when this process is killed.
+    /// The embedded server. It is killed when this is dropped or when this process is killed.
     pub(super) struct Embedded {
         pub(super) address: String,
         _server: Attached,
     }
 
     impl Embedded {
-        /// Room for any number of keys and for bursts of signals: what is measured is not how a small server refuses.
+        /// Flags with room for any number of keys and for bursts of signals, so that the benchmark does not measure
+        /// refusals.
         const FLAGS: [&str; 9] = [
             "serve",
             "--port",
@@ -142,8 +144,8 @@ mod embedded {
                     "--embedded starts a server, so --servers and --url cannot name others",
                 ));
             }
-            // Ctrl-C is for this process, which gives back what it holds before the server ends. The benchmark is the main
-            // thread's future, and so this is the main thread.
+            // Ctrl-C reaches only this process, which releases its leases before the server ends. `Attached::start`
+            // needs the main thread: the benchmark is the future of `block_on`, which runs there.
             let mut server = Attached::start(&Self::FLAGS)?;
             let out = server.take_output();
             let line = tokio::task::spawn_blocking(move || {

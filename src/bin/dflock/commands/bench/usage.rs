@@ -1,6 +1,6 @@
-//! What this process uses, where the system tells it (Linux).
+//! Memory, processor time and sockets of this process, where the system reports them (Linux).
 
-/// At one moment. What the system does not tell is zero.
+/// The usage at one moment. A value that the system does not report is zero.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Usage {
     /// Bytes of memory.
@@ -21,7 +21,7 @@ impl Usage {
         }
     }
 
-    /// What came on top of an earlier moment.
+    /// Returns the increase since an earlier moment.
     pub(super) fn since(self, earlier: Self) -> Self {
         Self {
             memory: self.memory.saturating_sub(earlier.memory),
@@ -37,7 +37,8 @@ fn memory(status: &str) -> Option<usize> {
     Some(kibibytes * 1024)
 }
 
-/// Fields 14 and 15, user and system time in hundredths of a second. They are counted from behind the name, which may hold anything.
+/// Returns the sum of fields 14 and 15, user and system time, in seconds. The file has hundredths of a second. Fields
+/// are counted from the end of the name, which may contain any character.
 fn processor(stat: &str) -> Option<f64> {
     let (_, behind) = stat.rsplit_once(')')?;
     let fields: Vec<&str> = behind.split_whitespace().collect();

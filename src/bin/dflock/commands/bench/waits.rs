@@ -1,4 +1,4 @@
-//! `dflock bench waits`: how soon a caller that waits has its grant after the holder's release.
+//! `dflock bench waits`: measures the time from the holder's release to the grant of a waiting caller.
 
 use std::time::Duration;
 
@@ -18,13 +18,13 @@ use crate::args::{SourceFlags, WaitsArguments};
 use crate::exit::Exit;
 use crate::failure::Failure;
 
-/// Longer than a run, so that only a release lets the next caller in.
+/// Longer than a run, so that grants follow only releases and never an expiry.
 const TTL: Duration = Duration::from_secs(600);
 
 /// How long callers may take after Ctrl-C to get the keys that were released at once.
 const LEAVING: Duration = Duration::from_secs(5);
 
-/// When a caller had its grant, and the guard.
+/// The number of the key, the time of the grant, and the guard.
 type Granted = Result<(usize, Instant, LockGuard), dflockd_client::Error>;
 
 pub(super) async fn waits(
@@ -80,8 +80,8 @@ async fn measure(target: &Target, of: &WaitsArguments, stop: &CancellationToken)
         }
         guards.push(guard);
     }
-    // After Ctrl-C all keys have been released. Callers that still wait get their grants, and release them: a server
-    // that keeps leases without a connection might grant a key to a caller that gives up at the same moment.
+    // After Ctrl-C all keys have been released. Callers that still wait get their grants and release them. If they
+    // gave up instead, a server that keeps leases without a connection might grant a key at the same moment.
     let still_waiting = async { while waiting.join_next().await.is_some() {} };
     if timeout(LEAVING, still_waiting).await.is_err() {
         waiting.shutdown().await;
@@ -110,7 +110,7 @@ async fn measure(target: &Target, of: &WaitsArguments, stop: &CancellationToken)
     Ok(report)
 }
 
-/// Lets callers come to their places in the servers' queues.
+/// Waits while the callers join the servers' queues.
 async fn settle(of: &WaitsArguments, stop: &CancellationToken) {
     let time = of.settle.unwrap_or_else(|| {
         let connections = match of.own {
@@ -131,8 +131,8 @@ async fn settle(of: &WaitsArguments, stop: &CancellationToken) {
     }
 }
 
-/// Releases at an even pace, without waiting for the answers. Returns when each release began. After Ctrl-C the rest is
-/// released at once and not counted.
+/// Releases keys at an even pace, without waiting for the answers. Returns the time at which each release began. After
+/// Ctrl-C it releases the remaining keys at once and does not count them.
 async fn release_all(held: Vec<LockGuard>, releases: u32, stop: &CancellationToken) -> Result<Vec<Instant>, Failure> {
     let progress = Progress::new("keys are released", held.len());
     let mut pace = tokio::time::interval(Duration::from_secs(1) / releases);

@@ -1,7 +1,7 @@
-//! `release`: which commands the server knows, and so which releases it may be of.
+//! `release`: finds out which commands the server knows, and so which releases it may be.
 //!
-//! A server does not tell its release. Each command that it does not know costs a line in its log, and with the Python server 0.5.0 the
-//! connection, over which nothing has been acquired.
+//! A server does not report its release. At each unknown command it writes a line to its log, and the Python server
+//! 0.5.0 closes the connection. Nothing has been acquired over that connection.
 
 use dflockd_client::protocol::{Call, Pattern};
 use dflockd_client::{Error, ErrorKind, Stats};
@@ -14,20 +14,21 @@ use crate::failure::Failure;
 /// A pattern to which no client listens.
 const NO_PATTERN: &str = "dflock-doctor.nothing";
 
-/// What a server knows.
+/// The commands that a server knows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Abilities {
     /// `ping`: from 1.14 on.
     pub(super) ping: bool,
-    /// `listen` and the others: from 1.11 to 1.16.
+    /// `listen` and the other commands for signals: from 1.11 to 1.16.
     pub(super) signals: bool,
     /// `barrier`: builds that can form clusters.
     pub(super) barrier: bool,
-    /// Whether an unknown command costs the connection.
+    /// Whether the server closes the connection at an unknown command.
     pub(super) hangs_up: bool,
 }
 
-/// Asks for the state of the server; nothing comes back of one that does not know `stats`. The connection that comes back is in step.
+/// Asks for the state of the server; `None` if the server does not know `stats`. The returned connection awaits no
+/// answer.
 pub(super) async fn state(mut connection: Connection, way: &Way) -> Result<(Option<Stats>, Connection), Failure> {
     match connection.run(Call::stats()).await {
         Ok(stats) => Ok((Some(stats), connection)),
@@ -39,8 +40,8 @@ pub(super) async fn state(mut connection: Connection, way: &Way) -> Result<(Opti
     }
 }
 
-/// Asks for each command. The connection that comes back is in step. One whose state tells of a cluster is not asked for a `barrier`, which a
-/// leader that reaches no majority does not answer.
+/// Tries each command, and judges the release. The returned connection awaits no answer. A member of a cluster gets no
+/// `barrier`: a leader that reaches no majority would not answer.
 pub(super) async fn probe(
     mut connection: Connection,
     way: &Way,
@@ -61,7 +62,7 @@ pub(super) async fn probe(
         }
         let knows = match connection.run(call).await {
             Ok(()) => true,
-            // Only who knows of clusters answers so.
+            // Only a server that knows clusters answers so.
             Err(error) if error.kind() == ErrorKind::NotLeader => true,
             Err(error) if is_unknown(&error) => {
                 if has_ended(&mut connection, abilities.ping).await? {
@@ -88,7 +89,7 @@ enum Ability {
     Barrier,
 }
 
-/// The server says so, or hangs up without an answer.
+/// Returns whether the error means an unknown command: the server says so, or closes the connection without an answer.
 fn is_unknown(error: &Error) -> bool {
     matches!(
         error.kind(),

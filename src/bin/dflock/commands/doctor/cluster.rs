@@ -1,4 +1,5 @@
-//! `cluster` and `shard`: what a server says of its cluster, and whether the servers of a shard agree on who leads. Pure.
+//! `cluster` and `shard`: the state that a server reports of its cluster, and whether the servers of a shard agree on
+//! the leader. Pure.
 
 use dflockd_client::ClusterStats;
 use serde_json::json;
@@ -7,7 +8,7 @@ use super::report::{Check, Finding};
 use crate::exit::Exit;
 use crate::failure::Failure;
 
-/// How the servers of a shard share the work, as the settings say.
+/// The kind of a shard, according to the settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Single,
@@ -15,26 +16,26 @@ pub(super) enum Kind {
     Standby,
 }
 
-/// What was found out about one server of a shard.
+/// The results of the checks of one server of a shard.
 #[derive(Clone, Debug)]
 pub(super) struct Member {
     pub(super) server: String,
     /// Whether it answered.
     pub(super) answers: bool,
-    /// What it says of its cluster.
+    /// The state of its cluster that it reports.
     pub(super) says: Option<Box<ClusterStats>>,
     /// Whether it granted a lease.
     pub(super) grants: bool,
 }
 
 impl Member {
-    /// Whether it says that it leads its cluster.
+    /// Returns whether it reports that it leads its cluster.
     pub(super) fn leads(&self) -> bool {
         self.says.as_ref().is_some_and(|says| says.role == "leader")
     }
 }
 
-/// Judges what one server says of its cluster.
+/// Judges the state of its cluster that one server reports.
 pub(super) fn judge_member(kind: Kind, says: Option<&ClusterStats>) -> Finding {
     let Some(says) = says else {
         return match kind {
@@ -75,7 +76,7 @@ pub(super) fn judge_member(kind: Kind, says: Option<&ClusterStats>) -> Finding {
         .fact("voters", says.voters.clone())
 }
 
-/// Judges all servers of a shard together; nothing where there is one server only.
+/// Judges all servers of a shard together; `None` if there is only one server.
 pub(super) fn judge_shard(kind: Kind, members: &[Member]) -> Option<Finding> {
     match kind {
         Kind::Single => None,
@@ -143,7 +144,7 @@ fn judge_cluster(members: &[Member]) -> Finding {
         .fact("away", away)
 }
 
-/// All members answer, and one leads.
+/// Judges a cluster in which all members answer and one leads.
 fn judge_led(leader: &Member, members: &[Member]) -> Finding {
     let said = |of: &Member| of.says.as_ref().map(|says| (says.leader_id.clone(), says.term));
     let disagree: Vec<&str> = members

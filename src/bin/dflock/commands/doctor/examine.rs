@@ -18,7 +18,7 @@ use super::way::{Connection, Way, silent};
 use super::{latency, lease};
 use crate::failure::Failure;
 
-/// What all servers are examined with.
+/// The parameters of an examination, the same for all servers.
 #[derive(Clone, Copy)]
 pub(super) struct Plan {
     /// How long one check may take.
@@ -28,17 +28,17 @@ pub(super) struct Plan {
     pub(super) caps: Caps,
 }
 
-/// What was found out about one server.
+/// The results of one server's examination.
 pub(super) struct Examined {
     pub(super) findings: Vec<Finding>,
     pub(super) member: Member,
 }
 
-/// Examines one server. A check that fails ends the examination, unless the next ones do not depend on it.
+/// Examines one server. A failed check ends the examination if the later checks depend on it.
 ///
 /// # Cancel safety
 ///
-/// What is held at the server stands in `leftovers` if the future is dropped.
+/// If the future is dropped, `leftovers` lists the leases that the server still holds.
 pub(super) async fn examine(
     options: &ClientOptions,
     endpoint: Endpoint,
@@ -75,11 +75,11 @@ struct Examination<'a> {
 }
 
 impl Examination<'_> {
-    /// Makes all checks. The error is the finding of the check that ended them.
+    /// Makes all checks. The error is the finding of the check that ended the examination.
     async fn run(&mut self, options: &ClientOptions, endpoint: Endpoint) -> Result<(), Finding> {
         let limit = self.plan.limit;
         let addresses = self.note(within(Check::Resolve, limit, resolve(&endpoint)).await?);
-        // It has a limit for each address.
+        // `reach` itself applies the limit to each address.
         let reached = within(Check::Connect, limit * 2, reach(&endpoint, &addresses, limit));
         let reached = self.note(reached.await?);
         let secure = Secure::of(options);
@@ -97,7 +97,7 @@ impl Examination<'_> {
         let greeted = within(Check::Auth, limit, greet(&mut connection, &way, self.kind)).await?;
         self.add(greeted);
         self.examined.member.answers = true;
-        // Asked first, since a leader that reaches no majority tells its state, and answers little else.
+        // The state comes first: a leader that reaches no majority still reports its state, and answers little else.
         let (stats, connection) = within(Check::Limits, limit, state(connection, &way)).await?;
         self.examined.member.says = stats.as_ref().and_then(|stats| stats.cluster.clone());
         let is_full = match self.at_work(connection, &way).await {
@@ -111,7 +111,7 @@ impl Examination<'_> {
         Ok(())
     }
 
-    /// The checks that need a connection to a server that answers. Returns whether the server is full.
+    /// Makes the checks that need a server that answers. Returns whether the server refuses new keys.
     async fn at_work(&mut self, connection: Connection, way: &Way) -> Result<bool, Finding> {
         let Plan { limit, requests, .. } = self.plan;
         let is_member = self.examined.member.says.is_some();
@@ -121,7 +121,7 @@ impl Examination<'_> {
             Ok(done) => done,
             Err(failed) => {
                 self.add(failed);
-                // The old one may be in the middle of an answer.
+                // The old connection may be in the middle of an answer.
                 (within(Check::Latency, limit, way.open()).await?, false)
             }
         };
@@ -131,7 +131,7 @@ impl Examination<'_> {
         Ok(is_full)
     }
 
-    /// Checks a lease, if the server serves any. Returns whether the server is full.
+    /// Checks a lease, if the server serves leases. Returns a connection, and whether the server refuses new keys.
     async fn lease(&mut self, mut connection: Connection, way: &Way) -> Result<(Connection, bool), Finding> {
         let limit = self.plan.limit;
         let serves = within(Check::Lease, limit, serves_leases(&mut connection)).await;
@@ -148,7 +148,8 @@ impl Examination<'_> {
         Ok((connection, is_full))
     }
 
-    /// A leader that tells its state and does not serve leases may be cut off from the others.
+    /// Adds a remedy if the server is a leader: one that reports its state but serves no leases may be cut off from
+    /// the other members.
     fn of_leader(&self, failed: Finding) -> Finding {
         match self.examined.member.leads() {
             true => failed.remedy(
@@ -159,7 +160,7 @@ impl Examination<'_> {
         }
     }
 
-    /// Judges the state that the server told.
+    /// Judges the state that the server reported.
     fn judge(&mut self, stats: Option<&Stats>, is_full: bool) {
         let Some(stats) = stats else {
             let unknown = "the server does not know `stats`";
@@ -175,14 +176,14 @@ impl Examination<'_> {
         self.examined.findings.push(finding);
     }
 
-    /// Notes a finding, and returns what the next checks need.
+    /// Adds a finding, and returns the value that the next checks need.
     fn note<T>(&mut self, (finding, found): (Finding, T)) -> T {
         self.add(finding);
         found
     }
 }
 
-/// Makes a check within its limit. A failure becomes its finding.
+/// Runs a check within its time limit. A failure becomes the finding of the check.
 async fn within<T>(
     check: Check,
     limit: Duration,

@@ -12,11 +12,11 @@ use crate::failure::Failure;
 /// A key that no client locks.
 const NO_KEY: &str = "dflock-doctor-nothing";
 
-/// A token of no lease.
+/// A token that belongs to no lease.
 const NO_TOKEN: &str = "00000000000000000000000000000000";
 
-/// Presents the secret, if there is one, and asks a first question. A member of a cluster is asked for something that needs no agreement
-/// with the others; elsewhere it is something that all releases answer.
+/// Presents the secret, if there is one, and sends a first request. A member of a cluster gets a `ping`, which needs
+/// no agreement of the members. Another server gets a renewal, which all releases answer.
 pub(super) async fn greet(connection: &mut Connection, way: &Way, kind: Kind) -> Result<Finding, Failure> {
     if let Some(token) = &way.token {
         auth(connection, token.clone()).await.map_err(unanswered)?;
@@ -55,19 +55,20 @@ fn unanswered(error: Error) -> Failure {
     }
 }
 
-/// Renews a lease that does not exist, which all releases answer. Returns whether the server serves leases: a member of a cluster that does
-/// not lead serves none.
+/// Renews a lease that does not exist; all releases answer this request. Returns whether the server serves leases: a
+/// member of a cluster that does not lead serves none.
 ///
 /// # Errors
 ///
-/// Any but those that say that there is no such lease, or that this member does not lead.
+/// Every error, except that the lease does not exist or that this member does not lead.
 pub(super) async fn serves_leases(connection: &mut Connection) -> Result<bool, Failure> {
     renew_nothing(connection)
         .await
         .unwrap_or_else(|error| Err(unanswered(error)))
 }
 
-/// Whether the connection has ended: a request over it gets no answer. The request is a `ping` where the server knows it.
+/// Returns whether the connection has ended: then a request gets no answer. The request is a `ping` if the server
+/// knows it.
 pub(super) async fn has_ended(connection: &mut Connection, knows_ping: bool) -> Result<bool, Failure> {
     let answered = match knows_ping {
         true => ping(connection).await,
@@ -80,7 +81,7 @@ pub(super) async fn has_ended(connection: &mut Connection, knows_ping: bool) -> 
     }
 }
 
-/// The outer error is one of the connection or of the protocol.
+/// Renews a lease that does not exist. The outer error is one of the connection or of the protocol.
 async fn renew_nothing(connection: &mut Connection) -> Result<Result<bool, Failure>, Error> {
     let (key, token) = (Key::new(NO_KEY)?, Token::new(NO_TOKEN)?);
     match renew(connection, &key, &token, Ttl::from_secs(1)).await {

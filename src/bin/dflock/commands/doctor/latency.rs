@@ -1,4 +1,4 @@
-//! `latency`: how long the smallest request takes, there and back.
+//! `latency`: the round-trip time of the smallest request.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use super::report::{Check, Finding};
 use super::way::Connection;
 use crate::failure::Failure;
 
-/// A 99th percentile beyond this is warned of: renewals, and every lock that is taken, wait for it.
+/// A 99th percentile above this causes a warning: every acquire and every renewal waits for a round trip.
 const SLOW: Duration = Duration::from_millis(500);
 
-/// Makes so many requests, one after the other, but ends early when `limit` is over.
+/// Makes this number of requests, one after the other. Stops early when half of `limit` is over.
 pub(super) async fn check(
     connection: &mut Connection,
     abilities: Abilities,
@@ -23,7 +23,7 @@ pub(super) async fn check(
 ) -> Result<Finding, Failure> {
     let since = Instant::now();
     let mut took = Vec::with_capacity(requests);
-    // One more than the limit allows is under way at most: the caller's own limit ends that.
+    // The time is checked only between requests. The caller's own limit ends a request that takes too long.
     while took.len() < requests && (took.is_empty() || since.elapsed() < limit / 2) {
         let sent = Instant::now();
         request(connection, abilities).await?;
@@ -58,7 +58,7 @@ fn judge(mut took: Vec<Duration>) -> Finding {
         .fact("p99_us", micros(p99))
 }
 
-/// The smallest time that so many percent of the sorted times do not exceed.
+/// Returns the smallest time that `percent` percent of the sorted times do not exceed.
 fn quantile(sorted: &[Duration], percent: usize) -> Duration {
     let rank = (sorted.len() * percent).div_ceil(100).max(1);
     sorted.get(rank - 1).copied().unwrap_or_default()

@@ -1,4 +1,5 @@
-//! `lease`: a throw-away lock through grant, renewal, expiry and release, and whether the server's TTL runs as this machine's clock.
+//! `lease`: takes a throw-away lock through grant, renewal, expiry and release, and compares the server's TTL with
+//! this machine's clock.
 
 use std::time::Duration;
 
@@ -12,34 +13,37 @@ use super::way::{Connection, Way};
 use crate::exit::Exit;
 use crate::failure::Failure;
 
-/// The TTL of the throw-away lock: so short that nothing is left soon after this process is killed, and so long that a slow answer does not end
-/// it.
+/// The TTL of the throw-away lock. It is short, so that nothing is left soon after this process is killed, and long
+/// enough that the lease outlasts a slow answer.
 const TTL: Duration = Duration::from_secs(2);
 
-/// How often the expired lock is asked for.
+/// The interval between two attempts to acquire the expiring lock.
 const POLL: Duration = Duration::from_millis(20);
 
-/// How long the expiry is waited for, in TTLs.
+/// How long the check waits for the expiry, in TTLs.
 const PATIENCE: u64 = 3;
 
-/// The longest that the expiry takes.
+/// How long the check waits for the expiry.
 pub(super) const LONGEST: Duration = Duration::from_secs(TTL.as_secs() * PATIENCE);
 
-/// An expiry that is off by less than this part of the TTL is that of a clock that runs well: leases count as lost a twentieth before their end.
+/// The tolerated difference between the expiry and the TTL, as a part of the TTL. Clients count leases as lost this
+/// part of the TTL before their end.
 const TOLERANCE: f64 = 0.05;
 
-/// The default of servers' `--lease-sweep-interval`: an old server may end a lease so much later, although its clock runs well.
+/// The default of the servers' `--lease-sweep-interval`, in seconds. An old server may end a lease this much later
+/// although its clock runs well.
 const SWEEP: f64 = 1.0;
 
-/// Two grants of one key directly after each other whose tokens begin so close together are counted. Random ones do so once in 10^12 times.
+/// If the first halves of the tokens of two consecutive grants differ by less than this, the server counts its grants.
+/// Random tokens are so close once in 10^12 times.
 const NEXT: u64 = 1 << 24;
 
-/// Makes all steps over one connection, and returns whether the server had no room for a key. Locks are not reentrant: the second acquire is
-/// granted only when the first lease has expired.
+/// Makes all steps over one connection, and returns whether the server had no room for a key. Locks are not reentrant,
+/// so the server grants the second acquire only after the first lease has expired.
 ///
 /// # Cancel safety
 ///
-/// What is held stands in `leftovers` if the future is dropped.
+/// If the future is dropped, `leftovers` lists the lease that the server still holds.
 pub(super) async fn check(
     connection: &mut Connection,
     way: &Way,
@@ -62,7 +66,7 @@ pub(super) async fn check(
         }
     }
     let answered = Instant::now();
-    // The server's word counts, if it grants longer leases.
+    // If the server grants a longer lease than requested, its expiry is not measured.
     let clock = match first.ttl.as_duration() > TTL {
         true => None,
         false => expiry(connection, way, leftovers, &key, ttl, Renewal { sent, answered }).await?,
@@ -98,7 +102,8 @@ struct Renewal {
     answered: Instant,
 }
 
-/// Asks for the key until its lease has expired. Returns how long that took, and the next grant; nothing if it does not expire.
+/// Tries to acquire the key until its lease has expired. Returns how long that took, and the next grant; `None` if the
+/// lease does not expire in time.
 async fn expiry(
     connection: &mut Connection,
     way: &Way,
@@ -126,7 +131,7 @@ async fn expiry(
     Ok(None)
 }
 
-/// Asks for the key without waiting.
+/// Tries to acquire the key without waiting.
 async fn ask(
     connection: &mut Connection,
     way: &Way,
@@ -144,21 +149,21 @@ fn full(error: Error) -> Failure {
     Failure::from(error).remedy("raise --max-locks of the server, or use fewer keys: `dflock stats` shows them")
 }
 
-/// A lease was over before it could be renewed or released.
+/// Returns the failure for a lease that was over before it could be renewed or released.
 fn gone(error: Error) -> Failure {
     Failure::from(error).remedy(format!(
         "look at the clock of the server's machine, and at the latency: a lease of {TTL:?} ended before it could be used"
     ))
 }
 
-/// Whether the first halves of tokens are fences.
+/// Returns whether the first halves of the tokens are fences.
 fn are_counted(first: &Grant, second: &Grant) -> bool {
     let named = first.fence.is_some() && second.fence.is_some();
     let distance = second.token.first_half().wrapping_sub(first.token.first_half());
     named || (1..NEXT).contains(&distance)
 }
 
-/// How long a lease lasted by this machine's clock: certainly so long at least, and at most.
+/// Bounds of the time that a lease lasted by this machine's clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Span {
     /// From the answer to the renewal to the last request that was refused.
@@ -168,7 +173,7 @@ struct Span {
 }
 
 impl Span {
-    /// Judges by what is certain: delays of the network widen the span, and never make a false alarm.
+    /// Judges by the bounds: network delays widen the span, and so never cause a false alarm.
     fn judge(self, ttl: Duration) -> Finding {
         let (least, most) = (self.least.as_secs_f64(), self.most.as_secs_f64());
         let nominal = ttl.as_secs_f64();
@@ -213,7 +218,7 @@ mod tests {
     fn only_what_is_certain_of_the_servers_clock_is_told() {
         for (least, most, verdict) in [
             (1_960, 2_040, Verdict::Ok),
-            // Slow answers leave everything open.
+            // After slow answers the span is too wide for a conclusion.
             (0, 6_000, Verdict::Ok),
             (0, 1_900, Verdict::Ok),
             (0, 1_899, Verdict::Fail),

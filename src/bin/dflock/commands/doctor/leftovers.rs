@@ -1,4 +1,4 @@
-//! What checks hold at servers, so that it is released however the checks end.
+//! The leases that checks hold at servers, so that they are released however the checks end.
 
 use std::future::pending;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,11 +17,11 @@ pub(super) struct Leftovers {
     asks: watch::Sender<Asks>,
 }
 
-/// Acquires without an answer: they may hold what is not known here.
+/// Acquires without an answer: the server may have granted leases that are not known here.
 #[derive(Default)]
 struct Asks {
     count: usize,
-    /// Whether no more may begin.
+    /// Whether no more acquires may begin.
     are_over: bool,
 }
 
@@ -31,7 +31,7 @@ struct Leftover {
     token: Token,
 }
 
-/// An acquire without an answer. It ends when this is dropped.
+/// An acquire that is under way. It counts until this is dropped.
 pub(super) struct Asking<'a>(&'a Leftovers);
 
 impl Drop for Asking<'_> {
@@ -43,7 +43,7 @@ impl Drop for Asking<'_> {
 }
 
 impl Leftovers {
-    /// Notes that a lease is asked for, until the result is dropped. Never resolves after [`end`](Self::end).
+    /// Notes that an acquire is sent, until the result is dropped. Never resolves after [`end`](Self::end).
     pub(super) async fn asks(&self) -> Asking<'_> {
         let begins = self.asks.send_if_modified(|asks| {
             asks.count += usize::from(!asks.are_over);
@@ -55,7 +55,7 @@ impl Leftovers {
         }
     }
 
-    /// Notes that a key was granted, in place of an earlier lease of it that is over.
+    /// Notes that a lease was granted. It replaces an earlier lease of the key, which is over.
     pub(super) fn holds(&self, way: &Way, key: &Key, token: Token) {
         self.gave_back(key);
         self.lock().push(Leftover {
@@ -70,18 +70,19 @@ impl Leftovers {
         self.lock().retain(|leftover| leftover.key != *key);
     }
 
-    /// Lets no more acquires begin, waits for the answers of those that have, and releases what is held: over new connections, since those
-    /// over which it was acquired may be blocked in another request. A lease whose server cannot be reached ends with its TTL.
+    /// Lets no more acquires begin, waits for the answers to those that have begun, and releases all leases. It uses
+    /// new connections, because another request may block the old ones. A lease whose server cannot be reached ends
+    /// with its TTL.
     pub(super) async fn end(&self) {
         self.asks.send_modify(|asks| asks.are_over = true);
-        // It fails without a sender only, which is a part of this.
+        // This fails only if there is no sender, and `self` has the sender.
         drop(self.asks.subscribe().wait_for(|asks| asks.count == 0).await);
         let held = std::mem::take(&mut *self.lock());
         let mut releases = JoinSet::new();
         for Leftover { way, key, token } in held {
             releases.spawn(async move {
                 if let Ok(mut connection) = way.open().await {
-                    // One that has expired meanwhile is refused.
+                    // The server refuses the release of a lease that has expired meanwhile.
                     drop(release(&mut connection, &key, &token).await);
                 }
             });

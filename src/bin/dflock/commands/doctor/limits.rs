@@ -6,7 +6,7 @@ use super::report::{Check, Finding};
 use crate::exit::Exit;
 use crate::failure::Failure;
 
-/// A server that uses more than this part of a cap is near it, in percent.
+/// A server that uses at least this part of a cap is near it, in percent.
 const NEAR: u64 = 80;
 
 /// The cap on keys of a server that was started without `--max-locks`.
@@ -19,7 +19,7 @@ pub(super) struct Caps {
     pub(super) max_connections: Option<u64>,
 }
 
-/// Judges what a server tells of itself. `is_full`: it has just refused a new key.
+/// Judges the state that a server reports. `is_full` says that it has just refused a new key.
 pub(super) fn judge(stats: &Stats, caps: Caps, is_full: bool) -> Finding {
     let keys = [
         stats.locks.len(),
@@ -68,7 +68,7 @@ pub(super) fn judge(stats: &Stats, caps: Caps, is_full: bool) -> Finding {
         .fact("most_waiters", waiters)
 }
 
-/// What is told of a cap, and whether it is near.
+/// Returns the text about a cap, and whether the count is near the cap.
 fn used(count: u64, cap: Option<u64>, flag: &str) -> (String, bool) {
     match cap {
         None => (format!("{flag} is unknown"), false),
@@ -122,7 +122,7 @@ mod tests {
             (10, caps(None, None), true, Verdict::Fail),
             (819, caps(None, None), false, Verdict::Ok),
             (820, caps(None, None), false, Verdict::Warn),
-            // It has another cap.
+            // The server has a higher cap than the default.
             (1025, caps(None, None), false, Verdict::Ok),
             (900, caps(Some(100_000), None), false, Verdict::Ok),
         ] {

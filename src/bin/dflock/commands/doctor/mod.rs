@@ -1,7 +1,8 @@
-//! `dflock doctor`: examines the servers that the settings name, from the name to the lease.
+//! `dflock doctor`: examines the servers that the settings name, from the resolution of a name to a lease.
 //!
-//! It makes each step by itself, over the library's functions of the protocol: a client would make them all at once, connect again after a
-//! failure, and hide which step it was. Each check has a pure part, which judges what was measured, and a thin one, which measures it.
+//! It makes each step separately, with the protocol functions of the library. A client would make all steps at once,
+//! reconnect after a failure, and hide which step failed. Each check has a thin part, which measures, and a pure part,
+//! which judges the results.
 
 mod abilities;
 mod cluster;
@@ -43,7 +44,8 @@ use crate::output;
 use crate::process::Signals;
 use crate::sources::Sources;
 
-/// How long the throw-away leases have to be given back at the end. Then their TTL ends them.
+/// How long the releases of the throw-away leases may take at the end. A lease that is not released by then ends with
+/// its TTL.
 const FAREWELL: Duration = Duration::from_secs(1);
 
 pub(super) async fn doctor(flags: &SourceFlags, of: &DoctorArguments) -> Result<Exit, Failure> {
@@ -64,7 +66,8 @@ pub(super) async fn doctor(flags: &SourceFlags, of: &DoctorArguments) -> Result<
         exit = signals.ended() => Err(exit),
         report = &mut examination => Ok(report),
     };
-    // Meanwhile the examination goes on: what an acquire was granted is known when its answer is there. Another signal ends this, too.
+    // The examination goes on meanwhile: only the answer to an acquire shows whether the server granted a lease.
+    // Another signal ends this wait, too.
     tokio::select! {
         biased;
         _ = signals.ended() => {}
@@ -85,7 +88,7 @@ pub(super) async fn doctor(flags: &SourceFlags, of: &DoctorArguments) -> Result<
 ///
 /// # Cancel safety
 ///
-/// All examinations end. What they hold stands in `leftovers`.
+/// If the future is dropped, all examinations end, and `leftovers` lists the leases that they still hold.
 async fn examine_all(options: ClientOptions, plan: Plan, leftovers: &Arc<Leftovers>) -> Result<Report, Failure> {
     let shards = options.shards().iter().map(described);
     let shards = shards
@@ -109,7 +112,7 @@ async fn examine_all(options: ClientOptions, plan: Plan, leftovers: &Arc<Leftove
     Ok(summed_up(&shards, examined))
 }
 
-/// The kind of a shard, and its servers.
+/// Returns the kind of a shard, and its servers.
 fn described(shard: &Shard) -> Result<(Kind, Vec<Endpoint>), dflockd_client::Error> {
     let kind = match (shard.is_cluster(), shard.is_standby()) {
         (true, _) => Kind::Cluster,

@@ -13,7 +13,7 @@ use super::way::{away, silent};
 use crate::exit::Exit;
 use crate::failure::Failure;
 
-/// Finds the addresses of a server; none of a socket in the file system.
+/// Resolves the addresses of a server. A socket in the file system has none.
 pub(super) async fn resolve(endpoint: &Endpoint) -> Result<(Finding, Vec<SocketAddr>), Failure> {
     let (Some(host), Some(port)) = (endpoint.host(), endpoint.port()) else {
         let finding = Finding::skip(Check::Resolve, "a socket in the file system has no name to resolve");
@@ -49,7 +49,7 @@ pub(super) struct Reached {
     pub(super) address: Option<SocketAddr>,
 }
 
-/// Connects to all addresses at once. The first one that answers, in their order, is used.
+/// Connects to all addresses at once. Uses the first address in the list that answers.
 pub(super) async fn reach(
     endpoint: &Endpoint,
     addresses: &[SocketAddr],

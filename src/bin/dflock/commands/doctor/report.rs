@@ -1,4 +1,4 @@
-//! What was found: lines for people, one object for programs, and the exit code. Pure.
+//! The report: lines for people, one JSON object for programs, and the exit code. Pure.
 
 use std::fmt::Write as _;
 
@@ -9,11 +9,11 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::plain::plain;
 
-/// How a check ended. The last of several counts: the order is that of the damage.
+/// How a check ended. The variants are in the order of severity, and the most severe one counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Verdict {
-    /// It was not made.
+    /// The check was not made.
     Skip,
     Ok,
     /// It works, but a person should look at it.
@@ -32,7 +32,7 @@ impl Verdict {
         }
     }
 
-    /// The code of its colour.
+    /// Returns the terminal code of its colour.
     fn color(self) -> &'static str {
         match self {
             Self::Skip => "2",
@@ -43,7 +43,7 @@ impl Verdict {
     }
 }
 
-/// What is checked, in this order.
+/// The checks, in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Check {
@@ -56,12 +56,12 @@ pub(super) enum Check {
     Latency,
     Limits,
     Cluster,
-    /// Of all servers of a shard together: who serves it.
+    /// Of all servers of a shard together: which of them serve it.
     Shard,
 }
 
 impl Check {
-    /// Those of one server.
+    /// The checks of one server.
     pub(super) const OF_A_SERVER: [Self; 9] = [
         Self::Resolve,
         Self::Connect,
@@ -99,7 +99,7 @@ pub(super) struct Finding {
     /// What to do about it.
     #[serde(rename = "do")]
     remedy: Option<String>,
-    /// What was measured, for programs.
+    /// The measured values, for programs.
     facts: Map<String, Value>,
     /// The exit code that a failure stands for.
     #[serde(skip)]
@@ -142,7 +142,7 @@ impl Finding {
         }
     }
 
-    /// The same with another remedy.
+    /// Replaces the remedy.
     pub(super) fn remedy(self, remedy: impl Into<String>) -> Self {
         Self {
             remedy: Some(remedy.into()),
@@ -150,7 +150,7 @@ impl Finding {
         }
     }
 
-    /// Adds what was measured.
+    /// Adds a measured value.
     pub(super) fn fact(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.facts.insert(name.to_owned(), value.into());
         self
@@ -161,7 +161,7 @@ impl Finding {
 #[derive(Debug, Serialize)]
 pub(super) struct Section {
     shard: usize,
-    /// The server; of a shard, its servers joined by `+`.
+    /// The server, or the servers of a shard joined by `+`.
     server: String,
     checks: Vec<Finding>,
 }
@@ -175,7 +175,8 @@ impl Section {
         }
     }
 
-    /// The findings, and a line for each check that was not reached, with the reason; all in the order of the checks.
+    /// Creates the section of a server: its findings, and for each check that was not reached a line with the reason,
+    /// all in the order of the checks.
     pub(super) fn of_server(shard: usize, server: impl Into<String>, mut checks: Vec<Finding>) -> Self {
         let failed = checks.iter().find(|finding| finding.verdict == Verdict::Fail);
         let why = failed.map_or_else(
@@ -192,7 +193,7 @@ impl Section {
     }
 }
 
-/// Everything that was found.
+/// All findings.
 #[derive(Debug)]
 pub(super) struct Report {
     servers: Vec<Section>,
@@ -214,13 +215,13 @@ impl Report {
         verdicts.max().unwrap_or(Verdict::Ok)
     }
 
-    /// That of the first failure, or success.
+    /// Returns the exit code of the first failure, or success.
     pub(super) fn exit(&self) -> Exit {
         let mut failures = self.findings().filter(|finding| finding.verdict == Verdict::Fail);
         failures.next().map_or(Exit::SUCCESS, |finding| finding.exit)
     }
 
-    /// The lines for people, without a line break at the end, with colours or without.
+    /// Returns the lines for people, without a line break at the end, with or without colours.
     pub(super) fn text(&self, colors: bool) -> String {
         let painted = |code: &str, text: &str| match colors {
             true => format!("\x1b[{code}m{text}\x1b[0m"),

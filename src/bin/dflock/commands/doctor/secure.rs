@@ -12,17 +12,17 @@ use super::stream::Stream;
 use crate::exit::Exit;
 use crate::failure::Failure;
 
-/// So many days before its end a certificate should have been renewed.
+/// How many days before its end a certificate should have been renewed.
 const SOON: i64 = 14;
 
-/// Of so many names in a certificate the rest is only counted.
+/// How many names of a certificate are shown. The others are only counted.
 const NAMES_TOLD: usize = 4;
 
 /// Whether connections are encrypted.
 #[derive(Clone)]
 pub(super) struct Secure(Option<Tls>);
 
-/// What a handshake comes to.
+/// The result of a handshake.
 pub(super) struct Secured {
     pub(super) stream: Box<dyn Stream>,
     pub(super) finding: Finding,
@@ -37,7 +37,7 @@ impl Secure {
         self.0.is_some()
     }
 
-    /// Encrypts a stream, if connections are to be encrypted.
+    /// Encrypts a stream, if the settings ask for TLS.
     pub(super) async fn handshake(&self, stream: Box<dyn Stream>, endpoint: &Endpoint) -> Result<Secured, Failure> {
         let Some(tls) = &self.0 else {
             let finding = Finding::skip(Check::Tls, "it is not asked for (setting tls)");
@@ -71,7 +71,7 @@ fn refused(error: Error, endpoint: &Endpoint) -> Failure {
     ))
 }
 
-/// What is told of the certificate of a server.
+/// The data of a server's certificate that the report shows.
 struct Certificate {
     subject: String,
     names: Vec<String>,
@@ -95,8 +95,8 @@ impl Certificate {
         })
     }
 
-    /// Judges a certificate that is accepted. `above`: of the other certificates that the server presents, the one that ends first. `now`:
-    /// seconds since 1970.
+    /// Judges an accepted certificate. `above` is the one that ends first among the other certificates that the server
+    /// presents. `now` is in seconds since 1970.
     fn judge(&self, above: Option<Self>, now: i64) -> Finding {
         let above = above.filter(|above| above.not_after < self.not_after);
         let not_after = above.as_ref().map_or(self.not_after, |above| above.not_after);
@@ -187,7 +187,7 @@ mod tests {
                 "{told}"
             );
         }
-        // One of its authorities ends before it.
+        // The certificate of an authority ends earlier.
         let finding = certificate.judge(Some(ending(9)), 0);
         let told = serde_json::to_value(&finding).unwrap();
         assert_eq!(

@@ -1,4 +1,4 @@
-//! Where the command is built without TLS: settings that ask for it are refused before this is reached.
+//! Replaces `secure` in a build without TLS. Settings that ask for TLS are refused before this code is reached.
 
 use dflockd_client::{ClientOptions, Endpoint};
 
@@ -9,7 +9,7 @@ use crate::failure::Failure;
 #[derive(Clone)]
 pub(super) struct Secure;
 
-/// What a handshake comes to.
+/// The result of a handshake.
 pub(super) struct Secured {
     pub(super) stream: Box<dyn Stream>,
     pub(super) finding: Finding,

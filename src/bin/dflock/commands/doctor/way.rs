@@ -17,11 +17,11 @@ use crate::failure::Failure;
 /// A connection, over which one request is made at a time.
 pub(super) type Connection = Wire<Box<dyn Stream>>;
 
-/// How one server is reached, as far as it was found out.
+/// How one server is reached, as far as the checks have found out.
 #[derive(Clone)]
 pub(super) struct Way {
     pub(super) endpoint: Endpoint,
-    /// Where it answered.
+    /// The address that answered.
     pub(super) address: Option<SocketAddr>,
     pub(super) secure: Secure,
     pub(super) token: Option<AuthToken>,
@@ -46,7 +46,8 @@ impl Way {
         opened.await.unwrap_or_else(|_| Err(silent(self.limit)))
     }
 
-    /// Whether others could read the bytes on their way.
+    /// Returns whether others could read the bytes on their way: the server is on another machine, and nothing is
+    /// encrypted.
     pub(super) fn is_exposed(&self) -> bool {
         let is_remote = self
             .address
@@ -63,14 +64,14 @@ impl Way {
     }
 }
 
-/// It cannot be connected to.
+/// Returns the failure for a server that cannot be connected to.
 pub(super) fn away(place: &dyn std::fmt::Display, error: &std::io::Error) -> Failure {
     Failure::new(Exit::SERVER_AWAY, format!("{place}: {error}")).remedy(
         "see that the server runs, listens at this address and is not shutting down, and that no firewall is between",
     )
 }
 
-/// It did not answer in time.
+/// Returns the failure for a server that did not answer in time.
 pub(super) fn silent(limit: Duration) -> Failure {
     Failure::new(Exit::SERVER_AWAY, format!("no answer within {limit:?}")).remedy(
         "see whether the server is stopped or overloaded, whether this is its port, and whether it expects TLS or not; \
@@ -78,7 +79,7 @@ pub(super) fn silent(limit: Duration) -> Failure {
     )
 }
 
-/// The connection ended before the server had answered anything over it.
+/// Returns the failure for a connection that ended before the server had answered anything over it.
 pub(super) fn hung_up(error: &Error) -> Failure {
     let cause = error.source().map_or_else(String::new, |cause| format!(": {cause}"));
     Failure::new(
