@@ -19,7 +19,7 @@ impl Exit {
     pub(crate) const SYSTEM: Self = Self(71);
     /// The output could not be written, or the input could not be read (`EX_IOERR`).
     pub(crate) const IO: Self = Self(74);
-    /// The key was not granted in time; the same may succeed later (`EX_TEMPFAIL`).
+    /// The key was not granted in time; another attempt may succeed later (`EX_TEMPFAIL`).
     pub(crate) const NOT_IN_TIME: Self = Self(75);
     /// The server rejected the request, or violated the protocol (`EX_PROTOCOL`).
     pub(crate) const REFUSED: Self = Self(76);
@@ -51,7 +51,7 @@ impl Exit {
         Self::of_program(128 + number)
     }
 
-    /// The same, where Ctrl-C is the way to end.
+    /// Returns success in place of the code for Ctrl-C, for commands that Ctrl-C ends normally.
     pub(crate) fn unless_interrupted(self) -> Self {
         match self {
             Self::INTERRUPTED => Self::SUCCESS,

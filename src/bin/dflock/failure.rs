@@ -43,23 +43,24 @@ impl Failure {
         }
     }
 
-    /// The same with another exit code.
+    /// Replaces the exit code.
     #[cfg(feature = "tls")]
     pub(crate) fn exit_with(self, exit: Exit) -> Self {
         Self { exit, ..self }
     }
 
-    /// The exit code, what went wrong, and what to do about it.
+    /// Returns the exit code, the message and the remedy.
     pub(crate) fn into_parts(self) -> (Exit, String, Option<String>) {
         (self.exit, self.what, self.remedy)
     }
 
-    /// Creates the failure of output that nobody reads any more. It has no message: `dflock stats | head -1` is no mistake.
+    /// Creates the failure for output whose reader has gone. It has no message: `dflock stats | head -1` is no
+    /// mistake.
     pub(crate) fn unread() -> Self {
         Self::new(Exit::IO, "")
     }
 
-    /// Prints it on standard error.
+    /// Prints the failure on standard error. Returns its exit code.
     pub(crate) fn tell(&self) -> Exit {
         if self.what.is_empty() {
             return self.exit;
@@ -117,7 +118,8 @@ fn judge(error: &Error) -> (Exit, Option<&'static str>) {
                  locks alone, and close the connection at any other request",
             ),
         ),
-        // The server was reached, and a person must act: TLS fails, or it is no member of a cluster. The message says what to do.
+        // The client reached the server, but a person must act: TLS fails, or the server is no member of a cluster.
+        // The message says what to do.
         ErrorKind::Connect if error.is_fatal() => (Exit::REFUSED, None),
         ErrorKind::Unavailable | ErrorKind::Connect | ErrorKind::Draining | ErrorKind::NotLeader => (
             Exit::SERVER_AWAY,

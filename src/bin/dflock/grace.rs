@@ -6,17 +6,17 @@ use std::time::Duration;
 use crate::exit::Exit;
 use crate::failure::Failure;
 
-/// The default grace of a command, … …
+/// The default grace of a command. For a short TTL, `MOST_GRACE_PART` limits it.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// … but not more than this part of the TTL.
+/// The default grace is at most the TTL divided by this.
 const MOST_GRACE_PART: u32 = 4;
 
-/// The time between KILL and the moment at which the server may grant the lease to another holder: this part of the
-/// TTL, as in the library, … …
+/// The time between KILL and the moment at which the server may grant the lease to another holder is the TTL divided
+/// by this, as in the library.
 const MARGIN_PART: u32 = 20;
 
-/// … but at least this, even for the shortest TTL, because the system takes some time to end killed processes.
+/// The minimum of that time, even for the shortest TTL, because the system takes some time to end killed processes.
 const LEAST_MARGIN: Duration = Duration::from_millis(100);
 
 /// When a command is stopped.

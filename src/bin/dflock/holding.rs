@@ -12,7 +12,7 @@ use crate::args::Hold;
 use crate::exit::Exit;
 use crate::failure::Failure;
 
-/// A guard of one of the kinds.
+/// The guard of a lock, of a slot or of several locks.
 pub(crate) enum Held {
     Lock(LockGuard),
     Slot(SemaphorePermit),
@@ -78,7 +78,7 @@ impl Held {
         ends.min().unwrap_or_else(Instant::now)
     }
 
-    /// Returns whether all of it is held, as far as this client knows.
+    /// Returns whether all leases are held, as far as this client knows.
     pub(crate) fn is_held(&self) -> bool {
         self.leases().into_iter().all(Lease::is_held)
     }
@@ -89,7 +89,7 @@ impl Held {
         ttls.min().unwrap_or_default()
     }
 
-    /// Resolves with the key and the reason when the first part of it is lost.
+    /// Resolves with the key and the reason when the first of the leases is lost.
     pub(crate) async fn lost(&self) -> (Key, LostReason) {
         match self {
             Self::Lock(guard) => (guard.key().clone(), guard.lost().await),
@@ -98,8 +98,8 @@ impl Held {
         }
     }
 
-    /// Resolves with the key and the reason when a part of it is lost for another reason than time, so that its server
-    /// may grant it to another holder at once.
+    /// Resolves with the key and the reason when a lease is lost for another reason than time. Its server may then
+    /// grant the key to another holder at once.
     pub(crate) async fn taken(&self) -> (Key, LostReason) {
         let parts = self.leases().into_iter();
         let mut parts: Vec<_> = parts
@@ -120,7 +120,7 @@ impl Held {
         .await
     }
 
-    /// Releases it and waits for the server's confirmation.
+    /// Releases all leases and waits for the server's confirmation.
     pub(crate) async fn release(self) -> Result<(), dflockd_client::Error> {
         match self {
             Self::Lock(guard) => guard.release().await,

@@ -1,6 +1,6 @@
 //! Escapes untrusted text, so that a terminal does not interpret it.
 
-/// Returns untrusted text with the characters escaped that a terminal would interpret.
+/// Escapes the characters of untrusted text that a terminal would interpret.
 pub(crate) fn plain(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     for c in text.chars() {
@@ -12,7 +12,8 @@ pub(crate) fn plain(text: &str) -> String {
     plain
 }
 
-/// Whether a character changes the order in which others are shown, or begins another line (Unicode's `Bidi_Control`, and its separators).
+/// Returns whether a character changes the order in which others are shown, or begins another line (Unicode's
+/// `Bidi_Control`, and its separators).
 fn reorders(c: char) -> bool {
     matches!(
         c,

@@ -12,9 +12,9 @@ use crate::tell;
 /// The effective settings.
 pub(crate) struct Sources {
     pub(crate) layered: LayeredOptions,
-    /// Those of the flags alone.
+    /// The settings of the flags alone.
     flags: LayeredOptions,
-    /// Those without the flags.
+    /// The settings without the flags.
     others: LayeredOptions,
     /// The file that was read, if there was one.
     pub(crate) file: Option<PathBuf>,
@@ -66,7 +66,7 @@ impl Sources {
         Ok(sources)
     }
 
-    /// The same with settings above all others.
+    /// Adds settings that override all others.
     pub(crate) fn below(self, above: LayeredOptions) -> Self {
         Self {
             layered: above.over(self.layered),
@@ -74,19 +74,19 @@ impl Sources {
         }
     }
 
-    /// What all of them together ask for, unchecked.
+    /// Returns the options from all sources, unchecked.
     pub(crate) fn options(&self) -> Result<ClientOptions, Failure> {
         self.layered.read().map_err(|error| self.refused(&error))
     }
 
-    /// The same, checked as clients check it.
+    /// Returns the options from all sources, checked as clients check them.
     pub(crate) fn checked(&self) -> Result<ClientOptions, Failure> {
         let options = self.options()?;
         options.validate().map_err(|error| self.refused(&error))?;
         Ok(options)
     }
 
-    /// All settings, and where each comes from.
+    /// Returns all settings, and where each comes from.
     pub(crate) fn values(&self) -> Result<Vec<SettingValue>, Failure> {
         self.layered.values().map_err(|error| self.refused(&error))
     }
@@ -97,7 +97,7 @@ impl Sources {
         client.map_err(|error| self.refused(&error))
     }
 
-    /// What clients are made with, checked.
+    /// Returns a builder for clients with checked options.
     pub(crate) fn builder(&self) -> Result<ClientBuilder, Failure> {
         self.checked().map(ClientBuilder::from)
     }
@@ -115,7 +115,7 @@ impl Sources {
     }
 }
 
-/// Warns of variables that are meant for this program, by their names, and that nothing reads.
+/// Warns of environment variables whose names are meant for this program, but that nothing reads.
 pub(crate) fn warn_of_ignored_variables() {
     for ignored in ClientOptions::ignored_vars(std::env::vars_os()) {
         tell::warn(&ignored.to_string());

@@ -1,8 +1,8 @@
-//! The time of the day, for people.
+//! Date and time of day, for people.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The moment in UTC, as `2026-11-29 05:38:19Z`.
+/// Returns the date and time in UTC, as `2026-11-29 05:38:19Z`.
 pub(crate) fn utc(at: SystemTime) -> String {
     let seconds = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let (year, month, day) = date(seconds / 86_400);
@@ -11,7 +11,8 @@ pub(crate) fn utc(at: SystemTime) -> String {
     format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}Z")
 }
 
-/// Year, month and day of a day since 1970-01-01. Years are counted from March, so that the leap day is the last one of its year.
+/// Returns year, month and day of a number of days since 1970-01-01. Years are counted from March, so that the leap
+/// day is the last one of its year.
 fn date(days: u64) -> (u64, u64, u64) {
     /// From 0000-03-01 to 1970-01-01.
     const BEFORE: u64 = 719_468;

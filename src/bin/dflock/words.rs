@@ -1,6 +1,7 @@
-//! The words of the library's messages for users of shells: the library names its Rust API, and they use settings.
+//! Words for users of shells in the library's messages: the library names its Rust API, and these users know settings
+//! and flags.
 
-/// What the library says, and what this program says instead. Longer texts come before those that they contain.
+/// Texts of the library, and the texts that replace them. A longer text comes before the texts that it contains.
 const WORDS: [(&str, &str); 26] = [
     // The remedy of such a failure says how to give a secret.
     (" (ClientBuilder::auth_token)", ""),
@@ -105,7 +106,7 @@ mod tests {
 
     /// Files whose texts this program does not show, and files that contain no messages.
     const UNSHOWN: [&str; 5] = [
-        // This program has a runtime.
+        // Its messages are about a missing runtime, and this program has one.
         "runtime.rs",
         // Documentation.
         "lib.rs",
@@ -173,7 +174,8 @@ mod tests {
         lines.fold(first, |joined, line| joined + line.trim_start())
     }
 
-    /// Whether a message has a path of Rust in it. A text without blanks is no message: attributes have such texts.
+    /// Returns whether a message contains a Rust path. A text without blanks is no message: attributes have such
+    /// texts.
     fn names_rust(message: &str) -> bool {
         let is_of_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
         message.contains(' ')
@@ -205,7 +207,7 @@ mod tests {
         assert!(read > 1_000 && renamed > 10, "{renamed} of {read}");
     }
 
-    /// A text that the library no longer says needs no other words.
+    /// A text that the library no longer has needs no replacement.
     #[test]
     fn all_words_occur_in_the_library() {
         let mut found = Vec::new();

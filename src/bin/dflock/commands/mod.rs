@@ -69,7 +69,7 @@ fn block_on(future: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit,
     exit
 }
 
-/// Runs a future on as many threads as there are cores: a server has many clients, and no processes of its own.
+/// Runs a future on as many threads as there are cores: a server has many clients, and starts no processes.
 #[cfg(feature = "server")]
 fn block_on_threads(future: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -78,8 +78,8 @@ fn block_on_threads(future: impl Future<Output = Result<Exit, Failure>>) -> Resu
     exit
 }
 
-/// Shuts down the client after a failure. Guards that the failure dropped are only released while the client lives,
-/// and it ends with this process.
+/// Shuts down the client after a failure. Dropped guards are released only while the client lives, and the client ends
+/// with this process.
 async fn leave_on_failure(done: &Result<Exit, Failure>, client: &Client, signals: &mut Signals) {
     if done.is_err() {
         leave(client, signals).await;

@@ -76,7 +76,8 @@ fn lost(key: &Key, reason: LostReason) -> Failure {
     .remedy("look at the server and the way to it; a longer --ttl outlasts longer disturbances")
 }
 
-/// Returns when the command is stopped, and the settings with which the client reports a loss early enough.
+/// Returns the settings with which the client reports a loss early enough, and the policy that says when the command
+/// is stopped.
 pub(super) fn policy(sources: Sources, fate: &Fate) -> Result<(Sources, Policy), Failure> {
     let ttl = time(&sources, "lease_ttl")?.unwrap_or_default();
     let margin = time(&sources, "loss_margin")?;
@@ -86,7 +87,7 @@ pub(super) fn policy(sources: Sources, fate: &Fate) -> Result<(Sources, Policy),
     };
     let times = match Times::new(ttl, grace, margin) {
         Ok(times) => times,
-        // A TTL that no server takes is refused as such.
+        // If the settings themselves are invalid, that error comes first.
         Err(too_long) => return Err(sources.checked().err().unwrap_or(too_long)),
     };
     let ratio = number(&sources, "renew_ratio")?.unwrap_or(1.0);

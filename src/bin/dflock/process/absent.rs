@@ -1,4 +1,4 @@
-//! Systems without process groups.
+//! Replacements for systems without process groups.
 
 #[cfg(feature = "server")]
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -11,20 +11,20 @@ pub(crate) fn helper() -> Option<Exit> {
     None
 }
 
-/// What a program that has the whole terminal is told by signals.
+/// What signals tell a program that uses the whole terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OfTerminal {
-    /// It ends, with this code.
+    /// To end with this exit code.
     End(Exit),
-    /// It is to stop, as by Ctrl-Z: never said here.
+    /// To stop, as at Ctrl-Z. Never happens here.
     #[allow(dead_code)]
     Stop,
-    /// It runs again after it was stopped: never said here.
+    /// That it runs again after a stop. Never happens here.
     #[allow(dead_code)]
     Continue,
 }
 
-/// There is no shell that could continue what was stopped.
+/// Returns false: there is no shell that could continue a stopped process.
 pub(crate) fn stop() -> bool {
     false
 }
@@ -37,12 +37,12 @@ impl Signals {
         Ok(Self(()))
     }
 
-    /// There are no others.
+    /// Adds nothing: there are no other signals here.
     pub(crate) fn and_of_terminal(&mut self) -> Result<(), Failure> {
         Ok(())
     }
 
-    /// The next one that a program with the whole terminal heeds.
+    /// Waits for the next signal that concerns a program that uses the whole terminal.
     pub(crate) async fn of_terminal(&mut self) -> OfTerminal {
         OfTerminal::End(self.ended().await)
     }
@@ -61,7 +61,8 @@ pub(crate) fn stdin_may_be_read() -> bool {
     true
 }
 
-/// A process of this program in the background, killed when this is dropped. It outlives this process if that is killed.
+/// A process of this program in the background. It is killed when this is dropped. It outlives this process if this
+/// process is killed.
 #[cfg(feature = "server")]
 pub(crate) struct Attached(Child);
 
@@ -85,7 +86,7 @@ impl Attached {
 #[cfg(feature = "server")]
 impl Drop for Attached {
     fn drop(&mut self) {
-        // One that has ended already needs neither.
+        // A process that has ended already needs neither.
         drop(self.0.kill());
         drop(self.0.wait());
     }

@@ -8,19 +8,19 @@ use rustix::process::Pid;
 use super::watch::Watch;
 use super::{child, this_program};
 
-/// The process, killed when this is dropped, and with this process, as the command of `dflock run` is.
+/// The process. It is killed when this is dropped, and when this process is killed, as the command of `dflock run` is.
 pub(crate) struct Attached {
     child: Child,
     watch: Option<Watch>,
 }
 
 impl Attached {
-    /// Starts this program with arguments, in a process group of its own: what a terminal sends does not reach it. Call
-    /// this on the main thread: the system kills the process with the thread that started it.
+    /// Starts this program with arguments, in a process group of its own, so that signals from the terminal do not
+    /// reach it. Call this on the main thread: the system kills the process when the thread that started it ends.
     pub(crate) fn start(arguments: &[&str]) -> std::io::Result<Self> {
         let mut watch = Watch::start(None, None)?;
         let mut command = this_program(child::NAME)?;
-        // The variables of servers concern another server. Only the secret is the client's, too.
+        // The variables for servers are meant for another server. Only the secret is also the client's.
         for (name, _) in std::env::vars_os() {
             let text = name.to_string_lossy();
             if text.starts_with("DFLOCKD_") && !text.starts_with("DFLOCKD_AUTH_TOKEN") {
@@ -46,7 +46,7 @@ impl Attached {
         })
     }
 
-    /// Takes what it prints.
+    /// Takes its standard output.
     pub(crate) fn take_output(&mut self) -> Option<ChildStdout> {
         self.child.stdout.take()
     }
@@ -54,7 +54,7 @@ impl Attached {
 
 impl Drop for Attached {
     fn drop(&mut self) {
-        // One that has ended already needs neither.
+        // A process that has ended already needs neither.
         drop(self.child.kill());
         drop(self.child.wait());
         if let Some(watch) = self.watch.take() {

@@ -42,7 +42,7 @@ pub(super) fn run(mut arguments: impl Iterator<Item = OsString>) -> Exit {
     let error = Command::new(&program).args(arguments).exec();
     let name = program.to_string_lossy();
     match error.kind() {
-        // A path with a slash is not searched for, so a file that exists lacks its interpreter.
+        // The system does not search for a path with a slash. So the file exists, and its interpreter does not.
         ErrorKind::NotFound if name.contains('/') && Path::new(&program).exists() => {
             tell::complain(&format!(
                 "cannot run {name}: the interpreter that it names does not exist"

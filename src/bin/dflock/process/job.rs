@@ -36,7 +36,7 @@ pub(super) enum News {
 }
 
 impl Job {
-    /// Starts a command in its own group, which the watch kills at `until` unless that is changed.
+    /// Starts a command in its own group. The watch kills the group at `until`, unless a later call changes that time.
     pub(super) fn start(command: &[OsString], about: &About, until: Option<Instant>) -> Result<Self, Failure> {
         adopt_orphans();
         // The watch starts before the group exists, because this process may be stopped as soon as it does.
@@ -161,7 +161,7 @@ impl Job {
 /// Makes this process the parent of the group's orphans, so that it learns of their ends.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn adopt_orphans() {
-    // Process 1 is their parent anyway. On other systems the group is polled.
+    // If this fails, process 1 becomes their parent. On other systems the group is polled.
     let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
 }
 

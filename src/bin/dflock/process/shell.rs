@@ -15,8 +15,8 @@ pub(crate) fn stop() -> bool {
 }
 
 /// Returns whether there is a shell that can continue this group: an ancestor of this process in the same session, in
-/// another group, that is the parent of a process of this group. A group without such a shell is orphaned, and nothing
-/// would continue it.
+/// another group, that is the parent of a process of this group. A group without such a shell is orphaned, and no
+/// process would continue it.
 fn is_there() -> bool {
     let (Ok(session), Some(group)) = (nix::unistd::getsid(None), own_group()) else {
         return false;

@@ -16,14 +16,14 @@ const ENDING: [Signal; 4] = [Signal::HUP, Signal::INT, Signal::QUIT, Signal::TER
 /// The other signals that are forwarded to a command.
 const FORWARDED: [Signal; 5] = [Signal::USR1, Signal::USR2, Signal::WINCH, Signal::CONT, Signal::TSTP];
 
-/// What a program that has the whole terminal is told by signals.
+/// What signals tell a program that uses the whole terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OfTerminal {
-    /// It ends, with this code.
+    /// To end with this exit code.
     End(Exit),
-    /// It is to stop, as by Ctrl-Z.
+    /// To stop, as at Ctrl-Z.
     Stop,
-    /// It runs again after it was stopped.
+    /// That it runs again after a stop.
     Continue,
 }
 
@@ -33,8 +33,8 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// Handles the signals that end this process, except those that were ignored at its start. Settings are read before: files may take long,
-    /// and reading them does not look at signals.
+    /// Handles the signals that end this process, except those that were ignored at its start. Read the settings
+    /// before: reading a file may take long, and does not look at signals.
     pub(crate) fn that_end() -> Result<Self, Failure> {
         let mut signals = Self { streams: Vec::new() };
         signals.add(&ENDING)?;
@@ -51,7 +51,7 @@ impl Signals {
         Ok(())
     }
 
-    /// Takes those, too, that stop and continue a program that has the whole terminal.
+    /// Also handles the signals that stop and continue a program that uses the whole terminal.
     pub(crate) fn and_of_terminal(&mut self) -> Result<(), Failure> {
         self.add(&[Signal::TSTP, Signal::CONT])
     }
@@ -87,7 +87,7 @@ impl Signals {
         .await
     }
 
-    /// The next one that a program with the whole terminal heeds.
+    /// Waits for the next signal that concerns a program that uses the whole terminal.
     ///
     /// Cancel safe.
     pub(crate) async fn of_terminal(&mut self) -> OfTerminal {
@@ -110,7 +110,7 @@ impl Signals {
             if ENDING.contains(&signal) {
                 return Exit::by_signal(signal.as_raw());
             }
-            // Between two commands, this process is stopped as usual.
+            // Between two commands, this signal stops this process as usual.
             if signal == Signal::TSTP {
                 shell::stop();
             }

@@ -41,7 +41,7 @@ impl Policy {
 /// How the supervision ended.
 #[derive(Debug)]
 pub(crate) enum Ending {
-    /// The command ended while the lease was held, or after a loss that is to be ignored.
+    /// The command ended while the lease was held, or after a loss that the policy ignores.
     Ended(Exit),
     /// The lease was lost, and the command stopped.
     Lost(Key, LostReason),
@@ -142,8 +142,9 @@ impl Supervisor<'_> {
         Instant::now() + pause
     }
 
-    /// Returns whether no process of the group is left. Killed processes are not awaited for ever: after a loss they
-    /// are not awaited at all, and otherwise zombies that their parents do not reap do not count.
+    /// Returns whether the supervision is over: no process of the group is left, or killed processes have had their
+    /// time (`BURIAL`). After that time, zombies that their parents do not reap do not count, and after a loss no
+    /// process does.
     fn is_over(&self) -> bool {
         if !self.job.is_alive() {
             return true;
@@ -191,7 +192,7 @@ impl Supervisor<'_> {
             return self.kill();
         }
         self.job.signal(Signal::TERM);
-        // A stopped process only handles this signal.
+        // A stopped process handles no TERM until it gets this signal.
         self.job.signal(Signal::CONT);
         self.kill_at = Some(by);
     }
@@ -213,7 +214,8 @@ impl Supervisor<'_> {
         }
     }
 
-    /// Handles the command's stop. If a shell stopped it, this process stops as well, so that the shell continues.
+    /// Handles the command's stop. If the user or the terminal stopped it, or if it has the terminal, this process
+    /// stops as well, so that its shell sees a stopped job.
     fn take_stop(&mut self, by: i32) {
         if self.kill_at.is_some() || self.killed_at.is_some() {
             return;
@@ -221,7 +223,7 @@ impl Supervisor<'_> {
         let by_user = by == Signal::TSTP.as_raw();
         let by_terminal = by == Signal::TTIN.as_raw() || by == Signal::TTOU.as_raw();
         if !by_user && !by_terminal && !self.job.has_terminal() {
-            // An operator did that and will continue it. The lease is renewed meanwhile.
+            // An operator stopped the command and will continue it. The lease is renewed meanwhile.
             return;
         }
         let was_stopped = self.job.stop_with_it();

@@ -45,8 +45,8 @@ pub(super) fn restore(modes: Termios) {
     });
 }
 
-/// Runs a change with SIGTTOU blocked, with which the terminal would stop a background process that changes it. It
-/// runs in a thread, so that child processes do not inherit the blocked signal.
+/// Runs a change of the terminal with SIGTTOU blocked: the terminal would stop a background process with this signal.
+/// The change runs in a thread, so that child processes do not inherit the blocked signal.
 fn undisturbed(change: impl FnOnce() + Send) {
     thread::scope(|scope| {
         scope.spawn(|| {

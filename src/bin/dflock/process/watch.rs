@@ -1,8 +1,9 @@
-//! The watch: a process that kills the command's group when `dflock` is gone, or when it does not act before the lease
-//! ends because it was stopped or stalled.
+//! The watch: a process that kills the command's group when `dflock` is gone, or when `dflock` is stopped or stalled
+//! and does not act before the lease ends.
 //!
-//! It gets orders as arguments, and more of them as lines on its standard input, whose end means the end of `dflock`. A watch that
-//! replaces another has all orders from its start: `dflock` may be killed at any moment after.
+//! It gets orders as arguments, and later ones as lines on its standard input. The end of its standard input means the
+//! end of `dflock`. A watch that replaces another gets all orders as arguments, because `dflock` may be killed at any
+//! moment after the start.
 
 use std::ffi::OsString;
 use std::io::{BufRead, Write};
@@ -84,7 +85,7 @@ impl Watch {
         self.is_missing = !was_done;
     }
 
-    /// Replaces a watch that has ended by one with the same orders; but not at once if the old one had only just started.
+    /// Replaces a watch that has ended by one with the same orders, but not soon after the start of the old one.
     pub(super) fn mend(&mut self) -> std::io::Result<()> {
         if !self.is_missing || self.started.elapsed() < PAUSE {
             return Ok(());
@@ -107,12 +108,12 @@ impl Watch {
     }
 }
 
-/// The order to kill a group.
+/// Returns the order that names the group to kill.
 fn guard_order(group: Pid) -> String {
     format!("group {}", group.as_raw_nonzero())
 }
 
-/// The order to kill the group at an end that is not later than its lease's.
+/// Returns the order to kill the group at `end`, which is not later than the end of its lease.
 fn until_order(end: Instant) -> String {
     let left = end.saturating_duration_since(Instant::now());
     format!("until {}", (clock() + left).as_nanos())
@@ -131,11 +132,11 @@ fn clock() -> Duration {
     )
 }
 
-/// What a watch was told.
+/// The orders that a watch got.
 #[derive(Debug, Default, PartialEq)]
 struct Orders {
     group: Option<Pid>,
-    /// On the [clock] of all processes.
+    /// The time of the kill, on the [clock] of all processes.
     until: Option<Duration>,
 }
 

@@ -42,7 +42,7 @@ impl FromStr for Glob {
 }
 
 impl Glob {
-    /// Whether the whole key fits. Takes at most as many steps as the product of both lengths.
+    /// Returns whether the whole key fits. Takes at most as many steps as the product of both lengths.
     pub(crate) fn fits(&self, key: &str) -> bool {
         let key: Vec<char> = key.chars().collect();
         let (mut part, mut at) = (0, 0);

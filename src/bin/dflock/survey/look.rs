@@ -1,4 +1,4 @@
-//! What one shard said when it was asked.
+//! The answers of shards at one look.
 
 use std::fmt;
 use std::time::{Duration, Instant, SystemTime};
@@ -19,9 +19,9 @@ pub(crate) struct Round {
 #[derive(Clone, Debug)]
 pub(crate) struct Look {
     pub(crate) shard: usize,
-    /// The server that serves the shard, or that is tried.
+    /// The server that serves the shard, or that the client tries to reach.
     pub(crate) server: String,
-    /// The state of the connection: `connected`, say.
+    /// The state of the connection, for example `connected`.
     pub(crate) state: &'static str,
     pub(crate) failovers: u64,
     /// How long the answer took; connecting is included where it was necessary.
@@ -32,7 +32,7 @@ pub(crate) struct Look {
 }
 
 impl Look {
-    /// The role of the server in its cluster, if it is a member of one and says it.
+    /// Returns the role of the server in its cluster, if the server reports one.
     pub(crate) fn role(&self) -> Option<&str> {
         let cluster = self.stats.as_ref().ok()?.cluster.as_ref()?;
         (!cluster.role.is_empty()).then_some(cluster.role.as_str())

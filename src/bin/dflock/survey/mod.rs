@@ -1,4 +1,4 @@
-//! Looks at all shards, once or again and again. A shard that is away costs the others nothing.
+//! Looks at all shards, once or again and again. A shard that does not answer does not hold up the others.
 
 mod glob;
 mod look;
@@ -14,13 +14,13 @@ pub(crate) use self::glob::Glob;
 pub(crate) use self::look::{Look, Missing, Round};
 pub(crate) use self::row::{Field, Kind, Row, arrange, rows};
 
-/// How long shards have to answer before they are shown as late; half of a shorter interval.
+/// How long shards have to answer before a look shows them as late; with a shorter interval, half of that interval.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// How long a single look waits for shards whose first attempt to connect is still under way, once another shard has answered.
 const FIRST_ATTEMPT: Duration = Duration::from_secs(2);
 
-/// Asks shards and collects what they say.
+/// Asks shards and collects their answers.
 pub(crate) struct Survey {
     client: Client,
     shards: Vec<Asked>,
@@ -30,9 +30,9 @@ pub(crate) struct Survey {
 
 #[derive(Default)]
 struct Asked {
-    /// Since when an answer is awaited.
+    /// When the request was sent whose answer is awaited, if one is.
     since: Option<Instant>,
-    /// What came since the last look.
+    /// The answer that came since the last look.
     answer: Option<Answer>,
 }
 
@@ -55,15 +55,15 @@ impl Survey {
         }
     }
 
-    /// Looks once, and waits for every shard until it answers or fails; but not for long for those to which there is no connection, if
-    /// another has answered.
+    /// Looks once, and waits until every shard has answered or failed. If one shard has answered, it does not wait
+    /// long for shards to which there is no connection.
     pub(crate) async fn once(mut self) -> Round {
         self.ask();
         while timeout(PATIENCE, self.answered()).await.is_err() && !self.is_enough() {}
         self.take()
     }
 
-    /// Whether a shard has answered, and those that have not are not connected to.
+    /// Returns whether a shard has answered and the shards without an answer are not connected.
     fn is_enough(&self) -> bool {
         let has_answered = |asked: &Asked| asked.answer.as_ref().is_some_and(|answer| answer.stats.is_ok());
         let health = self.client.health();
@@ -77,7 +77,7 @@ impl Survey {
         self.shards.iter().any(has_answered) && self.shards.iter().zip(&health).all(is_given_up)
     }
 
-    /// Looks every so often until the receiver is dropped. Where the receiver is slow, looks are left out.
+    /// Looks once in every period until the receiver is dropped. If the receiver is slow, looks are left out.
     pub(crate) fn every(mut self, period: Duration) -> mpsc::Receiver<Round> {
         let (rounds, receiver) = mpsc::channel(1);
         tokio::spawn(async move {
@@ -96,7 +96,7 @@ impl Survey {
         receiver
     }
 
-    /// Asks every shard that does not owe an answer.
+    /// Asks every shard from which no answer is awaited.
     fn ask(&mut self) {
         for (shard, asked) in self.shards.iter_mut().enumerate() {
             if asked.since.is_some() {
@@ -119,7 +119,7 @@ impl Survey {
         }
     }
 
-    /// Waits until no shard owes an answer.
+    /// Waits until no answer is awaited.
     ///
     /// Cancel safe.
     async fn answered(&mut self) {
@@ -134,7 +134,7 @@ impl Survey {
         }
     }
 
-    /// What has come since this was called last.
+    /// Takes the answers that have come since the last call.
     fn take(&mut self) -> Round {
         let health = self.client.health();
         let looks = health.iter().zip(&mut self.shards).map(|(health, asked)| {

@@ -1,4 +1,4 @@
-//! Keys of all shards side by side, in an order.
+//! The keys of all shards in one list, in an order.
 
 use std::fmt;
 
@@ -74,12 +74,12 @@ pub(crate) struct Row {
     pub(crate) kind: Kind,
     pub(crate) key: String,
     pub(crate) shard: usize,
-    /// How many hold it.
+    /// The number of holders.
     pub(crate) held: u64,
-    /// How many may; not said of semaphores that are idle.
+    /// The maximum number of holders; unknown for idle semaphores.
     pub(crate) limit: Option<u64>,
     pub(crate) waiters: u64,
-    /// Seconds until the lease ends; not said of semaphores.
+    /// Seconds until the lease ends; unknown for semaphores.
     pub(crate) lease_s: Option<u64>,
     /// Seconds since it was last used, if it is free.
     pub(crate) idle_s: Option<u64>,
@@ -126,7 +126,7 @@ impl Row {
         }
     }
 
-    /// Holders of how many.
+    /// Returns the number of holders, and the limit if it is known.
     pub(crate) fn share(&self) -> String {
         match self.limit {
             Some(limit) => format!("{}/{limit}", self.held),
@@ -134,7 +134,8 @@ impl Row {
         }
     }
 
-    /// What the order compares, the first before the second; last the key, so that equals stay where they are from look to look.
+    /// Returns the values that the order compares, the first before the second. The key comes last, so that rows with
+    /// equal values keep their order from look to look.
     fn rank(&self, by: Field) -> (u64, u64, String, usize) {
         let most = |count: u64| u64::MAX - count;
         let (first, second) = match by {
@@ -150,7 +151,7 @@ impl Row {
     }
 }
 
-/// The keys of all shards that answered, those that fit, in an order.
+/// Returns the keys of all shards that answered, filtered and in an order.
 pub(crate) fn rows<'a>(looks: impl IntoIterator<Item = &'a Look>, filter: Option<&Glob>, by: Field) -> Vec<Row> {
     let answered = looks
         .into_iter()
@@ -179,7 +180,7 @@ fn of_idle(kind: Kind, keys: &[IdleStats], shard: usize) -> impl Iterator<Item =
     keys.iter().map(move |idle| Row::of_idle(kind, idle, shard))
 }
 
-/// The lists of a server in the same order, with the keys that fit.
+/// Filters and orders the lists of a server in the same way.
 pub(crate) fn arrange(stats: &mut Stats, filter: Option<&Glob>, by: Option<Field>) {
     if let Some(glob) = filter {
         stats.locks.retain(|lock| glob.fits(&lock.key));

@@ -81,11 +81,11 @@ async fn start(of: &ServeArguments, members: u16, each: ServerBuilder) -> Result
         .map_err(not_started)
 }
 
-/// A cluster that is controlled by orders, and which of its members can vote.
+/// A cluster that orders control, and the members that can vote.
 struct Controlled {
     cluster: Cluster,
     voters: Electorate,
-    /// Who led last.
+    /// The last leader.
     former: usize,
 }
 
@@ -103,7 +103,7 @@ impl Controlled {
         self.cluster.addresses()
     }
 
-    /// Obeys a line. A line that cannot be obeyed is complained about.
+    /// Carries out the order in a line. Prints an error if there is no such order.
     async fn obey(&mut self, line: &str) -> Result<(), Failure> {
         match Order::read(line, self.addresses().len()) {
             Ok(None) => Ok(()),
@@ -203,11 +203,11 @@ impl Controlled {
     }
 }
 
-/// How many bytes of a line are looked at.
+/// How many bytes of a line count.
 const LONGEST_LINE: u64 = 256;
 
-/// Reads a line, of which only the beginning counts. Bytes that are not UTF-8 make a line that no order has, and the
-/// next line is read all the same. `None` at the end of the input.
+/// Reads a line, of which only the first `LONGEST_LINE` bytes count. A line that is not UTF-8 matches no order, and
+/// the next line is read all the same. Returns `None` at the end of the input.
 fn next_line(input: &mut impl BufRead) -> std::io::Result<Option<String>> {
     let mut line = Vec::new();
     if input.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line)? == 0 {
@@ -228,7 +228,8 @@ fn next_line(input: &mut impl BufRead) -> std::io::Result<Option<String>> {
     Ok(Some(line.trim_end_matches(['\n', '\r']).to_owned()))
 }
 
-/// The lines of standard input. The channel is closed when it ends, or where a terminal would stop this process for reading.
+/// Returns the lines of standard input. The channel closes when standard input ends, or if the terminal would stop
+/// this process for reading.
 fn lines_of_stdin() -> mpsc::Receiver<String> {
     let (tell, told) = mpsc::channel(1);
     if stdin_may_be_read() {
@@ -257,7 +258,7 @@ mod tests {
             b"\nmembers\nkill 1",
         ]
         .concat();
-        // A small buffer: a line comes in several parts.
+        // The buffer is small, so that a line arrives in several parts.
         let mut input = std::io::BufReader::with_capacity(7, text.as_slice());
         let mut lines = Vec::new();
         while let Some(line) = next_line(&mut input).unwrap() {

@@ -38,7 +38,7 @@ async fn serve_alone(builder: ServerBuilder, signals: &mut Signals) -> Result<Ex
     }
 }
 
-/// The server that the flags describe.
+/// Returns the builder of the server that the flags describe.
 fn builder(of: &ServeArguments) -> Result<ServerBuilder, Failure> {
     let seconds = Duration::from_secs;
     let mut server = Server::builder()
@@ -70,7 +70,7 @@ fn builder(of: &ServeArguments) -> Result<ServerBuilder, Failure> {
     secured(server, of)
 }
 
-/// An empty secret counts as no secret, as it does for the real server.
+/// Returns the secret. An empty secret counts as no secret, as it does for the real server.
 fn secret(of: &ServeArguments) -> Result<Option<String>, Failure> {
     let secret = match &of.auth_token_file {
         Some(path) => Some(read_secret(path)?),

@@ -1,4 +1,4 @@
-//! What can be asked of a cluster on standard input, and who leads after it. Pure.
+//! The orders for a cluster on standard input, and the choice of the next leader. Pure.
 
 /// A line of standard input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +52,7 @@ impl Order {
     }
 }
 
-/// The members as a vote sees them.
+/// The members, and which of them can vote.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Electorate(Vec<Voter>);
 
@@ -63,7 +63,7 @@ struct Voter {
 }
 
 impl Electorate {
-    /// All members run, and reach each other.
+    /// Creates an electorate whose members all run and reach each other.
     pub(super) fn new(members: usize) -> Self {
         let voter = Voter {
             is_running: true,
@@ -88,7 +88,7 @@ impl Electorate {
             .for_each(|voter| voter.is_isolated = is_isolated);
     }
 
-    /// What `members` says of one that does not lead.
+    /// Returns how the order `members` describes a member that does not lead.
     pub(super) fn role(&self, member: usize) -> &'static str {
         match self.0.get(member) {
             Some(voter) if voter.is_running && voter.is_isolated => "is isolated",
@@ -102,14 +102,14 @@ impl Electorate {
         voter.is_some_and(|voter| voter.is_running && !voter.is_isolated)
     }
 
-    /// Whether more than half of the members vote.
+    /// Returns whether more than half of the members vote.
     pub(super) fn are_majority(&self) -> bool {
         let count = self.0.len();
         let voters = (0..count).filter(|member| self.votes(*member)).count();
         voters * 2 > count
     }
 
-    /// The member that is elected after `former` led: the next one that votes. `None` without a majority.
+    /// Returns the member that is elected after `former` led: the next member that votes. `None` without a majority.
     pub(super) fn successor(&self, former: usize) -> Option<usize> {
         let count = self.0.len();
         let mut candidates = (1..=count).map(|step| (former + step) % count);

@@ -5,7 +5,7 @@ use crate::output::Table;
 use crate::plain::plain;
 use crate::survey::{Field, Look, Round, Row, rows};
 
-/// A line and what it is.
+/// A line and its tone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Line {
     pub(super) text: String,
@@ -16,7 +16,7 @@ pub(super) struct Line {
 pub(super) enum Tone {
     Text,
     Head,
-    /// A key that is waited for.
+    /// A key that has waiters.
     Waited,
     /// A shard that did not answer.
     Away,
@@ -35,7 +35,7 @@ impl Line {
         Self::new(Tone::Text, String::new())
     }
 
-    /// The line as a terminal takes it, with colours or without.
+    /// Returns the line for a terminal, with or without colours.
     pub(super) fn painted(&self, colors: bool) -> String {
         let code = match self.tone {
             Tone::Head => "1",
@@ -50,7 +50,7 @@ impl Line {
     }
 }
 
-/// Shards, then keys if there are any, then patterns of signals if any are listened to.
+/// Returns the tables of shards, of keys if there are any, and of signal patterns if any have listeners.
 pub(super) fn block(round: &Round, shown: &Shown) -> Vec<Line> {
     let keys = rows(
         &round.looks,
@@ -67,7 +67,7 @@ pub(super) fn block(round: &Round, shown: &Shown) -> Vec<Line> {
     lines
 }
 
-/// The lines of a table whose rows have these tones.
+/// Returns the lines of a table whose rows have these tones.
 fn lines(table: &Table, tones: impl IntoIterator<Item = Tone>) -> Vec<Line> {
     let tones = std::iter::once(Tone::Head).chain(tones);
     let lines = table.lines().into_iter().zip(tones);

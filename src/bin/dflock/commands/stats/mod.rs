@@ -17,7 +17,7 @@ use crate::survey::{Missing, Survey};
 
 use self::told::Told;
 
-/// A single look succeeds if any server answered; a watch goes on until it is ended.
+/// Shows the servers' state. A single look succeeds if any server answered; a watch goes on until a signal ends it.
 pub(super) async fn stats(flags: &SourceFlags, of: &StatsArguments) -> Result<Exit, Failure> {
     let sources = Sources::read(flags, &[], &[])?;
     let mut signals = Signals::that_end()?;

@@ -1,4 +1,4 @@
-//! What `dflock stats --json` tells.
+//! The output of `dflock stats --json`.
 
 use std::time::UNIX_EPOCH;
 
@@ -10,7 +10,7 @@ use crate::survey::{Look, Round, arrange};
 
 #[derive(Serialize)]
 pub(super) struct Told {
-    /// Of a watch: when, in milliseconds since 1970.
+    /// The time of the look in milliseconds since 1970, if it is one of a watch.
     #[serde(skip_serializing_if = "Option::is_none")]
     unix_ms: Option<u64>,
     shards: Vec<Shard>,
@@ -24,7 +24,7 @@ struct Shard {
     failovers: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     latency_ms: Option<f64>,
-    /// What the server says, as it says it.
+    /// The state that the server reported.
     #[serde(skip_serializing_if = "Option::is_none")]
     stats: Option<Stats>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -63,7 +63,7 @@ impl Shard {
             server: look.server,
             state: look.state,
             failovers: look.failovers,
-            // Microseconds are all that is meant.
+            // Microseconds are precise enough.
             latency_ms: look.latency.map(|latency| (latency.as_secs_f64() * 1e6).round() / 1e3),
             stats,
             error,

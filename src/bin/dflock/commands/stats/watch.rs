@@ -17,7 +17,7 @@ use crate::process::Signals;
 use crate::survey::{Round, Survey};
 use crate::utc::utc;
 
-/// Shows each look until this is ended.
+/// Shows each look until a signal ends the watch.
 pub(super) async fn watch(
     survey: Survey,
     period: Duration,
@@ -59,7 +59,7 @@ fn lines(round: &Round, period: Duration, of: &StatsArguments) -> Vec<Line> {
     lines
 }
 
-/// Draws over what was drawn before.
+/// Draws over the previous look.
 fn redraw(lines: &[Line], is_first: bool) -> Result<(), Failure> {
     let (width, height) = terminal::size().unwrap_or((80, 24));
     let screen = screen(lines, width.into(), height.into(), colors::taken_by(&stdout()));
@@ -70,9 +70,9 @@ fn redraw(lines: &[Line], is_first: bool) -> Result<(), Failure> {
         .map_err(unwritten)
 }
 
-/// The lines that fit, each cleared to its end.
+/// Returns the lines that fit, each cleared to the end of its row.
 fn screen(lines: &[Line], width: usize, height: usize, colors: bool) -> String {
-    // The last row is that of the cursor.
+    // The cursor needs the last row.
     let room = height.saturating_sub(1).max(1);
     let hidden = match lines.len() > room {
         true => lines.len() - room + 1,
@@ -94,7 +94,7 @@ fn screen(lines: &[Line], width: usize, height: usize, colors: bool) -> String {
     screen
 }
 
-/// The beginning of a text that is no wider.
+/// Returns the longest beginning of a text that is no wider than `width`.
 fn cut(text: &str, width: usize) -> &str {
     let mut used = 0;
     for (at, c) in text.char_indices() {

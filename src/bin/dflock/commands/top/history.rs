@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-/// How many looks are kept: a terminal of 200 columns shows no more of them.
+/// How many values are kept: a terminal of 200 columns shows no more of them.
 const KEPT: usize = 200;
 
 /// The last values, the newest at the end.
@@ -23,12 +23,12 @@ impl History {
         self.values.back().copied()
     }
 
-    /// Whether there is anything but zeros.
+    /// Returns whether all values are zero.
     pub(super) fn is_flat(&self) -> bool {
         self.values.iter().all(|value| *value == 0.0)
     }
 
-    /// The last values as bars, the newest at the right: the highest of them is as high as a bar can be.
+    /// Returns the last values as bars, the newest at the right. The highest value has the highest bar.
     pub(super) fn bars(&self, width: usize) -> String {
         const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
         let shown = self.values.iter().skip(self.values.len().saturating_sub(width));
@@ -45,7 +45,7 @@ impl History {
         std::iter::repeat_n(' ', missing).chain(bars).collect()
     }
 
-    /// The same, for a chart of whole numbers.
+    /// Returns the last values in hundredths, for a chart of whole numbers.
     pub(super) fn scaled(&self, width: usize) -> Vec<u64> {
         let shown = self.values.iter().skip(self.values.len().saturating_sub(width));
         let missing = width.saturating_sub(shown.len());

@@ -5,7 +5,8 @@ use tokio::sync::mpsc;
 
 use super::press::Press;
 
-/// Keys as they are pressed. A thread reads them, which ends with this process; the channel ends when the terminal cannot be read.
+/// Returns the keys that the user presses. A thread reads them until this process ends. The channel closes when the
+/// terminal cannot be read.
 pub(super) fn presses() -> mpsc::Receiver<Press> {
     let (tell, told) = mpsc::channel(16);
     std::thread::spawn(move || {

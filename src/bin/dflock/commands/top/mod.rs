@@ -4,7 +4,7 @@
 //!     keys (presses) ─┼─► model ─► draw ─► screen
 //!     signals ────────┘
 //!
-//! The model and what is drawn of it are pure; `keys` and `screen` are the terminal.
+//! The model and the drawing are pure; `keys` and `screen` use the terminal.
 
 mod draw;
 mod history;
@@ -84,7 +84,8 @@ pub(super) async fn top(flags: &SourceFlags, of: &TopArguments) -> Result<Exit, 
     }
 }
 
-/// Takes a key, and those that have come meanwhile up to one that ends or stops this: what is typed fast is drawn once.
+/// Handles a key, and the keys that have arrived meanwhile, up to one that ends or stops the program. Keys that are
+/// typed fast are drawn once.
 fn press_all(model: &mut Model, first: Press, presses: &mut mpsc::Receiver<Press>) -> Act {
     let mut act = press::press(model, first);
     while act == Act::Draw {

@@ -1,4 +1,5 @@
-//! What is known and what the user has chosen: looks become shards with rates, keys in an order, and sums over time.
+//! The known state and the user's choices. Looks become shards with rates, a list of keys in an order, and sums over
+//! time.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant, SystemTime};
@@ -21,15 +22,15 @@ pub(super) struct Model {
     pub(super) scrolled: usize,
     /// How many keys the terminal shows at once.
     pub(super) page: usize,
-    /// When the last look was, if there was one.
+    /// The time of the last look, if there was one.
     pub(super) at: Option<SystemTime>,
     pub(super) shards: Vec<Shard>,
     /// Keys that fit the filter, in their order.
     pub(super) rows: Vec<Row>,
-    /// How wide the widest of them is.
+    /// The width of the widest key.
     pub(super) longest: usize,
     pub(super) sums: Sums,
-    /// The waiters of keys that are, or were lately, waited for.
+    /// The number of waiters over time, for keys that have waiters or had some lately.
     trends: HashMap<Subject, History>,
 }
 
@@ -41,7 +42,7 @@ pub(super) enum View {
     /// A filter is being entered.
     Filter {
         text: String,
-        /// Why it was not accepted.
+        /// Why the filter was refused.
         refused: Option<String>,
     },
 }
@@ -51,7 +52,7 @@ type Subject = (usize, Kind, String);
 /// One shard.
 pub(super) struct Shard {
     pub(super) look: Look,
-    /// Since its last answer but one.
+    /// The rates between its last two answers.
     pub(super) rates: Option<Rates>,
     /// Latencies in milliseconds.
     pub(super) latency: History,
@@ -87,7 +88,7 @@ impl Model {
         }
     }
 
-    /// Takes in another look, unless it is paused.
+    /// Applies another look, unless the display is paused.
     pub(super) fn apply(&mut self, round: Round) {
         if self.is_paused {
             return;
@@ -104,7 +105,7 @@ impl Model {
         self.arrange();
     }
 
-    /// Puts the keys in their order anew, after a choice.
+    /// Filters and orders the keys again.
     pub(super) fn arrange(&mut self) {
         let looks = self.shards.iter().map(|shard| &shard.look);
         self.rows = rows(looks, self.filter.as_ref(), self.sort);
@@ -113,17 +114,17 @@ impl Model {
         self.scroll_to(self.scrolled);
     }
 
-    /// Shows keys from this one on, as far as there are more.
+    /// Scrolls to this key, or less far if the list ends before.
     pub(super) fn scroll_to(&mut self, first: usize) {
         self.scrolled = first.min(self.rows.len().saturating_sub(self.page));
     }
 
-    /// The waiters of a key over time, if it is or was lately waited for.
+    /// Returns the number of waiters of a key over time, if the key has waiters or had some lately.
     pub(super) fn trend(&self, row: &Row) -> Option<&History> {
         self.trends.get(&subject(row))
     }
 
-    /// Who listens to signals, with the shard.
+    /// Returns the signal patterns that have listeners, each with its shard.
     pub(super) fn listeners(&self) -> impl Iterator<Item = (usize, &SignalChannelStats)> {
         self.shards.iter().flat_map(|shard| {
             let channels = shard.look.stats.iter().flat_map(|stats| &stats.signal_channels);
@@ -143,7 +144,7 @@ impl Model {
         }
     }
 
-    /// Goes on with the histories of keys, and forgets those of keys that had no waiter for long.
+    /// Continues the histories of keys, and forgets those of keys that have had no waiter for long.
     fn follow(&mut self) {
         let looks = self.shards.iter().map(|shard| &shard.look);
         let mut seen = HashSet::new();
@@ -192,7 +193,7 @@ impl Shard {
     }
 }
 
-/// How many wait at a server.
+/// Returns how many callers wait at a server.
 pub(super) fn waiters(stats: &Stats) -> u64 {
     let of_locks = stats.locks.iter().map(|lock| lock.waiters);
     of_locks
@@ -200,7 +201,7 @@ pub(super) fn waiters(stats: &Stats) -> u64 {
         .sum()
 }
 
-/// How many locks and slots are held at a server.
+/// Returns how many locks and slots are held at a server.
 pub(super) fn held(stats: &Stats) -> u64 {
     let slots: u64 = stats.semaphores.iter().map(|semaphore| semaphore.holders).sum();
     stats.locks.len() as u64 + slots
@@ -211,7 +212,7 @@ pub(super) mod tests {
     use super::*;
     use crate::survey::Missing;
 
-    /// A look at a shard after so many seconds.
+    /// Returns a look at a shard after this number of seconds.
     pub(in super::super) fn look(shard: usize, start: Instant, second: u64, stats: &str) -> Look {
         Look {
             shard,

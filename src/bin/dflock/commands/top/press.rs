@@ -1,9 +1,9 @@
-//! What keys of the keyboard do.
+//! The effects of keys on the model.
 
 use super::model::{Model, View};
 use crate::survey::Field;
 
-/// A key.
+/// A key of the keyboard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Press {
     Char(char),
@@ -18,17 +18,17 @@ pub(super) enum Press {
     End,
     CtrlC,
     CtrlZ,
-    /// The terminal has another size now, or a key is of no use here.
+    /// The terminal has a new size, or the key has no meaning here.
     Other,
 }
 
-/// What follows.
+/// The action that follows a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Act {
-    /// All is drawn anew.
+    /// Draw everything again.
     Draw,
     Quit,
-    /// The shell gets the terminal back until it continues this.
+    /// Give the terminal back to the shell until the shell continues this process.
     Stop,
 }
 
@@ -59,7 +59,7 @@ pub(super) fn press(model: &mut Model, press: Press) -> Act {
     }
 }
 
-/// Takes the filter that was entered. An empty text removes the filter.
+/// Applies the filter that the user entered. An empty text removes the filter.
 fn accept(model: &mut Model) {
     let View::Filter { text, refused } = &mut model.view else {
         return;

@@ -1,26 +1,28 @@
-//! What happened between two looks, as far as it shows. Servers tell their state, and count no events; only members of clusters count
-//! the entries of their log.
+//! Rates of events between two looks, as far as the states show them. Servers report their state and count no events;
+//! only members of clusters count the entries of their log.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use dflockd_client::{LockStats, Stats};
 
-/// A time that has moved by less may only have been rounded: servers' seconds are read as whole ones, and looks take time.
+/// A time that has moved by less, in seconds, may only have been rounded: servers report whole seconds, and looks take
+/// time.
 const ROUNDING: f64 = 1.5;
 
 /// Events per second.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Rates {
-    /// Grants, at least: what is granted and released between two looks does not show.
+    /// Grants, at least: a lease that is granted and released between two looks does not show.
     pub(super) grants: f64,
-    /// Leases of locks that end later than before, at the same connection: renewals, and grants to the same connection.
+    /// Leases of locks that end later than before, at the same connection: renewals, and new grants to that
+    /// connection.
     pub(super) extensions: f64,
     /// Entries that a cluster committed.
     pub(super) commits: Option<f64>,
 }
 
-/// The rates between two states of one server.
+/// Returns the rates between two states of one server.
 pub(super) fn between(before: &Stats, now: &Stats, elapsed: Duration) -> Rates {
     let seconds = elapsed.as_secs_f64();
     if seconds <= 0.0 {
@@ -54,7 +56,8 @@ pub(super) fn between(before: &Stats, now: &Stats, elapsed: Duration) -> Rates {
     }
 }
 
-/// Idle keys that were idle before, and were used in between: they are idle for less than the time that has passed since.
+/// Counts the keys that are idle in both states and were used in between: their idle time grew by less than the time
+/// that has passed.
 fn used(before: &Stats, now: &Stats, seconds: f64) -> u64 {
     let lists = [
         (&before.idle_locks, &now.idle_locks),
@@ -70,7 +73,8 @@ fn used(before: &Stats, now: &Stats, seconds: f64) -> u64 {
     used.count() as u64
 }
 
-/// Entries that were committed in between; none where another member is asked now, or another term began.
+/// Returns how many entries were committed in between; `None` if another member answers now, or if the index went
+/// back.
 fn commits(before: &Stats, now: &Stats) -> Option<u64> {
     let (before, now) = (before.cluster.as_ref()?, now.cluster.as_ref()?);
     let same = before.node_id == now.node_id;
@@ -114,7 +118,7 @@ mod tests {
         for rounded in [13, 14, 15] {
             assert_eq!(rates(&idle(10), &idle(rounded), 4).grants, 0.0, "{rounded}");
         }
-        // It was held before: that grant was counted then.
+        // A key that was not idle before may have been held then, so its grant was counted then.
         assert_eq!(rates("{}", &idle(1), 4).grants, 0.0);
     }
 

@@ -1,4 +1,4 @@
-//! The whole terminal, given back as it was, however this ends.
+//! Takes the whole terminal, and restores it however the program ends.
 
 use std::io::{Stdout, stdout};
 use std::sync::Once;
@@ -12,7 +12,7 @@ use ratatui::{Frame, Terminal};
 use crate::failure::Failure;
 use crate::output::unwritten;
 
-/// The terminal while it is this program's. Dropped, it is given back.
+/// The terminal while this program uses it. Dropping this restores it.
 pub(super) struct Screen {
     terminal: Terminal<CrosstermBackend<Stdout>>,
 }
@@ -20,7 +20,7 @@ pub(super) struct Screen {
 impl Screen {
     pub(super) fn enter() -> Result<Self, Failure> {
         give_back_on_panic();
-        // Given back if anything fails from here on.
+        // If anything fails from here on, dropping this restores the terminal.
         let mut screen = Self {
             terminal: Terminal::new(CrosstermBackend::new(stdout())).map_err(unwritten)?,
         };
@@ -32,14 +32,15 @@ impl Screen {
         self.terminal.draw(draw).map(drop).map_err(unwritten)
     }
 
-    /// Gives the terminal back for a while.
+    /// Restores the terminal for a while.
     pub(super) fn leave(&mut self) {
         give_back();
     }
 
-    /// Takes the terminal, again too: the shell may have changed it meanwhile, and shown something on it.
+    /// Takes the terminal, for the first time or again: the shell may have changed it meanwhile, and shown something
+    /// on it.
     pub(super) fn again(&mut self) -> Result<(), Failure> {
-        // What crossterm takes to be raw already, it does not make raw.
+        // crossterm does not set raw mode if it believes that raw mode is set already.
         let taken = disable_raw_mode()
             .and_then(|()| enable_raw_mode())
             .and_then(|()| execute!(stdout(), EnterAlternateScreen))
@@ -54,13 +55,13 @@ impl Drop for Screen {
     }
 }
 
-/// Leaves the terminal as it was before. A terminal that has gone needs none of it.
+/// Restores the terminal. If the terminal has gone, there is nothing to restore.
 fn give_back() {
     drop(disable_raw_mode());
     drop(execute!(stdout(), LeaveAlternateScreen, Show));
 }
 
-/// A panic is told on the terminal as it was before.
+/// Restores the terminal before a panic prints its message.
 fn give_back_on_panic() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -80,7 +81,7 @@ mod tests {
 
     const PANICS: &str = "commands::top::screen::tests::a_panic_with_the_screen";
 
-    /// Within a terminal of its own.
+    /// Panics while it has the screen. The next test runs this in a terminal of its own.
     #[test]
     #[ignore = "the next test runs it"]
     fn a_panic_with_the_screen() {

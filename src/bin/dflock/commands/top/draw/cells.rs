@@ -6,7 +6,7 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use crate::plain::plain;
 
-/// A column. What is too wide for it is cut, and says so.
+/// A column. A text that is too wide for it is cut, and ends with a mark.
 pub(super) struct Column {
     pub(super) head: &'static str,
     pub(super) width: usize,
@@ -39,19 +39,19 @@ impl Column {
     }
 }
 
-/// How much of a width is left for one more column beside these.
+/// Returns the width that is left for one more column beside these.
 pub(super) fn left_over<'a>(width: u16, columns: impl IntoIterator<Item = &'a Column>) -> usize {
     let used: usize = columns.into_iter().map(|column| column.width + BETWEEN.len()).sum();
     usize::from(width).saturating_sub(used)
 }
 
-/// The heads of columns.
+/// Returns the line of the columns' heads.
 pub(super) fn heads<'a>(columns: impl Iterator<Item = &'a Column> + Clone, style: Style) -> Line<'static> {
     let heads = columns.clone().map(|column| (column.head.to_owned(), style));
     line(columns, heads)
 }
 
-/// Cells, one for each column. Text of others is shown escaped.
+/// Returns a line of cells, one for each column. Text from servers is shown escaped.
 pub(super) fn line<'a>(
     columns: impl IntoIterator<Item = &'a Column>,
     cells: impl IntoIterator<Item = (String, Style)>,
@@ -66,7 +66,7 @@ pub(super) fn line<'a>(
     Line::from(spans)
 }
 
-/// A text that is exactly so wide.
+/// Pads or cuts a text to exactly this width.
 pub(super) fn fit(text: &str, width: usize, side: Side) -> String {
     let missing = width.saturating_sub(text.width());
     if text.width() <= width {
@@ -80,7 +80,7 @@ pub(super) fn fit(text: &str, width: usize, side: Side) -> String {
     let mut used = 0;
     for c in text.chars() {
         let next = c.width().unwrap_or_default();
-        // One is left for the mark.
+        // One column is left for the mark.
         if used + next + 1 > width {
             break;
         }

@@ -51,8 +51,8 @@ pub(super) fn foot(model: &Model, palette: &Palette, frame: &mut Frame, area: Re
     frame.render_widget(line, area);
 }
 
-/// The filter that is entered, with the end of its text in sight, and a hint behind if there is room. The reason of a refusal has room in any
-/// case.
+/// Returns the line of the filter that the user enters. It shows the end of the text, and a hint behind it if there is
+/// room. The reason of a refusal always has room.
 fn filter(text: &str, hint: &str, style: Style, palette: &Palette, width: usize) -> Line<'static> {
     const HEAD: &str = "filter: ";
     let kept = match style == palette.bad {
@@ -68,12 +68,12 @@ fn filter(text: &str, hint: &str, style: Style, palette: &Palette, width: usize)
     ])
 }
 
-/// The end of a text that is no wider, with a mark if there is more before it.
+/// Returns the longest end of a text that is no wider than `width`, with a mark before it if the text was cut.
 fn end(text: &str, width: usize) -> String {
     if text.width() <= width {
         return text.to_owned();
     }
-    // One is left for the mark.
+    // One column is left for the mark.
     let (mut used, mut from) = (1, text.len());
     for (at, c) in text.char_indices().rev() {
         used += c.width().unwrap_or_default();
@@ -85,7 +85,7 @@ fn end(text: &str, width: usize) -> String {
     format!("…{}", text.get(from..).unwrap_or_default())
 }
 
-/// The keys that do something, as many as fit beside the place in the list.
+/// Returns the line of the keys that do something, as many as fit beside the position in the list.
 fn hints(model: &Model, palette: &Palette, width: usize) -> Line<'static> {
     let pause = if model.is_paused { "go on" } else { "pause" };
     let place = place(model);
@@ -111,7 +111,7 @@ fn hints(model: &Model, palette: &Palette, width: usize) -> Line<'static> {
     Line::from(spans)
 }
 
-/// Which keys are shown, where not all are.
+/// Returns which part of the list is shown; empty if that is all of it.
 fn place(model: &Model) -> String {
     let count = model.rows.len();
     let last = (model.scrolled + model.page).min(count);

@@ -1,4 +1,4 @@
-//! What `?` shows.
+//! The help, which `?` shows.
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Flex, Layout, Rect};
@@ -7,7 +7,7 @@ use ratatui::widgets::{Block, Clear, Padding, Paragraph};
 
 use super::palette::Palette;
 
-/// That of the smallest terminal, without the frame.
+/// The width of the help: that of the smallest terminal, without the frame.
 const WIDTH: u16 = 56;
 
 const KEYS: [(&str, &str); 8] = [

@@ -16,7 +16,7 @@ use super::super::model::Model;
 /// How wide the charts of waiters are.
 const CHART: usize = 24;
 
-/// How wide the column of keys is at least, if there is room.
+/// The minimum width of the column of keys, if there is room.
 const KEY: usize = 40;
 
 /// What a column shows.
@@ -45,7 +45,7 @@ pub(super) fn draw(model: &mut Model, palette: &Palette, frame: &mut Frame, area
     frame.render_widget(Text::from(lines), area);
 }
 
-/// Why there is no key.
+/// Returns the reason why the list has no key.
 fn none(model: &Model) -> String {
     match (&model.filter, model.at) {
         (_, None) => String::new(),
@@ -54,7 +54,8 @@ fn none(model: &Model) -> String {
     }
 }
 
-/// As many columns as there is room for, the most urgent ones; that of keys is no wider than the longest of them.
+/// Returns the most important columns, as many as fit. The column of keys is as wide as the longest key, but at least
+/// `KEY` if there is room.
 fn columns(width: u16, longest: usize) -> Vec<(Shows, Column)> {
     let mut columns = vec![
         (Shows::Kind, Column::left("KIND", 9)),

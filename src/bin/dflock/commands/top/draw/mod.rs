@@ -1,4 +1,4 @@
-//! What is drawn of the model.
+//! Draws the model.
 
 mod cells;
 mod frame;
@@ -16,20 +16,20 @@ use ratatui::widgets::{Paragraph, Wrap};
 pub(super) use self::palette::Palette;
 use super::model::{Model, View};
 
-/// The smallest terminal that shows something of all parts.
+/// The smallest terminal on which every part has room, in columns and rows.
 const LEAST: (u16, u16) = (60, 12);
 
-/// Below these widths the less urgent columns are left out; from this height on charts are higher.
+/// Below these widths the less important columns are left out. From this height on, charts are higher.
 const NARROW: u16 = 72;
 const MIDDLE: u16 = 90;
 const WIDE: u16 = 120;
 const HIGH: u16 = 40;
 
-/// The width of the list of patterns of signals, beside the keys of a terminal that is at least so wide.
+/// The width of the list of signal patterns, and the minimum width of a terminal that shows it beside the keys.
 const SIGNALS: u16 = 54;
 const VERY_WIDE: u16 = 160;
 
-/// Draws everything. The model learns how many keys there is room for.
+/// Draws everything, and sets the number of keys that fit in the model.
 pub(super) fn draw(model: &mut Model, palette: &Palette, frame: &mut Frame) {
     let area = frame.area();
     if area.width < LEAST.0 || area.height < LEAST.1 {

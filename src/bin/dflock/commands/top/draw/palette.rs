@@ -1,4 +1,4 @@
-//! Colours, or none.
+//! The styles of text, with or without colours.
 
 use ratatui::style::{Color, Modifier, Style};
 
@@ -7,20 +7,20 @@ pub(in super::super) struct Palette {
     pub(super) bar: Style,
     /// The heads of columns.
     pub(super) head: Style,
-    /// What is less important.
+    /// Less important text.
     pub(super) dim: Style,
     /// Charts.
     pub(super) chart: Style,
-    /// Keys that are waited for.
+    /// Keys that have waiters.
     pub(super) waited: Style,
-    /// What works.
+    /// States of shards that work.
     pub(super) good: Style,
-    /// What does not.
+    /// Failures.
     pub(super) bad: Style,
 }
 
 impl Palette {
-    /// Without colours there are bold, dim and reversed texts.
+    /// Creates a palette. Without colours it has bold, dim and reversed text.
     pub(in super::super) fn new(colors: bool) -> Self {
         let color = |color: Color| match colors {
             true => Style::new().fg(color),

@@ -16,7 +16,7 @@ use super::super::model::{Model, Shard, held, waiters};
 /// How wide the charts of latencies are.
 const CHART: usize = 24;
 
-/// How wide the column of servers is at least before others are added, and at most.
+/// The width of the column of servers: the minimum that comes before other columns, and the maximum.
 const SERVER: std::ops::RangeInclusive<usize> = 24..=40;
 
 /// What a column shows.
@@ -38,7 +38,7 @@ enum Shows {
     Chart,
 }
 
-/// The rows that the table has on a terminal of that height, the empty one below it included.
+/// Returns how many rows the table has on a terminal of this height, including the empty row below it.
 pub(super) fn height(model: &Model, terminal: u16) -> u16 {
     let most = (terminal / 3).max(2);
     let wanted = u16::try_from(model.shards.len()).unwrap_or(u16::MAX).max(1);
@@ -57,7 +57,7 @@ pub(super) fn draw(model: &Model, palette: &Palette, frame: &mut Frame, area: Re
         true => model.shards.len() - room + 1,
         false => 0,
     };
-    // Where there is no room for all, those that are away come first.
+    // If there is no room for all shards, those without an answer come first.
     let mut shown: Vec<&Shard> = model.shards.iter().collect();
     if hidden > 0 {
         shown.sort_by_key(|shard| shard.look.stats.is_ok());
@@ -70,7 +70,7 @@ pub(super) fn draw(model: &Model, palette: &Palette, frame: &mut Frame, area: Re
     frame.render_widget(Text::from(lines), area);
 }
 
-/// As many columns as there is room for, the most urgent ones.
+/// Returns the most important columns, as many as fit.
 fn columns(width: u16) -> Vec<(Shows, Column)> {
     let mut columns = vec![
         (Shows::Shard, Column::left("SHARD", 5)),
@@ -110,7 +110,7 @@ fn columns(width: u16) -> Vec<(Shows, Column)> {
 
 fn row(shard: &Shard, columns: &[(Shows, Column)], palette: &Palette, width: u16) -> Line<'static> {
     let missing = shard.look.stats.as_ref().err();
-    // In place of what is not known there is the reason.
+    // The reason replaces the columns whose values are unknown.
     let known = columns.iter().filter(|(shows, _)| {
         let always = matches!(shows, Shows::Shard | Shows::Server | Shows::State);
         always || missing.is_none()

@@ -27,7 +27,7 @@ pub(super) fn draw(model: &Model, palette: &Palette, frame: &mut Frame, area: Re
         // The last row is empty.
         let [title, chart, _] =
             Layout::vertical([Constraint::Length(1), Constraint::Min(1), Constraint::Length(1)]).areas(area);
-        // First the value, which is not to be cut where there is little room.
+        // The value comes first, so that it is not cut if there is little room.
         let value = value.unwrap_or_else(|| "-".to_owned());
         let line = Line::from_iter([
             Span::styled(value, palette.head),

@@ -1,4 +1,4 @@
-//! What is drawn, cell by cell. `DFLOCK_SNAPSHOTS=write cargo test --bin dflock draw` writes the files anew.
+//! Tests of the drawing, cell by cell. `DFLOCK_SNAPSHOTS=write cargo test --bin dflock draw` writes the files anew.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
@@ -13,7 +13,8 @@ use super::super::press::{Press, press};
 use super::*;
 use crate::survey::{Field, Round};
 
-/// Three shards, the first a cluster with signals, the last away; looked at for a minute.
+/// Returns a model of three shards after looks for a minute. The first shard is a cluster with signals, and the last
+/// does not answer.
 fn model() -> Model {
     let mut model = Model::new(Duration::from_secs(1), Field::Waiters, None);
     let start = Instant::now();
