@@ -1,4 +1,4 @@
-//! `dflock bench`: what it tells, and that it leaves nothing behind.
+//! `dflock bench`: its reports, and that it leaves nothing behind.
 
 use std::net::TcpListener;
 
@@ -12,7 +12,7 @@ fn json(bytes: &[u8]) -> Value {
     serde_json::from_slice(bytes).unwrap_or_else(|error| panic!("{error}: {:?}", text(bytes)))
 }
 
-/// Runs `dflock bench` with `--json`, and looks at the object.
+/// Runs `dflock bench` with `--json`, and returns the object.
 fn bench(arguments: &[&str]) -> Value {
     let ended = output(&[&["bench"], arguments, &["--json"]].concat());
     assert_eq!(code(&ended), 0, "{}", text(&ended.stderr));
@@ -29,7 +29,7 @@ fn number(value: &Value, path: &str) -> f64 {
     found.unwrap_or_else(|| panic!("no number {path} in {value}"))
 }
 
-/// Times are in order, and something was measured.
+/// Asserts that the percentiles are in order, and that something was measured.
 fn assert_times(value: &Value, path: &str) {
     let [count, p50, p90, p99, p999, max] = ["count", "p50_us", "p90_us", "p99_us", "p999_us", "max_us"]
         .map(|name| number(value, &format!("{path}/{name}")));
@@ -241,7 +241,7 @@ async fn a_failure_leaves_nothing_behind_where_leases_outlive_their_connections(
     assert!(held.is_empty(), "{held:?}");
 }
 
-/// `bench` cannot end its server if it is killed. The watch does, and where there is no watch, the system.
+/// A killed `bench` cannot end its server. The watch ends it, and without a watch the system does.
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_embedded_server_does_not_outlive_a_bench_that_is_killed() {
@@ -283,7 +283,7 @@ async fn ctrl_c_while_callers_wait_leaves_nothing_behind_where_leases_outlive_th
     assert!(held.is_empty(), "{held:?}");
 }
 
-/// The server accepts connections, and says nothing.
+/// The server accepts connections, and answers nothing.
 #[test]
 fn ctrl_c_ends_a_benchmark_whose_server_does_not_answer() {
     for what in ["pairs", "hold", "waits", "signals"] {
@@ -352,7 +352,7 @@ fn numbers_and_times_that_it_cannot_handle_are_refused() {
     }
 }
 
-/// Variables of servers concern the machine's server, and not the one that is measured.
+/// The variables for servers are meant for the machine's server, and not for the one that is measured.
 #[test]
 fn the_embedded_server_does_not_take_the_variables_of_servers() {
     let mut command = dflock();

@@ -12,7 +12,7 @@ fn json(bytes: &[u8]) -> Value {
     serde_json::from_slice(bytes).unwrap_or_else(|error| panic!("{error}: {:?}", text(bytes)))
 }
 
-/// A file that is there for one test.
+/// A settings file that exists during one test.
 struct Settings(PathBuf);
 
 impl Settings {
@@ -110,7 +110,7 @@ async fn signals_are_told_as_text_and_as_json() {
     assert_eq!(structured.code(), 0);
 }
 
-/// A terminal obeys what other clients write into keys and payloads, unless it is shown escaped.
+/// A terminal obeys control characters in the keys and payloads of other clients, unless they are shown escaped.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_others_have_written_does_not_command_the_terminal() {
     let server = Witness::new().describe().port(0).release("1.16").start().await.unwrap();
@@ -149,7 +149,8 @@ async fn what_others_have_written_does_not_command_the_terminal() {
 
 #[test]
 fn a_payload_that_is_too_long_is_refused_and_never_cut() {
-    // A character across the end of what is read, and more behind line breaks that reach up to there.
+    // The first payload has a character across the limit of the read. The second has line breaks up to that limit, and
+    // more text behind them.
     let across = format!("ab{}", "\u{e4}".repeat(40_000));
     let behind = format!("{}{}more", "a".repeat(65_000), "\n".repeat(600));
     for payload in [across, behind] {
@@ -157,7 +158,7 @@ fn a_payload_that_is_too_long_is_refused_and_never_cut() {
         command.args(["emit", "channel", "--servers", "127.0.0.1:1"]);
         let mut emitting = Running::start(command.stdin(Stdio::piped()));
         let mut to = emitting.child.stdin.take().unwrap();
-        // It need not read to the end.
+        // `dflock` need not read to the end, so this write may fail.
         drop(to.write_all(payload.as_bytes()));
         drop(to);
         assert_eq!(emitting.code(), 64, "{}", emitting.errors());
@@ -204,7 +205,7 @@ fn flags_count_before_the_environment_and_that_before_a_file() {
     assert_eq!(*servers, expected);
 }
 
-/// A flag is wrong if all is right without it. A setting of another source is wrong even if flags are given.
+/// The flags are to blame if all is right without them. Otherwise another source is to blame, even if flags are given.
 #[test]
 fn who_is_to_blame_for_a_refused_setting_decides_the_exit_code() {
     let cases: [(&str, &str, &[&str], i32); 9] = [
@@ -226,7 +227,7 @@ fn who_is_to_blame_for_a_refused_setting_decides_the_exit_code() {
             &["lock", "key", "--set", "keepalive=3s"],
             78,
         ),
-        // Together with the variable the flag makes sense.
+        // The flag is valid together with the variable.
         ("DFLOCKD_CLIENT_TLS", "yes", &["config", "--set", "tls_ca_file=/x"], 0),
     ];
     for (variable, value, arguments, expected) in cases {
@@ -263,7 +264,7 @@ fn a_variable_that_nothing_reads_is_warned_of_with_the_nearest_name() {
             "{warning}"
         );
     }
-    // What servers read.
+    // A variable that servers read.
     assert_eq!(shown("DFLOCKD_MAX_LOCKS"), "");
     let unknown = dflock()
         .arg("config")

@@ -1,4 +1,4 @@
-//! `dflock doctor`: what it finds at servers that are well, and at those that are not.
+//! `dflock doctor`: its findings about sound servers and faulty ones.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -17,14 +17,14 @@ use crate::support::pki::{self, Authority, Folder, HERE, Identity};
 use crate::support::until;
 use crate::tool::{Running, code, dflock, output, text};
 
-/// What `--json` told, and the exit code.
+/// The output of `--json`, and the exit code.
 struct Diagnosis {
     exit: i32,
     told: Value,
 }
 
 impl Diagnosis {
-    /// Examines servers. Nothing that is secret may stand in what is told.
+    /// Examines servers.
     async fn of(servers: &str, more: &[&str]) -> Self {
         let arguments = [&["doctor", "--json", "--servers", servers], more].concat();
         let arguments: Vec<String> = arguments.into_iter().map(str::to_owned).collect();
@@ -36,6 +36,7 @@ impl Diagnosis {
         Self::told_by(arguments.to_vec(), Some(secret.to_owned())).await
     }
 
+    /// Runs `dflock`, and asserts that its output does not contain the secret.
     async fn told_by(arguments: Vec<String>, secret: Option<String>) -> Self {
         let ended = tokio::task::spawn_blocking(move || {
             let mut command = dflock();
@@ -67,7 +68,7 @@ impl Diagnosis {
             .collect()
     }
 
-    /// Asserts that this check failed, with these words, and that no later one was made.
+    /// Asserts that this check failed with these words, and that no later check was made.
     fn assert_ends_at(&self, check: &str, exit: i32, said: &str) {
         let verdicts = self.verdicts(0);
         let place = verdicts.iter().position(|(name, _)| *name == check).unwrap();
@@ -123,7 +124,7 @@ async fn a_server_that_is_well_is_told_so_and_keeps_nothing() {
         ]
     );
     for (check, verdict) in found.verdicts(0) {
-        // How fast a machine is that runs many tests says nothing.
+        // A machine that runs many tests may be slow, so the verdict on the latency is open.
         if check != "latency" {
             assert_eq!(
                 verdict,
@@ -177,7 +178,7 @@ async fn a_secret_that_is_wrong_missing_or_not_wanted_is_told_and_not_shown() {
         .assert_ends_at("auth", 77, "/nowhere/secret");
 }
 
-/// A server with this certificate, and what `doctor` says of it by this name.
+/// Starts a server with this certificate, and examines it.
 async fn presented(folder: &Folder, authority: &Authority, identity: &Identity) -> (Server, Diagnosis) {
     let server = pki::serve(Server::builder(), identity).await;
     let trusted = trust(&folder.write("ca.pem", &authority.pem()));
@@ -228,7 +229,8 @@ async fn tls_on_one_side_only_is_told() {
     let found = Diagnosis::of(&address, &arguments).await;
     let tls = found.server(0, "tls");
     let what = tls["what"].as_str().unwrap();
-    // A handshake has random bytes. Where they make three lines the server answers, and otherwise it waits for the rest.
+    // A handshake has random bytes. If they make three lines, the server answers. Otherwise it waits for the rest of a
+    // request.
     let is_known = what.contains("does not speak TLS") && found.exit == 76;
     let is_silent = what == "no answer within 500ms" && found.exit == 69;
     assert!(is_known || is_silent, "{tls}");
@@ -253,7 +255,7 @@ async fn what_cannot_be_reached_is_told_with_the_step() {
     Diagnosis::of("127.0.0.1:1", &[])
         .await
         .assert_ends_at("connect", 69, "127.0.0.1:1: Connection refused");
-    // A resolver without a network may take its time to say that.
+    // A resolver without a network may take long to fail.
     let unknown = Diagnosis::of("no-such-host.invalid:6388", &["--timeout", "2s"]).await;
     unknown.assert_ends_at("resolve", 69, "");
     Diagnosis::of("unix:/nowhere/dflockd.sock", &[])
@@ -277,7 +279,7 @@ async fn servers_that_never_answer_end_at_the_limit() {
     stopped.signal(Signal::CONT);
 }
 
-/// It answers everything but an acquire.
+/// The server answers everything except an acquire.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_grants_no_lease_is_examined_to_the_end() {
     let silent = FakeServer::start(|mut connection, _| async move {
@@ -306,7 +308,7 @@ async fn a_server_that_grants_no_lease_is_examined_to_the_end() {
     );
 }
 
-/// A lock server with one connection's worth of state, whose leases last so long, whatever their TTL.
+/// Starts a lock server whose leases last this long, whatever their TTL.
 async fn with_leases_of(lasting: Duration) -> FakeServer {
     let ends = Arc::new(Mutex::new(HashMap::<String, Instant>::new()));
     FakeServer::start(move |mut connection, _| {
@@ -349,7 +351,8 @@ async fn a_clock_that_runs_at_another_speed_is_told() {
         let server = with_leases_of(Duration::from_millis(millis)).await;
         Diagnosis::of(&server.address, &["--requests", "3"]).await
     };
-    // Of a lease of two seconds. The slow ones end later than the tolerance, and not while the examination lasts.
+    // The TTL is two seconds. The leases of the slow server end later than tolerated, and those of the stopped server
+    // do not end during the examination.
     let (fast, slow, stopped) = tokio::join!(of(200), of(4_500), of(60_000));
     for (found, exit, verdict, said, remedy) in [
         (&fast, 76, "fail", "ended after", "two holders"),
@@ -373,7 +376,7 @@ async fn what_is_no_dflockd_server_is_told_with_what_to_do() {
     for (answer, said) in [
         ("SSH-2.0-OpenSSH_9.6\n", "not a dflockd server"),
         ("HTTP/1.1 400 Bad Request\r\n\r\n", "not a dflockd server"),
-        // It would renew a lease that does not exist.
+        // This answer renews a lease that does not exist.
         ("ok\n", "a lease that does not exist"),
     ] {
         let other = FakeServer::start(move |mut connection, _| async move {
@@ -389,7 +392,7 @@ async fn what_is_no_dflockd_server_is_told_with_what_to_do() {
     }
 }
 
-/// The codes of the colours that stand before words of a report on a terminal.
+/// A terminal gets colour codes around each verdict, unless `NO_COLOR` is set.
 #[test]
 fn verdicts_have_colours_on_a_terminal_without_no_color() {
     for (no_color, fail) in [("", "  \u{1b}[31mfail\u{1b}[0m  connect"), ("1", "  fail  connect")] {
@@ -480,7 +483,7 @@ async fn old_releases_are_told_by_what_they_know() {
     }
 }
 
-/// As the Python server 0.5.0 does it.
+/// The Python server 0.5.0 does this.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_hangs_up_on_unknown_commands_is_examined_to_the_end() {
     let (server, behind) = start(Server::builder().release("1.10")).await;
@@ -513,7 +516,8 @@ async fn a_cluster_is_told_with_its_leader_and_the_members_that_are_away() {
     assert_eq!(well.server(1, "cluster")["facts"]["leader_id"], "n0");
     assert_eq!(shard["facts"]["served"], true);
     assert!(cluster.stats().locks.is_empty());
-    // A member that does not answer is a failure of that server; the line of the shard says that clients are served all the same.
+    // A member that does not answer is a failure of that server. The line of the shard says that its clients are still
+    // served.
     cluster.stop(2).await.unwrap();
     let away = Diagnosis::of(&servers, &[]).await;
     assert_eq!(away.exit, 69);
@@ -538,7 +542,7 @@ async fn a_cluster_is_told_with_its_leader_and_the_members_that_are_away() {
     assert!(told["do"].as_str().unwrap().contains("joined by +"), "{told}");
 }
 
-/// Such a leader answers what needs no agreement, and nothing else.
+/// Such a leader answers only requests that need no agreement of the members.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_reaches_no_majority_is_told_from_a_server_that_is_silent() {
     let cluster = Cluster::builder().start().await.unwrap();
@@ -574,7 +578,7 @@ async fn a_leader_that_reaches_no_majority_is_told_from_a_server_that_is_silent(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ctrl_c_gives_the_throw_away_lock_back() {
-    // Without that the server would keep it: it does not notice the end of a connection.
+    // If `dflock` did not release the lock, this server would keep it after the end of the connection.
     let (server, address) = start(Server::builder().auto_release_on_disconnect(false)).await;
     let mut doctor = Running::start(dflock().args(["doctor", "--servers", &address]));
     until("the throw-away lock is held", || !server.stats().locks.is_empty()).await;

@@ -1,4 +1,4 @@
-//! What the command is told, and what it leaves behind.
+//! The environment of a command, and the state after its end.
 
 use std::fs::OpenOptions;
 use std::os::fd::OwnedFd;
@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use crate::support::until_now;
 use crate::tool::{Group, Running, Witness, around, code, dflock, output, text};
 
-/// Also where the server does not give back by itself what a connection leaves behind.
+/// The server does not release the leases of a connection that ends, so `dflock` must.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failure_leaves_nothing_held() {
     let server = Witness::new()
@@ -79,9 +79,10 @@ async fn what_the_command_leaves_behind_ends_before_the_lease_is_given_back() {
     assert!(server.stats().locks.is_empty());
 }
 
-/// As the first process of a container it buries orphans, passes TERM on, and takes everything with it.
+/// As process 1 of a container, `dflock` reaps orphans, forwards TERM, and ends with all processes of the container.
 ///
-/// Where no PID namespace may be made the test says so and passes, unless `DFLOCKD_REQUIRE_NAMESPACES` is set, as in CI.
+/// If the system allows no PID namespace, the test says so and passes, unless `DFLOCKD_REQUIRE_NAMESPACES` is set, as
+/// in CI.
 #[test]
 fn as_process_1_it_buries_orphans_and_forwards_signals() {
     let namespace = ["--pid", "--fork", "--mount-proc", "--kill-child"];
@@ -114,7 +115,7 @@ fn as_process_1_it_buries_orphans_and_forwards_signals() {
     );
     assert_eq!(holder.line(), "first");
     assert_eq!(holder.line(), "zombies: 0");
-    // What is process 1 inside is the child of `unshare` here.
+    // Process 1 of the namespace is the child of `unshare` outside.
     let unshare = holder.child.id();
     let children = std::fs::read_to_string(format!("/proc/{unshare}/task/{unshare}/children")).unwrap();
     let inner = rustix::process::Pid::from_raw(children.trim().parse().unwrap()).unwrap();
@@ -127,7 +128,7 @@ fn as_process_1_it_buries_orphans_and_forwards_signals() {
     });
 }
 
-/// As `dflock stats | head -1` ends: what is not read any more is no news to the reader.
+/// As at the end of `dflock stats | head -1`: the reader wants no more output, so this is no error.
 #[test]
 fn a_reader_that_has_gone_is_not_complained_to() {
     for arguments in [
@@ -148,7 +149,7 @@ fn a_reader_that_has_gone_is_not_complained_to() {
     }
 }
 
-/// Nothing is under way yet, so nothing has to be tidied up.
+/// Nothing has started yet, so nothing must be cleaned up.
 #[test]
 fn ctrl_c_ends_it_while_its_settings_cannot_be_read() {
     let folder = std::env::temp_dir().join(format!("dflock-pipe-{}", std::process::id()));
@@ -164,7 +165,7 @@ fn ctrl_c_ends_it_while_its_settings_cannot_be_read() {
         &["emit", "channel", "payload"],
     ] {
         let mut waits = Running::start(dflock().args([&["--config", settings], arguments].concat()));
-        // That succeeds when there is a reader, which gets nothing.
+        // This waits until `dflock` opens the pipe. The test writes nothing to it.
         let _writer = OpenOptions::new().write(true).open(settings).unwrap();
         waits.signal(Signal::INT);
         assert_eq!(

@@ -1,4 +1,4 @@
-//! The table of exit codes in the documentation: each code of it is reached here, and there are no others.
+//! The table of exit codes in the documentation: these tests reach each of its codes, and no others.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::support::until;
 use crate::tool::{Running, Witness, around, code, dflock, text};
 
 const DOCUMENT: &str = "docs/guide/src/command-reference.md";
-/// The row of the codes with which signals end a command.
+/// The row of the codes for signals that end a command.
 const BY_SIGNAL: &str = "128 + n";
 
 fn read(path: &str) -> String {
@@ -22,7 +22,7 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The codes of the table, of which a row may have several.
+/// Returns the codes of the table. A row may have several.
 fn documented() -> BTreeSet<String> {
     let document = read(DOCUMENT);
     let table = document.lines().skip_while(|line| *line != "## Exit codes").skip(1);
@@ -34,7 +34,7 @@ fn documented() -> BTreeSet<String> {
     codes.map(str::to_owned).collect()
 }
 
-/// The row that a code belongs to.
+/// Returns the row of a code.
 fn row(code: i32) -> String {
     match code {
         129.. => BY_SIGNAL.to_owned(),
@@ -60,7 +60,7 @@ fn the_table_has_the_codes_of_the_source() {
 struct Reached(BTreeSet<String>);
 
 impl Reached {
-    /// The command's own code: `dflock` has nothing to say.
+    /// Takes an exit code of the command, about which `dflock` prints nothing.
     fn of_command(&mut self, expected: i32, ended: &Output) {
         assert_eq!(code(ended), expected, "{ended:?}");
         assert_eq!(text(&ended.stderr), "");
@@ -69,14 +69,14 @@ impl Reached {
         }
     }
 
-    /// A code of `dflock`, which says why, unless all is well.
+    /// Takes an exit code of `dflock`, which prints the reason of a failure.
     fn own(&mut self, expected: i32, ended: &Output) {
         assert_eq!(code(ended), expected, "{ended:?}");
         assert_eq!(ended.stderr.is_empty(), expected == 0, "{ended:?}");
         self.0.insert(row(expected));
     }
 
-    /// The same for one that has run for a while.
+    /// Takes the exit code of a `dflock` that is still running.
     fn own_of(&mut self, expected: i32, running: &mut Running) {
         assert_eq!(running.code(), expected, "{}", running.errors());
         self.0.insert(row(expected));
@@ -98,7 +98,7 @@ fn run_key(key: &str, server: &str, arguments: &[&str]) -> Output {
     dflock().args(whole).output().unwrap()
 }
 
-/// What the command line, the settings and the command itself decide.
+/// Reaches the codes that depend on the command line, the settings and the command itself.
 fn commands_and_settings(reached: &mut Reached, address: &str) {
     reached.of_command(0, &run(address, &["--", "true"]));
     reached.of_command(1, &run(address, &["--", "false"]));
@@ -127,7 +127,7 @@ fn commands_and_settings(reached: &mut Reached, address: &str) {
     reached.own(0, &lock);
 }
 
-/// What servers decide.
+/// Reaches the codes that depend on servers.
 async fn servers(reached: &mut Reached, address: &str) {
     let nowhere = format!("127.0.0.1:{}", free_port());
     reached.own(69, &run(&nowhere, &["--", "true"]));
@@ -145,13 +145,13 @@ async fn servers(reached: &mut Reached, address: &str) {
         .unwrap();
     reached.own(75, &tried);
     held.release().await.unwrap();
-    // A semaphore has one limit for all.
+    // A semaphore has one limit for all holders.
     let slot = client.semaphore("slots", 2).unwrap().acquire().await.unwrap();
     reached.own(76, &run_key("slots", address, &["--limit", "3", "--", "true"]));
     slot.release().await.unwrap();
 }
 
-/// Servers that have no room, for another key or for another waiter.
+/// Reaches the codes for servers that have no room for another key or for another waiter.
 async fn full_servers(reached: &mut Reached) {
     let (server, address) = start(Witness::new().describe().max_locks(1).max_waiters(1)).await;
     let client = Client::builder().servers([&address]).connect().await.unwrap();
@@ -175,7 +175,8 @@ async fn full_servers(reached: &mut Reached) {
     reached.own_of(143, &mut waiter);
 }
 
-/// The server may grant the key to another, since it has seen the end of the connection.
+/// Reaches the code for a lost lease: the server has seen the end of the connection, and may grant the key to another
+/// holder.
 async fn lost_leases(reached: &mut Reached, address: &str) {
     let proxy = Proxy::start(address).await;
     for subcommand in [
@@ -190,7 +191,7 @@ async fn lost_leases(reached: &mut Reached, address: &str) {
     }
 }
 
-/// Files that take nothing, and such as cannot be read.
+/// Reaches the codes for files that cannot be written or read.
 fn files(reached: &mut Reached, address: &str) {
     let full = || Stdio::from(std::fs::File::options().write(true).open("/dev/full").unwrap());
     for writes in [
@@ -210,7 +211,7 @@ fn files(reached: &mut Reached, address: &str) {
     reached.own(74, &emit.stdin(folder).output().unwrap());
 }
 
-/// A process that may open only so many files gets as far as they allow.
+/// Reaches the codes for a process that may open few files: with each further file, `dflock` gets a little further.
 fn few_files(reached: &mut Reached, address: &str) {
     let mut said = String::new();
     for most in 3..200 {
@@ -225,11 +226,11 @@ fn few_files(reached: &mut Reached, address: &str) {
             0 => {
                 reached.own(0, &ended);
                 assert!(said.contains("no process can be started"), "{said}");
-                // The runtime panics where it cannot make what tells it of signals.
+                // The runtime panics if it cannot open the files with which it learns of signals.
                 assert!(said.contains("a fault of this program"), "{said}");
                 return;
             }
-            // The system did not load it, and it has not begun.
+            // The system could not load `dflock`, so it did not start.
             127 if text(&ended.stderr).contains("shared libraries") => {}
             expected @ (69..=71) => {
                 reached.own(expected, &ended);

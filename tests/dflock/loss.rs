@@ -1,4 +1,4 @@
-//! The lease is lost: no process of the command is alive when the key is granted to the next.
+//! The lease is lost: no process of the command is alive when the server grants the key to the next holder.
 
 use std::time::Duration;
 
@@ -9,15 +9,16 @@ use crate::support::proxy::Proxy;
 use crate::support::{until, until_now};
 use crate::tool::{Group, Running, Witness, dflock};
 
-/// Rounds of each disturbance, so many of them at the same time.
+/// The number of rounds of each disturbance. `AT_ONCE` of them run at the same time.
 pub const ROUNDS: usize = 50;
 pub const AT_ONCE: usize = 10;
 
-/// Takes no notice of TERM, and neither do its descendants, of which one is an orphan.
+/// A script that ignores TERM. Its descendants ignore it, too, and one of them is an orphan.
 pub const STUBBORN: &str =
     r#"trap "" TERM; (sh -c 'trap "" TERM; while :; do sleep 1; done' &); echo $$; while :; do sleep 1; done"#;
 
-/// A margin that leaves the rest of the machine some time, and a grace that is longer, so that it must have been counted in.
+/// A margin that leaves a busy machine some time. The grace is longer than the margin, so `dflock` must count the
+/// grace in.
 pub const TIMES: [&str; 6] = ["--ttl", "3s", "--grace", "900ms", "--set", "loss_margin=600ms"];
 
 pub fn run(server: &str, key: &str, script: &str) -> Running {
@@ -33,7 +34,7 @@ async fn client(server: &str) -> Client {
     Client::builder().servers([server]).connect().await.unwrap()
 }
 
-/// Has the key granted to another client, however long that takes.
+/// Acquires the key with another client, however long that takes, and releases it.
 async fn next_holder(client: &Client, key: &str) {
     let lock = client.lock(key).unwrap().acquire_timeout(Duration::from_secs(60));
     lock.acquire().await.unwrap().release().await.unwrap();
@@ -54,7 +55,7 @@ async fn rounds<F: Future<Output = ()>>(round: impl Fn(String) -> F) {
     }
 }
 
-/// Waits for the end of a process without blocking the others.
+/// Waits for the end of a process without blocking the other rounds, and returns its exit code.
 async fn code(running: &mut Running) -> i32 {
     let mut code = None;
     until("the command ends", || {
@@ -96,7 +97,7 @@ async fn a_black_hole_ends_the_command_before_the_next_grant() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dflock_that_is_stopped_does_not_let_the_command_outlive_the_lease() {
     let witness = Witness::new();
-    // It keeps the lease for its TTL, as one does that does not see that its client is stopped.
+    // The server keeps the lease for its TTL, because it does not see that its client is stopped.
     let server = witness.server(0).await;
     let address = server.local_addr().to_string();
     let others = client(&address).await;
@@ -127,11 +128,12 @@ async fn term_comes_first_and_the_command_may_use_its_grace() {
     assert_eq!(holder.code(), 79);
 }
 
-/// Tells of TERM and goes on, and so does an orphan of it.
+/// A script that prints TERM when it gets TERM, and goes on. So does an orphan of it.
 pub const TALKATIVE: &str = r#"trap "echo TERM" TERM; (sh -c 'trap "echo TERM" TERM; while :; do sleep 1; done' &)
     echo $$; while :; do sleep 1; done"#;
 
-/// The server grants the key to the next as soon as it sees the end of the connection: the grace is not for this.
+/// The server grants the key to the next holder as soon as it sees the end of the connection, so there is no time for
+/// the grace.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_that_is_cut_ends_the_command_without_its_grace() {
     let witness = Witness::new();
@@ -168,7 +170,8 @@ async fn a_connection_that_is_cut_ends_the_command_without_its_grace() {
     assert_eq!(witness.grants("key"), 2);
 }
 
-/// One part of what is held is lost by time. The command has its grace, until another part is lost that the server may grant at once.
+/// One of two leases is lost by time. The command has its grace until the connection of the other lease ends, whose
+/// server may grant the key at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_grace_ends_with_the_connection_of_another_part() {
     const GRACE: Duration = Duration::from_secs(9);

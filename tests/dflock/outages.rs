@@ -1,4 +1,5 @@
-//! Servers that are stopped, killed and replaced, as real processes: what has become of the command when its key is granted to the next.
+//! Servers that are stopped, killed and replaced, as real processes: the state of the command when its key is granted
+//! to the next holder.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -10,10 +11,10 @@ use crate::server_process::ServerProcess;
 use crate::support::process::free_port;
 use crate::tool::{Group, Running, dflock};
 
-/// That of [`TIMES`].
+/// The TTL of [`TIMES`].
 const TTL: Duration = Duration::from_secs(3);
 
-/// Many rounds, so many of them at the same time, each with servers of its own.
+/// Runs many rounds, [`AT_ONCE`] of them at the same time, each with servers of its own.
 fn rounds(round: impl Fn(&str) + Sync) {
     for first in (0..ROUNDS).step_by(AT_ONCE) {
         std::thread::scope(|scope| {
@@ -25,7 +26,7 @@ fn rounds(round: impl Fn(&str) + Sync) {
     }
 }
 
-/// Another command, which waits for the key as long as it takes.
+/// Starts another command, which waits for the key as long as necessary.
 fn next(servers: &str, key: &str) -> Running {
     let mut command = dflock();
     command
@@ -35,8 +36,8 @@ fn next(servers: &str, key: &str) -> Running {
     Running::start(&mut command)
 }
 
-/// The server goes on at the very moment at which the lease ends, with the next holder in the queue: it grants the key at once, however
-/// late the command is.
+/// The server continues at the moment at which the lease ends, with the next holder in the queue. It grants the key at
+/// once, however late the command ends.
 #[test]
 fn a_server_that_was_stopped_grants_the_key_when_the_command_is_dead() {
     rounds(|key| {
@@ -60,14 +61,14 @@ fn a_server_that_was_stopped_grants_the_key_when_the_command_is_dead() {
     });
 }
 
-/// A server that begins anew knows no leases, and grants the key to the first that asks. That the command is dead by then no client
-/// can promise; but it is killed at once and without grace, and `dflock` ends only when it is dead.
+/// A server that starts again knows no leases, and grants the key to the first client that asks. No client can promise
+/// that the command is dead by then. But `dflock` kills it at once and without grace, and ends only when it is dead.
 fn replaced(by: Signal, reason: &str) {
     let late = AtomicUsize::new(0);
     rounds(|key| {
         let port = free_port();
         let mut server = ServerProcess::start(port, None);
-        // A grace of seconds, of which it gets nothing.
+        // The grace is long, and the command gets none of it.
         let mut command = dflock();
         command
             .args([
@@ -110,7 +111,7 @@ fn a_server_that_is_shut_down_and_replaced_ends_the_command_without_its_grace() 
     replaced(Signal::TERM, "was lost, and the command was stopped");
 }
 
-/// All clients leave the standby alone for the takeover delay, which is longer than the lease.
+/// No client uses the standby during the takeover delay, which is longer than the lease.
 #[test]
 fn a_standby_grants_the_key_of_a_server_that_was_killed_when_the_command_is_dead() {
     rounds(|key| {

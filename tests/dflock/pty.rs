@@ -1,4 +1,4 @@
-//! A terminal, and a program that has it.
+//! A terminal, and a program that runs in it.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
@@ -17,7 +17,7 @@ pub const CTRL_C: &str = "\x03";
 pub const CTRL_Z: &str = "\x1a";
 pub const CTRL_D: &str = "\x04";
 
-/// A program in a session of its own, whose terminal this is.
+/// The terminal of a program that runs in a session of its own.
 pub struct Terminal {
     pub keys: File,
     seen: Arc<Mutex<String>>,
@@ -29,7 +29,7 @@ impl Terminal {
         Self::sized((80, 24), program, arguments, &[("DFLOCKD_SERVERS", address)])
     }
 
-    /// One of so many columns and rows, and variables of the environment besides.
+    /// Starts a program on a terminal of this size (columns and rows), with these environment variables.
     pub fn sized(size: (u16, u16), program: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let end = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         grantpt(&end).unwrap();
@@ -73,7 +73,7 @@ impl Terminal {
         self.keys.write_all(keys.as_bytes()).unwrap();
     }
 
-    /// Waits until this was shown, and forgets all up to there.
+    /// Waits until the terminal has shown this text. Returns the output up to there, and forgets it.
     pub fn shown(&self, text: &str) -> String {
         let mut before = None;
         until_now(&format!("{text:?} is shown"), || {
@@ -91,7 +91,7 @@ impl Terminal {
         self.child.wait().unwrap().code().unwrap()
     }
 
-    /// Gives it another size, of which its program is told.
+    /// Gives the terminal another size, of which the system informs the program.
     pub fn resize(&self, size: (u16, u16)) {
         resize(&self.keys, size);
     }
@@ -105,7 +105,8 @@ impl Terminal {
         tcgetpgrp(&self.keys).unwrap()
     }
 
-    /// Whether it shows what is typed and passes it on line by line, as it does for a shell's commands.
+    /// Returns whether the terminal echoes input and passes it on line by line, as it does for the commands of a
+    /// shell.
     pub fn is_cooked(&self) -> bool {
         let modes = tcgetattr(&self.keys).unwrap().local_modes;
         modes.contains(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG)

@@ -1,4 +1,4 @@
-//! `dflock serve`: the flags of the real server, its end, and clusters that are controlled from standard input.
+//! `dflock serve`: the flags of the real server, its shutdown, and clusters that are controlled from standard input.
 
 use std::io::Write;
 use std::path::Path;
@@ -52,7 +52,7 @@ async fn it_says_what_it_is_for_and_drains_on_sigterm() {
         } else {
             let error = client.lock("other").unwrap().try_acquire().await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Draining, "{error}");
-            // The connection was closed with that answer.
+            // The server closed the connection with that answer.
             guard.lost().await;
         }
         drop(client);
@@ -105,7 +105,7 @@ fn what_is_wrong_with_its_flags_is_said() {
     }
 }
 
-/// The flags count before the variables, which are those that the real server reads.
+/// Flags override the variables, which are those of the real server.
 #[tokio::test(flavor = "multi_thread")]
 async fn it_takes_the_real_servers_flags_and_variables() {
     let folder = Folder::new();
@@ -179,7 +179,7 @@ async fn a_flag_counts_before_the_variable_of_another_that_excludes_it() {
             "--auth-token" => server.env("DFLOCKD_AUTH_TOKEN_FILE", &secret),
             _ => server.env("DFLOCKD_AUTH_TOKEN", "of the variable"),
         };
-        // A variable for clusters, which a server that stands alone does not need.
+        // This variable is for clusters, and a server without a cluster ignores it.
         let (_server, address) = serve(server.env("DFLOCKD_ORPHAN_TTL_S", "3"));
         let mut connection = RawConnection::open(&address).await;
         assert_eq!(connection.request("auth", "_", expected).await, "ok", "{flag}");
@@ -248,7 +248,7 @@ async fn it_serves_tls_and_says_what_is_wrong_with_its_files() {
     }
 }
 
-/// A cluster, and the hand that controls it.
+/// A cluster, and the pipe that controls it.
 struct Cluster {
     server: Running,
     orders: ChildStdin,
@@ -269,7 +269,7 @@ impl Cluster {
         cluster
     }
 
-    /// The next three lines, which tell of the members.
+    /// Reads three lines, and returns the roles of the members.
     fn roles(&mut self) -> [String; 3] {
         [0, 1, 2].map(|number| {
             let line = self.server.line();
@@ -283,14 +283,14 @@ impl Cluster {
         writeln!(self.orders, "{line}").unwrap();
     }
 
-    /// What an order comes to.
+    /// Gives an order, and returns the answer.
     fn ordered(&mut self, line: &str) -> String {
         self.order(line);
         self.server.line()
     }
 }
 
-/// A lease lives on across a leader that is killed, and the next holder asks the new one.
+/// A lease outlives its leader, and the next holder acquires the key at the new leader.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lock_outlives_the_leader_that_is_killed_from_standard_input() {
     let mut cluster = Cluster::start(&["--orphan-ttl", "20"]);

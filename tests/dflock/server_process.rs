@@ -1,7 +1,7 @@
-//! The embedded server as a process of its own, which can be stopped and killed, with its record of events.
+//! The embedded server as a process of its own, which tests can stop and kill, with its record of events.
 //!
-//! The process is this test binary, which runs one ignored test. At each grant it looks for processes of the groups that it was told of:
-//! they held the key before.
+//! The process is this test binary, which runs one ignored test. At each grant it looks for living processes of the
+//! groups that held the key before.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
@@ -18,13 +18,13 @@ use crate::tool::{Group, id};
 const TEST: &str = "server_process::is_the_process_of_other_tests";
 const PORT: &str = "DFLOCKD_TEST_SERVER_PORT";
 const WATCHED: &str = "DFLOCKD_TEST_SERVER_WATCHED";
-/// The start of its lines, among those of the test harness.
+/// The start of the server's lines, among those of the test harness.
 const MARK: &str = "@ ";
 
 /// Longer than any wait for an event.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A server, which is killed when it is dropped.
+/// A server process. It is killed when this is dropped.
 pub struct ServerProcess {
     child: Child,
     orders: ChildStdin,
@@ -33,7 +33,8 @@ pub struct ServerProcess {
 }
 
 impl ServerProcess {
-    /// Starts it at a port, or at one that is free if that is 0. `watched` held `key` at another server.
+    /// Starts a server on a port, or on a free one if the port is 0. `watched` is a key and the group that held it at
+    /// another server.
     pub fn start(port: u16, watched: Option<(&str, Group)>) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command
@@ -47,7 +48,7 @@ impl ServerProcess {
         let (tell, events) = channel();
         std::thread::spawn(move || {
             for line in out.lines().map_while(Result::ok) {
-                // The harness ends no line before that.
+                // The harness may have begun the line with text of its own.
                 if let Some((_, event)) = line.split_once(MARK) {
                     drop(tell.send((Instant::now(), event.to_owned())));
                 }
@@ -64,7 +65,7 @@ impl ServerProcess {
         server
     }
 
-    /// The time and the rest of the next event that begins so. Those before are left out.
+    /// Returns the time and the rest of the next event that begins with `start`. Skips other events.
     pub fn event(&self, start: &str) -> (Instant, String) {
         let give_up = Instant::now() + PATIENCE;
         loop {
@@ -79,7 +80,7 @@ impl ServerProcess {
         }
     }
 
-    /// From here on the next grant of the key is that of another.
+    /// Makes each later grant of the key tell which processes of the group are alive.
     pub fn watch(&mut self, key: &str, group: Group) {
         writeln!(self.orders, "{}", order(key, group)).unwrap();
         self.event(&format!("watches {key}"));
@@ -137,7 +138,7 @@ impl Watched {
     }
 }
 
-/// Ends when its standard input ends, and drains at TERM.
+/// The server process. It ends when its standard input ends, and drains at TERM.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "other tests start it as a process of its own"]
 async fn is_the_process_of_other_tests() {

@@ -1,4 +1,4 @@
-//! Signals that come to `dflock` without a terminal.
+//! Signals to a `dflock` without a terminal.
 
 use rustix::process::Signal;
 
@@ -14,7 +14,7 @@ fn server() -> (Running, String) {
 #[test]
 fn signals_reach_the_command() {
     let (_server, address) = server();
-    // It waits without a child in the foreground: bash forgets an INT that comes while such a child ends by itself.
+    // The script waits without a child in the foreground: bash loses an INT that arrives while such a child ends.
     let script = r#"
         for name in TERM INT HUP QUIT USR1 USR2 WINCH; do trap "echo $name" $name; done
         echo ready
@@ -41,7 +41,7 @@ fn signals_reach_the_command() {
         (Signal::USR1, "USR1"),
         (Signal::USR2, "USR2"),
         (Signal::WINCH, "WINCH"),
-        // Again: the command decides what a second one means.
+        // INT a second time: the command decides what it means.
         (Signal::INT, "INT"),
     ];
     for (signal, name) in all {
@@ -85,11 +85,11 @@ fn a_command_that_an_operator_stops_keeps_its_lease() {
     );
     let group = crate::tool::Group::read(&holder.line());
     group.signal(Signal::STOP);
-    // D: a shell that waits for one of its own that was stopped as it began.
+    // D is the state of a shell that waits for a child that was stopped at its start.
     until_now("it is stopped", || {
         group.alive().iter().all(|(_, state)| "TD".contains(*state))
     });
-    // Longer than the TTL, in which another would have had it.
+    // This is longer than the TTL: without a renewal, the other command would get the key.
     let other = output(&["run", "key", "--servers", &address, "--timeout", "3s", "--", "true"]);
     assert_eq!(code(&other), 75);
     group.signal(Signal::CONT);

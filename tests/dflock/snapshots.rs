@@ -1,4 +1,4 @@
-//! What is shown, word for word. `DFLOCK_SNAPSHOTS=write cargo test --test dflock snapshots` writes the files anew.
+//! Output, word for word. `DFLOCK_SNAPSHOTS=write cargo test --test dflock snapshots` writes the files anew.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -23,7 +23,7 @@ fn compare(name: &str, shown: &str) {
     assert_eq!(shown, expected, "{name}");
 }
 
-/// The names of the subcommands that a help lists. Names live as long as the tests do.
+/// Returns the names of the subcommands that a help text lists. The names live as long as the tests do.
 fn subcommands(help: &str) -> Vec<&'static str> {
     let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1);
     let names = listed
@@ -44,7 +44,7 @@ fn help_is_as_it_was_written() {
             "$ dflock {}\n{shown}\n",
             [&command[..], &["--help"]].concat().join(" ")
         ));
-        // The first of them is shown next.
+        // The first subcommand is shown next.
         open.extend(below.into_iter().rev().map(|name| [&command[..], &[name]].concat()));
     }
     compare("help.txt", &all);
@@ -101,7 +101,7 @@ fn messages_are_as_they_were_written() {
     compare("messages.txt", &all);
 }
 
-/// Each server lacks something, or is asked in the wrong way.
+/// The server lacks what the command needs, or the command uses it in the wrong way.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn messages_about_servers_are_as_they_were_written() {
     let secret = Server::builder().port(0).auth_token("sesame").start().await.unwrap();
@@ -141,7 +141,7 @@ async fn messages_about_servers_are_as_they_were_written() {
     compare("servers.txt", &all);
 }
 
-/// Everything that a command says until it ends. Of a server it shows only that it is one.
+/// Returns the messages of a command and its exit code. HOST:PORT replaces the address of the server.
 fn told(arguments: &str, server: &str, running: &mut Running) -> String {
     let code = running.code();
     let said = running.errors().replace(server, "HOST:PORT");
@@ -154,7 +154,6 @@ fn start(arguments: &str, server: &str) -> Running {
     Running::start(&mut command)
 }
 
-/// Servers that have no room, and leases that are lost.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn messages_about_full_servers_and_lost_leases_are_as_they_were_written() {
     let mut all = String::new();
@@ -184,7 +183,7 @@ async fn messages_about_full_servers_and_lost_leases_are_as_they_were_written() 
         "run key -- sh -c echo\tstarted;exec\tsleep\t1000",
         "lock key --ignore-stdin",
     ] {
-        // The connection is cut, so that the server may grant the key to another at once.
+        // The connection is cut, so that the server may grant the key to another holder at once.
         let proxy = Proxy::start(&open.local_addr().to_string()).await;
         let mut holder = start(arguments, &proxy.address);
         holder.line();
@@ -205,7 +204,7 @@ async fn messages_about_full_servers_and_lost_leases_are_as_they_were_written() 
     drop(holder.child.stdin.take());
     let ended = told(&arguments.replace('\t', " "), &proxy.address, &mut holder);
     all += &ended.replacen('\n', &format!("\n{lost}\n"), 1);
-    // Nothing passes any more: time ends the lease.
+    // No request passes any more, so the lease ends by time.
     let proxy = Proxy::start(&open.local_addr().to_string()).await;
     let arguments = "run key --ttl 2s --grace 100ms -- sh -c echo\tstarted;exec\tsleep\t1000";
     let mut holder = start(arguments, &proxy.address);
@@ -215,7 +214,7 @@ async fn messages_about_full_servers_and_lost_leases_are_as_they_were_written() 
     compare("full-and-lost.txt", &all);
 }
 
-/// Numbers differ from run to run: a word with a digit is shown as #.
+/// Numbers differ from run to run, so a word with a digit is shown as #.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_lines_of_the_doctor_are_as_they_were_written() {
     let server = Server::builder().port(0).auth_token("sesame").start().await.unwrap();
@@ -234,7 +233,7 @@ async fn the_lines_of_the_doctor_are_as_they_were_written() {
     let is_number = |word: &str| word.contains(|c: char| c.is_ascii_digit());
     let without_numbers = |word| if is_number(word) { "#" } else { word };
     let mut shown = String::new();
-    // A machine that is busy may be slow, and is warned of then.
+    // A busy machine may be slow, and then there is a warning.
     for line in all
         .lines()
         .filter(|line| !line.contains(" latency  p") && !line.contains("load of the server"))

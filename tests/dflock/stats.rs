@@ -10,7 +10,7 @@ use crate::support::fake::FakeServer;
 use crate::support::until;
 use crate::tool::{Running, Witness, code, dflock, output, text};
 
-/// Where nothing listens.
+/// An address where no server listens.
 const AWAY: &str = "127.0.0.1:1";
 
 fn json(text: &str) -> Value {
@@ -43,7 +43,7 @@ async fn stats_tell_what_servers_hold() {
     assert_eq!(told["shards"][0]["stats"]["locks"][0]["key"], "orders/42");
 }
 
-/// The keys of the table, from the top.
+/// Returns the keys of the table, from top to bottom.
 fn keys(table: &str) -> Vec<&str> {
     let rows = table.lines().skip_while(|line| !line.starts_with("KIND"));
     rows.skip(1).filter_map(|row| row.split_whitespace().nth(1)).collect()
@@ -105,7 +105,7 @@ async fn a_shard_that_is_away_costs_the_others_nothing() {
     let shown = output(&["stats", "--servers", &servers]);
     let table = text(&shown.stdout);
     assert_eq!(code(&shown), 0, "{}", text(&shown.stderr));
-    // It is not waited for until it fails.
+    // `dflock` does not wait until the connection attempt fails.
     let away = table.lines().find(|line| line.starts_with("shard 0 is away: "));
     assert!(away.is_some_and(|away| away.contains("(no answer for ")), "{table}");
     assert_eq!(keys(&table), ["orders/1"]);
@@ -122,7 +122,7 @@ async fn a_shard_that_is_away_costs_the_others_nothing() {
     assert_eq!((code(&all_away), text(&all_away.stdout).as_str()), (69, ""));
 }
 
-/// It takes connections and answers nothing, as a server that is stopped does.
+/// The server accepts connections and answers nothing, as a stopped server does.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_shard_that_never_answers_is_not_waited_for_until_its_timeouts() {
     let (server, client) = server().await;
@@ -147,7 +147,7 @@ async fn a_watch_prints_block_after_block_where_there_is_no_terminal() {
     let head = watch.line();
     assert!(head.ends_with("Z  every 100ms"), "{head}");
     let _held = client.lock("orders/1").unwrap().acquire().await.unwrap();
-    // The heads of the blocks are not counted: what was acquired shows in one of them.
+    // Any number of blocks may come before the one with the lock.
     while !watch.line().contains("orders/1") {}
     while !watch.line().contains("every 100ms") {}
     assert!(watch.line().starts_with("SHARD  SERVER"));
@@ -189,7 +189,7 @@ async fn a_watch_draws_over_itself_on_a_terminal_and_ends_at_ctrl_c() {
     let mut terminal = Terminal::sized((60, 8), program, &["stats", "--watch", "100ms"], &variables);
     terminal.shown("\u{1b}[2J\u{1b}[H\u{1b}[1m");
     let _held = client.lock("orders/1").unwrap().acquire().await.unwrap();
-    // The line is cut at the width of the terminal, and what was behind it is cleared.
+    // The line is cut at the width of the terminal, and the rest of the row is cleared.
     terminal.shown("\u{1b}[H\u{1b}[1m");
     terminal.shown("lock  orders/1  1/1   0");
     let rest = terminal.shown("\u{1b}[J");
@@ -198,7 +198,7 @@ async fn a_watch_draws_over_itself_on_a_terminal_and_ends_at_ctrl_c() {
     assert_eq!(terminal.code(), 0);
 }
 
-/// Lines that are wider than the terminal would take two rows each, and move the first ones out of sight.
+/// A line that is wider than the terminal would take two rows, and move the first lines out of sight.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_watch_fits_into_a_terminal_that_is_small() {
     let (server, client) = server().await;

@@ -10,7 +10,7 @@ fn server() -> (Running, String) {
     (server, address)
 }
 
-/// The command line of this program, for a shell.
+/// Returns the path of `dflock`, for a shell.
 fn program() -> &'static str {
     env!("CARGO_BIN_EXE_dflock")
 }
@@ -31,7 +31,8 @@ fn ctrl_c_is_the_commands_and_so_is_a_second_one() {
 #[test]
 fn ctrl_c_ends_a_command_that_does_not_mind_it() {
     let (_server, address) = server();
-    // Not `sleep`: dash loses a signal that comes between its vfork and the program.
+    // The command does not use `sleep`: dash loses a signal that arrives between its vfork and the start of the
+    // program.
     let mut terminal = Terminal::start(
         program(),
         &["run", "key", "--", "sh", "-c", "echo ready; read line"],
@@ -88,7 +89,7 @@ fn a_shell_stops_and_continues_it_as_any_job() {
         "{:?}",
         group.alive()
     );
-    // In the background it runs, and is stopped as soon as it reads.
+    // In the background the command runs, and the system stops it as soon as it reads.
     shell.press("bg\n");
     shell.shown("&\r\n");
     until_now("the shell sees that it is stopped", || {
@@ -108,7 +109,7 @@ fn a_shell_stops_and_continues_it_as_any_job() {
     shell.code();
 }
 
-/// The inner one stops itself, as it does for a shell.
+/// The inner `dflock` stops itself, as it does for a shell.
 #[test]
 fn one_within_another_is_a_job_like_any() {
     let (_server, address) = server();
@@ -121,7 +122,7 @@ fn one_within_another_is_a_job_like_any() {
     shell.shown("\ngroup ");
     let group = Group::read(shell.shown("\r\n").trim());
     for _ in 0..3 {
-        // bash shows the command before it gives the terminal away, and takes no notice of Ctrl-Z itself.
+        // bash prints the command before it gives the terminal away, and ignores Ctrl-Z until then.
         until_now("the command goes on", || {
             group.has(&shell.keys) && group.alive().iter().all(|(_, state)| *state != 'T')
         });

@@ -1,4 +1,4 @@
-//! Running `dflock`, and looking at its processes.
+//! Runs `dflock`, and looks at its processes.
 
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::AsFd;
@@ -11,18 +11,18 @@ use dflockd_client::server::{Event, EventKind, Server, ServerBuilder};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use rustix::termios::tcgetpgrp;
 
-/// The command, without settings of this process's.
+/// Returns the command `dflock`, without the settings in the environment of this process.
 pub fn dflock() -> Command {
     clean(heeding(env!("CARGO_BIN_EXE_dflock")))
 }
 
-/// The same for a program around it.
+/// Returns the command of a program that runs `dflock`.
 pub fn around(program: &str) -> Command {
     clean(heeding(program))
 }
 
-/// A program that ignores no signal. Processes inherit what this one ignores: HUP under `nohup`, INT and QUIT in the background of a shell; and
-/// `dflock` leaves the signals ignored that it was started to ignore.
+/// Returns the command of a program that ignores no signal. Processes inherit ignored signals: HUP under `nohup`, INT
+/// and QUIT in the background of a shell. `dflock` keeps ignoring the signals that were ignored at its start.
 #[cfg(target_os = "linux")]
 fn heeding(program: &str) -> Command {
     let mut command = Command::new("env");
@@ -49,7 +49,7 @@ fn clean(mut command: Command) -> Command {
     command
 }
 
-/// Runs it to its end.
+/// Runs `dflock` to its end.
 pub fn output(arguments: &[&str]) -> Output {
     dflock().args(arguments).output().unwrap()
 }
@@ -62,7 +62,7 @@ pub fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-/// One that runs. It is killed when it is dropped, and its output is read line by line.
+/// A running `dflock`. It is killed when this is dropped. Its output is read line by line.
 pub struct Running {
     pub child: Child,
     out: BufReader<ChildStdout>,
@@ -90,21 +90,21 @@ impl Running {
         rest
     }
 
-    /// The next line on standard error.
+    /// Returns the next line on standard error.
     pub fn error(&mut self) -> String {
         let mut line = String::new();
         self.err.read_line(&mut line).unwrap();
         line.trim_end().to_owned()
     }
 
-    /// All that is left on standard error, up to its end.
+    /// Returns the rest of standard error, up to its end.
     pub fn errors(&mut self) -> String {
         let mut errors = String::new();
         self.err.read_to_string(&mut errors).unwrap();
         errors
     }
 
-    /// Its children, with the name of the helper that each is.
+    /// Returns its children, each with the name of the helper that it is.
     pub fn children(&self) -> Vec<(i32, String)> {
         let id = self.child.id();
         let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap();
@@ -121,7 +121,7 @@ impl Running {
         kill_process(id(&self.child), signal).unwrap();
     }
 
-    /// The exit code at its end.
+    /// Waits for its end, and returns the exit code.
     pub fn code(&mut self) -> i32 {
         self.child.wait().unwrap().code().expect("it ends with a code")
     }
@@ -138,7 +138,7 @@ pub fn id(child: &Child) -> Pid {
     Pid::from_raw(child.id().try_into().unwrap()).unwrap()
 }
 
-/// A process group that a command named. It is killed when the test is over.
+/// A process group whose number a command printed.
 #[derive(Clone, Copy, Debug)]
 pub struct Group(i32);
 
@@ -151,12 +151,12 @@ impl Group {
         self.0
     }
 
-    /// Its processes that have not ended, with the letter of their state.
+    /// Returns its processes that have not ended, each with the letter of its state.
     pub fn alive(self) -> Vec<(i32, char)> {
         let processes = std::fs::read_dir("/proc").unwrap();
         let ids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
         ids.filter_map(|id| {
-            // What follows the name in parentheses: the state, the parent and the group.
+            // After the name in parentheses follow the state, the parent and the group.
             let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
             let mut fields = stat.rsplit_once(") ")?.1.split(' ');
             let state = fields.next()?.chars().next()?;
@@ -166,7 +166,7 @@ impl Group {
         .collect()
     }
 
-    /// Whether it is in the foreground of a terminal.
+    /// Returns whether the group is in the foreground of a terminal.
     pub fn has(self, terminal: impl AsFd) -> bool {
         tcgetpgrp(terminal).is_ok_and(|group| group.as_raw_nonzero().get() == self.0)
     }
@@ -176,7 +176,8 @@ impl Group {
     }
 }
 
-/// A server that keeps an eye on groups: when their key is granted to the next, no process of theirs may be alive.
+/// A record of a server's grants. When the server grants a key to the next holder, no process of the groups that held
+/// the key before may be alive.
 pub struct Witness {
     watched: Arc<Mutex<Vec<(String, Group)>>>,
     faults: Arc<Mutex<Vec<String>>>,
@@ -194,7 +195,7 @@ impl Witness {
         }
     }
 
-    /// From now on a group must be gone before its lease is released, too.
+    /// Requires from now on that a group is gone before its lease is released, too.
     pub fn releases_count(&self) {
         self.releases_count.store(true, Ordering::SeqCst);
     }
@@ -230,7 +231,7 @@ impl Witness {
             })
     }
 
-    /// From here on the next grant of the key is that of another.
+    /// Requires from now on that the group is gone when the server grants the key to the next holder.
     pub fn watch(&self, key: &str, group: Group) {
         self.watched.lock().unwrap().push((key.to_owned(), group));
     }

@@ -14,7 +14,7 @@ use crate::tool::{Witness, code, output, text};
 const ENTERED: &str = "\u{1b}[?1049h";
 const LEFT: &str = "\u{1b}[?1049l";
 
-/// A server at which two wait for `orders/42`.
+/// A server at which two callers wait for `orders/42`.
 struct Busy {
     server: Server,
     _tasks: JoinSet<()>,
@@ -58,7 +58,7 @@ async fn it_shows_a_key_with_waiters_helps_and_quits() {
     let before = terminal.shown(ENTERED);
     assert_eq!(before, ENTERED, "nothing is written to the terminal as it was");
     terminal.shown("orders/42");
-    // The cursor goes past blanks that were there already.
+    // The cursor skips blanks that are there already, so the text follows a cursor movement, which ends with `H`.
     terminal.shown("H1/1");
     terminal.shown("H2");
     assert!(!terminal.is_cooked());
@@ -77,7 +77,7 @@ async fn it_shows_a_key_with_waiters_helps_and_quits() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_size_is_drawn_at_once_and_one_that_is_too_small_says_so() {
     let busy = Busy::start().await;
-    // It is not asked again meanwhile.
+    // The server is not asked again during the test.
     let mut terminal = busy.top("1h");
     terminal.shown("orders/42");
     terminal.resize((200, 50));
@@ -112,7 +112,7 @@ async fn a_shell_stops_and_continues_it() {
     let of_shell = shell.foreground();
     shell.press(&format!("{} top --interval 100ms\n", env!("CARGO_BIN_EXE_dflock")));
     shell.shown("orders/42");
-    // By the keyboard, and by a signal.
+    // The stop comes from the keyboard, and then from a signal.
     for is_key in [true, false] {
         match is_key {
             true => shell.press(CTRL_Z),
