@@ -1,4 +1,4 @@
-//! `dflock lock`: holds until Ctrl-C, or until standard input ends.
+//! `dflock lock`: holds a lock or a slot until Ctrl-C, or until standard input ends.
 
 use std::io::Read;
 

@@ -1,4 +1,4 @@
-//! `dflock man`: manual pages.
+//! `dflock man`: prints manual pages, or writes them into a folder.
 
 use std::io::Write;
 

@@ -60,7 +60,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
     }
 }
 
-/// Runs a future on this thread, which must stay alive, because the system kills the started processes with it.
+/// Runs a future on this thread. The thread must stay alive, because the system kills the started processes when it
+/// ends.
 fn block_on(future: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let exit = runtime.block_on(future);

@@ -1,4 +1,4 @@
-//! `dflock run`: a command under a lock or a slot.
+//! `dflock run`: runs a command under a lock or a slot.
 
 use std::time::Duration;
 
@@ -53,7 +53,7 @@ async fn hold(client: &Client, of: &RunArguments, policy: Policy, signals: &mut 
     }
 }
 
-/// Releases what is held. A failure does not change the exit code; a signal ends the wait for the server's answer.
+/// Releases the leases. A failure does not change the exit code; a signal ends the wait for the server's answer.
 pub(super) async fn give_back(held: Held, signals: &mut Signals) {
     let released = tokio::select! {
         biased;

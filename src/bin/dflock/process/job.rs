@@ -161,14 +161,14 @@ impl Job {
 /// Makes this process the parent of the group's orphans, so that it learns of their ends.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn adopt_orphans() {
-    // If this fails, process 1 becomes their parent. On other systems the group is polled.
+    // If this fails, process 1 becomes their parent, and polling shows the end of the group.
     let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 fn adopt_orphans() {}
 
-/// Returns whether a process of the group still runs; true if the system does not tell.
+/// Returns whether a process of the group still runs; true if the system does not report it.
 fn living(group: Pid) -> bool {
     let Ok(processes) = std::fs::read_dir("/proc") else {
         return true;

@@ -36,7 +36,7 @@ fn is_there() -> bool {
     false
 }
 
-/// Returns the parent of another process; `None` if the system does not tell.
+/// Returns the parent of another process; `None` if the system does not report it.
 fn parent_of(process: Pid) -> Option<Pid> {
     let status = std::fs::read_to_string(format!("/proc/{}/status", process.as_raw_nonzero())).ok()?;
     let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;

@@ -118,7 +118,8 @@ impl Signals {
     }
 }
 
-/// Returns the signals that were ignored at the start of this process, one bit each; zero if the system does not tell.
+/// Returns the signals that were ignored at the start of this process, one bit each; zero if the system does not
+/// report them.
 fn ignored() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

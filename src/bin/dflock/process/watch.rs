@@ -22,7 +22,7 @@ use crate::exit::Exit;
 /// The name of this helper.
 pub(super) const NAME: &str = "__watch";
 
-/// The longest sleep, which limits its delay after a suspend of the machine.
+/// The longest sleep, which limits the watch's delay after a suspend of the machine.
 const NAP: Duration = Duration::from_secs(1);
 
 /// The minimum time between the starts of two watches.

@@ -24,7 +24,7 @@ pub(crate) struct Look {
     /// The state of the connection, for example `connected`.
     pub(crate) state: &'static str,
     pub(crate) failovers: u64,
-    /// How long the answer took; connecting is included where it was necessary.
+    /// How long the answer took, including a connection attempt if one was necessary.
     pub(crate) latency: Option<Duration>,
     /// When it answered or failed.
     pub(crate) moment: Instant,

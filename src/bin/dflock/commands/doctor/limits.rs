@@ -1,4 +1,5 @@
-//! `limits`: how near a server is to its caps. A server does not tell its caps, so they are unknown unless flags name them.
+//! `limits`: how near a server is to its caps. A server does not report its caps, so they are unknown unless flags
+//! name them.
 
 use dflockd_client::Stats;
 

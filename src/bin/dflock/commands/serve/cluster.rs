@@ -35,7 +35,7 @@ pub(super) async fn serve(
             line = lines.recv() => line,
         };
         let Some(line) = line else {
-            // Standard input has ended: only a signal is left.
+            // Standard input has ended, so only a signal can end the server now.
             signals.ended().await;
             break;
         };
@@ -54,7 +54,7 @@ pub(super) async fn serve(
     }
 }
 
-/// Starts the members on the ports from the first on, or on free ones.
+/// Starts the members on consecutive ports from the given one on, or on free ports.
 async fn start(of: &ServeArguments, members: u16, each: ServerBuilder) -> Result<Cluster, Failure> {
     let builder = Cluster::builder().members(members.into()).options(each);
     if of.port == 0 {

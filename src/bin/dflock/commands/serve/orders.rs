@@ -17,7 +17,7 @@ pub(super) enum Order {
 const KNOWN: &str = "members, leader [N], depose, kill N, stop N, start N, isolate N, rejoin N";
 
 impl Order {
-    /// Reads a line; `None` if it is blank.
+    /// Parses a line; `None` if it is blank.
     pub(super) fn read(line: &str, members: usize) -> Result<Option<Self>, String> {
         let mut words = line.split_whitespace();
         let (Some(verb), member, None) = (words.next(), words.next(), words.next()) else {

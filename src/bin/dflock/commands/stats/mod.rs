@@ -1,4 +1,4 @@
-//! `dflock stats`: what servers hold.
+//! `dflock stats`: shows what servers hold.
 
 mod block;
 mod told;

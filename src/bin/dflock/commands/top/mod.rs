@@ -1,4 +1,4 @@
-//! `dflock top`: what servers hold, as it changes.
+//! `dflock top`: shows what servers hold, as it changes.
 //!
 //!     survey (looks) ─┐
 //!     keys (presses) ─┼─► model ─► draw ─► screen

@@ -1,4 +1,4 @@
-//! The first line and the last.
+//! The first and the last line of the screen.
 
 use ratatui::Frame;
 use ratatui::layout::Rect;
