@@ -80,7 +80,7 @@ impl ServerProcess {
         }
     }
 
-    /// Makes each later grant of the key tell which processes of the group are alive.
+    /// Watches a group: each later grant of the key reports which of its processes are alive.
     pub fn watch(&mut self, key: &str, group: Group) {
         writeln!(self.orders, "{}", order(key, group)).unwrap();
         self.event(&format!("watches {key}"));
