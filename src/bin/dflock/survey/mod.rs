@@ -14,7 +14,7 @@ pub(crate) use self::glob::Glob;
 pub(crate) use self::look::{Look, Missing, Round};
 pub(crate) use self::row::{Field, Kind, Row, arrange, rows};
 
-/// How long shards have to answer before a look shows them as late; with a shorter interval, half of that interval.
+/// How long shards have to answer before a look shows them as late, and at most half of the interval between looks.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// How long a single look waits for shards whose first attempt to connect is still under way, once another shard has answered.

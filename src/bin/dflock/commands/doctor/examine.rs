@@ -38,7 +38,7 @@ pub(super) struct Examined {
 ///
 /// # Cancel safety
 ///
-/// If the future is dropped, `leftovers` lists the leases that the server still holds.
+/// If the future is dropped, `leftovers` lists the leases that are still held at the server.
 pub(super) async fn examine(
     options: &ClientOptions,
     endpoint: Endpoint,

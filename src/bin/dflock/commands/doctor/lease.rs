@@ -43,7 +43,7 @@ const NEXT: u64 = 1 << 24;
 ///
 /// # Cancel safety
 ///
-/// If the future is dropped, `leftovers` lists the lease that the server still holds.
+/// If the future is dropped, `leftovers` lists the lease that is still held at the server.
 pub(super) async fn check(
     connection: &mut Connection,
     way: &Way,

@@ -84,8 +84,8 @@ pub(super) async fn top(flags: &SourceFlags, of: &TopArguments) -> Result<Exit, 
     }
 }
 
-/// Handles a key, and the keys that have arrived meanwhile, up to one that ends or stops the program. Keys that are
-/// typed fast are drawn once.
+/// Handles a key, and the keys that have arrived meanwhile, up to one that ends or stops the program. So several keys
+/// that are typed fast cause only one drawing.
 fn press_all(model: &mut Model, first: Press, presses: &mut mpsc::Receiver<Press>) -> Act {
     let mut act = press::press(model, first);
     while act == Act::Draw {
