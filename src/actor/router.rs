@@ -65,7 +65,7 @@ enum Stage {
 /// a runtime and during a panic.
 pub(crate) struct RouterRef(ActorRef<RouterMessage>);
 
-/// How long the shards may take for the releases under way after the last user of a client is gone.
+/// How long the shards may take for the releases under way after the last handle of a client is gone.
 const LAST_RELEASES: Duration = Duration::from_secs(5);
 
 impl RouterRef {
@@ -103,8 +103,8 @@ pub(crate) fn start(config: &Config, ending: &Ending) -> Result<(RouterRef, Arc<
             ending: ending.clone(),
         })
         .collect();
-    // The shards are spawned after the router's mailbox exists, which reports their deaths, and before the router
-    // starts, because its state contains them.
+    // The router's mailbox must exist before the shards are spawned, because it receives the reports of their deaths.
+    // The shards must exist before the router starts, because its state contains them.
     let (hand_over, taken_over) = tokio::sync::oneshot::channel();
     let (router, _) = ActorRuntime::spawn_instant(None, RouterActor, taken_over).map_err(not_started)?;
     let router = RouterRef(router);
@@ -228,7 +228,7 @@ impl Router {
         let pause = shard.restarts.died_after(since.elapsed());
         shard.stage = Stage::Pausing;
         let endpoint = shard.arguments.health.endpoint();
-        // The log subscriber is a user's code. The shard is restarted even if it panics.
+        // The log subscriber is a user's code. The router restarts the shard even if that code panics.
         drop(catch(|| {
             self.span.outside(|| {
                 tracing::error!(shard = index, %endpoint, error, restart_in = %human(pause), "a shard's actor died: another takes its place");

@@ -44,8 +44,9 @@ pub(crate) struct ShardPlace {
     pub(crate) room: Arc<Semaphore>,
     /// The room for requests that wait on the server.
     pub(crate) waiting_room: Arc<Semaphore>,
-    /// The room for waits at existing queue positions. The number of connections limits these positions, so the room is
-    /// never full: an available grant must not wait for room behind callers that wait for that same grant.
+    /// The room for waits at existing queue positions. This room has no limit of its own, because the number of
+    /// connections limits the positions. If it had one, an available grant might wait for room behind callers that wait
+    /// for that same grant.
     pub(crate) ticket_room: Arc<Semaphore>,
 }
 
@@ -67,7 +68,7 @@ impl ShardPlace {
         }
     }
 
-    /// Returns the server that serves the shard or is tried.
+    /// Returns the server that serves the shard, or that the shard tries to reach.
     pub(crate) fn endpoint(&self) -> Arc<str> {
         Arc::clone(&self.health.borrow().endpoint)
     }
@@ -96,7 +97,7 @@ impl ShardPlace {
     pub(crate) async fn lost(&self) -> Error {
         let mut health = self.health.clone();
         let told = health.wait_for(|health| health.closed_because().or(health.death()).is_some());
-        // After this time, the error names an older cause or none.
+        // After this time, the error names an older cause or no cause.
         drop(timeout(CAUSE_TIMEOUT, told).await);
         self.gone()
     }

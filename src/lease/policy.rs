@@ -78,8 +78,9 @@ impl RenewPolicy {
         self
     }
 
-    /// Sets how much earlier a renewal may come, at random, as a part of the time before it: 0 or more, and less than
-    /// 1. Without jitter, the renewals of leases that were acquired together come together. Default: 0.1.
+    /// Sets the part of the time before a renewal that jitter may remove: 0 or more, and less than 1. Each renewal
+    /// comes earlier by a random time up to that part. Without jitter, leases that were acquired together are also
+    /// renewed together. Default: 0.1.
     #[must_use]
     pub fn jitter(mut self, jitter: f64) -> Self {
         self.jitter = jitter;

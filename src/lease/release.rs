@@ -12,7 +12,7 @@ use tokio::sync::oneshot::error::TryRecvError;
 use super::cell::{LeaseCell, ReleaseOutcome};
 use crate::error::Result;
 
-/// The receiver of a release's outcome. Dropping it without an outcome says that none will come.
+/// The receiver of a release's outcome. Dropping it without an outcome tells the holder that no outcome will come.
 ///
 /// It keeps the waker, and so the memory of the releasing task, until the release has ended, even if that task no
 /// longer waits. The release has ended at the latest when the TTL of the lease is over.
@@ -52,13 +52,13 @@ pub(crate) enum ReleaseAnswer {
 }
 
 impl ReleaseAnswer {
-    /// Creates the future. `waker` is the one that the outcome wakes.
+    /// Creates the future. The outcome wakes `waker`.
     pub(crate) fn new(cell: &Arc<LeaseCell>, waker: Option<Waker>) -> Self {
         let cell = Arc::clone(cell);
         Self::Direct { cell, waker }
     }
 
-    /// Returns the outcome if it has arrived, in the way of a channel.
+    /// Returns the outcome if it has arrived, as a channel's receiver does.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn try_recv(&mut self) -> std::result::Result<Result<()>, TryRecvError> {
         match Pin::new(self).poll(&mut Context::from_waker(Waker::noop())) {

@@ -1,7 +1,7 @@
 //! The times of one lease. Pure arithmetic.
 //!
 //! All times count from the moment at which the request that acquired or renewed the lease was *sent*. The server's
-//! lease runs from its grant, which was later. So everything that is computed here comes early, never late.
+//! lease runs from its grant, which was later. So each time that this module computes is early, never late.
 
 use std::num::NonZeroU64;
 use std::time::Duration;
@@ -17,8 +17,8 @@ use crate::types::Ttl;
 pub(crate) struct Schedule {
     /// The pace of renewals, unless a lease has its own.
     pub(crate) pace: Pace,
-    /// How much earlier the holder learns of the loss than the server may grant the lease to another client; `None` for
-    /// the default.
+    /// The time between the deadline, when the holder learns of the loss, and the end of the TTL, when the server may
+    /// grant the key to another client; `None` for the default.
     pub(crate) margin: Option<Duration>,
     /// How long the machine may be suspended before a server that receives nothing gives up the connection, and with it
     /// the lease; `None` where leases outlive their connections.
@@ -105,8 +105,8 @@ impl Schedule {
         after(sent_at, wanted.min(lifetime.mul_f64(0.9)))
     }
 
-    /// Returns the total suspended time of the machine at which the server may have given up a connection because it
-    /// received nothing, if something was last sent over the connection at `sent`.
+    /// Returns a total suspended time of the machine. Once that total is reached, the server may have given up a
+    /// connection over which it has received nothing since `sent`.
     pub(crate) fn lost_when_suspended(&self, sent: Moment) -> Duration {
         match self.longest_suspend {
             Some(longest) => sent.suspended.saturating_add(longest),

@@ -17,8 +17,8 @@ use crate::protocol::{Namespaces, Response, Status, limit_mismatch};
 use crate::types::{Key, Kind, Target, Ttl};
 
 impl ShardMachine {
-    /// Reports the first of several refusals because of the server's limit on waiters. After the server has accepted a
-    /// waiter, it reports the next refusal.
+    /// Reports a refusal because of the server's limit on waiters, unless the last waiter was refused for the same
+    /// reason.
     fn note_waiters(&mut self, tag: &Pending, response: &Response) {
         let refused = matches!(response, Response::Refused(Status::MaxWaiters));
         if refused && !self.waiters_refused {
@@ -40,7 +40,7 @@ impl ShardMachine {
                 if let Some(mut connection) = self.connections.get_mut(from) {
                     connection.draining = true;
                 }
-                // The request was not carried out, and another member will lead before long.
+                // The server did not execute the request, and another member will lead before long.
                 if self.serving.is_cluster() {
                     return self.handle_not_leader(from, tag, Status::Draining.to_error(""), turn);
                 }
@@ -51,8 +51,8 @@ impl ShardMachine {
                     return self.handle_not_leader(from, tag, not_leader(leader.as_deref()), turn);
                 }
             }
-            // This member led, lost the lead for a while, and leads again. It now knows the queue position only by the
-            // session.
+            // This member led, lost the lead for a while, and leads again. It now finds the queue position only under
+            // the session's name.
             Response::Refused(Status::NotEnqueued)
                 if matches!(tag, Pending::Collect(..)) && self.is_in_a_session(from) =>
             {
@@ -156,7 +156,7 @@ impl ShardMachine {
         }
     }
 
-    /// Whether the server keeps locks and semaphores in one namespace. Releases that do not support `ping` do.
+    /// Whether the server keeps locks and semaphores in one namespace. Server versions without `ping` do.
     fn namespaces(&self) -> Namespaces {
         match self.knows_ping {
             Some(true) => Namespaces::Apart,
@@ -174,13 +174,13 @@ impl ShardMachine {
     }
 }
 
-/// The request that brought a grant which belongs to no caller in particular.
+/// The request that brought a grant for the first caller of its key.
 pub(super) struct UnclaimedGrant {
     /// The TTL that the request asked for.
     pub(super) asked: Option<Ttl>,
-    /// Whether the grant certainly has that TTL, and certainly was not made before the request was sent this time.
+    /// Whether two things are certain: the grant has that TTL, and the server made it after `sent_at`.
     pub(super) is_sure: bool,
-    /// The server made the grant after this moment.
+    /// When the request was sent. If `is_sure`, the server made the grant after this moment.
     pub(super) sent_at: Moment,
 }
 

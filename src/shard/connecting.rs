@@ -107,7 +107,7 @@ impl ShardMachine {
     fn open_pipelined(&mut self, pause: Duration, turn: &mut Turn<'_>) {
         let purpose = match self.serving.is_cluster() {
             true => Purpose::Leading(self.stable_ref.clone().unwrap_or_else(|| self.refs.next())),
-            // An additional connection leads to the server that already serves.
+            // An additional connection goes to the server that already serves.
             false if self.connections.is_serving() => Purpose::Requests,
             false => Purpose::Pipelined,
         };

@@ -24,7 +24,7 @@ pub(crate) struct LaneCount {
 pub(super) enum Work {
     /// Nothing, since this instant.
     Idle(Instant),
-    /// It is opening for this wait, or, with `None`, for the wait that is next when it is up.
+    /// It is opening for this wait. With `None`, it carries the next wait once it is up.
     Opening(Option<Box<Bound<Wait>>>),
     /// It waits on the server for a grant.
     Waiting(WaitKey),
@@ -59,8 +59,8 @@ pub(super) struct Connection {
     pub(super) work: Work,
     /// When the server ends the wait in flight by itself.
     pub(super) waits_until: Option<Instant>,
-    /// Whether a ticket's queue position is being given up over it, or will be after the answer to its `e`. The server
-    /// may have granted the position already.
+    /// Whether the shard gives up a ticket's queue position over it, either now or after the answer to the `e`. The
+    /// server may have granted the position already.
     pub(super) leaving: bool,
     /// Whether its server has said that the server is shutting down.
     pub(super) draining: bool,
@@ -75,8 +75,8 @@ pub(super) struct Connection {
     pub(super) target: Option<Target>,
     /// The keys for which it has waited in its session since it last owned no lease.
     asked_for: HashSet<(Kind, Key)>,
-    /// For a connection that repeats tries: tokens that the server may still return under its name, but that already
-    /// have a caller or are released.
+    /// For a connection that repeats tries: the tokens of leases that already have a caller or are released. The server
+    /// may still return these tokens under the connection's name.
     pub(super) found: Vec<Token>,
     /// Whether nothing more may be sent over it.
     pub(super) retired: bool,

@@ -67,7 +67,8 @@ pub(crate) enum Role {
     Pipelined,
     /// One blocking request at a time.
     Exclusive,
-    /// Requests that may cost the connection. It owns no lease. There is at most one, and only while it is needed.
+    /// Requests after which the server may close the connection. This connection owns no lease. There is at most one,
+    /// and only while it is needed.
     Disposable,
 }
 

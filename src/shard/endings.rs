@@ -18,8 +18,8 @@ use crate::lease::state::LostReason;
 use crate::net::lane::LaneEnd;
 use crate::protocol::StableRef;
 
-/// A cluster keeps the leases of a lost connection for its orphan TTL. The client gives them up earlier, by this part
-/// of the orphan TTL (one in 20), because clocks do not run equally fast.
+/// A cluster keeps the leases of a lost connection for its orphan TTL. The client gives them up earlier, by the orphan
+/// TTL divided by this number, because clocks do not run equally fast.
 const ORPHAN_MARGIN: u32 = 20;
 
 /// A connection that ended, while the shard handles its unanswered requests.
@@ -30,9 +30,9 @@ struct Ended {
     was_cut: bool,
     session: Option<StableRef>,
     name: Option<StableRef>,
-    /// The wait that it carried, until the shard has handled the wait.
+    /// The key of the wait that it carried; `None` once the shard has handled that wait.
     waited_for: Option<WaitKey>,
-    /// The arrival of its unanswered request about a ticket, until the shard has handled that request.
+    /// The arrival of its unanswered request about a ticket; `None` once the shard has handled that request.
     asked: Option<Arrival>,
 }
 
@@ -110,8 +110,8 @@ impl ShardMachine {
             let fate = pending.rules().unknown;
             self.settle(pending, fate, &mut ended, &cause, turn);
         }
-        // The wait is not among the requests that the end returned: the connection's task was dropped together with the
-        // wait.
+        // If this is still set, the wait was not among the returned requests: it was dropped together with the
+        // connection's task.
         if let Some(key) = ended.waited_for {
             self.tell_uncovered(&key, cause.clone(), turn);
             if let Some(session) = ended.session {
@@ -160,7 +160,7 @@ impl ShardMachine {
                     self.queue(wait, ended.asked.take(), turn.now);
                 }
             }
-            // Sent again, the request could take a second grant.
+            // A repeated request could take a second grant.
             (Fate::Fail, pending) => self.fail(pending, cause.clone(), turn),
             (Fate::Repeat, Pending::Release(release)) => self.repeat_release(release, turn),
             // If the lease belongs to another connection by now, the renewal is already due there.
@@ -200,9 +200,10 @@ impl ShardMachine {
         }
     }
 
-    /// Returns how long leases outlive their connection. `heard` is when the client last received something over it, so
-    /// the server noticed the end after `heard`. A healthy leader releases the leases as soon as it notices the end,
-    /// unless the orphan TTL says that it keeps them. The client does not know whether the leader is healthy or gone.
+    /// Returns how long leases outlive their connection. `heard` is when the client last received something over the
+    /// connection, so the server noticed the end after `heard`. A healthy leader releases the leases as soon as it
+    /// notices the end, unless the orphan TTL says that it keeps them. The client does not know whether the leader is
+    /// healthy or gone.
     fn survival(&self, heard: Moment) -> Survival {
         match self.orphan_ttl {
             _ if self.settings.survives_disconnect => Survival::WholeTtl,
@@ -230,7 +231,7 @@ impl ShardMachine {
                 "leases lost"
             );
         }
-        // The server may still hold them, so they are released here. Their guards no longer send a release.
+        // The server may still have these leases, so the shard releases them. Their guards no longer send a release.
         for claim in lost {
             self.begin_release(PendingRelease::of(claim, None, true, None, turn.now), turn);
         }

@@ -16,8 +16,8 @@ use crate::protocol::{Response, Status};
 use crate::types::{Grant, Ttl};
 
 impl ShardMachine {
-    /// Gives a grant that belongs to no caller in particular to the first caller of the key, with the TTL that this
-    /// caller asked for. If there is no caller, the grant is released.
+    /// Gives a grant to the first caller of its key, with the TTL that this caller asked for. Releases the grant if
+    /// there is no caller.
     pub(super) fn deliver(
         &mut self,
         key: &WaitKey,
@@ -44,7 +44,7 @@ impl ShardMachine {
         self.hand_over_grant(acquire, grant, granted.sent_at, is_sure, from, turn);
     }
 
-    /// Notes the TTL that the server gives to a request that asks for none.
+    /// Notes the server's default TTL, if the request asked for no TTL.
     pub(super) fn note_default_ttl(&mut self, asked: Option<Ttl>, grant: &Grant) {
         if asked.is_none() {
             self.default_ttl = Some(grant.ttl);
@@ -70,8 +70,8 @@ impl ShardMachine {
         self.hand_over_grant(acquire, grant, sent_at, is_sure, owner, turn);
     }
 
-    /// Gives a caller its grant. `is_sure` says that the grant certainly has this TTL and was not made before the
-    /// request was sent this time.
+    /// Gives a caller its grant. `is_sure` says that two things are certain: the grant has this TTL, and the server
+    /// made it after `sent_at`.
     pub(super) fn hand_over_grant(
         &mut self,
         acquire: Box<Acquire>,
@@ -142,7 +142,7 @@ impl ShardMachine {
     /// times.
     fn grant_has_ended(&mut self, mut acquire: Box<Acquire>, turn: &mut Turn<'_>) {
         let goes_on = self.serving.is_cluster() && !self.is_closing() && self.count_redirect(&mut acquire.redirects);
-        // The grant that a repeated request could have found under this name is gone.
+        // The grant has ended, so a repeated request could not find it under the session's name.
         acquire.session = None;
         match acquire.again {
             Again::Tries if goes_on => self.submit(Pending::Try(acquire), turn),

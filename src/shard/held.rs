@@ -17,7 +17,7 @@ use crate::types::{Key, Target};
 pub(crate) enum Acquired {
     /// The caller holds the lease.
     Lease(HeldLease),
-    /// The key is held, as a server says.
+    /// A server says that the key is held.
     Busy(Refusal),
     /// The key is held, and the caller has a queue position.
     Queued(HeldPlace),
@@ -28,7 +28,7 @@ pub(crate) enum Acquired {
 pub(crate) trait FromHolder: Send + Sync {
     /// Releases a lease. `told` is `None` if the guard was dropped.
     fn release(&self, id: LeaseId, told: Option<ReleaseTold>);
-    /// Renews a lease for this long from now on, and not after that.
+    /// Limits the renewals of a lease to this time from now on.
     fn renew_for(&self, id: LeaseId, hold: Duration);
     /// Waits, until this instant, for the grant at a queue position.
     fn collect(&self, id: TicketId, until: Instant, ask: Ask<Acquired>);
@@ -109,7 +109,7 @@ pub(crate) struct HeldLease {
 
 enum Stage {
     Held,
-    /// The release was sent, with the waker of the task that awaits the outcome, if one was known.
+    /// The release was sent. The waker, if it is known, belongs to the task that awaits the outcome.
     GivenBack(Option<Waker>),
 }
 
@@ -128,7 +128,7 @@ impl HeldLease {
         }
     }
 
-    /// Renews the lease for this long from now on, and not after that.
+    /// Limits the renewals of the lease to this time from now on.
     pub(crate) fn renew_for(&self, hold: Duration) {
         self.shard.renew_for(self.id, hold);
     }

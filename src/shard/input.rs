@@ -36,11 +36,11 @@ pub(crate) enum Input {
     FirstProbed(Result<()>, Ask<Duration>),
     /// The holder releases a lease. `told` is `None` if the guard was dropped.
     Release { id: LeaseId, told: Option<ReleaseTold> },
-    /// Renew a lease for this long from now on, and not after that.
+    /// Limit the renewals of a lease to this time from now on.
     RenewFor { id: LeaseId, hold: Duration },
     /// An event of a connection.
     Lane(LaneId, LaneEvent<Pending>),
-    /// The time that [`ShardMachine::next_due`](super::ShardMachine::next_due) named has come.
+    /// The instant that [`ShardMachine::next_due`](super::ShardMachine::next_due) returned has come.
     Tick,
     /// Release everything and end.
     Shutdown(Shutdown),

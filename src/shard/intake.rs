@@ -66,8 +66,8 @@ impl ShardMachine {
         }
     }
 
-    /// Refuses a request without sending it. The caller gets the error. A grant that was to be confirmed is released,
-    /// and a renewal stays due.
+    /// Refuses a request without sending it. The caller gets the error. A grant whose confirmation is refused is
+    /// released. A refused renewal stays due.
     pub(super) fn refuse(&mut self, pending: Pending, error: Error, turn: &mut Turn<'_>) {
         match pending {
             Pending::Try(acquire) => turn.tell(acquire.ask, Err(error)),

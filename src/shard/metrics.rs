@@ -82,7 +82,7 @@ pub(crate) struct ShardMetrics {
 
 /// The current values of all gauges.
 pub(crate) struct Population<'a> {
-    /// The endpoint of the pipelined connection, if that is up.
+    /// The endpoint that serves, while a pipelined connection is up.
     pub(crate) served_by: Option<&'a Arc<str>>,
     /// The number of connections, by role.
     pub(crate) connections: [LaneCount; Role::ALL.len()],

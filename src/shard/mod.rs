@@ -143,7 +143,7 @@ pub(crate) struct Settings {
     pub(crate) reconnect: ReconnectPolicy,
     /// Whether requests fail at once, instead of being kept, while the shard is disconnected.
     pub(crate) fail_fast: bool,
-    /// How long the serving member may give no sign that it still leads, while callers wait.
+    /// The longest time for which the serving member may show no sign that it still leads, while callers wait.
     pub(crate) keepalive: Duration,
     pub(crate) server_read_timeout: Duration,
     pub(crate) survives_disconnect: bool,
@@ -152,9 +152,9 @@ pub(crate) struct Settings {
     pub(crate) exclusive: usize,
     pub(crate) exclusive_per_key: usize,
     pub(crate) idle_timeout: Duration,
-    /// The TTL of requests whose callers ask for none.
+    /// The TTL of requests whose callers set no TTL.
     pub(crate) lease_ttl: Option<Ttl>,
-    /// The maximum number of times that a request is sent again after a member refused it because that member does not
+    /// The maximum number of times that the shard sends a request again because a member answered that it does not
     /// lead.
     pub(crate) max_redirects: u32,
 }
@@ -222,7 +222,7 @@ pub(crate) struct ShardMachine {
     shortage: Shortage,
     /// Whether the server refused the last waiter, because its limit on waiters is reached.
     waiters_refused: bool,
-    /// The TTL that the server gives when a request asks for none, once it has been seen.
+    /// The server's default TTL, once a grant has shown it.
     default_ttl: Option<Ttl>,
     places: Places,
     parked: Parked,

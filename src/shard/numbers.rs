@@ -5,9 +5,9 @@
 ///
 /// Answers arrive in the order of the requests. But a skipped request has no answer, and this type does not learn which
 /// requests were skipped. So the number of answers alone is too low, by the number of skipped requests. Marks correct
-/// the count. A mark records the last request that was sent, and how many requests were open at that time. When as many
-/// answers have arrived, all requests up to the mark are over, and the next mark is set. So the count is never too
-/// high, and it is too low by at most the number of requests since the mark before the current one.
+/// the count. A mark records the last request that was sent, and how many requests were open at that time. When that
+/// many further answers have arrived, all requests up to the mark are over, and the next mark is set. So the count is
+/// never too high, and it is too low by at most the number of requests since the mark before the current one.
 #[derive(Debug, Default)]
 pub(super) struct RequestNumbers {
     sent: u64,

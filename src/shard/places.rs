@@ -33,7 +33,7 @@ pub(super) struct TakenPlace {
     pub(super) key: Key,
     ttl: Option<Ttl>,
     policy: RenewTerms,
-    /// When its `e` was sent. The grant may be that old, and the lease counts from then.
+    /// When its `e` was sent. The grant may be as old as this request, so the lease counts from this moment.
     enqueued_at: Moment,
 }
 
@@ -71,7 +71,7 @@ impl TakenPlace {
         }
     }
 
-    /// Creates a queue position that no caller wants, and that will be given up over a connection that presents its
+    /// Creates a queue position that no caller wants. The shard gives it up over a connection that presents the
     /// session's name.
     pub(super) fn to_give_up(target: Target, key: Key, now: Moment) -> Self {
         Self {
@@ -213,8 +213,8 @@ impl Places {
             .is_some_and(|place| matches!(place.next, AfterRejoin::Collect(..)))
     }
 
-    /// Returns the connections of positions whose callers the shard has known to be gone since `since` or longer. Notes
-    /// callers that are newly gone.
+    /// Notes which callers are gone. Returns the connections of positions whose callers were noted as gone at `since`
+    /// or earlier.
     pub(super) fn abandoned(&mut self, now: Instant, since: Instant) -> Vec<LaneId> {
         let abandoned = self.all.values_mut().filter_map(|place| match &place.next {
             AfterRejoin::Collect(_, ask) if ask.is_gone() => {

@@ -1,5 +1,5 @@
-//! The progress of an acquire that is under way. The shard writes it, and the timeout of the acquire puts it into its
-//! error.
+//! The progress of an acquire that is under way. The shard writes the progress. If the acquire times out, its error
+//! shows the progress.
 //!
 //! An error must not say more than the client knows. Only a server knows that a key is held, so the server's answer
 //! ([`Refusal`]) goes with the acquire. [`Progress`] records what the acquire waits for.
@@ -17,7 +17,7 @@ use crate::types::{Key, Target};
 /// What an acquire waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WaitsFor {
-    /// Not the shard: the acquire has not reached the dispatch or has been answered, so a user's layer has it.
+    /// A user's layer: the acquire has not reached the dispatch yet, or the shard has answered it already.
     Layers,
     /// A connection of its own: all the connections that the limits allow are in use, and `ahead` other waits came
     /// before it.
@@ -120,7 +120,8 @@ pub(crate) struct Refusal {
     pub(crate) own: u32,
 }
 
-/// How long a server's answer that a key is held also counts for other callers, whose own tries are skipped meanwhile.
+/// How long a server's answer that a key is held also counts for other callers. The shard skips their own tries during
+/// this time.
 const FRESH: Duration = Duration::from_millis(100);
 
 /// Whether a server's answer from `at` is recent enough to count for other callers.

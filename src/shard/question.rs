@@ -9,7 +9,7 @@ use crate::protocol::{Call, Request, Response};
 /// A request that touches no lease, such as `stats`. A new kind of question needs no change of the shard.
 pub(crate) struct Question {
     pub(crate) request: Request,
-    /// Whether the question goes to the leader after a member refused it because that member does not lead.
+    /// Whether the shard sends the question to the leader if a member answers that it does not lead.
     pub(crate) of_the_leader: bool,
     /// How often the question was sent again.
     pub(crate) redirects: u32,

@@ -66,8 +66,8 @@ pub(crate) struct Registry {
     holdings: Holdings,
     /// The leases whose renewal is due and cannot be sent.
     overdue: BTreeSet<LeaseId>,
-    /// For each connection, the first slot in the list of its leases. The entries link the list. So the end of a
-    /// connection takes time in proportion to its leases, not to all leases.
+    /// For each connection, the first slot in the list of its leases. Each entry links to its neighbours in the list.
+    /// So the end of a connection takes time in proportion to its own leases, not to all leases.
     owned: BTreeMap<LaneId, u32>,
     /// In clusters, the lease of each token.
     tokens: Option<HashMap<Token, LeaseId>>,
@@ -192,7 +192,7 @@ impl Registry {
         (id, cell)
     }
 
-    /// Converts an instant of now to a moment.
+    /// Returns the moment that is now: the instant `now`, and the total suspended time.
     pub(crate) fn moment(&self, now: Instant) -> Moment {
         Moment {
             at: now,

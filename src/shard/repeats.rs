@@ -1,12 +1,12 @@
 //! Tries on a cluster's pipelined connections that may have been granted although no grant arrived. Either their
-//! connection broke, or their member answered that it does not lead, which it also does if it ceases to lead while a
-//! request is under way.
+//! connection broke, or their member answered that it does not lead. A member also gives this answer if it ceases to
+//! lead while a request is under way.
 //!
 //! A try that is sent again under the name of its first connection finds its grant, if there is one. Each pipelined
-//! connection has its own name, which is used once. The connection's leases are renewed over the next connection before
-//! the try is repeated, and then belong to that connection, so the try does not find them. There are server builds
-//! whose renewals do not move a lease. With these, the try may find such a lease, and the shard recognizes the lease by
-//! its token.
+//! connection has its own name, which is used once. Before the shard repeats a try, it renews the leases of the first
+//! connection over the next pipelined connection. The leases then belong to the next connection, so the try does not
+//! find them. In some server builds, a renewal does not move a lease. There, the try may find such a lease, and the
+//! shard recognizes the lease by its token.
 //!
 //! For each name, one connection carries all tries that are sent again under it, in order.
 
@@ -171,7 +171,7 @@ impl ShardMachine {
         self.send_repeats(lane, turn);
     }
 
-    /// Sends the waiting tries over a connection, and retires it when none is left.
+    /// Sends the waiting tries over a connection. Retires the connection if no try is unanswered.
     pub(super) fn send_repeats(&mut self, lane: LaneId, turn: &mut Turn<'_>) {
         let is_for_repeats = |connection: &Connection| matches!(connection.work, Work::Repeating);
         if !self.connections.get(lane).is_some_and(is_for_repeats) {

@@ -3,9 +3,9 @@
 //! session's name for its caller, or gives the position up if there is no caller.
 //!
 //! A server's `ok` to the session name does not say whether the server keeps the leases and positions of a lost
-//! connection (`--orphan-ttl`). If it does not keep them, a wait that is sent again has lost its queue position. If its
-//! grant was also under way when the connection broke, the wait may take a second grant, and a lock is then free only
-//! when the TTL of the first grant is over.
+//! connection (`--orphan-ttl`). If it does not keep them, a wait that is sent again has lost its queue position. If a
+//! grant was also under way when the connection broke, the wait may take a second grant. A lock is then free only when
+//! the TTL of the first grant is over.
 
 use tokio::time::Instant;
 
@@ -154,9 +154,9 @@ impl ShardMachine {
 
     // Waits that are sent again.
 
-    /// Gives up a position after the server has answered that the time of its wait is over, over the connection that
-    /// owns the position. The server's answer alone does not end a position that was reclaimed, or a position at a
-    /// member that has ceased to lead.
+    /// Gives up a position over the connection that owns it, after the server has answered that the wait's time is
+    /// over. That answer alone does not end a position that was reclaimed, or a position at a member that has ceased to
+    /// lead.
     pub(super) fn end_place(&mut self, lane: LaneId, target: Target, key: Key, turn: &mut Turn<'_>) {
         if self.is_in_a_session(lane) {
             self.send_on(lane, Pending::GiveUp(target, key, 1), turn);
@@ -172,8 +172,8 @@ impl ShardMachine {
         }
     }
 
-    /// Takes a wait from its connection, and sends the wait again in the same session. Closes the connection. But if
-    /// the connection owns leases, which the server would release, or carries repeated tries, it is retired instead.
+    /// Takes a wait from its connection, and sends the wait again in the same session. Closes the connection. Retires
+    /// the connection instead if it carries repeated tries, or owns leases, which the server would release.
     pub(super) fn retry_wait(&mut self, from: LaneId, wait: Pending, refusal: Error, turn: &mut Turn<'_>) {
         let Some(mut connection) = self.connections.get_mut(from) else {
             return self.refuse(wait, refusal, turn);
@@ -196,8 +196,8 @@ impl ShardMachine {
         self.schedule_housekeeping(turn);
     }
 
-    /// Returns the wait that replaces a wait that must be sent again, if any. The new wait stays in the session. If the
-    /// limit is reached, the caller gets the refusal, and the new wait gives up the position that the session may have.
+    /// Returns the wait that replaces `wait`, if any. The new wait stays in the session. If the limit is reached, the
+    /// caller gets the refusal, and the new wait gives up the position that the session may have.
     pub(super) fn retry_or_refuse(
         &mut self,
         mut wait: Pending,

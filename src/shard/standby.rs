@@ -45,7 +45,7 @@ impl ShardMachine {
         }
     }
 
-    /// Whether a connection leads to a standby server that no longer serves. A grant of that server would not be
+    /// Whether a connection goes to a standby server that no longer serves. A grant of that server would not be
     /// renewed, and could end before its holder learned of it.
     pub(super) fn is_stale_connection(&self, id: LaneId) -> bool {
         let here = self.serving.at();
@@ -98,8 +98,8 @@ impl ShardMachine {
         (self.serving.at() == 0).then_some(Ok(self.serving.held_back_for(now)))
     }
 
-    /// Executes the failback after the probe. Gives up all leases of the current server, and sends nothing to the first
-    /// server until every lease of the current one must have ended, because other clients may hold some.
+    /// Executes the failback after the probe. Gives up all leases of the current server. Sends nothing to the first
+    /// server until every lease of the current server must have ended, because other clients may hold such leases.
     pub(super) fn first_was_probed(&mut self, outcome: Result<()>, ask: Ask<Duration>, turn: &mut Turn<'_>) {
         if let Some(answer) = self.early_failback_answer(turn.now) {
             return turn.push(Effect::Answer(Answer::Failback(ask, answer)));

@@ -18,7 +18,8 @@ impl StartedShards {
         shards.push(shard.clone());
     }
 
-    /// Makes the shard that has the lease of this token ask its server now whether the server still holds it.
+    /// Makes all shards check the lease with this token. The shard that has the lease asks its server whether the lease
+    /// is still held.
     pub(crate) fn check(&self, token: Token) {
         self.shards().retain(|shard| shard.send(Input::CheckLease(token)));
     }

@@ -127,8 +127,8 @@ impl ShardMachine {
         }
     }
 
-    /// Gives the error of a wait on the server that ended without a grant to the first caller that now has no such
-    /// wait.
+    /// Handles a wait on the server that ended without a grant. Gives the error to the first caller that now has no
+    /// wait on the server.
     pub(super) fn tell_uncovered(&mut self, key: &WaitKey, error: Error, turn: &mut Turn<'_>) {
         if let Some(Wait::Caller(acquire, _)) = self.waits.take_uncovered(key, turn.now) {
             turn.tell(acquire.ask, Err(error));
@@ -159,8 +159,8 @@ impl ShardMachine {
             }),
             other => other,
         };
-        // The TTL and the start of the lease are certain only if the `e` asked for a TTL, and not in a cluster, which
-        // may have restarted or ended the lease meanwhile.
+        // The TTL and the start of the lease are certain only if the `e` asked for a TTL. In a cluster they are never
+        // certain, because the cluster may have restarted or ended the lease meanwhile.
         let is_sure = asked.is_some() && !self.serving.is_cluster();
         match (response, acquire) {
             (Response::Granted(grant), _) if was_cut => {

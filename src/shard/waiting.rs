@@ -143,7 +143,7 @@ impl ShardMachine {
     }
 
     /// Whether the limits allow one more connection. Idle connections that own leases do not count toward the limit for
-    /// waits. There may be as many of them again.
+    /// waits. The total number of exclusive connections is limited to twice that number.
     fn has_room(&self) -> bool {
         let most = self.settings.exclusive;
         self.connections.for_waits() < most && self.connections.count(Role::Exclusive).all < most.saturating_mul(2)
@@ -155,8 +155,8 @@ impl ShardMachine {
         idle.is_some_and(|idle| self.connections.close(idle, turn).is_some())
     }
 
-    /// Returns the purpose of a new connection for waits. In a cluster, each asks for its own session, which the server
-    /// may not support.
+    /// Returns the purpose of a new connection for waits. In a cluster, each connection asks for its own session,
+    /// although the server may not support sessions.
     fn purpose_of_waits(&mut self) -> Purpose {
         match self.serving.is_cluster() {
             true => Purpose::Session(self.refs.next()),
@@ -244,7 +244,7 @@ impl ShardMachine {
         self.put_back(bound, turn.now);
     }
 
-    /// Notes that a connection is about to end, so that nothing can be sent over it.
+    /// Notes that a connection is about to end. Nothing more can be sent over it.
     fn give_up_connection(&mut self, lane: LaneId) {
         if let Some(mut connection) = self.connections.get_mut(lane) {
             connection.work = Work::Ending;

@@ -43,7 +43,7 @@ pub(crate) struct Shell {
 enum Stage {
     Starting(Box<Parts>),
     Running(Box<Driver>),
-    /// It was shut down, or it panicked and that was reported.
+    /// It was shut down, or it panicked and the panic was reported.
     Over,
 }
 

@@ -115,7 +115,7 @@ async fn a_lease_with_time_left_is_renewed() {
     }
 }
 
-/// A server that received nothing for so long may have given up the connection, and the lease with it.
+/// A server that received nothing during such a suspend may have given up the connection, and the lease with it.
 #[tokio::test]
 async fn a_long_suspend_ends_leases_however_long_their_ttl() {
     let (_server, _client, guard) = hold(3600, |builder| builder).await;
@@ -147,7 +147,7 @@ async fn a_grant_that_was_requested_before_a_suspend_counts_from_its_request() {
         .expect("the wait is granted")
         .unwrap()
         .unwrap();
-    // A renewal confirmed it before it was handed out, so its whole TTL is left.
+    // A renewal confirmed the grant before the caller got it, so its whole TTL is left.
     assert!(
         guard.is_held() && guard.remaining() > Duration::from_secs(20),
         "{:?}",

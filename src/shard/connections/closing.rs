@@ -9,8 +9,8 @@ use crate::shard::ids::{LaneId, TicketId};
 
 impl Connections {
     /// Retires a connection, for example because another endpoint serves: requests under way are answered, and no more
-    /// are sent. The connection stays open until the server attributes no lease to it, because its member may lead
-    /// again, and would then release the leases of a connection that has ended.
+    /// are sent. The connection stays open until the server attributes no lease to it. Otherwise its member, if it
+    /// leads again, would release the leases of the ended connection.
     pub(in crate::shard) fn retire(&mut self, id: LaneId, turn: &mut Turn<'_>) {
         let Some(mut connection) = self.get_mut(id) else {
             return;
@@ -107,9 +107,9 @@ impl Connections {
         self.all.values().any(Connection::is_idle)
     }
 
-    /// Closes the connections that wait on the server, or are about to, and own no lease; with `with_leases`, also
-    /// those that own leases. With `keep_leaving`, a connection over which a queue position is being given up, or will
-    /// be, is kept. Returns the closed connections.
+    /// Closes the connections that wait on the server, or will wait, and own no lease. With `with_leases`, also closes
+    /// those that own leases. With `keep_leaving`, keeps the connections whose queue position the shard gives up or
+    /// will give up. Returns the closed connections.
     pub(in crate::shard) fn close_waiting(
         &mut self,
         with_leases: bool,
@@ -135,8 +135,8 @@ impl Connections {
         tickets.collect()
     }
 
-    /// Marks all connections that ask for a queue position: the position or grant in the answer is given up or
-    /// released.
+    /// Marks all connections that ask for a queue position. The shard then gives up the position, or releases the
+    /// grant, that the answer brings.
     pub(in crate::shard) fn leave_asked(&mut self) {
         for id in self.ids_of(|connection| matches!(connection.work, Work::Asking(..))) {
             if let Some(mut connection) = self.get_mut(id) {
@@ -145,7 +145,7 @@ impl Connections {
         }
     }
 
-    /// Whether a queue position is being given up over any connection, or will be.
+    /// Whether the shard gives up, or will give up, the queue position of any connection.
     pub(in crate::shard) fn is_any_leaving(&self) -> bool {
         self.all.values().any(|connection| connection.leaving)
     }

@@ -62,7 +62,8 @@ pub(super) enum Phase {
     Renewing,
     /// Held; a renewal is due, but there is no connection for it.
     Overdue,
-    /// Lost; kept until its guard is gone, because the server may still have the lease and must then release it.
+    /// Lost; kept until its guard is gone, because the shard must then release the lease if the server may still have
+    /// it.
     Lost,
     /// Being released; neither renewed nor reported as lost.
     Releasing,

@@ -26,7 +26,7 @@ pub(crate) enum Survival {
 
 impl Registry {
     /// Notes that the server restarted a lease with this TTL because of a request that was sent at `sent` over the
-    /// connection `from`. Makes the lease overdue, because it must be renewed with its own TTL before this one is over.
+    /// connection `from`. Makes the lease overdue, because a renewal must restore its own TTL before this TTL is over.
     /// Returns its previous owner.
     pub(crate) fn taken_back(&mut self, id: LeaseId, from: LaneId, sent: Moment, ttl: Ttl) -> Option<LaneId> {
         let until = self.schedule.deadline(self.seen(sent), ttl);
@@ -86,8 +86,8 @@ impl Registry {
         entries.for_each(|entry| entry.cell.lose(why));
     }
 
-    /// Makes all held leases suspect and overdue, because their server or its leader may have changed and remembers the
-    /// leases. A lease is lost if no renewal succeeds before the survival ends.
+    /// Makes all held leases suspect and overdue, because the serving server or leader may have changed. The new one
+    /// remembers the leases. A lease is lost if no renewal succeeds before the survival ends.
     pub(crate) fn suspect_all(&mut self, survive: Survival) {
         self.all_held().into_iter().for_each(|id| self.suspect(id, survive));
     }

@@ -115,8 +115,8 @@ impl Registry {
     }
 }
 
-/// Returns the TTL that a renewal for `asked` obtained, given that the server answered that `left` seconds are left. A
-/// smaller number from the server counts. But a difference of one second is ignored, because servers that round down
+/// Returns the TTL that a renewal for `asked` obtained. `left` is the number of seconds in the server's answer. If it
+/// is smaller than `asked`, it counts. But a difference of one second is ignored, because servers that round down
 /// (observed: the Python server 0.5.0) name one second less than they granted. Returns `None` if less than a second is
 /// left.
 pub(in crate::shard) fn granted_ttl(asked: Ttl, left: Option<u64>) -> Option<Ttl> {

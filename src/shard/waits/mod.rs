@@ -203,8 +203,8 @@ impl<W: Waiter> Waits<W> {
         }
     }
 
-    /// Returns a key to try now over the pipelined connection. [`tried`](Self::tried) ends the try. Skips keys for
-    /// which `here` says that this client holds all of them, because no server can grant them.
+    /// Returns a key to try now over the pipelined connection. [`tried`](Self::tried) ends the try. Skips a key if
+    /// `here` says that this client holds its lock or all its slots, because no server can grant that key.
     pub(crate) fn take_due(&mut self, now: Instant, here: impl Fn(&WaitKey) -> bool) -> Option<WaitKey> {
         loop {
             let key = self.tries.take(now, &here)?;

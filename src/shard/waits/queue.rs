@@ -20,7 +20,7 @@ pub(super) struct WaitEntry<W> {
     told: Told,
 }
 
-/// The last progress of which a caller was told.
+/// The last progress that a caller was told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Told {
     /// It waits behind other callers.
@@ -82,7 +82,7 @@ pub(super) struct KeyQueue<W> {
     /// Whether this client holds the key's lock or all its slots, so that no server can grant it before this client
     /// releases it.
     ours: bool,
-    /// The minimum number of server waits that have had no caller since this instant.
+    /// An instant, and the number of server waits that have had no caller since then.
     unclaimed: Option<(Instant, usize)>,
     /// The figures that [`Waits`](super::Waits) has taken into account.
     pub(super) shown: Figures,
@@ -140,7 +140,7 @@ impl<W: Waiter> KeyQueue<W> {
     }
 
     /// Starts the next entry, over any connection. Returns the ticket, or `None` if a server wait starts for the first
-    /// caller without one.
+    /// caller that is not covered.
     pub(super) fn begin(&mut self) -> Option<WaitEntry<W>> {
         let (_, arrival) = self.shown.ready?;
         if self.tickets.front().is_some_and(|ticket| ticket.arrival == arrival) {
@@ -226,7 +226,8 @@ impl<W: Waiter> KeyQueue<W> {
     }
 
     /// Returns when a server said that the key is held, if the answer also counts for other callers. It counts for a
-    /// short while, and as long as an uncovered caller waits, which no new caller may overtake.
+    /// short while. It also counts as long as an uncovered caller or a caller for a ticket waits, because no new caller
+    /// may overtake that one.
     pub(super) fn refused_at(&self, now: Instant) -> Option<Instant> {
         let waits_here = self.callers.len() > self.covered() || !self.tickets.is_empty();
         self.refused_at.filter(|at| waits_here || is_fresh(*at, now))
@@ -301,8 +302,8 @@ impl<W: Waiter> KeyQueue<W> {
         };
     }
 
-    /// Returns how many server waits no caller has wanted since `since` or longer. The time then starts again for the
-    /// server waits that remain.
+    /// Returns the number of server waits that have had no caller since `since` or an earlier instant. The time then
+    /// starts again for the server waits that remain.
     pub(super) fn take_unclaimed(&mut self, since: Instant, now: Instant) -> usize {
         let unclaimed = match self.unclaimed {
             Some((from, least)) if from <= since => least,
