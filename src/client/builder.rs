@@ -1,4 +1,4 @@
-//! The description of a client.
+//! The builder of a client.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -31,7 +31,7 @@ use crate::telemetry::key_class::Classifier;
 use crate::telemetry::sink::Sink;
 use crate::types::Key;
 
-/// Describes a client. Nothing is checked before [`build`](Self::build) or [`connect`](Self::connect).
+/// Collects the settings of a client. [`build`](Self::build) and [`connect`](Self::connect) check them.
 #[derive(Clone, Default)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct ClientBuilder {
@@ -44,8 +44,8 @@ pub struct ClientBuilder {
 }
 
 impl ClientBuilder {
-    /// Creates a builder from a URL, such as `dflockd://secret@a:6388,b:6388/?connect_timeout=3s`. Settings that are
-    /// made on the builder afterwards override those of the URL. See [`ClientOptions`].
+    /// Creates a builder from a URL, such as `dflockd://secret@a:6388,b:6388/?connect_timeout=3s`. Later calls of the
+    /// builder's methods override the settings of the URL. See [`ClientOptions`].
     ///
     /// # Errors
     ///
@@ -66,12 +66,12 @@ impl ClientBuilder {
         ClientOptions::from_url(url).map(Self::from)
     }
 
-    /// Creates a builder from environment variables. Settings that are made on the builder afterwards override them.
-    /// See [`ClientOptions::from_env`].
+    /// Creates a builder from environment variables. Later calls of the builder's methods override these settings. See
+    /// [`ClientOptions::from_env`].
     ///
     /// # Errors
     ///
-    /// As there.
+    /// As [`ClientOptions::from_env`].
     ///
     /// ```no_run
     /// # async fn start() -> dflockd_client::Result<()> {
@@ -85,9 +85,10 @@ impl ClientBuilder {
         ClientOptions::from_env().map(Self::from)
     }
 
-    /// Names the client, for processes that have several: 1 to 64 characters. The name is the label `client` of all
-    /// its metrics, the field `dflockd.client` of the spans of its requests, and the field `client` of the span around
-    /// the log lines of its tasks. It is not sent to servers. Default: no name, and then no such label, field or span.
+    /// Names the client, for processes that have several clients. A name has 1 to 64 characters. The name is the label
+    /// `client` of all its metrics, the field `dflockd.client` of the spans of its requests, and the field `client` of
+    /// the span around the log lines of its tasks. The client does not send it to servers. Default: no name, and no
+    /// such label, field or span.
     ///
     /// ```
     /// let builder = dflockd_client::Client::builder().name("billing");
@@ -97,21 +98,21 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets the servers, as `host:port`, `[v6]:port` or `unix:/path`. Each is a shard; every key belongs to one of
-    /// them. All users of the same keys must give the same list in the same order. Default:
+    /// Sets the servers, as `host:port`, `[v6]:port` or `unix:/path`. Each server is a shard, and every key belongs to
+    /// one shard. All users of the same keys must give the same list in the same order. Default:
     /// [`DEFAULT_SERVERS`](crate::DEFAULT_SERVERS).
     ///
-    /// Names are resolved again at each attempt to connect, unless a [connector](Self::connector) is set. The client
-    /// tries all addresses of a name, alternating between IPv6 and IPv4, each a quarter of a second after the one
-    /// before (RFC 8305). A `unix:` path names a socket on which a proxy on this machine usually listens and forwards
-    /// to a server.
+    /// The client resolves names again at each attempt to connect, unless a [connector](Self::connector) is set. It
+    /// tries all addresses of a name, alternating between IPv6 and IPv4, and starts each attempt a quarter of a second
+    /// after the previous one (RFC 8305). A `unix:` path names a socket of this machine. Usually a proxy listens there
+    /// and forwards to a server.
     pub fn servers<S: Into<String>>(mut self, servers: impl IntoIterator<Item = S>) -> Self {
         self.options.shards = servers.into_iter().map(Shard::single).collect();
         self
     }
 
-    /// Sets the shards, where a shard may have several servers: a cluster, or a primary with standbys. This replaces
-    /// [`servers`](Self::servers), and the other way round.
+    /// Sets the shards, where a shard may have several servers: a cluster, or a primary with standbys. Of this method
+    /// and [`servers`](Self::servers), the last call counts.
     ///
     /// ```
     /// use dflockd_client::{Client, Shard};
@@ -126,21 +127,21 @@ impl ClientBuilder {
         self
     }
 
-    /// Limits how often one operation is repeated in a cluster because the member that got it is not the leader, or
-    /// because the leader was lost during the wait. After that the caller gets the error,
-    /// [`NotLeader`](crate::ErrorKind::NotLeader) or [`Disconnected`](crate::ErrorKind::Disconnected), which is
-    /// retryable. Default: 16.
+    /// Limits how often the client repeats one operation in a cluster. It repeats an operation if the member that got
+    /// it is not the leader, or if it lost the leader during a wait. After the last repetition, the caller gets the
+    /// retryable error [`NotLeader`](crate::ErrorKind::NotLeader) or [`Disconnected`](crate::ErrorKind::Disconnected).
+    /// Default: 16.
     pub fn max_redirects(mut self, times: u32) -> Self {
         self.options.max_redirects = times;
         self
     }
 
-    /// Sets the authentication token that the servers were started with. Default: none. Of this method and the next
-    /// two, the last call counts.
+    /// Sets the authentication token of the servers. Default: none. Of this method,
+    /// [`auth_token_env`](Self::auth_token_env) and [`auth_token_file`](Self::auth_token_file), the last call counts.
     ///
-    /// The token is sent on each new connection. If a server rejects it, the client does not send it there again for
-    /// the [`auth_retry_interval`](Self::auth_retry_interval); until then, calls for keys of that server fail with
-    /// [`ErrorKind::Auth`](crate::ErrorKind::Auth) at once.
+    /// The client sends the token on each new connection. If a server rejects it, the client does not send it to that
+    /// server again for the [`auth_retry_interval`](Self::auth_retry_interval). During that time, calls for keys of
+    /// that server fail at once with [`ErrorKind::Auth`](crate::ErrorKind::Auth).
     pub fn auth_token(mut self, token: impl Into<String>) -> Self {
         self.options.auth = Some(AuthSource::Value(Zeroizing::new(token.into())));
         self
@@ -153,16 +154,17 @@ impl ClientBuilder {
         self
     }
 
-    /// Reads the authentication token from a file at each attempt to connect, so a new token is used from the next
-    /// connection on. White space around the token is ignored. If a server rejected the old token, the new one is sent
-    /// at the next attempt of the [reconnect policy](Self::reconnect).
+    /// Reads the authentication token from a file at each attempt to connect, so the next connection uses a new token.
+    /// White space around the token is ignored. If a server rejected the old token, the client sends the new one at the
+    /// next attempt of the [reconnect policy](Self::reconnect).
     pub fn auth_token_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.options.auth = Some(AuthSource::File(path.into()));
         self
     }
 
-    /// Sets how long to wait before sending a rejected token (or none, where one is required) to the same server
-    /// again. Attempts in between only check whether the token has changed, and send nothing. Default: 30 s.
+    /// Sets how long the client waits before it sends a rejected token to the same server again. A client without a
+    /// token waits as long if the server requires one. Attempts in between only check whether the token has changed,
+    /// and send nothing. Default: 30 s.
     pub fn auth_retry_interval(mut self, interval: Duration) -> Self {
         self.options.auth_retry_interval = interval;
         self
@@ -176,8 +178,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets the connector, a [`tower::Service`] that opens the connections to the servers: it is called with an
-    /// [`Endpoint`] and returns a stream, for example through a proxy, over vsock, or to a server in this process.
+    /// Sets the connector, a [`tower::Service`] that opens the connections to the servers: the client calls it with an
+    /// [`Endpoint`], and it returns a stream, for example through a proxy, over vsock, or to a server in this process.
     /// [`tower::service_fn`] makes one from a function. Default: TCP, and Unix sockets for `unix:` paths.
     ///
     /// ```
@@ -203,34 +205,33 @@ impl ClientBuilder {
     /// # }
     /// ```
     ///
-    /// **What it is called for.** Every connection, including those for waits, `stats` and signals, and those to
-    /// standbys and cluster members. Addresses have the form that [`servers`](Self::servers) takes. The client does
-    /// not resolve them, so a name only needs a meaning for the connector.
+    /// **Which connections it opens.** The connector opens every connection, including those for waits, `stats` and
+    /// signals, and those to standbys and cluster members. Addresses have the form that [`servers`](Self::servers)
+    /// takes. The client does not resolve them: only the connector must know the meaning of a name.
     ///
-    /// **How it is called.** Each stream comes from a clone of the service, which is called once it is ready. An
-    /// attempt to connect may ask for several streams, one after the other, to find out what a server can do; several
-    /// attempts may be under way at the same time. The [connect timeout](Self::connect_timeout) bounds all of an
-    /// attempt, and drops the future of one that takes longer. An error of the service, including one from
-    /// `poll_ready`, becomes an error of kind [`Connect`](crate::ErrorKind::Connect) with the service's error as its
-    /// source; a panic becomes such an error with the panic's message. After either, the client tries again as its
-    /// [reconnect policy](Self::reconnect) says. Neither the service nor its streams may block the thread: they run in
-    /// tasks of the client. The service must be `Sync`: tower's `BoxCloneSyncService` is, its `BoxCloneService` is
-    /// not.
+    /// **How it is called.** For each stream, the client clones the service, waits until the clone is ready, and calls
+    /// it. An attempt to connect may ask for several streams, one after the other, to find out what a server can do.
+    /// Several attempts may be under way at the same time. The [connect timeout](Self::connect_timeout) limits a whole
+    /// attempt; if it is over, the client drops the future. An error of the service, including one from `poll_ready`,
+    /// becomes an error of kind [`Connect`](crate::ErrorKind::Connect) with the service's error as its source. A panic
+    /// becomes an error of the same kind with the panic's message. In both cases the client tries again as its
+    /// [reconnect policy](Self::reconnect) says. The service and its streams run in tasks of the client and must not
+    /// block the thread. The service must be `Sync`: tower's `BoxCloneSyncService` is, its `BoxCloneService` is not.
     ///
-    /// **What it decides.** The connector sets socket options. A TCP stream needs `TCP_NODELAY` (or requests wait for
-    /// acknowledgements) and the kernel's keepalive; the default connector sets both. The client's
-    /// [keepalive](Self::keepalive) detects a server that is gone and ends the waits there. But a stream on which a
-    /// request waits for a lock is silent in normal operation: if only that stream is dead, or if its connection also
-    /// owns leases, only the kernel's keepalive detects it, or the wait ends by its own timeout. The client flushes a
-    /// stream after it has written, and closes it by dropping it, without a shutdown.
+    /// **Socket options.** The connector sets them. A TCP stream needs `TCP_NODELAY`, because otherwise requests wait
+    /// for acknowledgements, and the kernel's keepalive. The default connector sets both. The client's
+    /// [keepalive](Self::keepalive) detects a dead server and ends the waits there. But a stream on which a request
+    /// waits for a lock is silent in normal operation. If only that stream is dead, or if its connection also owns
+    /// leases, only the kernel's keepalive detects the loss. Without it, the wait ends by its own timeout. The client
+    /// flushes a stream after each write. It closes a stream by dropping it, without a shutdown.
     ///
     /// **TLS** of `ClientBuilder::tls` runs over the stream, and the certificate must be for the endpoint's host. If
     /// the TLS handshake gets no answer for a second, the client asks for a second stream to find out whether the
     /// server expects plain text. Do not set `tls` if the connector does TLS itself. The client cannot know whether a
-    /// connector's streams are protected, so it does not warn when it sends the authentication token over one without
-    /// `tls`.
+    /// connector's streams are encrypted. Without `tls`, it sends the authentication token over them and logs no
+    /// warning.
     ///
-    /// With a connector, the client needs a runtime with timers, but not one with I/O.
+    /// With a connector, the client needs a runtime with timers. It does not need I/O there.
     pub fn connector<C>(mut self, connector: C) -> Self
     where
         C: Service<Endpoint> + Clone + Send + Sync + 'static,
@@ -250,22 +251,22 @@ impl ClientBuilder {
     }
 
     /// Sets the previous list of servers, while a fleet changes its list of shards or its sharding strategy. Use it
-    /// together with [`previous_sharding_strategy`](Self::previous_sharding_strategy), which distributed the keys over
-    /// that list. Default: the current list, for a change of the strategy alone.
+    /// together with [`previous_sharding_strategy`](Self::previous_sharding_strategy), which sets the strategy for that
+    /// list. Default: the current list, for a change of the strategy alone.
     ///
-    /// A key whose shard changes is then acquired on both shards, on the previous one first, and held as one
-    /// [lease](crate::Lease), which is lost as soon as either half is. So a client that has both lists excludes
-    /// clients that have only the previous list, and clients that have only the current one. Those two kinds of
-    /// clients do not exclude each other. Therefore a fleet changes in three steps: all clients have the previous
-    /// list; all have both; all have the current list.
-    /// [`guide::sharding`](https://docs.rs/dflockd-client/latest/dflockd_client/guide/sharding/index.html) describes the steps,
-    /// how to see that a step is complete, and what holds meanwhile for semaphores, signals, fences and the order of
-    /// waiters.
+    /// If the shard of a key changes, the client acquires the key on both shards, first on the previous one. It holds
+    /// both halves as one [lease](crate::Lease), which is lost as soon as one half is lost. So a client that has both
+    /// lists excludes clients that have only the previous list, and clients that have only the current list. Those two
+    /// kinds of clients do not exclude each other. Therefore a fleet changes in three steps: all clients have the
+    /// previous list; all have both; all have the current list.
+    /// [`guide::sharding`](https://docs.rs/dflockd-client/latest/dflockd_client/guide/sharding/index.html) describes
+    /// the steps, how to see that a step is complete, and which rules apply meanwhile to semaphores, signals, fences
+    /// and the order of waiters.
     ///
     /// A shard that is in both lists is one shard: write its servers the same way in both. Shards are numbered in the
     /// order of the current list; those that are only in the previous list follow.
     ///
-    /// Fences cannot be [required](Fencing::Required) during the change: see
+    /// A client cannot [require](Fencing::Required) fences during the change: see
     /// [`Lease::transition_fences`](crate::Lease::transition_fences).
     ///
     /// ```
@@ -315,8 +316,8 @@ impl ClientBuilder {
     }
 
     /// Sets the previous sharding strategy, while a fleet changes its list of shards or its strategy: see
-    /// [`previous_servers`](Self::previous_servers). There is no implicit choice, because with a wrong strategy two
-    /// clients could hold the same key. If clients set no strategy before, it is
+    /// [`previous_servers`](Self::previous_servers). The client does not guess the strategy, because with a wrong one
+    /// two clients could hold the same key. If the clients set no strategy before, give
     /// [`stable_hash_shard`](crate::stable_hash_shard). Default: no key moves.
     pub fn previous_sharding_strategy(mut self, strategy: impl ShardingStrategy + 'static) -> Self {
         self.options.previous_strategy = Some(CheckedStrategy::new(strategy));
@@ -330,8 +331,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets how long a caller waits for the answer to a request, reconnects included, in addition to the time that the
-    /// request itself waits for other holders (none for a try, a release or stats). See
+    /// Sets how long a caller waits for the answer to a request, reconnects included. The time for which the request
+    /// itself waits for other holders comes in addition; it is zero for a try, a release or stats. See
     /// [`TimeoutLayer`](crate::TimeoutLayer). Default: 5 s.
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
         self.options.request_timeout = timeout;
@@ -344,23 +345,23 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets the lease TTL of handles that set none of their own: at least 1 s, rounded up to whole seconds. Default:
-    /// the server's default, which is 33 s unless it is configured otherwise.
+    /// Sets the lease TTL of handles that set no TTL of their own: at least 1 s, rounded up to whole seconds. Default:
+    /// the server's default, which is 33 s unless its operator sets another.
     pub fn lease_ttl(mut self, ttl: Duration) -> Self {
         self.options.lease_ttl = Some(ttl);
         self
     }
 
-    /// Sets the fraction of the TTL after which a lease is renewed: more than 0 and less than 1. Each renewal is sent
-    /// up to a tenth earlier, at random, so that many renewals do not coincide. Default: 0.5.
+    /// Sets the fraction of the TTL after which a lease is renewed: more than 0 and less than 1. The client sends each
+    /// renewal up to a tenth earlier, at random, so that many renewals do not coincide. Default: 0.5.
     pub fn renew_ratio(mut self, ratio: f64) -> Self {
         self.options.renew_policy.ratio = ratio;
         self
     }
 
-    /// Sets how leases are renewed, for handles that set no policy of their own. This replaces an earlier
-    /// [`renew_ratio`](Self::renew_ratio); a later one changes the ratio of this policy. Default: at half of the TTL,
-    /// up to a tenth of that earlier, for as long as the lease is held.
+    /// Sets how leases are renewed, for handles that set no policy of their own. This replaces the ratio of an earlier
+    /// [`renew_ratio`](Self::renew_ratio); a later call of `renew_ratio` changes the ratio of this policy. Default:
+    /// renew at half of the TTL, up to a tenth of that time earlier, for as long as the lease is held.
     ///
     /// ```
     /// use dflockd_client::{Client, RenewPolicy};
@@ -372,33 +373,33 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets the loss margin. If a lease cannot be renewed, its holder is told that it is lost this long before the
-    /// server may grant the key to another holder. At most half of the TTL. Default: a twentieth of the TTL, but at
-    /// least 100 ms (66 ms where the TTL is 1 s).
+    /// Sets the loss margin. If the client cannot renew a lease, it reports the lease as lost to the holder this long
+    /// before the server may grant the key to another holder. The margin is at most half of the TTL. Default: a
+    /// twentieth of the TTL, but at least 100 ms (66 ms where the TTL is 1 s).
     pub fn loss_margin(mut self, margin: Duration) -> Self {
         self.options.loss_margin = Some(margin);
         self
     }
 
     /// Sets how long a connection may be silent before the client sends a keepalive. If callers wait at a member of a
-    /// cluster, and no answer has shown for this long that it is the leader, the client asks that member. Together
-    /// with the [reply timeout](Self::reply_timeout) at most 24 days. Default: 10 s.
+    /// cluster, and no answer has shown for this long that the member is the leader, the client asks the member. The
+    /// sum of this interval and the [reply timeout](Self::reply_timeout) is at most 24 days. Default: 10 s.
     pub fn keepalive(mut self, interval: Duration) -> Self {
         self.options.keepalive = interval;
         self
     }
 
-    /// Sets how long a server may take to answer a request, in addition to the request's own wait, before the client
-    /// closes the connection. Default: 10 s.
+    /// Sets how long a server may take to answer a request, in addition to the request's own wait. After that the
+    /// client closes the connection. Default: 10 s.
     pub fn reply_timeout(mut self, timeout: Duration) -> Self {
         self.options.reply_timeout = timeout;
         self
     }
 
     /// Tells the client which `--read-timeout` the servers run with. The sum of the keepalive interval and the reply
-    /// timeout must be at least a second shorter (a tenth of it shorter, if it is below 10 s). Then the client gives
-    /// up a connection whose packets are lost, and reports its leases lost, before the server grants them to others.
-    /// Default: 23 s, which is the servers' default.
+    /// timeout must be at least a second shorter. If the read timeout is below 10 s, the sum must be shorter by at
+    /// least a tenth of the read timeout. Then the client gives up a connection whose packets are lost, and reports its
+    /// leases lost, before the server grants them to others. Default: 23 s, which is the servers' default.
     pub fn server_read_timeout(mut self, timeout: Duration) -> Self {
         self.options.server_read_timeout = timeout;
         self
@@ -411,29 +412,30 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets what a call does while the shard of its key is not connected. Default: it waits until its own timeout.
+    /// Sets what a call does while the shard of its key is not connected. Default: the call waits until its own
+    /// timeout.
     pub fn on_unavailable(mut self, what: OnUnavailable) -> Self {
         self.options.on_unavailable = what;
         self
     }
 
-    /// Tells the client whether leases outlive the connection that acquired them, to the end of their TTL. They do on
-    /// servers and clusters that run with `--auto-release-on-disconnect=false`. The leases of a lost connection are
-    /// then [`Suspect`](crate::LeaseState::Suspect) until they are renewed over a new connection; otherwise they are
-    /// reported lost at once. Default: false. For a [cluster](Shard::cluster) that keeps such leases for a limited
-    /// time, set that time with [`Shard::orphan_ttl`].
+    /// Tells the client whether the servers keep leases to the end of their TTL after the connection that acquired them
+    /// has ended. Servers and clusters that run with `--auto-release-on-disconnect=false` do so. If true, the leases of
+    /// a lost connection are [`Suspect`](crate::LeaseState::Suspect) until the client renews them over a new
+    /// connection. If false, the client reports them lost at once. Default: false. For a [cluster](Shard::cluster) that
+    /// keeps such leases for a limited time, set that time with [`Shard::orphan_ttl`].
     ///
     /// On standalone servers, a [shutdown](crate::Client::shutdown) gives up the queue positions of tickets and
-    /// releases their grants. It cannot cancel a wait that blocks on the server: it closes that connection, and if the
-    /// server grants the key at the same moment, the key stays held to the end of the TTL.
+    /// releases their grants. It cannot cancel a wait that blocks on the server. It closes the connection of that wait;
+    /// if the server grants the key at the same moment, the key stays held to the end of the TTL.
     pub fn survives_disconnect(mut self, survives: bool) -> Self {
         self.options.survives_disconnect = survives;
         self
     }
 
     /// Sets whether [fences](crate::Fence) are required. Servers issue them from release 2.1 on. Choose
-    /// [`Fencing::Required`] if a protected resource compares them: the client then refuses leases of servers that
-    /// issue no fences. Default: [`Fencing::IfKnown`].
+    /// [`Fencing::Required`] if a protected resource compares fences: the client then refuses leases of servers that
+    /// issue none. Default: [`Fencing::IfKnown`].
     ///
     /// ```
     /// use dflockd_client::{Client, Fencing};
@@ -445,7 +447,7 @@ impl ClientBuilder {
         self
     }
 
-    /// Limits how many requests of one shard may be in flight at once; further requests wait. Default: 4096.
+    /// Limits how many requests to one shard may be in flight at once. Further requests wait. Default: 4096.
     pub fn max_in_flight(mut self, requests: usize) -> Self {
         self.options.max_in_flight = requests;
         self
@@ -453,47 +455,47 @@ impl ClientBuilder {
 
     /// Sets how many pipelined connections each shard has, from 1 to 16. Default: 1.
     ///
-    /// A server works on one request of a connection at a time. If requests take long there, or if the server runs one
-    /// thread per connection, more connections give more throughput; otherwise they cost a little. Requests for a key
-    /// keep their order: while one of them is in flight, others use the same connection; otherwise the least busy
-    /// connection is used. A lease belongs to the connection that acquired it (in a cluster, to the one that acquired
-    /// or renewed it last), and that connection renews it while it is up. So the loss of a connection costs only its
-    /// own leases.
+    /// A server works on one request of a connection at a time. If the server needs long for a request, or runs one
+    /// thread per connection, more connections give more throughput. Otherwise they have a small cost. Requests for a
+    /// key keep their order: while one request for a key is in flight, further requests for that key use the same
+    /// connection. All other requests use the least busy connection. A lease belongs to the connection that acquired it
+    /// (in a cluster, to the one that acquired or renewed it last), and that connection renews it while it is up. So
+    /// the loss of a connection costs only its own leases.
     pub fn pipelined_connections(mut self, connections: usize) -> Self {
         self.options.pipelined_connections = connections;
         self
     }
 
-    /// Limits how many callers of one shard may wait for other holders at once; further callers wait in the client
-    /// until there is room, while their timeout runs. Waits of tickets do not count. Default: 65,536.
+    /// Limits how many callers of one shard may wait for other holders at once. Further callers wait in the client
+    /// until there is room, while their timeouts run. Waits of tickets do not count. Default: 65,536.
     pub fn max_waiters(mut self, waiters: usize) -> Self {
         self.options.max_waiters = waiters;
         self
     }
 
     /// Limits how many connections of one shard carry waits. A wait blocks its connection, so this limits how many
-    /// callers wait *on the server* at once. Connections are opened on demand, up to 190 per second, and closed when
-    /// they are [idle](Self::idle_connection_timeout). Connections that own leases and carry no wait are not counted;
-    /// there may be the same number of them in addition. Default: 1024.
+    /// callers wait *on the server* at once. The client opens these connections on demand, up to 190 per second, and
+    /// closes them when they are [idle](Self::idle_connection_timeout). Connections that own leases and carry no wait
+    /// do not count towards this limit, but the same limit applies to them separately. Default: 1024.
     ///
-    /// **Without a connection** a wait has no position in the server's queue. The client tries its key instead: at
+    /// **Without a connection**, a wait has no position in the server's queue. Instead, the client tries the key: at
     /// once when this client releases the key, otherwise every 0.4 to 0.8 s, with at most 20,000 tries per second and
-    /// shard. So a caller gets a free key within a second, regardless of the number of other waits. But callers of
-    /// other clients that are in the server's queue come first. Callers of this client always get a key in the order
-    /// of their arrival.
+    /// shard. So a caller gets a free key within a second, regardless of the number of other waits. But waiters of
+    /// other clients that are in the server's queue come first. Callers of this client always get a key in the order of
+    /// their arrival.
     ///
     /// **The next connection** goes first to a key that a [`lock_all`](Client::lock_all) call waits for while it holds
     /// other locks, then to keys without a connection, and last to keys that this client holds itself.
     ///
-    /// **A wait whose future was dropped** leaves its queue position to the next caller for its key, even if that
-    /// caller asks for another TTL. If no caller takes the position within a second, the client closes the connection,
-    /// unless the wait is about to end anyway; it closes up to 140 such connections per second. Servers before 1.15
-    /// count a closed connection until its wait ends. There are never more of these than this limit, so such a server
-    /// never counts more than twice as many waits. The client assumes that a server is older than 1.15 unless it is
-    /// known to issue fences or is a member of a cluster.
+    /// **If the future of a wait is dropped**, its queue position goes to the next caller of this client for the same
+    /// key, even if that caller asks for another TTL. If no caller takes the position within a second, the client
+    /// closes the connection, unless the wait is about to end. It closes up to 140 such connections per second. Servers
+    /// before 1.15 count a closed connection until its wait ends. The number of these closed connections never exceeds
+    /// this limit, so such a server never counts more than twice this limit. The client assumes that a server is older
+    /// than 1.15, unless it knows that the server issues fences or is a member of a cluster.
     ///
-    /// A warning is logged when all connections are in use for the first time; `dflockd_client_wait_connections_exhausted_total`
-    /// counts how often that happens.
+    /// The client logs a warning when all connections are in use for the first time. The metric
+    /// `dflockd_client_wait_connections_exhausted_total` counts how often that happens.
     pub fn exclusive_connections(mut self, connections: usize) -> Self {
         self.options.exclusive_connections = connections;
         self
@@ -507,16 +509,16 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets how long an [exclusive connection](Self::exclusive_connections) may be idle before it is closed. One that
-    /// owns leases stays open. Default: 30 s.
+    /// Sets how long an [exclusive connection](Self::exclusive_connections) may be idle before the client closes it. A
+    /// connection that owns leases stays open. Default: 30 s.
     pub fn idle_connection_timeout(mut self, timeout: Duration) -> Self {
         self.options.idle_connection_timeout = timeout;
         self
     }
 
-    /// Adds a tower layer around all requests, including those of the handles. The layer that is added first sees a
-    /// request first. All added layers are inside the client's own spans, metrics and timeout. For what a layer may
-    /// and must not do, see [`guide::layers`](https://docs.rs/dflockd-client/latest/dflockd_client/guide/layers/index.html).
+    /// Adds a tower layer around all requests, including those of the handles. The layer that is added first gets a
+    /// request first. All added layers are inside the client's own spans, metrics and timeout. The rules for layers are
+    /// in [`guide::layers`](https://docs.rs/dflockd-client/latest/dflockd_client/guide/layers/index.html).
     ///
     /// An error of the layer itself reaches callers as [`ErrorKind::Layer`](crate::ErrorKind::Layer), with the layer's
     /// error as its source.
@@ -562,21 +564,21 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets the recorder for this client's metrics. Default: the recorder of the process. It must be installed before
-    /// the client is built, because metrics that were registered earlier are recorded nowhere.
+    /// Sets the recorder for this client's metrics. Default: the recorder of the process. Install that recorder before
+    /// you build the client, because it does not record metrics that were registered earlier.
     ///
-    /// The client's own tasks call it. If it panics there, the connection that the task serves is lost, or all leases
-    /// of the shard are.
+    /// The client's own tasks call the recorder. If it panics there, the client loses the connection of that task, or
+    /// all leases of the shard.
     pub fn metrics_recorder(mut self, recorder: impl Recorder + Send + Sync + 'static) -> Self {
         self.supplied.sink = Sink::own(recorder);
         self
     }
 
     /// Adds the label `key_class` to the metrics of requests, with the value that `classify` returns for the key. Keys
-    /// themselves are never labels, so return something with few values, such as a prefix or a tenant's plan. The
-    /// value becomes `other` if there are more than [`MAX_KEY_CLASSES`](crate::MAX_KEY_CLASSES) values, if it is
-    /// empty, or if it is longer than 64 bytes. `classify` runs in the caller's task on every request: it must be fast
-    /// and must not panic. Default: no such label.
+    /// themselves are never labels. Return something with few values, such as a prefix or a tenant's plan. The value
+    /// becomes `other` if there are more than [`MAX_KEY_CLASSES`](crate::MAX_KEY_CLASSES) values, if it is empty, or if
+    /// it is longer than 64 bytes. `classify` runs in the caller's task on every request: it must be fast and must not
+    /// panic. Default: no such label.
     ///
     /// ```
     /// let builder = dflockd_client::Client::builder().key_class(|key| key.split('/').next().unwrap_or("other"));
@@ -586,11 +588,12 @@ impl ClientBuilder {
         self
     }
 
-    /// Adds a callback for each held lease of this client that is lost, from any handle; see
-    /// [`ClientEvent::LeaseLost`]. May be called several times.
+    /// Adds a callback that the client calls for each held lease that is lost, of any handle; see
+    /// [`ClientEvent::LeaseLost`]. Each call of this method adds a further callback.
     ///
-    /// The callback runs in the task of the lease's shard and delays everything else there, renewals included: it must
-    /// be fast and must not block. For longer work, use [`Client::events`]. A panic of the callback is logged.
+    /// The callback runs in the task of the lease's shard and delays all other work of that task, including renewals.
+    /// It must be fast and must not block. For longer work, use [`Client::events`]. If the callback panics, the client
+    /// logs the panic.
     ///
     /// The client keeps its callbacks, so a callback that keeps a clone of the client, or a handle or lease of it, keeps the client alive for
     /// ever. Give it a [`WeakClient`](crate::WeakClient) instead.
@@ -606,8 +609,9 @@ impl ClientBuilder {
         })
     }
 
-    /// Adds a callback for each renewal that fails while its lease is still held; see [`ClientEvent::RenewalFailed`].
-    /// The client repeats the renewal by itself. The callback runs as that of [`on_lost`](Self::on_lost) does.
+    /// Adds a callback that the client calls for each renewal that fails while its lease is still held; see
+    /// [`ClientEvent::RenewalFailed`]. The client repeats the renewal. The callback runs where that of
+    /// [`on_lost`](Self::on_lost) runs, under the same rules.
     ///
     /// ```
     /// let builder = dflockd_client::Client::builder()
@@ -631,14 +635,14 @@ impl ClientBuilder {
         self.options.check(self.supplied)
     }
 
-    /// Reduces the client to one key: it keeps only the shards that the key belongs to. Checks everything.
+    /// Checks all settings, then keeps only the shards of this key.
     pub(crate) fn for_key(mut self, key: &Key) -> Result<Self> {
         self.clone().check()?;
         self.options = self.options.of_key(key.as_str())?;
         Ok(self)
     }
 
-    /// Sets the innermost layer.
+    /// Sets the innermost layer, for tests.
     #[cfg(feature = "server")]
     pub(crate) fn innermost(mut self, layer: UserLayer) -> Self {
         self.innermost = Some(layer);
@@ -652,7 +656,7 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets the resolver of names.
+    /// Sets the resolver of names, for tests.
     #[cfg(test)]
     pub(crate) fn resolver(mut self, resolver: crate::net::reach::Resolver) -> Self {
         self.supplied.way = Way::Sockets(resolver);
@@ -660,13 +664,13 @@ impl ClientBuilder {
     }
 
     /// Checks everything and starts the client, which connects in the background: no server needs to be up yet, and a
-    /// server that is down does not affect the others. Must be called inside a tokio runtime.
+    /// server that is down does not affect other shards. Call this inside a tokio runtime.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput), naming the value, or the file, and what would be right; also
-    /// without a runtime, or on one without timers or sockets (with a [connector](Self::connector) timers are enough), and for a
-    /// metrics recorder that panics.
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for an invalid setting or file; the message names it
+    /// and says which values are valid. The same kind without a runtime, on a runtime without timers or sockets (with a
+    /// [connector](Self::connector), timers are enough), and for a metrics recorder that panics.
     pub fn build(self) -> Result<Client> {
         let timeout = self.options.request_timeout;
         let retry = self.retry.map(|policy| policy.within(timeout));
@@ -676,14 +680,14 @@ impl ClientBuilder {
         Ok(Client::of(core))
     }
 
-    /// As [`build`](Self::build), and waits until every server is connected.
+    /// Builds the client as [`build`](Self::build) does, and waits until every shard is connected.
     ///
     /// # Errors
     ///
-    /// As `build`, and if the first attempt to connect to any of the servers fails:
-    /// [`Connect`](crate::ErrorKind::Connect), [`Auth`](crate::ErrorKind::Auth) if the token is wrong, missing, not
-    /// accepted or unreadable, [`Protocol`](crate::ErrorKind::Protocol) if the peer is not a dflockd server,
-    /// [`Unsupported`](crate::ErrorKind::Unsupported) if it issues no fences and they are
+    /// As `build`. Also, if a shard's first attempt to connect fails: [`Connect`](crate::ErrorKind::Connect),
+    /// [`Auth`](crate::ErrorKind::Auth) if the token is wrong, missing, not accepted or unreadable,
+    /// [`Protocol`](crate::ErrorKind::Protocol) if the peer is not a dflockd server,
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) if the server issues no fences and they are
     /// [required](Fencing::Required).
     ///
     /// # Cancel safety
@@ -709,7 +713,7 @@ impl ClientBuilder {
     }
 }
 
-/// Starts from options. Settings that are made on the builder afterwards override them.
+/// Starts with these options. Later calls of the builder's methods override them.
 impl From<ClientOptions> for ClientBuilder {
     fn from(options: ClientOptions) -> Self {
         Self {

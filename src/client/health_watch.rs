@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use crate::net::health::ShardHealth;
 
-/// The health of all shards of a client. Made by [`Client::watch_all_health`](crate::Client::watch_all_health).
+/// The health of all shards of a client. [`Client::watch_all_health`](crate::Client::watch_all_health) creates it.
 #[derive(Clone)]
 pub struct HealthWatch {
     shards: Vec<watch::Receiver<ShardHealth>>,
@@ -18,13 +18,13 @@ pub struct HealthWatch {
 impl HealthWatch {
     pub(super) fn new(mut shards: Vec<watch::Receiver<ShardHealth>>) -> Self {
         for shard in &mut shards {
-            // What there is now is known from `current`.
+            // `current` returns the present value, so only later values count as changes.
             shard.mark_unchanged();
         }
         Self { shards }
     }
 
-    /// Returns the current health of each shard, in the order in which they were given, and marks it as seen.
+    /// Returns the current health of each shard, in the order of the shards, and marks it as seen.
     #[must_use]
     pub fn current(&mut self) -> Vec<ShardHealth> {
         self.shards
@@ -33,13 +33,13 @@ impl HealthWatch {
             .collect()
     }
 
-    /// Waits until the health of a shard has changed since it was seen, and returns its index. `None` when the client
-    /// has ended, so that nothing changes any more. Of several changes of one shard, only the last is seen;
+    /// Waits until the health of a shard has changed since it was seen, and returns the index of the shard. Returns
+    /// `None` when the client has ended. Of several changes of one shard, this reports only the last;
     /// [`Client::events`](crate::Client::events) reports all.
     ///
     /// # Cancel safety
     ///
-    /// Safe: a change is still reported by the next call.
+    /// Safe: the next call still reports a change that this one missed.
     pub async fn changed(&mut self) -> Option<usize> {
         let mut waiting: Vec<Option<Pin<Box<dyn Future<Output = bool> + Send + '_>>>> = self
             .shards

@@ -38,11 +38,11 @@ use crate::types::{Key, Limit, Target};
 
 /// The client of one or more dflockd servers.
 ///
-/// Cloning is cheap, and all clones share their connections. It is a [`tower::Service`]; the handles that
-/// [`lock`](Self::lock) and [`semaphore`](Self::semaphore) return do not require you to know that.
+/// Cloning is cheap, and all clones share their connections. The client is a [`tower::Service`], but the handles that
+/// [`lock`](Self::lock) and [`semaphore`](Self::semaphore) return do not require you to know tower.
 ///
-/// It lives as long as any clone, handle or lease of it. When the last one is dropped, pending releases are sent, and
-/// the connections are closed.
+/// The client lives as long as any of its clones, handles and leases. When the last of these is dropped, the client
+/// sends pending releases and closes the connections.
 #[derive(Clone)]
 pub struct Client {
     service: ClientStack,
@@ -56,8 +56,8 @@ impl Client {
         ClientBuilder::default()
     }
 
-    /// Creates a client from a URL, such as `dflockd://secret@a:6388,b:6388/?acquire_timeout=3s`, and waits until
-    /// every server is connected. See [`ClientOptions`](crate::ClientOptions).
+    /// Creates a client from a URL, such as `dflockd://secret@a:6388,b:6388/?acquire_timeout=3s`, and waits until every
+    /// shard is connected. See [`ClientOptions`](crate::ClientOptions).
     ///
     /// # Errors
     ///
@@ -111,7 +111,8 @@ impl Client {
         Handle::new(&self.core, Target::Lock, key.as_ref()).map(Lock)
     }
 
-    /// Returns a lock on several keys, of one shard or many, which acquires all or none. Repeated keys count once.
+    /// Returns a lock on several keys, of one shard or of several. An acquire gets all of the keys or none. Repeated
+    /// keys count once.
     ///
     /// # Errors
     ///
@@ -123,8 +124,8 @@ impl Client {
 
     /// Returns the semaphore on a key. Every user of the key must give the same limit.
     ///
-    /// Servers before release 1.14 keep locks and semaphores in one namespace, where a lock is a semaphore of limit 1: use different keys
-    /// for both there. See [`Semaphore`].
+    /// Servers before release 1.14 keep locks and semaphores in one namespace, where a lock is a semaphore of limit 1.
+    /// With such servers, use different keys for locks and semaphores. See [`Semaphore`].
     ///
     /// # Errors
     ///
@@ -135,8 +136,8 @@ impl Client {
         Handle::new(&self.core, target, key.as_ref()).map(Semaphore)
     }
 
-    /// Returns the statistics of all servers, merged: the numbers of connections are added up, and the lists of keys
-    /// are joined.
+    /// Returns the merged statistics of all servers: the sum of the numbers of connections, and the joined lists of
+    /// keys.
     ///
     /// # Errors
     ///
@@ -165,7 +166,8 @@ impl Client {
         Ok(all)
     }
 
-    /// Returns the statistics of each shard's server, or the error, in the order of the shards. All are asked at once.
+    /// Returns the statistics of each shard's server, or the error, in the order of the shards. The client asks all
+    /// servers at once.
     ///
     /// # Cancel safety
     ///
@@ -191,7 +193,7 @@ impl Client {
     }
 
     /// Returns the shard that the [sharding strategy](crate::ShardingStrategy) chooses for a key, as an index into
-    /// [`health`](Self::health). For a key that moves to another shard, it is the new shard: see
+    /// [`health`](Self::health). For a key that moves to another shard, this is the new shard: see
     /// [`previous_shard_of`](Self::previous_shard_of).
     ///
     /// # Errors
@@ -215,7 +217,8 @@ impl Client {
     }
 
     /// Returns the shard that a key moves from, while a fleet [changes](ClientBuilder::previous_servers) its list of
-    /// shards or its sharding strategy. Returns `None` for a key that does not move: it is held on one shard.
+    /// shards or its sharding strategy. Returns `None` for a key that does not move: such a key is held on one shard
+    /// only.
     ///
     /// # Errors
     ///
@@ -245,8 +248,8 @@ impl Client {
         Ok(route.previous.map(|place| place.index))
     }
 
-    /// Returns the statistics of one shard's server. Shards are numbered from 0, in the order in which their servers
-    /// were given.
+    /// Returns the statistics of one shard's server. Shards have numbers from 0 on, in the order of the configured
+    /// servers.
     ///
     /// # Errors
     ///
@@ -263,16 +266,15 @@ impl Client {
         }
     }
 
-    /// Waits until everything that the shards' clusters have committed so far is visible: later requests of this
-    /// client see every earlier change, made by any client through any member. Locks do not need this.
-    /// [`stats`](Self::stats) may, because a member answers it from its local state. A standalone server answers at
-    /// once.
+    /// Waits until everything that the shards' clusters have committed so far is visible. Later requests of this client
+    /// see every earlier change, which any client made through any member. Locks do not need this. Use it before
+    /// [`stats`](Self::stats), which a member answers from its local state. A standalone server answers at once.
     ///
     /// # Errors
     ///
     /// The first error of any shard; [`NotLeader`](crate::ErrorKind::NotLeader) if the leader has just changed (try
-    /// again), [`Unsupported`](crate::ErrorKind::Unsupported) if a server is no cluster build (unreleased after
-    /// 2.1.1).
+    /// again), [`Unsupported`](crate::ErrorKind::Unsupported) if a server's build does not support clusters (builds
+    /// after 2.1.1, which are unreleased, do).
     ///
     /// # Cancel safety
     ///
@@ -305,12 +307,12 @@ impl Client {
     /// The client first connects to that server; if that fails, nothing changes. Then it reports all leases of the
     /// standby as lost ([`LostReason::Failback`]) and releases them. For the [takeover
     /// delay](crate::Shard::takeover_delay) it sends no request to the first server, because other clients may still
-    /// hold leases on the standby. All clients must go back at the same time: a client that goes back alone can be
-    /// granted keys that other clients hold.
+    /// hold leases on the standby. Switch all clients at the same time: the first server can grant keys to a client
+    /// that switches alone while other clients hold the same keys on the standby.
     ///
-    /// Returns the time for which no server serves the shard from now on. If the first server already serves the
-    /// shard, or the switch is already under way, nothing is released, and the result is zero or the rest of the
-    /// delay.
+    /// Returns for how long no server serves the shard from now on. If the first server already serves the shard, the
+    /// result is zero. If the switch is already under way, the result is the rest of the delay. In both cases the
+    /// client releases nothing.
     ///
     /// # Errors
     ///
@@ -319,8 +321,8 @@ impl Client {
     ///
     /// # Cancel safety
     ///
-    /// If the future is dropped before the first server has answered, nothing is done; dropping it later has no
-    /// effect.
+    /// If the future is dropped before the first server has answered, the client does nothing; dropping the future
+    /// later has no effect.
     ///
     /// [`LostReason::Failback`]: crate::LostReason::Failback
     pub async fn failback(&self, shard: usize) -> Result<Duration> {
@@ -334,19 +336,19 @@ impl Client {
     /// deliveries.
     ///
     /// A listener that uses a client with several shards receives signals from all of them. A listener on one server,
-    /// such as a public Python client, receives the signals that are emitted there. The first signal opens a
-    /// connection to the shard for this purpose.
+    /// such as a Python client, receives only the signals that are emitted on that server. The first signal to a shard
+    /// opens a separate connection for signals.
     ///
     /// # Errors
     ///
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the channel or payload is invalid (see [`Channel::new`] and
-    /// [`Payload::new`]), [`Unsupported`](crate::ErrorKind::Unsupported) if the server knows no signals (before 1.11,
-    /// and from 2.0 on), [`Disconnected`](crate::ErrorKind::Disconnected) if the connection was lost before the
-    /// answer: the signal may have been delivered. It is never sent twice.
+    /// [`Payload::new`]), [`Unsupported`](crate::ErrorKind::Unsupported) if the server has no signals (before 1.11, and
+    /// from 2.0 on), [`Disconnected`](crate::ErrorKind::Disconnected) if the connection was lost before the answer. In
+    /// the last case the server may have delivered the signal. The client never sends a signal twice.
     ///
     /// # Cancel safety
     ///
-    /// Safe: dropping the future cancels the signal if it was not sent yet.
+    /// Safe: dropping the future cancels the signal if the client has not sent it yet.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -374,8 +376,8 @@ impl Client {
     /// # Errors
     ///
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the pattern is invalid (see [`Pattern::new`]),
-    /// [`Unsupported`](crate::ErrorKind::Unsupported) if a server knows no signals, and
-    /// [`Unavailable`](crate::ErrorKind::Unavailable) if one cannot be reached within the request timeout.
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) if a server has no signals, and
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) if the client cannot reach a server within the request timeout.
     ///
     /// # Cancel safety
     ///
@@ -386,15 +388,15 @@ impl Client {
         self.subscribe_with(SubscribeRequest::new(Pattern::new(pattern)?)).await
     }
 
-    /// Subscribes as [`subscribe`](Self::subscribe) does, as a member of a group or with other options.
+    /// Subscribes as [`subscribe`](Self::subscribe) does, but as a member of a group or with other options.
     ///
     /// # Errors
     ///
-    /// As there, and [`InvalidInput`](crate::ErrorKind::InvalidInput) for invalid options.
+    /// As [`subscribe`](Self::subscribe), and [`InvalidInput`](crate::ErrorKind::InvalidInput) for invalid options.
     ///
     /// # Cancel safety
     ///
-    /// As there.
+    /// As [`subscribe`](Self::subscribe).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -415,7 +417,7 @@ impl Client {
         }
     }
 
-    /// Returns the health of each shard: whether it can be reached, and if not, why.
+    /// Returns the health of each shard: whether it is connected, and if not, why.
     #[must_use]
     pub fn health(&self) -> Vec<ShardHealth> {
         self.core()
@@ -426,7 +428,7 @@ impl Client {
             .collect()
     }
 
-    /// Returns a receiver that reports each change of a shard's health; `None` if there is no such shard.
+    /// Returns a receiver that reports each change of a shard's health, or `None` if there is no such shard.
     #[must_use]
     pub fn watch_health(&self, shard: usize) -> Option<watch::Receiver<ShardHealth>> {
         self.core().topology.shards.get(shard).map(|shard| shard.health.clone())
@@ -454,8 +456,8 @@ impl Client {
         HealthWatch::new(shards.iter().map(|shard| shard.health.clone()).collect())
     }
 
-    /// Returns a stream of this client's events from now on, such as connections and lost leases. [`ClientEvent`]
-    /// lists them; [`Events`] says what happens if a reader is slow. There may be any number of streams.
+    /// Returns a stream of this client's events from now on, such as connections and lost leases. [`ClientEvent`] lists
+    /// them; [`Events`] describes the case of a slow reader. You can create any number of streams.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -486,19 +488,19 @@ impl Client {
         self.config().events.subscribe()
     }
 
-    /// Releases all leases, in one burst per shard, and closes the client. Before that, holders are told of the loss
-    /// with [`LostReason::Shutdown`](crate::LostReason::Shutdown). Callers that wait, and all later requests and
-    /// signals, fail with [`Shutdown`](crate::ErrorKind::Shutdown).
+    /// Releases all leases, in one burst per shard, and closes the client. First it reports the leases as lost to their
+    /// holders, with [`LostReason::Shutdown`](crate::LostReason::Shutdown). Callers that wait, and all later requests
+    /// and signals, fail with [`Shutdown`](crate::ErrorKind::Shutdown).
     ///
-    /// The signal connections of this client ([`subscribe`](Self::subscribe)) are closed, too: signals that were
-    /// received can still be taken, and then their streams end. Connections that were [opened](SignalConn::open)
+    /// This also closes the signal connections of this client ([`subscribe`](Self::subscribe)): a stream still returns
+    /// the signals that it has received, and then ends. Signal connections that you [opened](SignalConn::open)
     /// separately stay open.
     ///
     /// The report lists the keys whose release no server confirmed within `timeout`.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future does not stop the shutdown; only the report is lost.
+    /// Safe: dropping the future does not stop the shutdown; only the report is lost.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -532,7 +534,7 @@ impl Client {
         all
     }
 
-    /// Waits until every shard is connected, or one of them has failed.
+    /// Waits until every shard is connected. Returns the error of the first shard that is not.
     pub(crate) async fn all_connected(&self) -> Result<()> {
         for shard in &self.core().topology.shards {
             let mut health = shard.health.clone();
@@ -549,8 +551,8 @@ impl Client {
     }
 }
 
-/// A request passes a span, metrics, the [timeout](crate::TimeoutLayer), the added [layers](ClientBuilder::layer), and
-/// then reaches the shard that serves its key. Requests of the handles take the same path.
+/// A request passes through a span, metrics, the [timeout](crate::TimeoutLayer) and the added
+/// [layers](ClientBuilder::layer), and then reaches the shard of its key. Requests of the handles take the same path.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -574,8 +576,8 @@ impl Service<Request> for Client {
     type Error = Error;
     type Future = ResponseFuture;
 
-    /// Returns ready while any shard has room for another request (see [`ClientBuilder::max_in_flight`]) and all added
-    /// layers are ready.
+    /// Returns ready while at least one shard has room for another request (see [`ClientBuilder::max_in_flight`]) and
+    /// all added layers are ready.
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         self.service.poll_ready(cx)
     }
@@ -588,7 +590,7 @@ impl Service<Request> for Client {
 }
 
 pin_project! {
-    /// The future of a request's answer. Dropping it releases a lease that is granted meanwhile.
+    /// The future of the answer to a request. If it is dropped, the client releases a lease that is granted meanwhile.
     #[must_use = "a request that is not awaited is abandoned"]
     pub struct ResponseFuture {
         #[pin]

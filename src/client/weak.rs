@@ -7,7 +7,7 @@ use super::Client;
 use crate::service::Core;
 
 /// A reference to a client that does not keep it alive, for objects that the client itself owns: a
-/// [callback](crate::ClientBuilder::on_lost) or a [layer](crate::ClientBuilder::layer). [`Client::downgrade`] makes
+/// [callback](crate::ClientBuilder::on_lost) or a [layer](crate::ClientBuilder::layer). [`Client::downgrade`] creates
 /// it.
 ///
 /// ```
@@ -44,7 +44,7 @@ impl WeakClient {
         Self(Arc::downgrade(client.core()))
     }
 
-    /// Returns the client if a clone, handle or lease still keeps it alive.
+    /// Returns the client while a clone, handle or lease keeps it alive, otherwise `None`.
     #[must_use]
     pub fn upgrade(&self) -> Option<Client> {
         self.0.upgrade().map(Client::of)
