@@ -32,9 +32,9 @@ use crate::types::{Fence, Key};
 /// # }
 /// ```
 ///
-/// A leader that dies is replaced at once if the server notices that its connection is gone, and otherwise when its
-/// lease ends. Leaders should attach their [term](Leadership::term) to what they write, so that the resource can
-/// reject the writes of a former leader that was stalled: see [`Fence`].
+/// If a leader dies, the next candidate is elected as soon as the server notices the end of the leader's connection, or
+/// at the latest when the leader's lease ends. A leader should attach its [term](Leadership::term) to each write, so
+/// that the resource can reject writes of a former leader that was stalled: see [`Fence`].
 #[derive(Clone, Debug)]
 pub struct Election {
     lock: Lock,
@@ -45,7 +45,7 @@ const ROUND: Duration = Duration::from_millis(250);
 
 impl Election {
     /// Creates an election on a lock, with the lock's settings. A candidate keeps a queue position for at most the
-    /// lock's acquire timeout, and then queues again.
+    /// lock's acquire timeout, and then joins the queue again at its end.
     #[must_use]
     pub fn new(lock: Lock) -> Self {
         Self { lock }
@@ -57,8 +57,8 @@ impl Election {
         self.lock.key()
     }
 
-    /// Campaigns until elected, without a time limit: while another candidate leads, and through lost connections,
-    /// restarts and full servers.
+    /// Campaigns until elected, without a time limit. It waits while another candidate leads, and continues after lost
+    /// connections, restarts and full servers.
     ///
     /// # Errors
     ///
@@ -66,7 +66,7 @@ impl Election {
     ///
     /// # Cancel safety
     ///
-    /// Safe: dropping the future ends the candidacy, and resigns if the election is won meanwhile.
+    /// Safe: dropping the future ends the candidacy; if the candidate is elected meanwhile, it resigns.
     ///
     /// An example is with [`Election`].
     pub async fn campaign(&self) -> Result<Leadership> {
@@ -93,7 +93,7 @@ impl Election {
     ///
     /// # Cancel safety
     ///
-    /// Safe: dropping the future resigns if the election is won meanwhile.
+    /// Safe: dropping the future ends the attempt; if the candidate is elected meanwhile, it resigns.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -112,7 +112,7 @@ impl Election {
     }
 }
 
-/// The leadership, while it is held. It can be [lost](crate::Lease::lost) as a lock can, and dropping it resigns. It
+/// The leadership of an elected candidate. It can be [lost](crate::Lease::lost), like a lock. Dropping it resigns. It
 /// dereferences to its [`LockGuard`].
 #[must_use = "a leadership that is dropped resigns at once"]
 pub struct Leadership {
@@ -120,8 +120,8 @@ pub struct Leadership {
 }
 
 impl Leadership {
-    /// Returns the number of this term, which grows from each leader to the next. `None` if the server is not known to
-    /// issue fences (see [`Lease::fence`](crate::Lease::fence)), or if the key
+    /// Returns the number of this term, which grows from each leader to the next. Returns `None` if the server is not
+    /// known to issue fences (see [`Lease::fence`](crate::Lease::fence)), or if the key
     /// [moves](crate::ClientBuilder::previous_servers) between shards. With
     /// [`Fencing::Required`](crate::Fencing::Required) every leader has a term.
     #[must_use]
@@ -137,7 +137,7 @@ impl Leadership {
     ///
     /// # Cancel safety
     ///
-    /// Safe: the resignation goes on if the future is dropped.
+    /// Safe: dropping the future does not stop the resignation.
     ///
     /// An example is with [`Election`].
     pub async fn resign(self) -> Result<()> {

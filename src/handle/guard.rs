@@ -1,4 +1,4 @@
-//! The guards that holders own.
+//! The guards of held locks and slots.
 
 use std::fmt;
 use std::future::Future;
@@ -42,7 +42,7 @@ pub struct SemaphorePermit(Lease);
 /// ```
 #[must_use = "a guard that is dropped releases its lease at once"]
 pub trait Guard: sealed::OfLease + Deref<Target = Lease> + fmt::Debug + Send + Sync + 'static {
-    /// Releases the lease and waits for the server's confirmation. No renewal is sent after that.
+    /// Releases the lease and waits for the server's confirmation. The client sends no further renewal.
     ///
     /// A `Box<dyn Guard>` has the same method.
     ///
@@ -52,7 +52,7 @@ pub trait Guard: sealed::OfLease + Deref<Target = Lease> + fmt::Debug + Send + S
     ///
     /// # Cancel safety
     ///
-    /// Safe: the release goes on if the future is dropped.
+    /// Safe: dropping the future does not stop the release.
     fn release(self) -> impl Future<Output = Result<()>> + Send
     where
         Self: Sized,
@@ -65,7 +65,7 @@ impl Guard for LockGuard {}
 impl Guard for SemaphorePermit {}
 
 impl dyn Guard {
-    /// Releases the lease and waits for the server's confirmation. No renewal is sent after that.
+    /// Releases the lease and waits for the server's confirmation. The client sends no further renewal.
     ///
     /// # Errors
     ///
@@ -73,7 +73,7 @@ impl dyn Guard {
     ///
     /// # Cancel safety
     ///
-    /// Safe: the release goes on if the future is dropped.
+    /// Safe: dropping the future does not stop the release.
     pub async fn release(self: Box<Self>) -> Result<()> {
         release(self.unbox()).await
     }
@@ -124,13 +124,14 @@ mod sealed {
     }
 }
 
-/// Runs the work while its lease is held, then releases the lease, also if the work failed. The work's own error takes
-/// precedence over the release's.
+/// Runs the work while the lease is held, then releases the lease, even if the work failed. If both fail, returns the
+/// error of the work.
 pub(crate) async fn hold<G: Guard, T, E: From<Error>>(
     guard: G,
     work: impl AsyncFnOnce(&G) -> Result<T, E>,
 ) -> Result<T, E> {
-    // The lease is lost. Dropping the guard releases what the server may still hold.
+    // If the lease is lost, this returns the error. Dropping the guard then releases a grant that the server may still
+    // keep.
     let outcome = guard.run(work(&guard)).await?;
     let released = guard.release().await;
     let output = outcome?;
@@ -143,18 +144,18 @@ impl LockGuard {
         Self(lease)
     }
 
-    /// Releases the lock and waits for the server's confirmation. No renewal is sent after that.
+    /// Releases the lock and waits for the server's confirmation. The client sends no further renewal.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::LeaseLost`] if the lease was lost before, [`ErrorKind::NotHeld`] if the server answers that it is
-    /// not held, [`ErrorKind::Unavailable`] if no server answered within the request timeout ([`ErrorKind::Timeout`]
-    /// if an added layer delayed the answer). In the last two cases the release goes on in the background, across
-    /// reconnects, until it is answered or the TTL is over.
+    /// [`ErrorKind::LeaseLost`] if the lease was lost before, [`ErrorKind::NotHeld`] if the server answers that the
+    /// lock is not held, [`ErrorKind::Unavailable`] if no server answered within the request timeout,
+    /// [`ErrorKind::Timeout`] if an added layer delayed the answer. In the last two cases the client repeats the
+    /// release in the background, across reconnects, until a server answers or the TTL is over.
     ///
     /// # Cancel safety
     ///
-    /// Safe: the release goes on if the future is dropped.
+    /// Safe: dropping the future does not stop the release.
     pub async fn release(self) -> Result<()> {
         release(self.0).await
     }
@@ -165,7 +166,7 @@ impl SemaphorePermit {
         Self(lease)
     }
 
-    /// Releases the slot and waits for the server's confirmation. No renewal is sent after that.
+    /// Releases the slot and waits for the server's confirmation. The client sends no further renewal.
     ///
     /// # Errors
     ///
@@ -173,7 +174,7 @@ impl SemaphorePermit {
     ///
     /// # Cancel safety
     ///
-    /// Safe: the release goes on if the future is dropped.
+    /// Safe: dropping the future does not stop the release.
     pub async fn release(self) -> Result<()> {
         release(self.0).await
     }

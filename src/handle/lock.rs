@@ -14,8 +14,8 @@ use crate::types::Key;
 
 /// A lock on one key.
 ///
-/// Made by [`Client::lock`](crate::Client::lock); cheap to clone and to keep. The handle itself holds nothing: each
-/// acquire returns a [`LockGuard`]. It is not reentrant: a second acquire waits like any other.
+/// [`Client::lock`](crate::Client::lock) creates it. It is cheap to clone and to keep. The handle itself holds nothing:
+/// each acquire returns a [`LockGuard`]. The lock is not reentrant: a second acquire waits like any other.
 #[derive(Clone)]
 pub struct Lock(pub(crate) Handle);
 
@@ -26,42 +26,43 @@ impl fmt::Debug for Lock {
 }
 
 impl Lock {
-    /// Sets how long [`acquire`](Self::acquire) waits. Default: the client's acquire timeout. The timeout is exact: it
-    /// may have fractions of a second.
+    /// Sets how long [`acquire`](Self::acquire) waits. Default: the client's acquire timeout. The client keeps the
+    /// timeout exactly, including fractions of a second.
     #[must_use]
     pub fn acquire_timeout(self, timeout: Duration) -> Self {
         Self(self.0.acquire_timeout(timeout))
     }
 
-    /// Sets how long the server keeps the lock without a renewal, rounded up to whole seconds. The acquire refuses
-    /// less than one second. Default: the client's TTL, or the server's if the client sets none.
+    /// Sets how long the server keeps the lock without a renewal, rounded up to whole seconds. An acquire fails if the
+    /// TTL is below one second. Default: the client's TTL, or the server's if the client sets none.
     #[must_use]
     pub fn lease_ttl(self, ttl: Duration) -> Self {
         Self(self.0.lease_ttl(ttl))
     }
 
-    /// Sets how leases are renewed. Default: the [client's policy](crate::ClientBuilder::renew_policy). The next three
-    /// methods change parts of it. An invalid policy is refused by the acquire.
+    /// Sets how leases are renewed. Default: the [client's policy](crate::ClientBuilder::renew_policy).
+    /// [`renew`](Self::renew), [`renew_ratio`](Self::renew_ratio) and [`max_hold`](Self::max_hold) change parts of the
+    /// policy. An acquire with an invalid policy fails.
     #[must_use]
     pub fn renew_policy(self, policy: RenewPolicy) -> Self {
         Self(self.0.renew_policy(policy))
     }
 
-    /// Sets whether leases are renewed in the background (they are, by default). A lease that is not renewed is lost
-    /// when its TTL is over.
+    /// Sets whether the client renews leases in the background. Without renewals, a lease is lost when its TTL is over.
+    /// Default: true.
     #[must_use]
     pub fn renew(self, renew: bool) -> Self {
         Self(self.0.renewing(|policy| policy.renew = renew))
     }
 
-    /// Sets the fraction of the TTL after which a lease is renewed: more than 0 and less than 1.
+    /// Sets the fraction of the TTL after which the client renews a lease: more than 0 and less than 1.
     #[must_use]
     pub fn renew_ratio(self, ratio: f64) -> Self {
         Self(self.0.renewing(|policy| policy.ratio = ratio))
     }
 
-    /// Stops renewing a lease that has been held for `max_hold`: it is lost at most a TTL later, even if its holder
-    /// still runs.
+    /// Sets after which time the client stops renewing a lease. The lease is lost at most a TTL later, even if its
+    /// holder still runs.
     #[must_use]
     pub fn max_hold(self, max_hold: Duration) -> Self {
         Self(self.0.renewing(|policy| policy.max_hold = Some(max_hold)))
@@ -78,14 +79,14 @@ impl Lock {
     ///
     /// # Errors
     ///
-    /// [`Timeout`](crate::ErrorKind::Timeout) if the key was not granted in that time and a server had reported it as
-    /// held, [`Unavailable`](crate::ErrorKind::Unavailable) if no server answered in that time (so whether the key is
-    /// held is not known), [`Disconnected`](crate::ErrorKind::Disconnected) if the connection was lost after the
-    /// request was sent, and the server's refusals. Nothing is held after an error.
+    /// [`Timeout`](crate::ErrorKind::Timeout) if a server reported the key as held and did not grant it in that time,
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) if no server answered in that time (so it is not known whether
+    /// the key is held), [`Disconnected`](crate::ErrorKind::Disconnected) if the connection was lost after the request
+    /// was sent, and the server's refusals. After an error, the caller holds nothing.
     ///
     /// # Cancel safety
     ///
-    /// Safe: dropping the future ends the wait and releases a lease that is granted meanwhile.
+    /// Safe: dropping the future ends the wait. The client releases a lease that is granted meanwhile.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -101,14 +102,14 @@ impl Lock {
         self.0.acquire().await.map(LockGuard::new)
     }
 
-    /// Acquires the lock, waiting until a deadline, which is a [`tokio::time::Instant`] or a [`std::time::Instant`].
-    /// Otherwise as [`acquire`](Self::acquire).
+    /// Acquires the lock as [`acquire`](Self::acquire) does, waiting until a deadline. The deadline is a
+    /// [`tokio::time::Instant`] or a [`std::time::Instant`].
     ///
     /// # Errors
     ///
-    /// As [`acquire`](Self::acquire). If the deadline has passed already,
-    /// [`Unavailable`](crate::ErrorKind::Unavailable): nothing is sent, so whether the key is held is not known. To
-    /// ask without waiting, use [`try_acquire`](Self::try_acquire).
+    /// As [`acquire`](Self::acquire). [`Unavailable`](crate::ErrorKind::Unavailable) if the deadline has passed
+    /// already: the client sends nothing, so it is not known whether the key is held. To ask without waiting, use
+    /// [`try_acquire`](Self::try_acquire).
     ///
     /// # Cancel safety
     ///
@@ -133,8 +134,8 @@ impl Lock {
         self.0.acquire_until(deadline.into()).await.map(LockGuard::new)
     }
 
-    /// Acquires the lock if it is free; returns `None` if it is not. This does not wait for other holders, only for
-    /// the server's answer (for up to the request timeout).
+    /// Acquires the lock if it is free; returns `None` if it is not. This does not wait for other holders. It waits
+    /// only for the server's answer, for up to the request timeout.
     ///
     /// # Errors
     ///
@@ -143,7 +144,7 @@ impl Lock {
     ///
     /// # Cancel safety
     ///
-    /// Safe: dropping the future releases a lease that is granted meanwhile.
+    /// Safe: if the future is dropped, the client releases a lease that is granted meanwhile.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -162,12 +163,12 @@ impl Lock {
     }
 
     /// Reclaims the lock that an earlier process held under the same [name](crate::Shard::stable_ref), if the cluster
-    /// still keeps it; otherwise acquires it if it is free. Returns `None` if another holder has it, or if this client
-    /// already holds it.
+    /// still keeps that lease. Otherwise acquires the lock if it is free. Returns `None` if another holder has the
+    /// lock, or if this client already holds it.
     ///
-    /// The result does not say which of the two happened. The [fence](crate::Lease::fence) does: a reclaimed lock
-    /// keeps its fence. A process that must know stores the fence where the next process can read it. The lease starts
-    /// again, with the TTL of this handle.
+    /// The result does not say whether the lock was reclaimed or acquired. The [fence](crate::Lease::fence) shows this:
+    /// a reclaimed lock keeps its fence. If the next process must know, store the fence where that process can read it.
+    /// The lease starts again, with the TTL of this handle.
     ///
     /// # Errors
     ///
@@ -176,28 +177,29 @@ impl Lock {
     ///
     /// # Cancel safety
     ///
-    /// Safe: a lease that is granted after the future was dropped is released.
+    /// Safe: the client releases a lease that is granted after the future was dropped.
     pub async fn reclaim(&self) -> Result<Option<LockGuard>> {
         self.0.require_stable_ref()?;
         self.try_acquire().await
     }
 
-    /// Starts a two-phase acquire: takes the lock if it is free, and otherwise a queue position. This does not wait
-    /// for other holders; [`Ticket::wait`](crate::Ticket::wait) does, later. Each queue position occupies a
-    /// connection, so there can only be as many as
-    /// [`exclusive_connections_per_key`](crate::ClientBuilder::exclusive_connections_per_key) for one key, and
-    /// [`exclusive_connections`](crate::ClientBuilder::exclusive_connections) for all. If no connection is free, this
-    /// waits for one, and takes the key if it becomes free meanwhile.
+    /// Starts a two-phase acquire: takes the lock if it is free, and otherwise a queue position. This does not wait for
+    /// other holders. [`Ticket::wait`](crate::Ticket::wait) waits for them later. Each queue position occupies a
+    /// connection. So the number of queue positions is limited to
+    /// [`exclusive_connections_per_key`](crate::ClientBuilder::exclusive_connections_per_key) for one key, and to
+    /// [`exclusive_connections`](crate::ClientBuilder::exclusive_connections) for all keys. If no connection is free,
+    /// this waits for one. It takes the key if the key becomes free meanwhile.
     ///
     /// # Errors
     ///
-    /// As [`try_acquire`](Self::try_acquire); [`Timeout`](crate::ErrorKind::Timeout) means that no connection was free
-    /// for it within the request timeout, [`Unavailable`](crate::ErrorKind::Unavailable) that the server accepted no
-    /// more connections.
+    /// As [`try_acquire`](Self::try_acquire). [`Timeout`](crate::ErrorKind::Timeout) means that no connection was free
+    /// for the queue position within the request timeout; [`Unavailable`](crate::ErrorKind::Unavailable) can also mean
+    /// that the server accepted no more connections.
     ///
     /// # Cancel safety
     ///
-    /// Safe: dropping the future gives up the queue position and releases a lease that is granted meanwhile.
+    /// Safe: if the future is dropped, the client gives up the queue position and releases a lease that is granted
+    /// meanwhile.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -220,20 +222,20 @@ impl Lock {
         self.0.enqueue(LockGuard::new).await
     }
 
-    /// Acquires the lock, waiting for up to the acquire timeout, runs the work, and releases the lock, whether the
-    /// work succeeds, fails, panics or is dropped. If the lease is lost meanwhile, the work is stopped: its future is
-    /// dropped. Unless the lease is lost, this waits for the server's answer to the release.
+    /// Acquires the lock, waiting for up to the acquire timeout, runs the work, and releases the lock. It releases the
+    /// lock whether the work succeeds, fails, panics or is dropped. If the lease is lost while the work runs, this
+    /// stops the work by dropping its future. Otherwise it waits for the server's answer to the release.
     ///
     /// # Errors
     ///
-    /// Those of [`acquire`](Self::acquire), in which case the work was not run;
-    /// [`LeaseLost`](crate::ErrorKind::LeaseLost) if the lease was lost before the work was done; the work's own
-    /// error, whether or not the release succeeds; and those of [`LockGuard::release`] if the work succeeded: it is
-    /// not known then whether the work was protected to its end.
+    /// The errors of [`acquire`](Self::acquire): the work did not run. [`LeaseLost`](crate::ErrorKind::LeaseLost) if
+    /// the lease was lost before the work ended. The error of the work, whether or not the release succeeds. The errors
+    /// of [`LockGuard::release`] if the work succeeded: it is not known then whether the lock protected the work to its
+    /// end.
     ///
     /// # Cancel safety
     ///
-    /// Safe: dropping the future drops the work and releases the lock.
+    /// Safe: dropping the future drops the work, and the client releases the lock.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]

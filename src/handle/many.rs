@@ -1,8 +1,9 @@
 //! Several slots of one semaphore.
 //!
-//! Servers grant one slot at a time. Two callers that take several each could hold a part of them and wait for the rest for ever. So a caller
-//! that takes several slots first takes its turn: a lock, whose key every client derives from the semaphore's in the same way. The turn ends
-//! when the caller has all slots, or fails.
+//! Servers grant one slot at a time. Two callers that take several slots each could both hold a part of the slots and
+//! wait for the rest for ever. So a caller that takes several slots first acquires a lock, its turn. Every client
+//! derives the key of this lock from the key of the semaphore in the same way. The turn ends when the caller has all
+//! slots, or fails.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -20,13 +21,13 @@ use crate::lease::state::LostReason;
 use crate::service::Lease;
 use crate::types::{Key, MAX_KEY_BYTES, Target};
 
-/// How many slots are requested at once: the default number of waits on the server for one key.
+/// How many slots are requested at once. It is the default of `exclusive_connections_per_key`.
 const TOGETHER: usize = 16;
 
-/// What the keys of turns begin with.
+/// The prefix of the keys of turns.
 const PREFIX: &str = "dflockd-client-many";
 
-/// Takes `slots` slots, waiting until `until`, or not at all if it is `None`.
+/// Acquires `slots` slots, waiting until `until`. `None` means no wait.
 ///
 pub(crate) async fn take(handle: &Handle, slots: u32, until: Option<Instant>) -> Result<Taken> {
     check(handle, slots)?;
@@ -59,7 +60,7 @@ pub(crate) async fn take(handle: &Handle, slots: u32, until: Option<Instant>) ->
         reason = turn.lost() => Err(turn_lost(&handle.key, reason)),
         gathered = gather(&handle, slots, until) => gathered,
     };
-    // Dropping it sends its release. The caller does not wait for the answer.
+    // Dropping the turn sends its release. The caller does not wait for the answer.
     drop(turn);
     gathered
 }
@@ -79,8 +80,8 @@ fn check(handle: &Handle, slots: u32) -> Result<()> {
     Err(Error::invalid("number of slots", slots, &remedy))
 }
 
-/// Returns the key of the turn: a checksum, which tells long keys apart, and as much of the semaphore's key as there is room for. Callers of two
-/// semaphores with the same turn would only wait for each other.
+/// Returns the key of the turn: the prefix, a checksum, which distinguishes long keys, and as much of the semaphore's
+/// key as fits. If two semaphores had the same turn, their callers would only wait for each other.
 fn turn_key(key: &Key) -> Result<Key> {
     let key = key.as_str();
     let mut text = format!("{PREFIX}/{:08x}/", crc32fast::hash(key.as_bytes()));
@@ -95,14 +96,14 @@ fn turn_key(key: &Key) -> Result<Key> {
 /// The result of an acquire of several slots.
 pub(crate) enum Taken {
     All(SemaphorePermits),
-    /// A server says that one of them is not free.
+    /// A server reported that one of the slots is not free.
     TooFew,
-    /// A server says that another caller has the turn. How many slots are free is not known.
+    /// A server reported that another caller has the turn. It is not known how many slots are free.
     NotItsTurn,
 }
 
 impl Taken {
-    /// Returns the slots, if all were taken.
+    /// Returns the slots if the caller got all of them.
     pub(crate) fn all(self) -> Option<SemaphorePermits> {
         match self {
             Self::All(permits) => Some(permits),
@@ -110,7 +111,7 @@ impl Taken {
         }
     }
 
-    /// Returns the slots, or the error of an acquire without waiting time.
+    /// Returns the slots, or the error of an acquire that had no time to wait.
     pub(crate) fn or_busy(self, key: &Key, slots: u32) -> Result<SemaphorePermits> {
         let message = match self {
             Self::All(permits) => return Ok(permits),
@@ -125,7 +126,7 @@ impl Taken {
     }
 }
 
-/// Turns an error about the turn into one about the semaphore, whose key the caller knows.
+/// Converts an error about the turn into one about the semaphore, because the caller knows only the semaphore's key.
 fn no_turn(error: Error, key: &Key, slots: u32, wait: Duration) -> Error {
     let message = match error.says_that_it_is_held() {
         true => format!(
@@ -149,10 +150,10 @@ fn turn_lost(key: &Key, reason: LostReason) -> Error {
 
 type Asked<'a> = Pin<Box<dyn Future<Output = Result<Option<Lease>>> + Send + 'a>>;
 
-/// Takes all slots, a few at a time. If one is not granted, those that were granted are released.
+/// Acquires all slots, a few at a time. If one is not granted, releases those that were granted.
 async fn gather(handle: &Handle, slots: u32, until: Option<Instant>) -> Result<Taken> {
     let terms = handle.renew_terms()?;
-    // Slots that are granted early are renewed until all are granted, regardless of the handle's policy.
+    // Until all slots are granted, the client renews the slots that it has, regardless of the handle's policy.
     let handle = &match slots {
         1 => handle.clone(),
         _ => handle.clone().kept(),
@@ -165,7 +166,7 @@ async fn gather(handle: &Handle, slots: u32, until: Option<Instant>) -> Result<T
         asked.extend((0..unasked.min(TOGETHER - asked.len())).map(|_| ask(handle, until)));
         tokio::select! {
             biased;
-            // One of the slots is lost, which the check reports.
+            // One of the slots is lost. The check returns the error.
             () = loss.cancelled() => return held.check().map(|_| Taken::TooFew),
             slot = first_answer(&mut asked) => match slot? {
                 Some(slot) => held.push(SemaphorePermit::new(slot)),
@@ -188,7 +189,7 @@ fn ask(handle: &Handle, until: Option<Instant>) -> Asked<'_> {
     })
 }
 
-/// Returns the first answer. The other requests go on.
+/// Returns the first answer. The remaining requests continue.
 async fn first_answer(asked: &mut Vec<Asked<'_>>) -> Result<Option<Lease>> {
     poll_fn(|cx| {
         for index in 0..asked.len() {

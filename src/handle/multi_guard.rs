@@ -27,11 +27,12 @@ pub type MultiLockGuard = MultiGuard<LockGuard>;
 /// [`Semaphore::acquire_many`](crate::Semaphore::acquire_many). It has the methods of [`MultiGuard`].
 pub type SemaphorePermits = MultiGuard<SemaphorePermit>;
 
-/// [`MultiLockGuard`] or [`SemaphorePermits`]: several leases that are held together, lost as soon as one of them is.
+/// [`MultiLockGuard`] or [`SemaphorePermits`]: several leases that are held together. The guard is lost as soon as one
+/// of its leases is lost.
 ///
-/// It has the methods of a [`Lease`](crate::Lease), for all of them; their tokens are on its [`guards`](Self::guards).
-/// Dropping it releases all of them. When one lease is lost, the others are kept until the guard is released or
-/// dropped, because the state that they protect may still be inconsistent.
+/// It has the methods of a [`Lease`](crate::Lease), applied to all of its leases. Their tokens are available from its
+/// [`guards`](Self::guards). Dropping it releases all leases. When one lease is lost, the client keeps the other leases
+/// until the guard is released or dropped, because the state that they protect may still be inconsistent.
 #[must_use = "a guard that is dropped releases all its leases at once"]
 pub struct MultiGuard<G> {
     guards: Vec<G>,
@@ -54,7 +55,7 @@ impl<G: Guard> MultiGuard<G> {
         self.guards.push(guard);
     }
 
-    /// Sets how the leases are renewed, once all are granted.
+    /// Sets the renewal terms of the leases, after all are granted.
     pub(crate) fn renew_on(&self, terms: RenewTerms) {
         self.guards.iter().for_each(|guard| guard.renew_on(terms));
     }
@@ -63,12 +64,12 @@ impl<G: Guard> MultiGuard<G> {
         self.guards.is_empty()
     }
 
-    /// Returns the guards of the single leases; those of locks are in the order of their keys.
+    /// Returns the guards of the single leases. Guards of locks are in the order of their keys.
     pub fn guards(&self) -> &[G] {
         &self.guards
     }
 
-    /// Splits it into the guards of the single leases, which are independent from then on.
+    /// Splits this guard into the guards of the single leases, which are then independent.
     pub fn into_guards(self) -> Vec<G> {
         self.guards
     }
@@ -89,8 +90,8 @@ impl<G: Guard> MultiGuard<G> {
         self.guards.iter().map(|guard| guard.transition_fences())
     }
 
-    /// Returns the time at which the first of them is reported lost if no server answers any more: see
-    /// [`Lease::held_until`](crate::Lease::held_until).
+    /// Returns the earliest time at which the client reports one of the leases as lost if no server answers any more:
+    /// see [`Lease::held_until`](crate::Lease::held_until).
     #[must_use]
     pub fn held_until(&self) -> Instant {
         let all = self.guards.iter().map(|guard| guard.held_until());
@@ -113,21 +114,21 @@ impl<G: Guard> MultiGuard<G> {
         all.min().unwrap_or(Ttl::DEFAULT)
     }
 
-    /// Returns whether all of them are held, as far as this client knows. See
-    /// [`Lease::is_held`](crate::Lease::is_held).
+    /// Returns whether all leases are held, as far as this client knows. See [`Lease::is_held`](crate::Lease::is_held).
     #[must_use]
     pub fn is_held(&self) -> bool {
         self.guards.iter().all(|guard| guard.is_held())
     }
 
-    /// Returns how long all of them are certain to be held if no server answers any more; zero if one is lost.
+    /// Returns for how long all leases are certainly held if no server answers any more. Zero if one is lost.
     #[must_use]
     pub fn remaining(&self) -> Duration {
         let remaining = self.guards.iter().map(|guard| guard.remaining());
         remaining.min().unwrap_or_default()
     }
 
-    /// Returns their common state: lost if one is lost, otherwise suspect if one is suspect, otherwise held.
+    /// Returns the common state of the leases: lost if one is lost, otherwise suspect if one is suspect, otherwise
+    /// held.
     #[must_use]
     pub fn state(&self) -> LeaseState {
         let mut all = LeaseState::Held;
@@ -141,13 +142,13 @@ impl<G: Guard> MultiGuard<G> {
         all
     }
 
-    /// Returns whether the acquire had to wait for another holder of any of them.
+    /// Returns whether the acquire had to wait for another holder of at least one key.
     #[must_use]
     pub fn was_contended(&self) -> bool {
         self.guards.iter().any(|guard| guard.was_contended())
     }
 
-    /// Resolves with the key and the reason when the first of them is lost. Otherwise as
+    /// Waits until one of the leases is lost, and returns its key and the reason. See
     /// [`Lease::lost`](crate::Lease::lost).
     ///
     /// # Cancel safety
@@ -164,13 +165,13 @@ impl<G: Guard> MultiGuard<G> {
             });
             match lost {
                 Some(lost) => lost,
-                // Only a loss cancels this token.
+                // Not expected: only a loss cancels this token.
                 None => std::future::pending().await,
             }
         }
     }
 
-    /// Returns a token that is cancelled when the first of them is lost.
+    /// Returns a token that is cancelled when one of the leases is lost.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -199,19 +200,20 @@ impl<G: Guard> MultiGuard<G> {
             }
             token
         });
-        // The caller may cancel the token of a held lease: that is not a loss.
+        // The caller may cancel the returned token. It is a child token, so this does not count as a loss.
         token.child_token()
     }
 
-    /// Runs a future while all of them are held.
+    /// Runs a future while all leases are held.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::LeaseLost`], naming the key, if one is lost before the future is done; the future is dropped then.
+    /// [`ErrorKind::LeaseLost`] if a lease is lost before the future completes. The message names the key, and the
+    /// future is dropped.
     ///
     /// # Cancel safety
     ///
-    /// Depends on the given future; the leases stay held.
+    /// As cancel-safe as the given future. The leases stay held.
     pub async fn run<F: Future>(&self, future: F) -> Result<F::Output> {
         tokio::select! {
             biased;
@@ -225,23 +227,24 @@ impl<G: Guard> MultiGuard<G> {
         }
     }
 
-    /// Releases all of them at once and waits for the servers' confirmations.
+    /// Releases all leases at once and waits for the servers' confirmations.
     ///
     /// # Errors
     ///
-    /// As [`LockGuard::release`]: the first error, after all releases were answered.
+    /// As [`LockGuard::release`]. Returns the first error, after the servers have answered all releases.
     ///
     /// # Cancel safety
     ///
-    /// Safe: the releases go on if the future is dropped.
+    /// Safe: dropping the future does not stop the releases.
     pub async fn release(self) -> Result<()> {
-        // Together, so that all releases are sent before the first answer is awaited. A future that is dropped before
-        // it has sent its release drops its guard, which releases the lease.
+        // All futures run together, so the client sends all releases before it waits for the first answer. A future
+        // that is dropped before it has sent its release drops its guard, which releases the lease.
         let releases = self.guards.into_iter().map(Guard::release);
         join_all(releases).await.into_iter().collect()
     }
 
-    /// Returns the guard if all leases are still held. If one was lost while others were acquired, all are released.
+    /// Returns the guard if all leases are still held. If one was lost while others were acquired, releases all and
+    /// returns an error.
     pub(crate) fn check(self) -> Result<Self> {
         let lost = self.guards.iter().find(|guard| !guard.is_held());
         match lost.map(|guard| (guard.key(), guard.state())) {
@@ -252,8 +255,8 @@ impl<G: Guard> MultiGuard<G> {
     }
 }
 
-/// Runs the work while all are held, then releases all, also if the work failed. The work's own error takes precedence
-/// over the release's.
+/// Runs the work while all leases are held, then releases them, even if the work failed. If both fail, returns the
+/// error of the work.
 pub(crate) async fn hold_all<G: Guard, T, E: From<Error>>(
     guard: MultiGuard<G>,
     work: impl AsyncFnOnce(&MultiGuard<G>) -> Result<T, E>,

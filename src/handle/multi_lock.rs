@@ -18,14 +18,13 @@ use crate::lease::policy::RenewPolicy;
 use crate::service::Core;
 use crate::types::{Key, Target};
 
-/// A lock on several keys, which acquires all or none.
+/// A lock on several keys. An acquire gets all of the keys or none.
 ///
-/// Made by [`Client::lock_all`](crate::Client::lock_all). The locks are acquired one after the other, sorted by key,
-/// regardless of the given order. All callers that acquire several locks this way use the same order, so they cannot
-/// deadlock.
+/// [`Client::lock_all`](crate::Client::lock_all) creates it. An acquire takes the locks one after the other, sorted by
+/// key, regardless of the given order. All callers of this type use the same order, so they cannot deadlock.
 ///
-/// It has the methods of [`Lock`], for all keys, except `enqueue`: with positions in several queues, a lock that is
-/// granted early would be held, unused, until the others are granted.
+/// It has the methods of [`Lock`], applied to all keys, except `enqueue`. With positions in several queues, a lock that
+/// is granted early would be held without use until the other locks are granted.
 #[derive(Clone, Debug)]
 pub struct MultiLock {
     /// Sorted by key, each key once. Never empty.
@@ -56,15 +55,16 @@ impl MultiLock {
         self
     }
 
-    /// Sets how long the servers keep each lock without a renewal, rounded up to whole seconds. The acquire refuses
-    /// less than one second. Default: the client's TTL, or the servers' if the client sets none.
+    /// Sets how long the servers keep each lock without a renewal, rounded up to whole seconds. An acquire fails if the
+    /// TTL is below one second. Default: the client's TTL, or the servers' if the client sets none.
     #[must_use]
     pub fn lease_ttl(self, ttl: Duration) -> Self {
         self.each(|lock| lock.lease_ttl(ttl))
     }
 
-    /// Sets how the leases are renewed. Default: the [client's policy](crate::ClientBuilder::renew_policy). The next
-    /// three methods change parts of it. An invalid policy is refused by the acquire.
+    /// Sets how the leases are renewed. Default: the [client's policy](crate::ClientBuilder::renew_policy).
+    /// [`renew`](Self::renew), [`renew_ratio`](Self::renew_ratio) and [`max_hold`](Self::max_hold) change parts of the
+    /// policy. An acquire with an invalid policy fails.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -90,21 +90,21 @@ impl MultiLock {
         self.each(|lock| lock.renew_policy(policy))
     }
 
-    /// Sets whether the leases are renewed in the background (they are, by default). Leases that are not renewed are
-    /// lost when their TTL is over.
+    /// Sets whether the client renews the leases in the background. Without renewals, leases are lost when their TTL is
+    /// over. Default: true.
     #[must_use]
     pub fn renew(self, renew: bool) -> Self {
         self.each(|lock| lock.renew(renew))
     }
 
-    /// Sets the fraction of the TTL after which a lease is renewed: more than 0 and less than 1.
+    /// Sets the fraction of the TTL after which the client renews a lease: more than 0 and less than 1.
     #[must_use]
     pub fn renew_ratio(self, ratio: f64) -> Self {
         self.each(|lock| lock.renew_ratio(ratio))
     }
 
-    /// Stops renewing each lease that has been held for `max_hold`: it is lost at most a TTL later, even if its holder
-    /// still runs.
+    /// Sets after which time the client stops renewing a lease. The lease is lost at most a TTL later, even if its
+    /// holder still runs.
     #[must_use]
     pub fn max_hold(self, max_hold: Duration) -> Self {
         self.each(|lock| lock.max_hold(max_hold))
@@ -120,17 +120,17 @@ impl MultiLock {
         self.locks.iter().map(Lock::key)
     }
 
-    /// Acquires all locks, waiting for up to the acquire timeout in all. Locks that are granted early are renewed
-    /// meanwhile.
+    /// Acquires all locks, waiting for up to the acquire timeout in all. Meanwhile the client renews the locks that are
+    /// granted early.
     ///
     /// # Errors
     ///
     /// As [`Lock::acquire`] for the first key that was not granted, and [`ErrorKind::LeaseLost`] if a lock that was
-    /// granted early was lost meanwhile. Nothing is held after an error.
+    /// granted early was lost before the last grant. After an error, the caller holds nothing.
     ///
     /// # Cancel safety
     ///
-    /// Safe: dropping the future releases what was acquired.
+    /// Safe: if the future is dropped, the client releases the locks that it has acquired.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -149,13 +149,13 @@ impl MultiLock {
         }
     }
 
-    /// Acquires all locks, waiting until a deadline, which is a [`tokio::time::Instant`] or a [`std::time::Instant`].
-    /// Otherwise as [`acquire`](Self::acquire).
+    /// Acquires all locks as [`acquire`](Self::acquire) does, waiting until a deadline. The deadline is a
+    /// [`tokio::time::Instant`] or a [`std::time::Instant`].
     ///
     /// # Errors
     ///
-    /// As [`acquire`](Self::acquire). If the deadline has passed already,
-    /// [`Unavailable`](crate::ErrorKind::Unavailable), and nothing is sent.
+    /// As [`acquire`](Self::acquire). [`Unavailable`](crate::ErrorKind::Unavailable) if the deadline has passed
+    /// already; the client then sends nothing.
     ///
     /// # Cancel safety
     ///
@@ -178,7 +178,7 @@ impl MultiLock {
         self.take(Some(deadline.into())).await
     }
 
-    /// Acquires one after the other. Without a deadline, it does not wait for other holders.
+    /// Acquires the locks one after the other. Without a deadline, this does not wait for other holders.
     async fn take(&self, until: Option<Instant>) -> Result<MultiLockGuard> {
         let mut held = MultiLockGuard::empty();
         for lock in &self.locks {
@@ -210,14 +210,14 @@ impl MultiLock {
     ///
     /// # Cancel safety
     ///
-    /// Safe: dropping the future releases what was acquired.
+    /// Safe: if the future is dropped, the client releases the locks that it has acquired.
     pub async fn try_acquire(&self) -> Result<Option<MultiLockGuard>> {
         self.all_or_none(async |lock| lock.try_acquire().await).await
     }
 
     /// Reclaims the locks that an earlier process held under the same [name](crate::Shard::stable_ref), and acquires
-    /// those that are free. Returns `None`, and releases what it has acquired, if another holder or this client holds
-    /// one of them. See [`Lock::reclaim`].
+    /// the locks that are free. If another holder or this client holds one of the locks, releases the acquired ones and
+    /// returns `None`. See [`Lock::reclaim`].
     ///
     /// # Errors
     ///
@@ -225,7 +225,7 @@ impl MultiLock {
     ///
     /// # Cancel safety
     ///
-    /// Safe: a lease that is granted after the future was dropped is released.
+    /// Safe: the client releases a lease that is granted after the future was dropped.
     pub async fn reclaim(&self) -> Result<Option<MultiLockGuard>> {
         for lock in &self.locks {
             lock.0.require_stable_ref()?;
@@ -247,20 +247,20 @@ impl MultiLock {
         held.check().map(Some)
     }
 
-    /// Acquires all locks, waiting for up to the acquire timeout in all, runs the work, and releases them, whether the
-    /// work succeeds, fails, panics or is dropped. If a lease is lost meanwhile, the work is stopped: its future is
-    /// dropped.
+    /// Acquires all locks, waiting for up to the acquire timeout in all, runs the work, and releases the locks. It
+    /// releases them whether the work succeeds, fails, panics or is dropped. If a lease is lost while the work runs,
+    /// this stops the work by dropping its future.
     ///
     /// # Errors
     ///
-    /// Those of [`acquire`](Self::acquire), in which case the work was not run;
-    /// [`LeaseLost`](crate::ErrorKind::LeaseLost) if a lease was lost before the work was done; the work's own error,
-    /// whether or not the releases succeed; and those of [`MultiLockGuard::release`] if the work succeeded: it is not
-    /// known then whether the work was protected to its end.
+    /// The errors of [`acquire`](Self::acquire): the work did not run. [`LeaseLost`](crate::ErrorKind::LeaseLost) if a
+    /// lease was lost before the work ended. The error of the work, whether or not the releases succeed. The errors of
+    /// [`MultiLockGuard::release`] if the work succeeded: it is not known then whether the locks protected the work to
+    /// its end.
     ///
     /// # Cancel safety
     ///
-    /// Safe: dropping the future drops the work and releases the locks.
+    /// Safe: dropping the future drops the work, and the client releases the locks.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]

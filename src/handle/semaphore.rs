@@ -15,15 +15,16 @@ use crate::handle::ticket::Enqueued;
 use crate::lease::policy::RenewPolicy;
 use crate::types::Key;
 
-/// A semaphore on one key, which as many holders as its limit can hold at once.
+/// A semaphore on one key. At most as many holders as its limit have a slot at the same time.
 ///
-/// Made by [`Client::semaphore`](crate::Client::semaphore); cheap to clone and to keep. The handle itself holds
-/// nothing: each acquire returns a [`SemaphorePermit`]. Every user of a key must give the same limit.
+/// [`Client::semaphore`](crate::Client::semaphore) creates it. It is cheap to clone and to keep. The handle itself
+/// holds nothing: each acquire returns a [`SemaphorePermit`]. Every user of a key must give the same limit.
 ///
 /// From server release 1.14 on, a lock and a semaphore of the same key are independent. Older servers keep both in one
-/// namespace, where a lock is a semaphore of limit 1. There, a semaphore of another limit and a lock on the same key
-/// exclude each other with [`LimitMismatch`](crate::ErrorKind::LimitMismatch), and a semaphore of limit 1 excludes a
-/// lock of the same key. Use different keys for both if you may have such servers.
+/// namespace, where a lock is a semaphore of limit 1. On such a server, while a key is in use as a lock, requests for a
+/// semaphore of a limit above 1 on it fail with [`LimitMismatch`](crate::ErrorKind::LimitMismatch), and the other way
+/// round. A semaphore of limit 1 and a lock on the same key exclude each other. If you may have such servers, use
+/// different keys for locks and semaphores.
 #[derive(Clone)]
 pub struct Semaphore(pub(crate) Handle);
 
@@ -34,42 +35,43 @@ impl fmt::Debug for Semaphore {
 }
 
 impl Semaphore {
-    /// Sets how long [`acquire`](Self::acquire) waits. Default: the client's acquire timeout. The timeout is exact: it
-    /// may have fractions of a second.
+    /// Sets how long [`acquire`](Self::acquire) waits. Default: the client's acquire timeout. The client keeps the
+    /// timeout exactly, including fractions of a second.
     #[must_use]
     pub fn acquire_timeout(self, timeout: Duration) -> Self {
         Self(self.0.acquire_timeout(timeout))
     }
 
-    /// Sets how long the server keeps a slot without a renewal, rounded up to whole seconds. The acquire refuses less
-    /// than one second. Default: the client's TTL, or the server's if the client sets none.
+    /// Sets how long the server keeps a slot without a renewal, rounded up to whole seconds. An acquire fails if the
+    /// TTL is below one second. Default: the client's TTL, or the server's if the client sets none.
     #[must_use]
     pub fn lease_ttl(self, ttl: Duration) -> Self {
         Self(self.0.lease_ttl(ttl))
     }
 
-    /// Sets how leases are renewed. Default: the [client's policy](crate::ClientBuilder::renew_policy). The next three
-    /// methods change parts of it. An invalid policy is refused by the acquire.
+    /// Sets how leases are renewed. Default: the [client's policy](crate::ClientBuilder::renew_policy).
+    /// [`renew`](Self::renew), [`renew_ratio`](Self::renew_ratio) and [`max_hold`](Self::max_hold) change parts of the
+    /// policy. An acquire with an invalid policy fails.
     #[must_use]
     pub fn renew_policy(self, policy: RenewPolicy) -> Self {
         Self(self.0.renew_policy(policy))
     }
 
-    /// Sets whether leases are renewed in the background (they are, by default). A lease that is not renewed is lost
-    /// when its TTL is over.
+    /// Sets whether the client renews leases in the background. Without renewals, a lease is lost when its TTL is over.
+    /// Default: true.
     #[must_use]
     pub fn renew(self, renew: bool) -> Self {
         Self(self.0.renewing(|policy| policy.renew = renew))
     }
 
-    /// Sets the fraction of the TTL after which a lease is renewed: more than 0 and less than 1.
+    /// Sets the fraction of the TTL after which the client renews a lease: more than 0 and less than 1.
     #[must_use]
     pub fn renew_ratio(self, ratio: f64) -> Self {
         Self(self.0.renewing(|policy| policy.ratio = ratio))
     }
 
-    /// Stops renewing a lease that has been held for `max_hold`: it is lost at most a TTL later, even if its holder
-    /// still runs.
+    /// Sets after which time the client stops renewing a lease. The lease is lost at most a TTL later, even if its
+    /// holder still runs.
     #[must_use]
     pub fn max_hold(self, max_hold: Duration) -> Self {
         Self(self.0.renewing(|policy| policy.max_hold = Some(max_hold)))
@@ -86,15 +88,15 @@ impl Semaphore {
     ///
     /// # Errors
     ///
-    /// [`Timeout`](crate::ErrorKind::Timeout) if the key was not granted in that time and a server had reported it as
-    /// held, [`Unavailable`](crate::ErrorKind::Unavailable) if no server answered in that time (so whether the key is
-    /// held is not known), [`Disconnected`](crate::ErrorKind::Disconnected) if the connection was lost after the
-    /// request was sent, [`LimitMismatch`](crate::ErrorKind::LimitMismatch) if the key exists with another limit, and
-    /// the server's refusals. Nothing is held after an error.
+    /// [`Timeout`](crate::ErrorKind::Timeout) if a server reported that no slot is free and granted none in that time,
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) if no server answered in that time (so it is not known whether a
+    /// slot is free), [`Disconnected`](crate::ErrorKind::Disconnected) if the connection was lost after the request was
+    /// sent, [`LimitMismatch`](crate::ErrorKind::LimitMismatch) if the key exists with another limit, and the server's
+    /// refusals. After an error, the caller holds nothing.
     ///
     /// # Cancel safety
     ///
-    /// Safe: dropping the future ends the wait and releases a lease that is granted meanwhile.
+    /// Safe: dropping the future ends the wait. The client releases a lease that is granted meanwhile.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -110,14 +112,14 @@ impl Semaphore {
         self.0.acquire().await.map(SemaphorePermit::new)
     }
 
-    /// Acquires a slot, waiting until a deadline, which is a [`tokio::time::Instant`] or a [`std::time::Instant`].
-    /// Otherwise as [`acquire`](Self::acquire).
+    /// Acquires a slot as [`acquire`](Self::acquire) does, waiting until a deadline. The deadline is a
+    /// [`tokio::time::Instant`] or a [`std::time::Instant`].
     ///
     /// # Errors
     ///
-    /// As [`acquire`](Self::acquire). If the deadline has passed already,
-    /// [`Unavailable`](crate::ErrorKind::Unavailable): nothing is sent, so whether the key is held is not known. To
-    /// ask without waiting, use [`try_acquire`](Self::try_acquire).
+    /// As [`acquire`](Self::acquire). [`Unavailable`](crate::ErrorKind::Unavailable) if the deadline has passed
+    /// already: the client sends nothing, so it is not known whether a slot is free. To ask without waiting, use
+    /// [`try_acquire`](Self::try_acquire).
     ///
     /// # Cancel safety
     ///
@@ -142,8 +144,8 @@ impl Semaphore {
         self.0.acquire_until(deadline.into()).await.map(SemaphorePermit::new)
     }
 
-    /// Acquires a slot if one is free; returns `None` if none is. This does not wait for other holders, only for the
-    /// server's answer (for up to the request timeout).
+    /// Acquires a slot if one is free; returns `None` if none is. This does not wait for other holders. It waits only
+    /// for the server's answer, for up to the request timeout.
     ///
     /// # Errors
     ///
@@ -152,7 +154,7 @@ impl Semaphore {
     ///
     /// # Cancel safety
     ///
-    /// Safe: dropping the future releases a lease that is granted meanwhile.
+    /// Safe: if the future is dropped, the client releases a lease that is granted meanwhile.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -170,33 +172,34 @@ impl Semaphore {
         Ok(self.0.try_acquire().await?.map(SemaphorePermit::new))
     }
 
-    /// Acquires `slots` slots, all or none, waiting for up to the acquire timeout in all. One guard holds them, and it
-    /// is lost as soon as one of them is.
+    /// Acquires `slots` slots, all or none, waiting for up to the acquire timeout in all. One guard holds all of them.
+    /// It is lost as soon as one slot is lost.
     ///
     /// **What is atomic, and what is not.** Servers grant one slot at a time, so the client requests the slots
-    /// individually, up to 16 at once. Slots that are granted early are held and renewed until the rest is granted,
-    /// even if [`renew`](Self::renew) is off; other callers cannot have them meanwhile. If one is not granted, or one
-    /// is lost, all are released. A caller gets all of them, or an error and none.
+    /// individually, up to 16 at once. The client holds and renews the slots that are granted early until the rest is
+    /// granted, even if [`renew`](Self::renew) is off. Other callers cannot get these slots meanwhile. If one slot is
+    /// not granted, or one is lost, the client releases all. A caller gets all slots, or an error and none.
     ///
-    /// **Callers that take several** cannot deadlock: each first takes its turn, which is a lock on the semaphore's
-    /// shard whose key is `dflockd-client-many/`, a checksum and the semaphore's key. The turn is held until all slots
-    /// are granted, and counts as one more key for the server's `--max-locks`. So such callers are served in the order
-    /// of their arrival, regardless of how many slots they want. Callers that take single slots take no turn; they are
-    /// in the same queue as the others, and neither side starves. Other clients that take several slots one by one do
+    /// **Callers that take several slots** cannot deadlock: each first acquires a lock, its turn. The turn is on the
+    /// semaphore's shard, and its key is `dflockd-client-many/`, a checksum and the semaphore's key. The caller holds
+    /// the turn until it has all slots. The turn counts as one more key towards the server's `--max-locks`. So these
+    /// callers get their slots in the order of their arrival, regardless of how many slots they want. Callers that take
+    /// single slots take no turn. Their requests are in the semaphore's queue together with those of the caller that
+    /// has the turn, so neither kind of caller starves. Other client libraries that take several slots one by one do
     /// not use turns.
     ///
-    /// A caller that holds slots of a key and acquires more of them can deadlock with itself or with another such
-    /// caller: acquire all of them at once.
+    /// A caller that holds slots of a key and acquires more slots of that key can deadlock with itself or with another
+    /// such caller. Acquire all slots at once.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if `slots` is 0 or more than the limit, before anything is
-    /// sent; as [`acquire`](Self::acquire); and [`LeaseLost`](crate::ErrorKind::LeaseLost) if a slot or the turn was
-    /// lost before all were granted, which is retryable. Nothing is held after an error.
+    /// As [`acquire`](Self::acquire). [`InvalidInput`](crate::ErrorKind::InvalidInput) if `slots` is 0 or more than the
+    /// limit: the client then sends nothing. [`LeaseLost`](crate::ErrorKind::LeaseLost) if a slot or the turn was lost
+    /// before all slots were granted; this error is retryable. After an error, the caller holds nothing.
     ///
     /// # Cancel safety
     ///
-    /// Safe: dropping the future ends the waits and releases what was granted.
+    /// Safe: dropping the future ends the waits. The client releases the slots that are granted.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -217,13 +220,13 @@ impl Semaphore {
         many::take(&self.0, slots, until).await?.or_busy(&self.0.key, slots)
     }
 
-    /// As [`acquire_many`](Self::acquire_many), waiting until a deadline, which is a [`tokio::time::Instant`] or a
-    /// [`std::time::Instant`].
+    /// Acquires `slots` slots as [`acquire_many`](Self::acquire_many) does, waiting until a deadline. The deadline is a
+    /// [`tokio::time::Instant`] or a [`std::time::Instant`].
     ///
     /// # Errors
     ///
-    /// As [`acquire_many`](Self::acquire_many). If the deadline has passed already,
-    /// [`Unavailable`](crate::ErrorKind::Unavailable), and nothing is sent.
+    /// As [`acquire_many`](Self::acquire_many). [`Unavailable`](crate::ErrorKind::Unavailable) if the deadline has
+    /// passed already; the client then sends nothing.
     ///
     /// # Cancel safety
     ///
@@ -249,9 +252,9 @@ impl Semaphore {
         taken.or_busy(&self.0.key, slots)
     }
 
-    /// Acquires `slots` slots if that many are free; returns `None` if fewer are, or if another caller is acquiring
-    /// several just now. Does not wait for other holders, only for the server's answers (for up to the request timeout
-    /// each).
+    /// Acquires `slots` slots if that many are free. Returns `None` if fewer are free, or if another caller is
+    /// acquiring several slots at that moment. This does not wait for other holders. It waits only for the server's
+    /// answers, for up to the request timeout each.
     ///
     /// # Errors
     ///
@@ -280,21 +283,22 @@ impl Semaphore {
     }
 
     /// Starts a two-phase acquire: takes a slot if one is free, and otherwise a queue position. This does not wait for
-    /// other holders; [`Ticket::wait`](crate::Ticket::wait) does, later. Each queue position occupies a connection, so
-    /// there can only be as many as
-    /// [`exclusive_connections_per_key`](crate::ClientBuilder::exclusive_connections_per_key) for one key, and
-    /// [`exclusive_connections`](crate::ClientBuilder::exclusive_connections) for all. If no connection is free, this
-    /// waits for one, and takes the key if it becomes free meanwhile.
+    /// other holders. [`Ticket::wait`](crate::Ticket::wait) waits for them later. Each queue position occupies a
+    /// connection. So the number of queue positions is limited to
+    /// [`exclusive_connections_per_key`](crate::ClientBuilder::exclusive_connections_per_key) for one key, and to
+    /// [`exclusive_connections`](crate::ClientBuilder::exclusive_connections) for all keys. If no connection is free,
+    /// this waits for one. It takes a slot if one becomes free meanwhile.
     ///
     /// # Errors
     ///
-    /// As [`try_acquire`](Self::try_acquire); [`Timeout`](crate::ErrorKind::Timeout) means that no connection was free
-    /// for it within the request timeout, [`Unavailable`](crate::ErrorKind::Unavailable) that the server accepted no
-    /// more connections.
+    /// As [`try_acquire`](Self::try_acquire). [`Timeout`](crate::ErrorKind::Timeout) means that no connection was free
+    /// for the queue position within the request timeout; [`Unavailable`](crate::ErrorKind::Unavailable) can also mean
+    /// that the server accepted no more connections.
     ///
     /// # Cancel safety
     ///
-    /// Safe: dropping the future gives up the queue position and releases a lease that is granted meanwhile.
+    /// Safe: if the future is dropped, the client gives up the queue position and releases a lease that is granted
+    /// meanwhile.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -317,20 +321,20 @@ impl Semaphore {
         self.0.enqueue(SemaphorePermit::new).await
     }
 
-    /// Acquires the slot, waiting for up to the acquire timeout, runs the work, and releases the slot, whether the
-    /// work succeeds, fails, panics or is dropped. If the lease is lost meanwhile, the work is stopped: its future is
-    /// dropped. Unless the lease is lost, this waits for the server's answer to the release.
+    /// Acquires a slot, waiting for up to the acquire timeout, runs the work, and releases the slot. It releases the
+    /// slot whether the work succeeds, fails, panics or is dropped. If the lease is lost while the work runs, this
+    /// stops the work by dropping its future. Otherwise it waits for the server's answer to the release.
     ///
     /// # Errors
     ///
-    /// Those of [`acquire`](Self::acquire), in which case the work was not run;
-    /// [`LeaseLost`](crate::ErrorKind::LeaseLost) if the lease was lost before the work was done; the work's own
-    /// error, whether or not the release succeeds; and those of [`SemaphorePermit::release`] if the work succeeded: it
-    /// is not known then whether the work was protected to its end.
+    /// The errors of [`acquire`](Self::acquire): the work did not run. [`LeaseLost`](crate::ErrorKind::LeaseLost) if
+    /// the lease was lost before the work ended. The error of the work, whether or not the release succeeds. The errors
+    /// of [`SemaphorePermit::release`] if the work succeeded: it is not known then whether the slot protected the work
+    /// to its end.
     ///
     /// # Cancel safety
     ///
-    /// Safe: dropping the future drops the work and releases the slot.
+    /// Safe: dropping the future drops the work, and the client releases the slot.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -358,17 +362,18 @@ impl Semaphore {
         hold(permit, work).await
     }
 
-    /// [Acquires `slots` slots](Self::acquire_many), runs the work, and releases them, whether the work succeeds,
-    /// fails, panics or is dropped. If a lease is lost meanwhile, the work is stopped: its future is dropped.
+    /// [Acquires `slots` slots](Self::acquire_many), runs the work, and releases the slots. It releases them whether
+    /// the work succeeds, fails, panics or is dropped. If a lease is lost while the work runs, this stops the work by
+    /// dropping its future.
     ///
     /// # Errors
     ///
-    /// Those of [`acquire_many`](Self::acquire_many), in which case the work was not run; otherwise as
+    /// The errors of [`acquire_many`](Self::acquire_many): the work did not run. Otherwise as
     /// [`with_permit`](Self::with_permit).
     ///
     /// # Cancel safety
     ///
-    /// Safe: dropping the future drops the work and releases the slots.
+    /// Safe: dropping the future drops the work, and the client releases the slots.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]

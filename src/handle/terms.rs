@@ -1,4 +1,4 @@
-//! What locks and semaphores have in common: the client, the key and the settings of their acquires.
+//! The common part of locks and semaphores: the client, the key and the settings of their acquires.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,14 +18,14 @@ pub(crate) struct Handle {
     pub(crate) core: Arc<Core>,
     pub(crate) target: Target,
     pub(crate) key: Key,
-    /// The key whose shard serves this one, if it is not the key's own shard.
+    /// If another key's shard serves this key: that other key.
     beside: Option<Key>,
     pub(crate) wait: Duration,
     /// Unchecked: see [`request`](Self::request).
     ttl: Option<Duration>,
     /// Unchecked. `None`: the client's policy.
     renew_policy: Option<RenewPolicy>,
-    /// Whether the caller holds other leases of this client meanwhile.
+    /// Whether the caller holds other leases of this client while it waits.
     holding: bool,
 }
 
@@ -65,14 +65,14 @@ impl Handle {
         self
     }
 
-    /// Sets whether the caller holds other leases of this client meanwhile. Such callers get a scarce connection
-    /// first.
+    /// Sets whether the caller holds other leases of this client while it waits. If connections are scarce, these
+    /// callers get one first.
     pub(crate) fn while_holding(mut self, holding: bool) -> Self {
         self.holding = holding;
         self
     }
 
-    /// Returns a lock on the same shard with the same settings, which is renewed for as long as it is held.
+    /// Returns a lock on the same shard with the same settings. Its lease is renewed for as long as it is held.
     pub(crate) fn turn(&self, key: Key) -> Self {
         let turn = Self {
             target: Target::Lock,
@@ -83,8 +83,8 @@ impl Handle {
         turn.kept()
     }
 
-    /// Returns the same handle, whose leases are renewed for as long as they are held: for leases that are granted
-    /// early, until the rest is granted. See [`renew_terms`](Self::renew_terms).
+    /// Returns the same handle, but its leases are renewed for as long as they are held. Callers use it for leases that
+    /// are granted before the rest; afterwards the leases get the [`renew_terms`](Self::renew_terms).
     pub(crate) fn kept(self) -> Self {
         self.renewing(|policy| {
             policy.renew = true;
@@ -92,7 +92,7 @@ impl Handle {
         })
     }
 
-    /// Returns how its leases are renewed.
+    /// Returns the renewal terms of the handle's leases.
     pub(crate) fn renew_terms(&self) -> Result<RenewTerms> {
         self.core.config.renewal(self.renew_policy.as_ref())
     }
@@ -109,7 +109,8 @@ impl Handle {
         }
     }
 
-    /// Acquires, waiting until `deadline`. After that nothing is sent, not even a try, whose answer would take longer.
+    /// Acquires the key, waiting until `deadline`. After the deadline this sends nothing, not even a try, because its
+    /// answer would take longer.
     pub(crate) async fn acquire_until(&self, deadline: Instant) -> Result<Lease> {
         let wait = deadline.saturating_duration_since(Instant::now());
         if wait.is_zero() {
@@ -143,8 +144,8 @@ impl Handle {
         }
     }
 
-    /// Acquires, waiting for up to the acquire timeout. Returns `None` if it was not granted in time and a server had
-    /// reported it as held.
+    /// Acquires the key, waiting for up to the acquire timeout. Returns `None` if a server reported the key as held and
+    /// did not grant it in time.
     pub(crate) async fn acquire_in_time(&self) -> Result<Option<Lease>> {
         if self.wait.is_zero() {
             return self.try_acquire().await;
@@ -152,8 +153,8 @@ impl Handle {
         unless_held(self.acquire().await)
     }
 
-    /// Acquires, waiting until `deadline`. Returns `None` if it was not granted in time and a server had reported it
-    /// as held.
+    /// Acquires the key, waiting until `deadline`. Returns `None` if a server reported the key as held and did not
+    /// grant it in time.
     pub(crate) async fn acquire_in_time_until(&self, deadline: Instant) -> Result<Option<Lease>> {
         unless_held(self.acquire_until(deadline).await)
     }
@@ -171,7 +172,7 @@ impl Handle {
         execute(&self.core, Request::Acquire(self.request(wait)?)).await
     }
 
-    /// Checks the settings and makes the request.
+    /// Checks the settings and creates the request.
     fn request(&self, wait: Duration) -> Result<AcquireRequest> {
         if let Some(policy) = &self.renew_policy {
             policy.check()?;
@@ -197,7 +198,8 @@ fn unless_held(acquired: Result<Lease>) -> Result<Option<Lease>> {
     }
 }
 
-/// Returns the error for a deadline that passed before anything was sent: whether the key is held is not known.
+/// Returns the error for a deadline that passed before the client sent anything: it is not known whether the key is
+/// held.
 fn too_late(key: &Key) -> Error {
     let message = format!("{key:?} was not requested: the deadline had passed already");
     Error::new(ErrorKind::Unavailable, message).out_of(Budget::Unanswered(Duration::ZERO))

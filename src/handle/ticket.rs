@@ -13,18 +13,18 @@ use crate::types::Key;
 #[derive(Debug)]
 #[must_use = "dropping it releases the lock or gives up the queue position at once"]
 pub enum Enqueued<G> {
-    /// It was free and is now held.
+    /// The lock or slot was free. The caller holds it now.
     Acquired(G),
-    /// A server says that it is held; the ticket is a position in its queue.
+    /// A server reported the key as held. The ticket is a position in its queue.
     Queued(Ticket<G>),
 }
 
 /// A position in the queue of a lock or semaphore.
 ///
-/// It occupies a connection of its own. If that connection is lost, so is the position, and [`wait`](Self::wait)
-/// returns an error. The key may be granted before [`wait`](Self::wait) is called: the lease then runs without renewal
-/// until [`wait`](Self::wait) collects it, so call it within a TTL. Dropping the ticket gives up the position, and
-/// releases the key if it was granted.
+/// A ticket occupies a connection of its own. If that connection is lost, the position is lost, and
+/// [`wait`](Self::wait) returns an error. The server may grant the key before you call [`wait`](Self::wait). The client
+/// does not renew that lease until [`wait`](Self::wait) collects it, so call `wait` within a TTL. Dropping the ticket
+/// gives up the position, and releases the key if it was granted.
 #[must_use = "a ticket that is dropped gives up its queue position at once"]
 pub struct Ticket<G> {
     place: QueuePlace,
@@ -42,19 +42,20 @@ impl<G> Ticket<G> {
         self.place.key()
     }
 
-    /// Waits for the grant, for up to `timeout`. If it does not come in time, the queue position is given up.
+    /// Waits for the grant, for up to `timeout`. If it does not come in time, the client gives up the queue position.
     ///
     /// # Errors
     ///
     /// [`Timeout`](crate::ErrorKind::Timeout) if the grant did not come in time,
     /// [`Unavailable`](crate::ErrorKind::Unavailable) if the shard was not connected when the timeout ended,
-    /// [`LeaseExpired`](crate::ErrorKind::LeaseExpired) if the grant came so long ago that the lease has ended,
-    /// [`Disconnected`](crate::ErrorKind::Disconnected) if the ticket's connection was lost. Nothing is held after an
-    /// error.
+    /// [`LeaseExpired`](crate::ErrorKind::LeaseExpired) if the grant came so early that its lease has already ended,
+    /// [`Disconnected`](crate::ErrorKind::Disconnected) if the ticket's connection was lost. After an error, the caller
+    /// holds nothing.
     ///
     /// # Cancel safety
     ///
-    /// Safe: dropping the future gives up the queue position and releases a lease that is granted meanwhile.
+    /// Safe: if the future is dropped, the client gives up the queue position and releases a lease that is granted
+    /// meanwhile.
     pub async fn wait(self, timeout: Duration) -> Result<G> {
         collect(self.place, timeout).await.map(self.guard)
     }
