@@ -1,7 +1,7 @@
-//! An acquire: a try, followed by a wait if the try is refused and there is time.
+//! An acquire: a try, followed by a wait if the key is held and the request has time to wait.
 //!
-//! The timeout layer ends tries. An acquire that waits ends here, at its exact time. The state that most acquires need
-//! is stored inline; the state that few reach is boxed.
+//! The timeout layer ends tries. This module ends an acquire that waits, at its exact time. State that most acquires
+//! need is stored inline; state that few acquires need is boxed.
 
 pub(super) mod moving;
 
@@ -32,7 +32,7 @@ use crate::shard::held::Acquired;
 use crate::shard::input::Input;
 use crate::shard::progress::{Progress, Refusal, WaitsFor};
 
-/// An acquire that is not answered for this long counts as waiting, whatever it waits for.
+/// An acquire without an answer for this long counts as waiting, whether or not it waits for another holder.
 const NOTICEABLE: Duration = Duration::from_millis(250);
 
 type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -51,22 +51,22 @@ pin_project! {
         // Fires when the acquire begins to count as waiting, and when its time is over.
         #[pin]
         alarm: Option<Sleep>,
-        // Dropped last, so that everything the request brings is released before the client can end.
+        // Dropped last, so that the client cannot end before the other fields are released.
         core: H,
     }
 }
 
 enum Stage<'a> {
     Begins(Reserved),
-    /// One half of a key that moves: its shard and its end are known.
+    /// One half of a key that moves. Its shard and its deadline are known.
     BeginsAt(Reserved),
     NeedsRoom(Boxed<'a, std::result::Result<OwnedSemaphorePermit, AcquireError>>),
     IsTried(oneshot::Receiver<Result<Acquired>>),
     /// The shard was gone before it answered.
     IsLost(Boxed<'a, Result<Response>>),
-    /// Ends by itself.
+    /// The boxed future ends at the deadline by itself.
     Waits(Boxed<'a, Result<Response>>),
-    /// Answered. No state is kept, even if the future lives on.
+    /// Answered. The future keeps no state after this, even if it is not dropped.
     Over,
 }
 
@@ -107,7 +107,7 @@ impl<'a, H: Borrow<Arc<Core>> + Clone + Send + 'a> Future for Acquiring<'a, H> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Response>> {
         let answer = ready!(self.as_mut().advance(cx));
         let this = self.project();
-        // From now on, a grant is released, and room that becomes free is left to others.
+        // Drops the state: a grant that comes later is released, and other requests get the room.
         *this.stage = Stage::Over;
         if this.request.wait.is_zero() {
             this.request.waits_for(WaitsFor::Layers);
@@ -127,7 +127,7 @@ impl<'a, H: Borrow<Arc<Core>> + Clone + Send + 'a> Acquiring<'a, H> {
         loop {
             let next = match this.stage {
                 Stage::Begins(reserved) => {
-                    // If all acquires fail at once, a task that retries in a loop must leave other tasks their turn.
+                    // Yields to other tasks: a task could retry in a loop while each acquire fails at once.
                     ready!(pin!(consume_budget()).poll(cx));
                     let route = core.topology.route(this.request.routed_by())?;
                     match Move::of(&route) {
@@ -210,9 +210,9 @@ impl<'a, H: Borrow<Arc<Core>> + Clone + Send + 'a> Acquiring<'a, H> {
     }
 }
 
-/// Creates a timer for the moment at which the acquire counts as waiting, or for the end of its time if that is
-/// earlier. If no subscriber wants the span of a wait, the end of its time is all that matters: a timer that fires
-/// later seldom has to wake the runtime's driver.
+/// Creates a timer for the moment at which the acquire counts as waiting, or for its deadline if that is earlier. If no
+/// subscriber wants the span of a wait, the timer is for the deadline only: a later timer seldom has to wake the
+/// runtime's driver.
 #[inline(always)]
 fn first_alarm(now: Instant, until: Instant) -> Sleep {
     match RequestSpan::shows_waits() {
@@ -239,7 +239,7 @@ fn begun<'a>(core: &Core, place: &ShardPlace, request: &AcquireRequest, reserved
     }
 }
 
-/// Creates the span of the remaining time of an acquire that is known to wait.
+/// Creates the span of an acquire that waits, from now to its end.
 fn wait_span(core: &Core, shard: usize, request: &AcquireRequest) -> Option<Box<RequestSpan>> {
     let place = core.topology.shard(shard).ok()?;
     let awaited = Awaited {
@@ -281,7 +281,7 @@ fn granted_or_refused(answer: Result<Acquired>, core: &Arc<Core>) -> Result<std:
     })
 }
 
-/// Waits for the turn until this instant.
+/// Waits for the grant until `until`.
 async fn wait(
     core: impl Borrow<Arc<Core>>,
     shard: usize,
@@ -291,7 +291,7 @@ async fn wait(
 ) -> Result<Response> {
     let core = core.borrow();
     let place = core.topology.shard(shard)?;
-    // The shard knows it once the wait has begun.
+    // Set when the message to the shard is created. The shard updates it.
     let mut progress = None;
     let asked = ask(place, &place.waiting_room, None, |ask| {
         let mut acquire = acquire_message(core, &request, ask)?;
@@ -314,7 +314,7 @@ async fn wait(
     }
 }
 
-/// Returns the error of an acquire whose time is over before any server has answered.
+/// Returns the error of an acquire whose deadline passed before a server answered.
 fn out_of_time(place: &ShardPlace, request: &AcquireRequest, was_sent: bool) -> Error {
     let budget = Budget::Unanswered(request.wait);
     match shard_is_away(place) {

@@ -1,4 +1,4 @@
-//! Sends a request to a shard: takes room, sends a message, and waits for the answer.
+//! Sends a request to a shard: takes a permit for room, sends a message, and waits for the answer.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::shard::acquire::Acquire;
 use crate::shard::ask::Ask;
 use crate::shard::held::{Acquired, HeldLease};
 
-/// A permit for room that `poll_ready` waited for, with the index of its shard.
+/// A permit for room that `poll_ready` has acquired, with the index of its shard.
 pub(super) type Reserved = Option<(usize, OwnedSemaphorePermit)>;
 
 /// Waits for room, sends a message, and waits for its answer.
@@ -40,7 +40,7 @@ async fn take_room(place: &ShardPlace, room: &Arc<Semaphore>, reserved: Reserved
     }
 }
 
-/// Takes a permit for room, if there is one now.
+/// Takes a permit for room if one is available now.
 pub(super) fn room_now(place: &ShardPlace, room: &Arc<Semaphore>, reserved: Reserved) -> Option<OwnedSemaphorePermit> {
     match reserved {
         Some((shard, room)) if shard == place.index => Some(room),
@@ -48,7 +48,7 @@ pub(super) fn room_now(place: &ShardPlace, room: &Arc<Semaphore>, reserved: Rese
     }
 }
 
-/// Returns the error of a shard that was gone before it answered.
+/// Returns the error for a shard that ended before it answered.
 pub(super) async fn lost(core: Arc<Core>, shard: usize) -> Result<Response> {
     Err(core.topology.shard(shard)?.lost().await)
 }

@@ -28,8 +28,8 @@ use crate::unwind::catch;
 
 /// The shared state of a client.
 ///
-/// The users' layers stand between a client and its dispatch, so they are created once and stored here. The dispatch
-/// inside of them points back to this value weakly, since the leases that it hands out keep this value alive.
+/// The users' layers are between a client and its dispatch. They are created once and stored here. The dispatch inside
+/// these layers has only a weak reference to this value; a strong one would be a cycle.
 pub(crate) struct Core {
     pub(crate) topology: Arc<Topology>,
     pub(crate) config: Config,
@@ -45,7 +45,7 @@ pub(crate) struct Core {
     router: RouterRef,
     /// The dispatch inside the users' layers, if there are any.
     pub(super) layered: Option<ClientService>,
-    /// Gauges that are shown for as long as the client lives.
+    /// Gauges that exist for as long as the client lives.
     _shown: [Level; 2],
 }
 
@@ -62,7 +62,7 @@ impl Core {
             shards: config.shards.len(),
             client: config.name.clone(),
         };
-        // Before anything is started, because the recorder is a user's code.
+        // Before the client starts anything: the recorder is user code and may panic.
         let (shown, metrics) = catch(|| measure(&config, &routes)).map_err(|panic| {
             Error::new(
                 ErrorKind::InvalidInput,
@@ -101,41 +101,41 @@ impl Core {
         self.emitters.get(shard, &self.config, &self.signals)
     }
 
-    /// Ends everything: from now on, nothing is started any more. Returns the shards' reports, and a future that
-    /// completes when the signal connections are closed. Dropping these makes no difference.
+    /// Shuts the client down: nothing starts after this. Returns the shards' reports, and a future that completes when
+    /// the signal connections are closed. Dropping them does not stop the shutdown.
     pub(crate) fn shut_down(
         &self,
         until: Instant,
     ) -> (Vec<oneshot::Receiver<ShutdownReport>>, impl Future<Output = ()> + use<>) {
-        // First, because a shard that ends before this would count as dead, and would be started again.
+        // Must be first: the router would restart a shard that ends before this.
         self.ending.begin(shut_down());
         let mut reports = Vec::new();
         for shard in &self.topology.shards {
             let (told, report) = oneshot::channel();
             let told = Some(told);
-            // A shard that is gone holds nothing.
+            // A shard that has ended holds no leases.
             if shard.tell(Input::Shutdown(Shutdown { until, told })).is_ok() {
                 reports.push(report);
             }
         }
-        // The router knows the shards whose actors have died.
+        // The router closes the shards whose actors have died.
         self.router.close(until);
         (reports, self.signals.close(&shut_down()))
     }
 
-    /// Whether users' layers are around the dispatch.
+    /// Returns whether users' layers are around the dispatch.
     pub(crate) fn has_layers(&self) -> bool {
         self.layered.is_some()
     }
 }
 
-/// How a dispatch accesses its core. A single call borrows it. A long-lived dispatch refers to it weakly, because the
-/// dispatch may be part of the core's own layers.
+/// The access of a dispatch to its core. A single call borrows the core. A long-lived dispatch has a weak reference,
+/// because it may be part of the core's own layers.
 pub(crate) trait CoreRef<'a>: Clone {
-    /// What keeps the core alive while a request is under way.
+    /// A reference that keeps the core alive while a request is under way.
     type Held: Borrow<Arc<Core>> + Clone + Send + Unpin + 'a;
 
-    /// Returns the core, unless all its users were dropped.
+    /// Returns the core, or `None` if all its users were dropped.
     fn hold(&self) -> Option<Self::Held>;
 }
 
@@ -160,7 +160,7 @@ pub(super) fn client_is_gone() -> Error {
     Error::new(ErrorKind::Shutdown, "the client is gone: all its handles were dropped")
 }
 
-/// Describes all metrics to the recorder. Returns gauges of the client, and the metrics of requests if there is a
+/// Describes all metrics to the recorder. Returns the gauges of the client, and the metrics of requests if there is a
 /// recorder.
 fn measure(config: &Config, routes: &Routes) -> ([Level; 2], Option<RequestMetrics>) {
     config.sink.describe_all();
@@ -180,7 +180,7 @@ fn tell_of_transition(config: &Config) {
         return;
     };
     let shards = config.placement.current_shards();
-    // The log subscriber is a user's code.
+    // The log subscriber is user code and may panic.
     drop(catch(|| {
         tracing::info!(
             shards,
@@ -198,8 +198,8 @@ fn build_info(sink: &Sink) -> Level {
     level
 }
 
-/// The connections over which signals are emitted, one per shard. Each is created on demand, and again after it has
-/// died. They own nothing, and receive no signals.
+/// The connections over which signals are emitted, one per shard. Each connection is created on demand, and again after
+/// it has ended. They have no subscriptions and receive no signals.
 struct Emitters(Box<[Mutex<Option<Arc<Link>>>]>);
 
 impl Emitters {
@@ -221,7 +221,7 @@ impl Emitters {
         Ok(Arc::clone(place.insert(Arc::new(link))))
     }
 
-    /// Returns why a shard's connection is not connected, if it is not.
+    /// Returns the last error of a shard's connection if it is not connected.
     fn last_error(&self, shard: usize) -> Option<Error> {
         let place = self.0.get(shard)?.lock().unwrap_or_else(PoisonError::into_inner);
         let health = place.as_ref()?.health.borrow();
@@ -229,12 +229,12 @@ impl Emitters {
     }
 }
 
-/// Knows where requests go, and finds out whether the shard of an unanswered request is connected.
+/// Knows the shards of requests, and explains why a request got no answer.
 pub(crate) struct Explainer {
     pub(super) topology: Arc<Topology>,
     pub(super) routes: Routes,
     emitters: Arc<Emitters>,
-    /// Whether no user's layer is in front of the dispatch.
+    /// Whether there are no users' layers in front of the dispatch.
     is_direct: bool,
 }
 
@@ -278,7 +278,7 @@ impl Explain for Arc<Explainer> {
     }
 }
 
-/// Returns the error of a shard that is not connected or is closed.
+/// Returns the error of a shard that is not connected or is closed; `None` if it is connected.
 pub(super) fn shard_is_away(place: &ShardPlace) -> Option<Error> {
     let health = place.health.borrow();
     match &health.state {

@@ -1,8 +1,8 @@
-//! The innermost service: it passes a request to the actor of its shard and waits for the answer.
+//! The innermost service: passes a request to the actor of its shard and waits for the answer.
 //!
 //! A dropped future leaks nothing. Each step is one message with a channel for its answer. Dropping the future closes
-//! the channel, and the actor then either does not send the request, or releases what it brings. A release has no
-//! channel and continues when its future is dropped: its answer comes through the cell of its lease.
+//! the channel. The actor then does not send the request, or it releases the grant if the request was sent already. A
+//! release has no channel, so it continues when its future is dropped: its answer comes through the cell of its lease.
 
 use std::borrow::Borrow;
 use std::future::{Future, ready};
@@ -37,8 +37,8 @@ use crate::signal::SignalConn;
 use crate::types::Key;
 
 pin_project! {
-    /// The future answer to a request. Acquires that are granted at once and releases need no box, because these are
-    /// the most frequent requests.
+    /// The future of the answer to a request. Acquires that are granted at once and releases, which are the most
+    /// frequent requests, need no box.
     #[project = AnswerProjection]
     pub(crate) enum AnswerFuture<'a, C: CoreRef<'a>> {
         Boxed {
@@ -86,9 +86,9 @@ impl<'a, C: CoreRef<'a>> Future for AnswerFuture<'a, C> {
 /// The service without any layer.
 pub(crate) struct Dispatch<C> {
     core: C,
-    /// Created when all shards are full. The first one that gets room makes the service ready.
+    /// Created when all shards are full. The service is ready as soon as one shard has room.
     queues: Vec<PollSemaphore>,
-    /// The room that `poll_ready` waited for, and its shard.
+    /// The room that `poll_ready` has acquired, and its shard.
     reserved: Reserved,
 }
 
@@ -101,8 +101,8 @@ impl<C> Dispatch<C> {
         }
     }
 
-    /// Ready while any shard has room. The shard of a request is known only when it is called. If that shard has no
-    /// room while others have, the call itself waits for room, within its time.
+    /// Returns ready while at least one shard has room. The shard of a request is known only at the call. If that shard
+    /// has no room while other shards have, the call waits for room, within the request's time.
     pub(crate) fn poll_ready<'a>(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>>
     where
         C: CoreRef<'a>,
@@ -176,8 +176,8 @@ impl Service<Request> for Dispatch<Weak<Core>> {
     }
 }
 
-/// Acquires a free key, or takes a position in its queue. The position needs a connection of its own; if the limits
-/// allow no more, the request waits for one.
+/// Acquires a free key, or takes a position in its queue. A position needs a connection of its own. If the limits allow
+/// no further connection, the request waits for one.
 async fn enqueue(core: impl Borrow<Arc<Core>>, request: AcquireRequest) -> Result<Response> {
     let core = core.borrow();
     let route = core.topology.route(request.routed_by())?;
@@ -282,7 +282,7 @@ async fn collect_at(
         wait,
     };
     let span = RequestSpan::of_wait(&awaited, place, core);
-    // The server counts whole seconds; this timeout keeps the caller's exact time.
+    // Servers wait for whole seconds. This timeout ends the wait at the caller's exact time.
     let collect = async {
         let outcome = timeout_at(until, collect).await;
         outcome.unwrap_or_else(|_| {
@@ -298,7 +298,7 @@ async fn collect_at(
     }
 }
 
-/// Sends the release, unless it was sent already.
+/// Sends the release if it was not sent before.
 fn release<'a, C: CoreRef<'a>>(core: C::Held, lease: Lease) -> AnswerFuture<'a, C> {
     let (key, answer, previous) = lease.give_back();
     if let Some(previous) = previous {
@@ -307,7 +307,7 @@ fn release<'a, C: CoreRef<'a>>(core: C::Held, lease: Lease) -> AnswerFuture<'a, 
     AnswerFuture::Release { core, key, answer }
 }
 
-/// Returns the error of a release whose shard was gone before it answered.
+/// Returns the error of a release whose shard ended before it answered.
 async fn lost_with(core: Arc<Core>, key: Key) -> Result<Response> {
     let shard = core.topology.route(&key)?.place.index;
     lost(core, shard).await

@@ -1,4 +1,4 @@
-//! What a client hands out, namely leases and queue positions, and their way back to the client.
+//! Leases and queue positions, as a client hands them out.
 
 use std::any::Any;
 use std::fmt;
@@ -21,24 +21,24 @@ use crate::shard::held::{HeldLease, HeldPlace};
 use crate::take::Take;
 use crate::types::{Fence, Key, Kind, Token, Ttl};
 
-/// The client that a lease or queue position came from, and which it keeps alive. Only [`stack`](super::stack) knows
-/// the type, because a client's requests carry leases.
+/// The client of a lease or queue position, which keeps this client alive. Only [`stack`](super::stack) knows the type
+/// behind it, because the requests of a client contain leases.
 pub(crate) type Origin = Arc<dyn Any + Send + Sync>;
 
-/// A held lease. It is renewed in the background until it is released, dropped or lost.
+/// A held lease. The client renews it in the background until it is released, dropped or lost.
 ///
 /// [`LockGuard`](crate::LockGuard) and [`SemaphorePermit`](crate::SemaphorePermit) dereference to it. A lease keeps its
-/// client alive. Dropping it releases the lease in the background, from any thread, inside or outside of a runtime.
+/// client alive. Dropping it, on any thread and inside or outside of a runtime, releases the lease in the background.
 ///
-/// While a fleet changes its list of servers, a key that [moves](crate::ClientBuilder::previous_servers) is held on two
-/// shards. A `Lease` then stands for both halves: it is lost as soon as one half is lost, and both halves are released
-/// together. Its token is that of the current shard. It has no [`fence`](Self::fence), but [two
+/// While a fleet changes its list of servers, a client holds a key that [moves](crate::ClientBuilder::previous_servers)
+/// on two shards. Its `Lease` then consists of two halves: it is lost as soon as one half is lost, and both halves are
+/// released together. Its token is the token of the current shard. It has no [`fence`](Self::fence), but [two
 /// fences](Self::transition_fences).
 pub struct Lease {
     held: HeldLease,
     /// The half on the previous shard of a key that moves.
     previous: Option<Box<Previous>>,
-    // Dropped last, so that the releases are sent before the client can end.
+    // Dropped last, so that the client cannot end before the releases are sent.
     client: Origin,
 }
 
@@ -51,7 +51,7 @@ impl Lease {
         }
     }
 
-    /// Has a lease that was renewed so far renewed on these terms from now on.
+    /// Applies these renewal terms, from now on, to a lease that was renewed without a limit.
     pub(crate) fn renew_on(&self, terms: RenewTerms) {
         let hold = match terms.never {
             true => Some(Duration::ZERO),
@@ -63,8 +63,8 @@ impl Lease {
         }
     }
 
-    /// Joins this lease with the lease on the previous shard. The previous half was renewed without a limit while the
-    /// acquire waited for this one; from now on, both have the same renewal terms.
+    /// Joins this lease with the lease on the previous shard. So far, the client renewed the previous half without a
+    /// limit. From now on, both halves have the same renewal terms.
     pub(super) fn joined(mut self, previous: Self, terms: RenewTerms) -> Self {
         let previous = previous.held;
         match terms.max_hold {
@@ -72,7 +72,7 @@ impl Lease {
             Some(hold) => previous.renew_for(hold),
             None => {}
         }
-        // If one half is lost, the other is not renewed any more and ends when its TTL is over, like any lost lease.
+        // If one half is lost, the client stops renewing the other half, which ends when its TTL is over.
         let first_lost = Arc::<OnceLock<Half>>::default();
         let note = |half| {
             let first_lost = Arc::clone(&first_lost);
@@ -92,7 +92,7 @@ impl Lease {
         self
     }
 
-    /// Sends the release at once, unless it was sent already. The server's answer comes later. A key that moves has two
+    /// Sends the release at once if it was not sent before. The server's answer comes later. A key that moves has two
     /// answers.
     pub(crate) fn give_back(self) -> (Key, ReleaseAnswer, Option<ReleaseAnswer>) {
         let key = self.held.cell.key.clone();
@@ -125,11 +125,11 @@ impl Lease {
     }
 
     /// Returns a number that grows with every grant of this key. Pass it to the resource that the lock protects, and
-    /// let the resource refuse requests with a smaller number. `None` if the server is not known to make fences;
-    /// servers do from release 2.1 on. See [`Fencing`].
+    /// let the resource refuse requests with a smaller number. Returns `None` if the server is not known to issue
+    /// fences; servers issue them from release 2.1 on. See [`Fencing`].
     ///
     /// A key that [moves](crate::ClientBuilder::previous_servers) has no fence, because its two servers count
-    /// separately, and their numbers cannot be compared. See [`transition_fences`](Self::transition_fences).
+    /// separately, so their numbers cannot be compared. See [`transition_fences`](Self::transition_fences).
     ///
     /// By default, the first grant over a new connection may have no fence. Code that depends on fences must require
     /// them:
@@ -162,14 +162,14 @@ impl Lease {
         }
     }
 
-    /// Returns the fences of both servers of a key that [moves](crate::ClientBuilder::previous_servers). `None` if the
-    /// key does not move, or if one of the servers is not known to make fences.
+    /// Returns the fences of both servers of a key that [moves](crate::ClientBuilder::previous_servers). Returns `None`
+    /// if the key does not move, or if one of the servers is not known to issue fences.
     ///
-    /// Each of the two numbers grows with every grant by its server. The resource that the lock protects keeps the
-    /// greatest value of each, and refuses a request in which either is smaller. Clients of the previous list have only
-    /// the first number, and clients of the current list only the second.
-    /// [`guide::sharding`](https://docs.rs/dflockd-client/latest/dflockd_client/guide/sharding/index.html) has the rule for all
-    /// of them.
+    /// Each of the two numbers grows with every grant by its server. The resource that the lock protects must store the
+    /// greatest value of each, and refuse a request in which one of them is smaller. Clients of the previous list have
+    /// only the number of the previous server, and clients of the current list only that of the current server.
+    /// [`guide::sharding`](https://docs.rs/dflockd-client/latest/dflockd_client/guide/sharding/index.html) has the rule
+    /// for all these clients.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -208,7 +208,7 @@ impl Lease {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Unsupported`] if the server is not known to make fences, and for a key that
+    /// [`ErrorKind::Unsupported`] if the server is not known to issue fences, and for a key that
     /// [moves](crate::ClientBuilder::previous_servers).
     pub fn require_fence(&self) -> Result<Fence> {
         if self.previous.is_some() {
@@ -242,8 +242,7 @@ impl Lease {
         }
     }
 
-    /// Returns how long the lease is certainly held if nothing more is heard from the server; zero if it is lost or
-    /// released.
+    /// Returns for how long the lease is certainly held if no server answers any more. Zero if it is lost or released.
     #[must_use]
     pub fn remaining(&self) -> Duration {
         match self.state() {
@@ -256,13 +255,13 @@ impl Lease {
         }
     }
 
-    /// Returns the moment at which the lease is reported lost if nothing more is heard from the server. It is earlier,
-    /// by the [loss margin](crate::ClientBuilder::loss_margin), than the moment at which the server can grant the lease
-    /// to another holder because its time is over. A renewal moves it ahead. Once the lease has expired, it is the
-    /// moment of the expiry, so a holder that learns of the loss late knows how much of the margin is left.
+    /// Returns the time at which the client reports the lease as lost if no server answers any more. When the TTL is
+    /// over, the server can grant the key to another holder; the returned time is earlier than that by the [loss
+    /// margin](crate::ClientBuilder::loss_margin). Each renewal moves it to a later time. After the lease has expired,
+    /// it is the time of the expiry, so a holder that learns of the loss late can compute the rest of the margin.
     ///
-    /// It concerns only the time: a lease can be lost earlier for any other [reason](LostReason), and its server may
-    /// have granted it to another holder by then.
+    /// A lease can be lost earlier for another [reason](LostReason), and then the server may already have granted the
+    /// key to another holder.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -295,18 +294,19 @@ impl Lease {
         }
     }
 
-    /// Returns whether the lease is held, as far as the client can know. It reads the clock, so it is right even while
-    /// the runtime is stalled.
+    /// Returns whether the lease is held, as far as the client can know. This reads the clock, so the result is right
+    /// even while the runtime is stalled.
     ///
-    /// On Linux and Android, the time for which the machine was suspended counts, so the result is right as soon as the
-    /// machine wakes. On other systems, the clock may stand still during a suspend. On every system, the machine can be
-    /// suspended right after this returned `true`: the protected resource should check the [`fence`](Self::fence).
+    /// On Linux and Android, the clock includes the time for which the machine was suspended, so the result is right as
+    /// soon as the machine wakes. On other systems, the clock may stand still during a suspend. On every system, the
+    /// machine can be suspended right after this method has returned `true`. Therefore the protected resource should
+    /// check the [`fence`](Self::fence).
     #[must_use]
     pub fn is_held(&self) -> bool {
         matches!(self.state(), LeaseState::Held | LeaseState::Suspect)
     }
 
-    /// Returns what is known about the lease.
+    /// Returns the state of the lease, as far as the client can know.
     #[must_use]
     pub fn state(&self) -> LeaseState {
         let state = self.held.cell.state();
@@ -316,25 +316,25 @@ impl Lease {
         }
     }
 
-    /// Returns whether another holder had the key when this lease was requested, so that the caller had to wait.
+    /// Returns whether the caller had to wait because another holder had the key.
     #[must_use]
     pub fn was_contended(&self) -> bool {
         self.held.cell.was_contended()
     }
 
-    /// Waits until the lease is lost, and returns the reason. This happens before enough time has passed for the server
-    /// to grant the lease to another client. The loss of a connection is reported at once; but no client can know what
-    /// the server did in the moment before. For that case there is the [`fence`](Self::fence).
+    /// Waits until the lease is lost, and returns the reason. If the TTL runs out, this completes before the server can
+    /// grant the key to another client. If the connection is lost, this completes at once, but the server may already
+    /// have granted the key to another client. Use the [`fence`](Self::fence) to protect against that case.
     ///
-    /// The future does not borrow the guard. It can be created any number of times, also after the loss. It never
+    /// The future does not borrow the guard. You can create it any number of times, even after the loss. It never
     /// completes if the lease is released.
     ///
-    /// After a suspend of the machine, it completes within a second of the wake-up on Linux and Android, where the
-    /// suspended time counts. For other systems see [`is_held`](Self::is_held).
+    /// On Linux and Android, the clock includes the time of a suspend, so the future completes within a second after
+    /// the machine wakes. For other systems see [`is_held`](Self::is_held).
     ///
     /// # Cancel safety
     ///
-    /// Safe: dropping it changes nothing.
+    /// Safe: dropping the future changes nothing.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -414,8 +414,8 @@ impl Lease {
         )
     }
 
-    /// Sends the release at once. [`give_back`](Self::give_back) still returns its outcome; the task that `waker` wakes
-    /// should await it.
+    /// Sends the release at once. A later [`give_back`](Self::give_back) returns its outcome. `waker` wakes the task
+    /// that waits for this outcome.
     pub(super) fn begin_release(&mut self, waker: &Waker) {
         self.held.begin_release(Some(waker));
         if let Some(previous) = &mut self.previous {
@@ -462,7 +462,7 @@ impl fmt::Debug for Lease {
     }
 }
 
-/// Returns the state of a lease with these two halves.
+/// Returns the state of a lease that consists of these two halves.
 fn of_both(current: LeaseState, previous: LeaseState, first_lost: &OnceLock<Half>) -> LeaseState {
     match (current, previous) {
         (LeaseState::Lost(_), lost @ LeaseState::Lost(_)) if first_lost.get() == Some(&Half::Previous) => lost,
@@ -488,7 +488,7 @@ async fn lost_of_both(current: &LeaseCell, previous: &LeaseCell, first_lost: &On
 /// The half of a lease on the previous shard of a key that moves.
 struct Previous {
     held: HeldLease,
-    /// Set when the first of both halves is lost: the lease is lost for that reason.
+    /// The half that was lost first. The lease is lost for the same reason.
     first_lost: Arc<OnceLock<Half>>,
 }
 
@@ -503,30 +503,31 @@ enum Half {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct TransitionFences {
-    /// The fence of the shard that the key moves from. Clients of the previous list have it.
+    /// The fence of the shard that the key moves from. Clients of the previous list have only this fence.
     pub previous: Fence,
-    /// The fence of the shard that the key moves to. Clients of the current list have it.
+    /// The fence of the shard that the key moves to. Clients of the current list have only this fence.
     pub current: Fence,
 }
 
-/// What remains to be done after the grant at a queue position, if its key moves.
+/// The remaining steps after the grant at a queue position, if its key moves.
 pub(crate) enum Rest {
-    /// The position is at the previous shard. After its grant, the current shard is asked, on these terms.
+    /// The position is at the previous shard. After its grant, the client acquires the current half with these
+    /// settings.
     Current {
         ttl: Option<Ttl>,
         policy: Option<RenewPolicy>,
     },
-    /// The position is at the current shard. This lease is held on the previous shard, and has these renewal terms once
-    /// both halves are held.
+    /// The position is at the current shard. The lease is held on the previous shard. Both halves get these renewal
+    /// terms after the grant.
     Previous(Lease, RenewTerms),
 }
 
-/// A queue position, as the service hands it out. The handles wrap it as [`Ticket`](crate::Ticket).
+/// A queue position, as the service returns it. The handles wrap it as [`Ticket`](crate::Ticket).
 pub struct QueuePlace {
     held: HeldPlace,
     /// Present if the key moves.
     rest: Option<Box<Rest>>,
-    // Dropped last, so that the position is given up before the client can end.
+    // Dropped last, so that the client cannot end before the position is given up.
     client: Origin,
 }
 
@@ -539,7 +540,7 @@ impl QueuePlace {
         }
     }
 
-    /// Adds what remains to be done after the grant.
+    /// Adds the remaining steps after the grant.
     pub(super) fn besides(mut self, rest: Rest) -> Self {
         self.rest = Some(Box::new(rest));
         self

@@ -21,7 +21,7 @@ pub(super) fn wrap(layers: &[UserLayer], dispatch: Dispatch<Weak<Core>>) -> Opti
     Some(layers.iter().rev().fold(innermost, |inner, layer| layer.around(inner)))
 }
 
-/// The dispatch, with or without a user's layers around it. Without layers, a call passes no box.
+/// The dispatch, with or without users' layers around it. Without layers, a call needs no box.
 #[derive(Clone)]
 pub(crate) enum Inner<C> {
     Plain(Dispatch<C>),
@@ -29,7 +29,7 @@ pub(crate) enum Inner<C> {
 }
 
 impl<C> Inner<C> {
-    /// Returns the access to the dispatch of a core, through the users' layers if there are any.
+    /// Returns the dispatch of a core, inside the users' layers if there are any.
     pub(super) fn of(core: &Core, reference: C) -> Self {
         match &core.layered {
             Some(layered) => Self::Layered(layered.clone()),

@@ -1,4 +1,4 @@
-//! The outcome of a request, as metrics and spans name it.
+//! The outcomes of requests, with their names in metrics and spans.
 
 use super::request::Response;
 use crate::error::{ErrorKind, Result};

@@ -1,5 +1,5 @@
-//! Makes readiness a part of the call. The handles use this, so that a wait for room is timed and measured with the
-//! rest.
+//! Makes the wait for readiness a part of the call. The handles use this, so that the request's timeout and metrics
+//! include the wait for room.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -14,7 +14,7 @@ use super::request::{Request, Response};
 use crate::clock::after;
 use crate::error::{Budget, Error, Result};
 
-/// A service that is always ready, and waits for the inner one within the call.
+/// A service that is always ready. Its call waits until the inner service is ready.
 #[derive(Clone, Debug)]
 pub(crate) struct ReadyFirst<S>(pub(crate) S);
 
@@ -33,7 +33,7 @@ where
     #[inline(always)]
     fn call(&mut self, request: Request) -> Self::Future {
         let mut service = self.0.clone();
-        // The service usually is ready. If not, the task that must be woken polls it again.
+        // Usually the service is ready. If not, the future polls it again with the waker of its task.
         match service.poll_ready(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Ok(())) => ReadyFirstFuture {
                 waiting: None,
@@ -52,7 +52,7 @@ struct Waiting<S> {
     service: S,
     request: Request,
     since: Instant,
-    /// When the request's own wait is over, if it has one.
+    /// Fires when the request's own wait is over. `None` if it has no wait.
     alarm: Option<Pin<Box<Sleep>>>,
 }
 
@@ -68,9 +68,9 @@ impl<S: Service<Request, Response = Response, Error = Error>> Waiting<S> {
         }
     }
 
-    /// Ready when the request can be sent; its wait is reduced by the time that has passed. Room that becomes free when
-    /// the wait is over comes too late, as it does for a process that was stopped meanwhile. A request with no wait
-    /// left would be a try, which nothing would end.
+    /// Returns ready when the request can be sent, and subtracts the time that has passed from its wait. If the wait is
+    /// over, this returns an error, even if there is room now: a process that was stopped meanwhile can find both at
+    /// once. Without a wait, the request would be a try, and no timer would end it.
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         let (waited, wait) = (self.since.elapsed(), self.request.wait());
         let Some(alarm) = &mut self.alarm else {

@@ -21,7 +21,7 @@ use crate::types::{Key, Kind, Target, Ttl};
 pub enum Request {
     /// Acquires a lock or a slot. Answered with [`Response::Granted`] or [`Response::Busy`].
     Acquire(AcquireRequest),
-    /// Acquires the key if it is free, and otherwise takes a position in its queue; does not wait. Answered with
+    /// Acquires the key if it is free, and otherwise takes a position in its queue. Does not wait. Answered with
     /// [`Response::Granted`] or [`Response::Queued`].
     Enqueue(AcquireRequest),
     /// Waits once at a position that `Enqueue` returned. Answered with [`Response::Granted`].
@@ -33,8 +33,8 @@ pub enum Request {
     },
     /// Releases a lease. Answered with [`Response::Released`].
     ///
-    /// A release cannot be stopped; only its answer can be lost. A guard's release is sent before the first layer sees
-    /// this request, and dropping a lease releases it too.
+    /// No layer can stop a release; a layer can only lose its answer. A guard sends its release before the first layer
+    /// sees this request, and dropping the lease releases it, too.
     Release(Lease),
     /// Asks for the state of a shard's server. Answered with [`Response::Stats`].
     Stats {
@@ -81,8 +81,8 @@ impl SubscribeRequest {
         }
     }
 
-    /// Subscribes to a share of them only: the others go to other members of the group. [`Group`] says what a group can
-    /// lose.
+    /// Subscribes as a member of a group. Each signal goes to one member of the group. [`Group`] describes which
+    /// signals a group can lose.
     #[must_use]
     pub fn group(mut self, group: Group) -> Self {
         self.group = Some(group);
@@ -102,9 +102,9 @@ impl SubscribeRequest {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Operation {
-    /// [`Request::Acquire`] that waits.
+    /// A [`Request::Acquire`] with a wait.
     Acquire,
-    /// [`Request::Acquire`] that does not.
+    /// A [`Request::Acquire`] without a wait.
     TryAcquire,
     /// [`Request::Enqueue`].
     Enqueue,
@@ -194,7 +194,7 @@ impl Request {
         }
     }
 
-    /// Returns the shard that the request names, if it names one.
+    /// Returns the shard that the request names, or `None` if it names none.
     pub(crate) fn shard(&self) -> Option<usize> {
         match self {
             Self::Stats { shard } | Self::Barrier { shard } | Self::Failback { shard } => Some(*shard),
@@ -236,11 +236,12 @@ impl Request {
         }
     }
 
-    /// Returns a copy of the request, for a layer that retries. A request that contains a queue position or a lease can
-    /// be sent only once, so it has no copy. Nor has a signal, which is never sent again automatically, because it may
-    /// have been delivered.
+    /// Returns a copy of the request, for a layer that retries. Returns `None` for a request that contains a queue
+    /// position or a lease, because it can be sent only once. Also returns `None` for a signal, because a server may
+    /// have delivered it, so the client never sends it again.
     ///
-    /// A second acquire during the first may take a second grant. A grant that is not passed on is released.
+    /// If you send the copy of an acquire while the first is under way, both may be granted. The client releases a
+    /// lease whose response is dropped.
     #[must_use]
     pub fn try_clone(&self) -> Option<Self> {
         match self {
@@ -254,7 +255,7 @@ impl Request {
         }
     }
 
-    /// Makes the request report what it waits for, if it can.
+    /// Starts to record what the request waits for, if it is an acquire or an enqueue.
     pub(crate) fn track(&mut self) {
         if let Self::Acquire(acquire) | Self::Enqueue(acquire) = self {
             acquire.progress.get_or_insert_default();
@@ -276,15 +277,15 @@ impl Request {
 pub struct AcquireRequest {
     pub(crate) target: Target,
     pub(crate) key: Key,
-    /// The key whose shard serves it, if that is another.
+    /// If another key's shard serves this request: that other key.
     pub(crate) beside: Option<Key>,
     pub(crate) wait: Duration,
     pub(crate) ttl: Option<Ttl>,
     /// `None` means the client's policy.
     pub(crate) renew_policy: Option<RenewPolicy>,
-    /// Whether its caller holds other leases of this client while it waits.
+    /// Whether the caller holds other leases of this client while it waits.
     pub(crate) holding: bool,
-    /// What it waits for, if the timeout layer needs to know.
+    /// Records what the request waits for, if the timeout layer needs it.
     pub(crate) progress: Option<Progress>,
 }
 
@@ -301,7 +302,7 @@ impl fmt::Debug for AcquireRequest {
 }
 
 impl AcquireRequest {
-    /// Creates a request that does not wait and asks for the server's default TTL.
+    /// Creates a request without a wait and with the server's default TTL.
     #[must_use]
     pub fn new(target: Target, key: Key) -> Self {
         Self {
@@ -316,21 +317,21 @@ impl AcquireRequest {
         }
     }
 
-    /// The key that names its shard.
+    /// Returns the key that determines the shard.
     pub(crate) fn routed_by(&self) -> &Key {
         self.beside.as_ref().unwrap_or(&self.key)
     }
 
-    /// Notes what it waits for from now on.
+    /// Records what the request waits for from now on.
     pub(crate) fn waits_for(&self, what: WaitsFor) {
         if let Some(progress) = &self.progress {
             progress.waits_for(what);
         }
     }
 
-    /// Makes the request wait for up to `timeout`. A request that does not wait is answered with [`Response::Busy`] if
-    /// the key is held. A request that waits ends with an error when the time is over: of kind
-    /// [`Timeout`](crate::ErrorKind::Timeout) if a server has said that the key is held, and of kind
+    /// Makes the request wait for up to `timeout`. If the key is held, a request without a wait gets
+    /// [`Response::Busy`]. A request with a wait ends with an error when its time is over: of kind
+    /// [`Timeout`](crate::ErrorKind::Timeout) if a server has reported the key as held, and of kind
     /// [`Unavailable`](crate::ErrorKind::Unavailable) if no server answered.
     #[must_use]
     pub fn acquire_timeout(mut self, timeout: Duration) -> Self {
@@ -345,8 +346,8 @@ impl AcquireRequest {
         self
     }
 
-    /// Sets how the lease is renewed. The default is the client's policy. An invalid policy is refused with
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) before anything is sent.
+    /// Sets how the lease is renewed. The default is the client's policy. With an invalid policy, the request fails
+    /// with [`InvalidInput`](crate::ErrorKind::InvalidInput), and the client sends nothing.
     #[must_use]
     pub fn renew_policy(mut self, policy: RenewPolicy) -> Self {
         self.renew_policy = Some(policy);
@@ -356,31 +357,31 @@ impl AcquireRequest {
 
 /// The answer to a request.
 ///
-/// Dropping a response that carries a lease releases the lease, so the response must reach code that keeps it.
+/// Dropping a response that contains a lease releases the lease. A layer must pass the response on to the caller.
 #[non_exhaustive]
 pub enum Response {
     /// The key is held until the lease is released, dropped or lost.
     Granted(Lease),
-    /// A server says that the key is held, and the request does not wait.
+    /// A server reported the key as held, and the request does not wait.
     Busy,
-    /// A server says that the key is held; the request has this position in its queue.
+    /// A server reported the key as held. The request has this position in its queue.
     Queued(QueuePlace),
     /// The lease was released, and the server has confirmed it.
     Released,
     /// The state of a server.
     Stats(Stats),
-    /// Everything that was committed before is visible.
+    /// Everything that the cluster has committed before is visible.
     Visible,
-    /// The first server will serve the shard after this time, during which no server does.
+    /// The first server will serve the shard after this time. Until then, no server serves it.
     FailingBack(Duration),
-    /// The signal was delivered this number of times.
+    /// The number of deliveries of the signal.
     Delivered(u64),
     /// The connection that receives the signals.
     Subscribed(SignalConn),
 }
 
 impl Response {
-    /// Returns the error for a response that does not answer the request: a layer created it.
+    /// Returns the error for a response that does not fit its request. Only a layer can create such a response.
     pub(crate) fn out_of_place(&self) -> Error {
         Error::new(
             ErrorKind::Protocol,
@@ -389,7 +390,7 @@ impl Response {
     }
 }
 
-/// Returns the error of an acquire that had no time to wait and whose try was refused.
+/// Returns the error of an acquire without time to wait, if the key is held.
 pub(crate) fn busy(key: &Key) -> Error {
     let message = format!("{key:?} is held, and there was no time to wait for it");
     Error::new(ErrorKind::Timeout, message).out_of(Budget::Wait(Duration::ZERO))

@@ -15,10 +15,10 @@ use crate::types::Kind;
 
 /// Decides which requests are retried after an error, when, and how often.
 ///
-/// It applies to errors that are [retryable](Error::is_retryable), such as a server that is full, shuts down or does
-/// not lead, or a lost connection. A client [takes one policy](crate::ClientBuilder::retry) for all its requests,
-/// including those of the handles. It is also a [`Policy`] of tower, for a [`RetryLayer`](tower::retry::RetryLayer)
-/// among other layers, or around a [`Client`](crate::Client) that is used as a service.
+/// It applies to [retryable](Error::is_retryable) errors, such as a lost connection, or a server that is full, shuts
+/// down or is not the leader. A client [takes one policy](crate::ClientBuilder::retry) for all its requests, including
+/// those of the handles. It is also a [`Policy`] of tower, for a [`RetryLayer`](tower::retry::RetryLayer) among other
+/// layers, or around a [`Client`](crate::Client) that is used as a service.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -38,22 +38,25 @@ use crate::types::Kind;
 /// ```
 ///
 /// **Retries do not extend the time of a request.** An acquire that may wait for ten seconds waits for ten seconds in
-/// total, including pauses and further attempts: each attempt gets the time that is left. No attempt is made if no time
-/// would be left, so an acquire whose key is held for all that time ends with [`Timeout`](ErrorKind::Timeout), as it
-/// does without a policy. Requests that do not wait, such as a try, are limited by [`max_elapsed`](Self::max_elapsed)
-/// and, within a client, by its [request timeout](crate::ClientBuilder::request_timeout). Around a client, that timeout
-/// applies to each attempt, so set `max_elapsed` there.
+/// total, including pauses and further attempts: each attempt gets the time that is left. If no time would be left, the
+/// policy makes no further attempt. So an acquire whose key is held for the whole time ends with
+/// [`Timeout`](ErrorKind::Timeout), as it does without a policy. For requests that do not wait, such as a try, the
+/// limits are [`max_elapsed`](Self::max_elapsed) and, within a client, its [request
+/// timeout](crate::ClientBuilder::request_timeout). Around a client, the request timeout applies to each attempt; set
+/// `max_elapsed` there.
 ///
-/// **Retried requests**: acquires, tries and enqueues, because their caller holds nothing after an error; `stats`,
+/// **Retried requests**: acquires, tries and enqueues, because the caller holds nothing after an error; `stats`,
 /// barriers and subscriptions.
 ///
-/// **Requests that are not retried**, because a retry could do harm or is impossible: acquires of a semaphore whose slot
-/// may have been granted, that is after [`Disconnected`](ErrorKind::Disconnected), [`NotLeader`](ErrorKind::NotLeader)
-/// and [`ShardGone`](ErrorKind::ShardGone); releases, which continue by themselves; waits at a queue position, which is
-/// gone after an error; a signal, which may have been delivered; a failback, which all clients make at the same time.
+/// **Requests that are not retried**, because a retry could do harm or is impossible: acquires of a semaphore after an
+/// error that may hide a grant, which are [`Disconnected`](ErrorKind::Disconnected),
+/// [`NotLeader`](ErrorKind::NotLeader) and [`ShardGone`](ErrorKind::ShardGone); releases, because the client repeats
+/// them itself; waits at a queue position, because an error ends the position; signals, because a server may have
+/// delivered them; failbacks, because all clients must make them at the same time.
 ///
-/// A server keeps a grant whose answer was lost until it notices the end of the connection, or until the TTL is over. A
-/// lock has only one grant, and the next attempt waits for its end. Of a semaphore, each attempt could take another slot.
+/// If the answer to an acquire is lost, the server keeps the grant until it notices the end of the connection, or until
+/// the TTL is over. A lock has only one grant, so the next attempt waits for its end. With a semaphore, each attempt
+/// could take another slot.
 ///
 /// A policy is serialized as a map of `max_attempts`, `max_elapsed`, `first_pause` and `longest_pause`, where durations
 /// are texts with units. Missing entries have their defaults.
@@ -67,7 +70,7 @@ pub struct RetryPolicy {
     first_pause: Duration,
     #[serde(with = "as_text")]
     longest_pause: Duration,
-    /// The limit for requests that do not wait, if a client has set it.
+    /// The limit for requests that do not wait. A client sets it.
     #[serde(skip)]
     request_timeout: Option<Duration>,
     /// The request that this clone of the policy is for.
@@ -75,7 +78,7 @@ pub struct RetryPolicy {
     call: Option<Call>,
 }
 
-/// The minimum of the first pause. Without a pause, a server that refuses requests would be asked as fast as it
+/// The minimum of the first pause. Without a pause, the client would repeat a refused request as fast as the server
 /// answers.
 const SHORTEST: Duration = Duration::from_millis(1);
 
@@ -88,7 +91,7 @@ struct Call {
     attempts: u32,
 }
 
-/// Makes five attempts. The first pause lasts 50 to 100 ms, and pauses double up to 2.5 to 5 s.
+/// Returns a policy of five attempts. The first pause lasts 50 to 100 ms, and pauses double up to 2.5 to 5 s.
 impl Default for RetryPolicy {
     fn default() -> Self {
         Self {
@@ -103,15 +106,15 @@ impl Default for RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// Sets the maximum number of attempts, including the first. 0 counts as 1: no request is retried. Default: 5.
+    /// Sets the maximum number of attempts, including the first. 0 counts as 1, which means no retries. Default: 5.
     #[must_use]
     pub fn max_attempts(mut self, attempts: u32) -> Self {
         self.max_attempts = attempts;
         self
     }
 
-    /// Sets the latest start of an attempt, counted from the first one. Default: only the request's own time limits the
-    /// attempts.
+    /// Sets after which time no further attempt starts, counted from the start of the first attempt. Default: only the
+    /// request's own time limits the attempts.
     #[must_use]
     pub fn max_elapsed(mut self, elapsed: Duration) -> Self {
         self.max_elapsed = Some(elapsed);
@@ -128,21 +131,21 @@ impl RetryPolicy {
         self
     }
 
-    /// Returns the policy for a client, whose requests without a wait have this limit.
+    /// Returns the policy with this limit for requests that do not wait.
     pub(crate) fn within(mut self, request_timeout: Duration) -> Self {
         self.request_timeout = Some(request_timeout);
         self
     }
 
-    /// Returns the pause after this number of attempts. `random` is in [0, 1).
+    /// Returns the pause after `attempts` attempts. `random` is in [0, 1).
     fn pause(&self, attempts: u32, random: f64) -> Duration {
         let first = self.first_pause.max(SHORTEST);
         let bound = first.saturating_mul(2_u32.saturating_pow(attempts));
         below(bound.min(self.longest_pause.max(first)), random)
     }
 
-    /// Returns the pause before the next attempt, and how long the request may then wait; `None` if there is no further
-    /// attempt.
+    /// Returns the pause before the next attempt, and how long that attempt may wait. Returns `None` if there is no
+    /// further attempt.
     fn next(&self, call: Call, now: Instant, random: f64) -> Option<(Duration, Duration)> {
         if call.attempts >= self.max_attempts {
             return None;
@@ -179,7 +182,7 @@ impl Policy<Request, Response, Error> for RetryPolicy {
     }
 
     fn clone_request(&mut self, request: &Request) -> Option<Request> {
-        // The first call for each request comes from the policy that all requests share.
+        // The policy that all requests share counts no attempts, so this is the first call for a request.
         if self.call.is_none_or(|call| call.attempts == 0) {
             self.call = Some(Call {
                 began: Instant::now(),
@@ -191,7 +194,7 @@ impl Policy<Request, Response, Error> for RetryPolicy {
     }
 }
 
-/// Returns whether a retry after this error does no harm.
+/// Returns whether a retry after this error is harmless.
 fn is_safe(request: &Request, error: &Error) -> bool {
     let may_be_granted = matches!(
         error.kind(),
@@ -337,7 +340,7 @@ mod tests {
             let retryable = Error::new(kind, "").is_retryable();
             assert_eq!(again(&policy, acquire(60 * SECOND), kind).await, retryable, "{kind:?}");
         }
-        // A slot may have been granted, and then each attempt could take another.
+        // A server may have granted a slot, so each attempt could take another one.
         let slots = Target::Semaphore(Limit::new(3).unwrap());
         for wait in [60 * SECOND, Duration::ZERO] {
             let slot = || Request::Acquire(AcquireRequest::new(slots, Key::new("k").unwrap()).acquire_timeout(wait));

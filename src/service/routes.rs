@@ -1,4 +1,4 @@
-//! Which shard a request goes to, for code that only needs to name it.
+//! The shards of requests, for code that only needs their names.
 
 use super::request::Request;
 use crate::sharding::Placement;
@@ -14,7 +14,7 @@ pub(crate) struct Routes {
 }
 
 impl Routes {
-    /// Returns the index of the shard, or `None` if there is no such shard. For a key that moves, it is the current
+    /// Returns the index of the shard, or `None` if there is no such shard. For a key that moves, this is the current
     /// shard.
     pub(crate) fn shard_of(&self, request: &Request) -> Option<usize> {
         let index = match (request, request.shard(), request.key()) {

@@ -1,7 +1,7 @@
 //! The spans of requests: their names, their fields, and how they end.
 //!
-//! Fields have the names of OpenTelemetry's semantic conventions, where those have one (`docs/guide/src/observability-reference.md`,
-//! "OpenTelemetry"). Spans never contain tokens, but they do contain keys.
+//! Fields have the names of OpenTelemetry's semantic conventions where these define a name
+//! (`docs/guide/src/observability-reference.md`, "OpenTelemetry"). Spans contain keys, but never tokens.
 
 use std::time::Duration;
 
@@ -18,8 +18,8 @@ use crate::human::human;
 use crate::net::endpoint::Endpoint;
 use crate::types::{Key, Kind};
 
-/// Creates a span with the fields that all requests have, and some of its own. It is a macro, because the names in a
-/// span must be literals.
+/// Creates a span with the fields of all requests and with further ones. This is a macro because the names in a span
+/// must be literals.
 macro_rules! client_span {
     ($level:ident, $name:literal, $site:ident $(, $($field:ident).+ = $value:expr)*) => {
         tracing::span!(
@@ -44,7 +44,7 @@ pub(super) struct Site<'a> {
     /// The name of the client.
     client: Option<&'a str>,
     shard: Option<usize>,
-    /// The server that serves the shard or is tried.
+    /// The server that serves the shard, or to which the client tries to connect.
     server: Option<Endpoint>,
 }
 
@@ -155,8 +155,8 @@ impl RequestSpan {
         tracing::enabled!(Level::INFO)
     }
 
-    /// Creates the span of an acquire that is not granted at once, if any subscriber wants it. It has info level,
-    /// because a trace of the caller's work should show such a wait.
+    /// Creates the span of an acquire that waits, if any subscriber wants it. It has info level, because a trace of the
+    /// caller's work should show the wait.
     pub(super) fn of_wait(awaited: &Awaited<'_>, place: &ShardPlace, core: &Core) -> Option<Self> {
         if !Self::shows_waits() {
             return None;
@@ -193,7 +193,7 @@ impl RequestSpan {
 
     /// Records the outcome.
     pub(super) fn end(mut self, answer: &Result<Response>) {
-        // Replaced, so that the drop records nothing more.
+        // Replaces the span, so that the drop records nothing more.
         let span = std::mem::replace(&mut self.0, Span::none());
         span.record("dflockd.outcome", Outcome::of(answer).as_str());
         match answer {

@@ -1,8 +1,8 @@
-//! The layers of a client, combined: spans, metrics, timeout, the users' layers, and the dispatch.
+//! The layers of a client: spans, metrics, timeout, the users' layers, and the dispatch.
 //!
-//! The stack exists in two forms. One is owned: it is the service of a [`Client`](crate::Client). The other is
-//! borrowed, for the single calls of the handles. A reference count that all cores modify would cost more than all
-//! layers together.
+//! The stack exists in two forms. The owned form is the service of a [`Client`](crate::Client). The borrowed form is
+//! for the single calls of the handles: a reference count that all cores modify would cost more than all layers
+//! together.
 
 use std::future::poll_fn;
 use std::sync::{Arc, Weak};
@@ -24,13 +24,13 @@ use super::user_layer::UserLayer;
 use crate::config::Config;
 use crate::error::Result;
 
-/// The layers around a service, each with its references.
+/// The layers around a service. `X` refers to the explainer, `M` to the metrics.
 type Layers<S, X, M> = Trace<Metrics<Timeout<S, X>, M>, X>;
 
 /// The service of a client.
 pub(crate) type ClientStack = Layers<Inner<Weak<Core>>, Arc<Explainer>, Arc<RequestMetrics>>;
 
-/// The service of a single call. It waits by itself until it is ready.
+/// The service of a single call. The call waits until the service is ready.
 type CallStack<'a> = Layers<ReadyFirst<Inner<&'a Arc<Core>>>, &'a Explainer, &'a RequestMetrics>;
 
 /// Starts a client with the users' layers; the first one is outermost.
@@ -45,8 +45,8 @@ pub(crate) fn for_client(core: &Arc<Core>) -> ClientStack {
     TraceLayer(Arc::clone(&core.explainer)).layer(metrics.layer(timeout.layer(inner)))
 }
 
-/// Sends one request through the same layers as [`Client::call`](crate::Client). The wait until they are ready is part
-/// of it, and counts against its time.
+/// Sends one request through the same layers as [`Client::call`](crate::Client). The wait until the layers are ready is
+/// a part of the request and counts towards its time.
 pub(crate) async fn execute(core: &Arc<Core>, request: Request) -> Result<Response> {
     let mut answer = for_call(core).call(request).await;
     if let (true, Ok(response)) = (core.has_layers(), &mut answer) {
@@ -55,8 +55,8 @@ pub(crate) async fn execute(core: &Arc<Core>, request: Request) -> Result<Respon
     answer
 }
 
-/// Makes sure that a lease or queue position in a response belongs to a client. One that a user's layer made belongs to
-/// none, so it is released through the layers of this client.
+/// Makes sure that a lease or queue position in a response belongs to a client. One that a user's layer created belongs
+/// to no client. It gets this client, so that its release passes through this client's layers.
 fn take_in(response: &mut Response, core: &Arc<Core>) {
     let client = match response {
         Response::Granted(lease) => lease.client_mut(),
@@ -80,7 +80,7 @@ fn for_call(core: &Arc<Core>) -> CallStack<'_> {
 
 /// Releases a lease and waits for the answer.
 pub(crate) async fn release(mut lease: Lease) -> Result<()> {
-    // Sent first, so that no user's layer can delay it: another client may be waiting for the lease.
+    // Sends the release first, so that no user's layer can delay it: another client may be waiting for the key.
     poll_fn(|cx| {
         lease.begin_release(cx.waker());
         Poll::Ready(())
@@ -93,7 +93,7 @@ pub(crate) async fn release(mut lease: Lease) -> Result<()> {
     }
 }
 
-/// Waits at a queue position, once.
+/// Waits once at a queue position.
 pub(crate) async fn collect(place: QueuePlace, wait: Duration) -> Result<Lease> {
     let core = core_of(place.client())?;
     let key = place.key().clone();
@@ -104,8 +104,8 @@ pub(crate) async fn collect(place: QueuePlace, wait: Duration) -> Result<Lease> 
     }
 }
 
-/// Returns the core that a lease or queue position came from. Callers have only those of a core, because `take_in`
-/// replaces any other origin.
+/// Returns the core that a lease or queue position came from. Callers only have origins that are a core, because
+/// `take_in` replaces any other origin.
 fn core_of(origin: Origin) -> Result<Arc<Core>> {
     origin.downcast().map_err(|_| client_is_gone())
 }

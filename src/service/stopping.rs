@@ -13,11 +13,11 @@ impl Lease {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::LeaseLost`] if the lease was lost before the future completed; the future is dropped in that case.
+    /// [`ErrorKind::LeaseLost`] if the lease was lost before the future completed. The future is dropped then.
     ///
     /// # Cancel safety
     ///
-    /// As the future's. The lease stays held.
+    /// As cancel-safe as the given future. The lease stays held.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -42,8 +42,8 @@ impl Lease {
     }
 }
 
-/// Logs, in the span of the work, that it was stopped because its lease, or another lease of the same client, was lost.
-/// The other log lines about lost leases are not in a holder's span.
+/// Logs, in the span of the work, that the work was stopped because a lease was lost. The other log lines about lost
+/// leases are not in a holder's span.
 pub(crate) fn tell_stopped(lease: &Lease, key: &Key, reason: LostReason) {
     let origin = lease.client();
     let client = origin

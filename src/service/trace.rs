@@ -15,7 +15,7 @@ use super::request::{Request, Response};
 use super::span::{RequestSpan, Site};
 use crate::error::{Error, Result};
 
-/// Opens a span for each request to a service. `E` points to the explainer, which knows where requests go.
+/// Opens a span for each request to a service. `E` refers to the explainer, which knows the shards of requests.
 #[derive(Clone)]
 pub(crate) struct TraceLayer<E>(pub(crate) E);
 
@@ -77,7 +77,7 @@ impl<S: fmt::Debug, E> fmt::Debug for Trace<S, E> {
 }
 
 pin_project! {
-    /// Runs within the span and records the outcome there.
+    /// Polls the request within its span, and records the outcome.
     pub(crate) struct TraceFuture<F> {
         #[pin]
         inner: F,

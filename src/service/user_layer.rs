@@ -1,4 +1,4 @@
-//! A user's layer of any type, behind one type.
+//! A wrapper for users' layers of any type.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use tower::{Layer, Service, ServiceExt};
 use super::request::{Request, Response};
 use crate::error::{BoxError, Error};
 
-/// A client's service, whatever layers it consists of. A layer that is added to a client wraps this type.
+/// The service of a client, with or without added layers. A layer that is added to a client wraps this type.
 pub type ClientService = BoxCloneSyncService<Request, Response, Error>;
 
 /// A user's layer.

@@ -1,8 +1,8 @@
 //! Acquires keys that move from one shard to another: first on the previous shard, then on the current one.
 //!
-//! The previous half is held and renewed while the acquire waits for the current half. If the acquire is dropped
-//! meanwhile, everything that it has is released: each half is a lease or a queue position, owned by the future that
-//! waits for the other half.
+//! The client holds and renews the previous half while the acquire waits for the current half. If the acquire is
+//! dropped meanwhile, both halves are released: each half is a lease or a queue position, and the future of the acquire
+//! owns both.
 
 use std::borrow::Borrow;
 use std::future::Future;
@@ -39,7 +39,7 @@ impl Move {
     }
 }
 
-/// Acquires both halves, one after the other. The time limit applies to the sum.
+/// Acquires both halves, one after the other, within one time limit.
 pub(in crate::service) async fn acquire<'a, H>(
     core: H,
     request: AcquireRequest,
@@ -51,7 +51,7 @@ where
 {
     let until = (!request.wait.is_zero()).then(|| after(Instant::now(), request.wait));
     let first = first_half(core.borrow(), &request);
-    // Room that was reserved at another shard is not kept from other callers meanwhile.
+    // Gives up room that was reserved at another shard, so that other callers can use it.
     let reserved = reserved.filter(|(shard, _)| *shard == way.from);
     reachable(core.borrow(), way.to, request.wait, until).await?;
     match Acquiring::half(core.clone(), first, reserved, way.from, until).await? {
@@ -60,8 +60,8 @@ where
     }
 }
 
-/// Returns the request for the previous shard. Its lease is renewed until the other half is granted, whatever the
-/// request's policy says about renewals.
+/// Returns the request for the previous shard. The client renews its lease until the current half is granted,
+/// regardless of the request's renewal policy.
 pub(in crate::service) fn first_half(core: &Core, request: &AcquireRequest) -> AcquireRequest {
     let policy = request.renew_policy.unwrap_or(core.config.renew_policy);
     AcquireRequest {
@@ -111,19 +111,20 @@ pub(in crate::service) async fn while_held(
     }
 }
 
-/// Combines both halves into one lease if the second was granted and the first is still held. Otherwise dropping them
-/// releases them.
+/// Combines both halves into one lease if the second was granted and the first is still held. Otherwise both are
+/// dropped, which releases them.
 pub(in crate::service) fn joined(answer: Response, previous: Lease, terms: RenewTerms) -> Result<Response> {
     let Response::Granted(current) = answer else {
         return Ok(answer);
     };
-    // A task reports the loss, possibly late, so this checks the clock.
+    // A task reports losses and may be late, so this checks the clock.
     previous.check().map_err(Error::passing)?;
     Ok(Response::Granted(current.joined(previous, terms)))
 }
 
-/// Waits until the current shard is connected, before anything is held for it: a holder of the previous half keeps out
-/// clients that do not use the current shard at all. A zero `wait` is bounded by the timeout layer.
+/// Waits until the current shard is connected. This happens before the previous half is acquired, because a holder of
+/// the previous half excludes clients that do not use the current shard at all. If `wait` is zero, the timeout layer
+/// limits this.
 pub(in crate::service) async fn reachable(
     core: &Arc<Core>,
     shard: usize,

@@ -1,4 +1,4 @@
-//! One request, from its call to its end.
+//! The future of a measured request.
 
 use std::future::Future;
 use std::ops::Deref;
@@ -16,7 +16,7 @@ use crate::types::Kind;
 use crate::unwind::catch;
 
 pin_project! {
-    /// Passes the answer on, and records it.
+    /// Returns the answer, and records it.
     pub(crate) struct MetricsFuture<F, M: Deref<Target = RequestMetrics>> {
         #[pin]
         inner: F,
@@ -48,7 +48,7 @@ where
     }
 }
 
-/// A request that has not ended. Dropping it records an end, too.
+/// A request that has not ended. If it is dropped, the drop records the end.
 pub(super) struct RequestTimer<M: Deref<Target = RequestMetrics>> {
     metrics: M,
     series: SeriesId,
@@ -87,7 +87,7 @@ impl<M: Deref<Target = RequestMetrics>> RequestTimer<M> {
     }
 }
 
-/// A recorder that panics here would abort the process if another panic is the reason for this drop.
+/// Catches a panic of the recorder. During another panic, it would abort the process.
 impl<M: Deref<Target = RequestMetrics>> Drop for RequestTimer<M> {
     fn drop(&mut self) {
         if !self.ended {

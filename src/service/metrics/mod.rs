@@ -1,4 +1,4 @@
-//! Metrics of what callers experience: how many requests there are, how they end, and how long they take.
+//! Metrics of requests, as callers see them: their number, their outcomes and their durations.
 
 mod future;
 mod series;

@@ -1,4 +1,4 @@
-//! The answer to a request, or the end of its time.
+//! The future of a request with a time limit.
 
 use std::fmt;
 use std::future::Future;
@@ -15,12 +15,12 @@ use crate::service::request::Response;
 pin_project! {
     /// The future of a [`Timeout`](super::Timeout).
     pub struct TimeoutFuture<F, X = ()> {
-        // `None` once the time is over: a grant that comes after that is released.
+        // `None` after the time is over. A grant that comes later is released.
         #[pin]
         inner: Option<F>,
-        // `None` if the request needs no limit.
+        // `None` if the inner service ends the request by itself.
         limit: Option<TimeLimit<X>>,
-        // Set if the answer does not come at once.
+        // Created if the answer does not come at the first poll.
         #[pin]
         alarm: Option<Sleep>,
     }

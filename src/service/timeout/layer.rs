@@ -9,13 +9,13 @@ use super::Timeout;
 
 /// Limits the time of every request: its own wait plus the request timeout.
 ///
-/// A client already has one, outside of the layers that are added to it; its request timeout is
-/// [`ClientBuilder::request_timeout`](crate::ClientBuilder::request_timeout). An added one can end requests earlier.
+/// A client already has such a layer, outside the layers that are added to it; its request timeout is
+/// [`ClientBuilder::request_timeout`](crate::ClientBuilder::request_timeout). A further layer can end requests earlier.
 ///
-/// A request whose time is over ends with an error of kind [`Timeout`](crate::ErrorKind::Timeout), or
-/// [`Unavailable`](crate::ErrorKind::Unavailable) if it is known that a server did not answer. Its
-/// [`budget`](crate::Error::budget) says which time has passed. The inner future is dropped, and a grant that it gets
-/// meanwhile is released.
+/// A request whose time is over ends with an error of kind [`Timeout`](crate::ErrorKind::Timeout), or of kind
+/// [`Unavailable`](crate::ErrorKind::Unavailable) if it is known that a server did not answer. The error's
+/// [`budget`](crate::Error::budget) is the limit that was exceeded. The layer drops the inner future, and the client
+/// releases a grant that comes meanwhile.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -38,7 +38,7 @@ use super::Timeout;
 #[derive(Clone)]
 pub struct TimeoutLayer<X = ()> {
     request_timeout: Duration,
-    /// May know why a request was not answered.
+    /// Can explain why a request got no answer.
     explain: X,
     /// Whether the inner service always ends the waits of requests by itself.
     waits_end: bool,
@@ -55,7 +55,7 @@ impl TimeoutLayer {
         }
     }
 
-    /// Adds a value that may know why a request was not answered.
+    /// Adds a value that can explain why a request got no answer.
     pub(crate) fn explained_by<X>(self, explain: X) -> TimeoutLayer<X> {
         TimeoutLayer {
             request_timeout: self.request_timeout,
@@ -66,8 +66,8 @@ impl TimeoutLayer {
 }
 
 impl<X> TimeoutLayer<X> {
-    /// Sets whether the service ends each waiting request by itself when its wait is over. If so, such a request needs
-    /// no second timer.
+    /// Sets whether the inner service ends each request by itself when the request's own wait is over. If so, a request
+    /// with a wait needs no second timer.
     pub(crate) fn where_waits_end(mut self, waits_end: bool) -> Self {
         self.waits_end = waits_end;
         self

@@ -12,7 +12,7 @@ use crate::service::request::{Operation, Request};
 use crate::shard::progress::{Progress, WaitsFor};
 use crate::types::Key;
 
-/// A description of a request, for the time when the request itself is gone.
+/// A description of a request, which remains after the request was passed on.
 #[derive(Clone, Debug)]
 pub struct RequestSummary {
     pub(crate) operation: Operation,
@@ -62,7 +62,7 @@ impl fmt::Display for Scope {
     }
 }
 
-/// Returns the error of a request that a server left unanswered.
+/// Returns the error of a request that was sent and that a server did not answer.
 pub(crate) fn unanswered(operation: Operation, about: &Scope, budget: Budget) -> Error {
     let message = match operation {
         Operation::Acquire | Operation::TryAcquire => {
@@ -84,16 +84,16 @@ pub(crate) fn unanswered(operation: Operation, about: &Scope, budget: Budget) ->
 
 /// Explains why a request may have got no answer.
 pub trait Explain {
-    /// Returns an error that says more than that the time is over, if more is known.
+    /// Returns an error that says why there was no answer, or `None` if the reason is not known.
     fn explain(&self, subject: &RequestSummary, budget: Budget) -> Option<Error>;
 
-    /// Whether nothing between this layer and the servers could delay a request.
+    /// Returns whether there is no layer between this layer and the servers that could delay a request.
     fn is_direct(&self) -> bool {
         false
     }
 }
 
-/// Knows no reason.
+/// Explains nothing.
 impl Explain for () {
     fn explain(&self, _: &RequestSummary, _: Budget) -> Option<Error> {
         None
@@ -118,12 +118,12 @@ impl<X: Explain> TimeLimit<X> {
         }
     }
 
-    /// Returns when the time is over.
+    /// Returns the deadline.
     pub(super) fn until(&self) -> Instant {
         after(self.called_at, self.subject.wait.saturating_add(self.request_timeout))
     }
 
-    /// Returns the error when the time is over.
+    /// Returns the error of a request whose deadline has passed.
     pub(super) fn error(&self) -> Error {
         let budget = Budget::Total {
             wait: self.subject.wait,
@@ -133,7 +133,7 @@ impl<X: Explain> TimeLimit<X> {
         known.unwrap_or_else(|| self.no_answer(budget)).out_of(budget)
     }
 
-    /// Returns the error of a request without an answer: from a server, from a layer, or because it had no connection.
+    /// Returns the error of a request without an answer, according to what it was waiting for.
     fn no_answer(&self, budget: Budget) -> Error {
         let RequestSummary { operation, about, .. } = &self.subject;
         match self.subject.progress.as_ref().map(Progress::get) {

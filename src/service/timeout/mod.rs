@@ -36,18 +36,18 @@ where
     type Error = Error;
     type Future = TimeoutFuture<S::Future, X>;
 
-    /// Ready when the inner service is ready. A request's time begins with the call.
+    /// Returns ready when the inner service is ready. The time of a request begins at the call.
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         self.inner.poll_ready(cx).map_err(|error| Error::of_layer(error.into()))
     }
 
     #[inline(always)]
     fn call(&mut self, mut request: Request) -> Self::Future {
-        // A timer costs about as much as all other layers together.
+        // Saves a timer, which costs about as much as all other layers together.
         let ends_by_itself = self.waits_end && !request.wait().is_zero();
         let limit = (!ends_by_itself).then(|| {
-            // Without a layer in between, an unanswered request has reached its shard, and only an enqueue may wait for
-            // something else there.
+            // Records what the request waits for. Without a layer in between, an unanswered request always waits for
+            // its server, except an enqueue, which may wait for a connection.
             if !self.waits_end || request.operation() == Operation::Enqueue {
                 request.track();
             }
