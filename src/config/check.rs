@@ -20,20 +20,22 @@ use crate::types::Ttl;
 /// milliseconds, in 31 bits.
 pub(crate) const LONGEST_SILENCE: Duration = Duration::from_secs(24 * 24 * 3600);
 
-/// How long before the server grants its leases to others a dead connection must be detected; this allows for delays
-/// on both sides. If the servers' read timeout is shorter than ten seconds, it is a tenth of that.
+/// The minimum time between the detection of a dead connection and the end of the servers' read timeout, when the
+/// server grants the connection's leases to other holders. It allows for delays on both sides. If the read timeout is
+/// shorter than ten seconds, a tenth of it is used instead.
 const READ_TIMEOUT_MARGIN: Duration = Duration::from_secs(1);
 
 /// The maximum number of pipelined connections of a shard.
 const MOST_PIPELINED: usize = 16;
 
 impl ClientOptions {
-    /// Checks the options as [`ClientBuilder::build`](crate::ClientBuilder::build) does, without building a client: for
-    /// numbers that are too large, times that do not fit together, files that are missing, and the like.
+    /// Checks the options as [`ClientBuilder::build`](crate::ClientBuilder::build) does, without building a client. For
+    /// example, this finds numbers that are too large, inconsistent times and missing files.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput), naming the value, or the file, and what would be valid.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput). The message names the invalid value or file and says which
+    /// values are valid.
     ///
     /// ```
     /// use dflockd_client::ClientOptions;
@@ -158,16 +160,16 @@ impl ClientOptions {
     }
 }
 
-/// Returns how long the machine may be suspended before a server may close its connections and release their leases.
-/// Before the suspend, the server may already have received nothing for a keepalive interval. A twentieth of the
-/// server's read timeout is subtracted, if that much is left.
+/// Returns how long the machine may be suspended before a server may close the client's connections and release their
+/// leases. When the suspend begins, the last message to the server may already be a keepalive interval old. The result
+/// also leaves a reserve of a twentieth of the server's read timeout, but at most half of the remaining time.
 fn longest_suspend(keepalive: Duration, server_read_timeout: Duration) -> Duration {
     let left = server_read_timeout.saturating_sub(keepalive);
     left - (server_read_timeout / 20).min(left / 2)
 }
 
-/// Checks that a connection that is closed after `silence` is closed early enough, and that the operating system
-/// accepts this timeout.
+/// Checks that closing a connection after `silence` is early enough for a server that waits for `patience`, and that
+/// the operating system accepts this timeout.
 fn notices_dead_connections(silence: Duration, patience: Duration) -> Result<()> {
     let margin = READ_TIMEOUT_MARGIN.min(patience / 10);
     if silence.saturating_add(margin) > patience {

@@ -12,20 +12,20 @@ use super::value::Text;
 use super::{ClientOptions, LayeredOptions};
 use crate::shards::{Shard, ValueKind};
 
-/// Deserializes a map of the settings that `docs/guide/src/configuration.md` lists, or a text that is a
+/// Deserializes a map of the settings that `docs/guide/src/configuration.md` lists, or a text with a
 /// [URL](ClientOptions).
 ///
-/// `servers` and `previous_servers` are texts as in URLs or lists of [shards](Shard). Other values are texts as in
-/// URLs; numbers, booleans and lists of hosts may also be written as such. Missing settings have their defaults. The
-/// format must be self-describing, as JSON, TOML and YAML are.
+/// `servers` and `previous_servers` are texts as in URLs, or lists of [shards](Shard). Other values are texts as in
+/// URLs, or numbers, booleans or lists of hosts of the data format. Missing settings have their defaults. The format
+/// must be self-describing, such as JSON, TOML or YAML.
 impl<'de> Deserialize<'de> for ClientOptions {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         from.deserialize_any(OptionsReader)
     }
 }
 
-/// Serializes a map of the settings that differ from the defaults. The secrets are left out: `auth_token`, and the
-/// `stable_ref` of shards. [`expose_url`](ClientOptions::expose_url) includes them.
+/// Serializes a map of the settings that differ from the defaults. The map does not contain the secrets, which are
+/// `auth_token` and the `stable_ref` of shards. [`expose_url`](ClientOptions::expose_url) includes them.
 impl Serialize for ClientOptions {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         let mut map = to.serialize_map(None)?;
@@ -53,7 +53,8 @@ enum Scalar<'a> {
 }
 
 impl<'a> Scalar<'a> {
-    /// Returns a number or boolean if the setting takes one and the data format can represent it, otherwise a text.
+    /// Returns a number or boolean if the setting has this type and the value can be represented. Otherwise returns a
+    /// text.
     fn of(text: &'a str, kind: ValueKind) -> Self {
         let value = match kind {
             ValueKind::Truth => text.parse().ok().map(Self::Truth),
@@ -93,7 +94,7 @@ impl<'de> Visitor<'de> for OptionsReader {
     }
 }
 
-/// The contents of a map. The shards are separate, because the map may contain settings of the shards beside them.
+/// The contents of a map. The shards are separate, because the map can contain settings of the shards in addition.
 struct Mapped {
     said: Said,
     shards: Option<Vec<Shard>>,
@@ -122,8 +123,8 @@ fn read_map<'de, A: MapAccess<'de>>(map: &mut A) -> Result<Mapped, A::Error> {
     Ok(Mapped { said, shards, previous })
 }
 
-/// Deserializes the same forms as [`ClientOptions`], but does not parse the values yet: other sources may override
-/// them, or be overridden.
+/// Deserializes the same forms as [`ClientOptions`], but does not parse the values yet, because other sources may
+/// override them.
 impl<'de> Deserialize<'de> for LayeredOptions {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         from.deserialize_any(LayerReader)
@@ -394,7 +395,7 @@ mod tests {
         fn all_settings_are_read_as_they_were_written(shards in vec(shard(), 1..4), settings in settings()) {
             let start = ClientOptions { shards, ..ClientOptions::default() };
             let options = settings.iter().fold(start, |options, (name, seed)| {
-                // Each step starts from the result of the previous one, so it does not set the shards again.
+                // Each step starts from the result of the previous one, so this does not set the shards again.
                 set(options, name, *seed)
             });
             let json = serde_json::to_string(&options).unwrap();

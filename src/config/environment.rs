@@ -14,7 +14,7 @@ use crate::escape::Escaped;
 /// The variable that holds a URL. Other variables override it.
 const URL: &str = "DFLOCKD_URL";
 
-/// The variables that only servers read, without the prefix: those of all releases.
+/// The variables that only servers read, of all releases, without the prefix.
 const OF_SERVERS: [&str; 25] = [
     "ADMIN_TOKEN",
     "ADVERTISE_ADDR",
@@ -46,11 +46,11 @@ const OF_SERVERS: [&str; 25] = [
 /// The families of variables that only servers read, without the prefix.
 const FAMILIES_OF_SERVERS: [&str; 3] = ["CLUSTER_", "HTTP_", "RAFT_"];
 
-/// Reads variables. It skips empty ones, those that only servers read, and those of other programs.
+/// Reads variables. Skips empty variables, variables that only servers read, and variables of other programs.
 ///
 /// # Errors
 ///
-/// `InvalidInput`, naming the variable.
+/// `InvalidInput`; the message names the variable.
 pub(super) fn read(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Said> {
     let mut said = Said::nothing(Source::Environment);
     let mut below = None;
@@ -92,7 +92,7 @@ pub(super) fn read(variables: impl IntoIterator<Item = (OsString, OsString)>) ->
     }
     match below {
         None => Ok(said),
-        // Every URL names servers.
+        // The URL and `DFLOCKD_SERVERS` are both set: every URL names servers.
         Some(_) if said.has("servers") => Err(Error::new(
             ErrorKind::InvalidInput,
             format!("{URL} and DFLOCKD_SERVERS both say where the servers are: give one of them"),
@@ -106,13 +106,13 @@ pub(super) fn read(variables: impl IntoIterator<Item = (OsString, OsString)>) ->
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct IgnoredVariable {
-    /// Its name.
+    /// The name of the variable.
     pub name: String,
-    /// The variables with the nearest names, the nearest first. Empty if no name is near.
+    /// Known variables with similar names, the most similar first. Empty if there are none.
     pub nearest: Vec<String>,
 }
 
-/// Says that the variable is ignored, and which name may be meant.
+/// Says that the variable is ignored, and suggests similar names.
 impl fmt::Display for IgnoredVariable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
@@ -128,8 +128,8 @@ impl fmt::Display for IgnoredVariable {
     }
 }
 
-/// Returns the variables that begin with `DFLOCKD_` and that nothing reads. Unknown names with the client's own prefix
-/// are not among them: they are [errors](read).
+/// Returns the variables that begin with `DFLOCKD_` and that neither clients nor servers read. Unknown names with the
+/// client's own prefix are [errors](read) and are not included.
 pub(super) fn ignored(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Vec<IgnoredVariable> {
     let variables = variables.into_iter().filter_map(|(name, value)| {
         let name = name.into_string().ok()?;
@@ -151,7 +151,7 @@ pub(super) fn ignored(variables: impl IntoIterator<Item = (OsString, OsString)>)
     ignored
 }
 
-/// Returns the variables of clients and servers whose names are near.
+/// Returns the variables of clients and servers with similar names.
 fn near_variables(name: &str) -> Vec<String> {
     let bare = bare_variable(name);
     if find(&bare).is_some() {
@@ -168,7 +168,7 @@ fn near_variables(name: &str) -> Vec<String> {
 }
 
 /// Returns whether Kubernetes or Docker sets this variable for a service whose name begins with `dflockd-client`. No
-/// setting has such a name.
+/// setting has a name of this form.
 fn is_service_link(name: &str, value: &str) -> bool {
     is_link_of_services(OWN_VARIABLES, name, value)
 }

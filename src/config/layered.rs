@@ -1,4 +1,4 @@
-//! Options from several sources, and the source of each.
+//! Options from several sources, and the source of each setting.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -10,11 +10,12 @@ use super::value::Text;
 use super::{environment, url};
 use crate::error::Result;
 
-/// Settings of several sources with precedences, for example flags over the environment over a file. They are parsed
-/// together.
+/// The settings of several sources with an order of precedence, for example flags over the environment over a file.
+/// [`read`](Self::read) parses them together.
 ///
-/// The sources are those of [`ClientOptions`], with the same settings and names. For each setting, the highest source
-/// that has it counts. A source that names the servers ignores the settings of single shards in lower sources.
+/// The sources are those of [`ClientOptions`], with the same settings and names. The value of a setting comes from the
+/// highest source that contains it. If a source names the servers, the settings of single shards in lower sources are
+/// ignored.
 ///
 /// ```
 /// use dflockd_client::{LayeredOptions, SettingSource};
@@ -45,8 +46,8 @@ impl LayeredOptions {
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for a text that is not a URL, and for unknown settings. Their
-    /// values are checked by [`read`](Self::read).
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for a text that is not a URL, and for unknown settings.
+    /// [`read`](Self::read) checks the values.
     pub fn from_url(url: &str) -> Result<Self> {
         url::read(url).map(Self::new)
     }
@@ -55,7 +56,7 @@ impl LayeredOptions {
     ///
     /// # Errors
     ///
-    /// As [`from_url`](Self::from_url), and if a setting is given twice.
+    /// As [`from_url`](Self::from_url), and for a setting that is given twice.
     pub fn from_env() -> Result<Self> {
         Self::from_vars(std::env::vars_os())
     }
@@ -64,7 +65,7 @@ impl LayeredOptions {
     ///
     /// # Errors
     ///
-    /// As there.
+    /// As [`from_env`](Self::from_env).
     pub fn from_vars<N, V>(variables: impl IntoIterator<Item = (N, V)>) -> Result<Self>
     where
         N: Into<OsString>,
@@ -74,8 +75,8 @@ impl LayeredOptions {
         environment::read(variables).map(Self::new)
     }
 
-    /// Takes settings by name, with texts as in URLs, for example from a program's flags. `orphan_ttl.2` is the
-    /// setting of shard 2 alone.
+    /// Reads settings from pairs of a name and a text as in URLs, for example from a program's flags. `orphan_ttl.2`
+    /// sets `orphan_ttl` for shard 2 only.
     ///
     /// # Errors
     ///
@@ -92,8 +93,8 @@ impl LayeredOptions {
         Ok(Self::new(said))
     }
 
-    /// Puts this source above another one. An authentication token here overrides one there, even if they are given in
-    /// different ways (as a text, a variable or a file).
+    /// Puts this source above `lower`. An authentication token in this source overrides one in `lower`, even if they
+    /// are given in different ways (as a text, a variable or a file).
     #[must_use]
     pub fn over(self, lower: Self) -> Self {
         Self::new(self.said.over(lower.said))
@@ -103,7 +104,7 @@ impl LayeredOptions {
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput), naming the setting and what would be valid.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput). The message names the setting and says which values are valid.
     pub fn read(&self) -> Result<ClientOptions> {
         self.said.clone().into_options(ClientOptions::default())
     }
@@ -163,15 +164,15 @@ impl fmt::Debug for LayeredOptions {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SettingValue {
-    /// Its name, followed by the number of the shard if it is the setting of one shard: `orphan_ttl.2`.
+    /// The name. For a setting of one shard, the number of the shard follows: `orphan_ttl.2`.
     pub name: String,
-    /// The environment variable that sets it, or that can set it.
+    /// The environment variable that sets or can set it.
     pub variable: String,
-    /// Its text, as in a URL; `…` for a secret, `None` if it is not set and has no default.
+    /// The text, as in a URL. `…` for a secret; `None` if it is not set and has no default.
     pub value: Option<String>,
-    /// Whether it is a secret.
+    /// Whether the value is a secret.
     pub is_secret: bool,
-    /// Its source.
+    /// The source of the value.
     pub source: SettingSource,
 }
 
@@ -179,15 +180,15 @@ pub struct SettingValue {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SettingSource {
-    /// None: it has its default.
+    /// No source: the setting has its default.
     Default,
-    /// In a URL.
+    /// A URL.
     Url,
-    /// In an environment variable: its own, or `DFLOCKD_URL`.
+    /// An environment variable: its own, or `DFLOCKD_URL`.
     Environment,
-    /// In a file.
+    /// Deserialized data, such as a file.
     Data,
-    /// A pair of name and text: see [`LayeredOptions::from_pairs`].
+    /// A pair of a name and a text: see [`LayeredOptions::from_pairs`].
     Pairs,
 }
 

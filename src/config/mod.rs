@@ -1,4 +1,4 @@
-//! The configuration of a client: from code, a URL, the environment or data, and its checked form.
+//! The configuration of a client, from code, a URL, the environment or data, and its checked form.
 
 mod check;
 mod data;
@@ -39,7 +39,7 @@ use crate::telemetry::client_name::ClientName;
 use crate::telemetry::key_class::Classifier;
 use crate::telemetry::sink::Sink;
 
-/// The parts that only code can supply.
+/// The parts of a configuration that only code can supply.
 #[derive(Clone, Default)]
 pub(crate) struct Supplied {
     pub(crate) way: Way,
@@ -59,7 +59,7 @@ pub(crate) struct Config {
     pub(crate) request_timeout: Duration,
     pub(crate) acquire_timeout: Duration,
     pub(crate) renew_policy: RenewPolicy,
-    /// The renewal terms that follow from the policy.
+    /// The renewal terms of the client's policy.
     pub(crate) renew_terms: RenewTerms,
     pub(crate) sink: Sink,
     pub(crate) key_class: Option<Classifier>,
@@ -69,7 +69,7 @@ pub(crate) struct Config {
 }
 
 impl Config {
-    /// Returns how a lease is renewed: by its own policy, or by the client's.
+    /// Returns the renewal terms of a lease: of its own policy, or of the client's if it has none.
     pub(crate) fn renewal(&self, own: Option<&RenewPolicy>) -> Result<RenewTerms> {
         match own {
             Some(policy) => Ok(policy.check()?.beside(self.shard.machine.schedule.pace)),
@@ -91,7 +91,7 @@ pub(crate) struct ShardConfig {
 }
 
 impl ShardConfig {
-    /// Returns how to connect to an endpoint of the shard with this index.
+    /// Returns the connect options for an endpoint of the shard with this index.
     pub(crate) fn reach(&self, shard: usize, endpoint: &Endpoint, purpose: Purpose) -> ConnectOptions {
         ConnectOptions {
             settings: Arc::clone(&self.connection),

@@ -1,12 +1,13 @@
-//! Suggests known names for an unknown one. Pure.
+//! Suggests known names that are similar to an unknown one. Pure.
 
-/// How many names are suggested at most.
+/// The maximum number of suggestions.
 const MOST: usize = 4;
 
-/// Returns the known names that the user may have meant, the nearest first; none if none is near.
+/// Returns known names that the user may have meant, the most similar first. Empty if there are none.
 ///
-/// Names are words with `_` between them. Known names of which few letters differ come first. If there are none, those
-/// count that have all words of the unknown name, and if there are none either, those that share a word with it.
+/// Names consist of words with `_` between them. The result contains the known names that differ in a few letters. If
+/// there are none, it contains the names with all words of the unknown name. If there are none of these either, it
+/// contains the names that share a word with the unknown name.
 pub(super) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
     let name = name.to_ascii_lowercase().replace('-', "_");
     let words: Vec<&str> = name.split('_').filter(|word| !word.is_empty()).collect();
@@ -32,7 +33,7 @@ pub(super) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) 
     found.into_iter().take(MOST).map(|(_, known)| known).collect()
 }
 
-/// Returns how many letters must be inserted, removed or replaced to turn one text into the other.
+/// Returns the number of letters to insert, remove or replace that turns `one` into `other`.
 fn distance(one: &str, other: &str) -> usize {
     let other: Vec<char> = other.chars().collect();
     let mut row: Vec<usize> = (0..=other.len()).collect();

@@ -1,4 +1,4 @@
-//! What calls do while the shard is not connected.
+//! The behaviour of calls while the shard is not connected.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,16 +7,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result, named};
 
-/// What calls do while the shard of their key is not connected. Its text form is its [name](Self::as_str), also for
-/// parsing and serde.
+/// The behaviour of calls while the shard of their key is not connected. It is shown, parsed and serialized as its
+/// [name](Self::as_str).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum OnUnavailable {
-    /// They wait until their own timeout.
+    /// Calls wait until their own timeout.
     #[default]
     Wait,
-    /// They fail with [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) at once.
+    /// Calls fail at once with [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable).
     FailFast,
 }
 
@@ -24,7 +24,7 @@ impl OnUnavailable {
     /// All values.
     pub(crate) const ALL: [Self; 2] = [Self::Wait, Self::FailFast];
 
-    /// Returns its name, as used in configurations.
+    /// Returns the name, as configurations use it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -44,7 +44,7 @@ impl fmt::Display for OnUnavailable {
 ///
 /// # Errors
 ///
-/// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput), with a list of all names.
+/// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for an unknown name; the message lists all names.
 impl FromStr for OnUnavailable {
     type Err = Error;
 

@@ -15,10 +15,11 @@ use crate::tls::Tls;
 
 /// The options of a client from outside the program: from a URL, environment variables, or a configuration file.
 ///
-/// All three have the same settings, which are those of [`ClientBuilder`](crate::ClientBuilder), under the names of
-/// its methods. [`guide::configuration`](https://docs.rs/dflockd-client/latest/dflockd_client/guide/configuration/index.html)
-/// lists them and has the grammar of the URL. Parts that only code can supply, such as layers and connectors, are set
-/// on a [builder](crate::ClientBuilder::from) made from the options; its later calls override them.
+/// All three sources have the same settings: those of [`ClientBuilder`](crate::ClientBuilder), with the names of its
+/// methods.
+/// [`guide::configuration`](https://docs.rs/dflockd-client/latest/dflockd_client/guide/configuration/index.html) lists
+/// them and contains the grammar of the URL. Only code can supply layers, connectors and the like: create a
+/// [builder](crate::ClientBuilder::from) from the options and call its methods, which override the options.
 ///
 /// ```
 /// use std::time::Duration;
@@ -45,11 +46,12 @@ use crate::tls::Tls;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// **Secrets.** `Debug` and `Display` show `…` in their place, and serializing leaves them out. A URL with `…` in it is not read.
+/// **Secrets.** `Debug` and `Display` show `…` in place of secrets, and serialized options do not contain them. A URL
+/// that contains `…` is an error.
 ///
-/// **What is checked.** Unknown settings, repeated settings and texts that cannot be parsed are errors at once. Other
-/// checks, such as for a number that is too large or a file that is missing, are made when the client is built, and by
-/// [`validate`](Self::validate).
+/// **Checks.** Unknown settings, repeated settings and texts that cannot be parsed are errors at once.
+/// [`validate`](Self::validate) and building a client make further checks, for example for a number that is too large
+/// or a missing file.
 #[derive(Clone)]
 pub struct ClientOptions {
     pub(crate) shards: Vec<Shard>,
@@ -118,8 +120,9 @@ impl Default for ClientOptions {
     }
 }
 
-/// What a program needs to talk to the servers itself, over the [functions](crate::protocol::functions) of the protocol: to diagnose
-/// them, say. A client does all of it by itself.
+/// Access to single options, for a program that talks to the servers itself with the
+/// [functions](crate::protocol::functions) of the protocol, for example to diagnose them. Programs that use a client do
+/// not need these methods.
 impl ClientOptions {
     /// Returns the shards, in their order.
     ///
@@ -137,7 +140,7 @@ impl ClientOptions {
         &self.shards
     }
 
-    /// Returns how TLS is used, if it is asked for.
+    /// Returns the TLS settings, or `None` if the options do not ask for TLS.
     ///
     /// ```
     /// use dflockd_client::ClientOptions;
@@ -152,7 +155,8 @@ impl ClientOptions {
         self.tls.as_ref()
     }
 
-    /// Reads the servers' secret, as clients do before each attempt to connect: from its file or variable, if there is one.
+    /// Reads the authentication token from its source, as clients do before each attempt to connect. Returns `None` if
+    /// none is configured.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -168,12 +172,12 @@ impl ClientOptions {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Auth`](crate::ErrorKind::Auth) if it cannot be read, [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if no
-    /// server can have it.
+    /// [`ErrorKind::Auth`](crate::ErrorKind::Auth) if the token cannot be read,
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if it is not a valid token.
     ///
     /// # Cancel safety
     ///
-    /// Safe.
+    /// Safe: dropping the future changes nothing.
     pub async fn read_auth_token(&self) -> Result<Option<AuthToken>> {
         let credentials = Credentials::new(self.auth.clone(), self.auth_retry_interval)?;
         credentials.read().await

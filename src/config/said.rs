@@ -1,4 +1,4 @@
-//! The settings of one source, as texts. Errors name the source.
+//! The settings of one source, as texts. Error messages name the source.
 
 use std::borrow::Cow;
 
@@ -30,7 +30,7 @@ pub(super) struct Said {
 
 #[derive(Clone)]
 struct Item {
-    /// Its index in the table.
+    /// The index of the setting in the table.
     setting: usize,
     /// The shard, if it is the setting of one shard.
     shard: Option<usize>,
@@ -38,8 +38,9 @@ struct Item {
     source: Source,
 }
 
-/// Settings whose variables servers read, too, or that identify the service. All other variables have the client's
-/// prefix, because servers read variables such as `DFLOCKD_MAX_WAITERS` with another meaning.
+/// Settings whose variables have no prefix of the client, because servers read them, too, or because they name the
+/// servers. All other variables have the client's prefix, because servers read variables such as `DFLOCKD_MAX_WAITERS`
+/// with another meaning.
 const SHARED_VARIABLES: [&str; 3] = ["servers", "auth_token", "auth_token_file"];
 
 /// The prefix of the variables of clients and servers.
@@ -105,7 +106,7 @@ impl Source {
         Some((setting, Some(shard.parse().ok().filter(|_| is_plain)?)))
     }
 
-    /// Returns the error for an unknown name, which says which names are near.
+    /// Returns the error for an unknown name. The message suggests similar names.
     pub(super) fn unknown(self, name: &str) -> Error {
         let near: Vec<String> = nearest(&self.bare(name), self.named().map(|setting| TABLE[setting].name()))
             .into_iter()
@@ -200,7 +201,8 @@ impl Said {
         Ok(())
     }
 
-    /// Returns the source of a setting: of the one for all shards, or of the first one for a single shard.
+    /// Returns the source of a setting. For a setting of shards, the value for all shards comes first, then the first
+    /// value for a single shard.
     pub(super) fn source_of(&self, name: &str) -> Option<Source> {
         let setting = find(name)?;
         let said = self.items.iter().filter(|item| item.setting == setting);
@@ -243,13 +245,13 @@ impl Said {
         self
     }
 
-    /// Returns whether a setting is given.
+    /// Returns whether this source contains the setting.
     pub(super) fn has(&self, name: &str) -> bool {
         find(name).is_some_and(|setting| self.items.iter().any(|item| item.setting == setting))
     }
 
-    /// Adds the settings of a lower source that are not given here. If this source names the servers, the lower one's
-    /// settings of shards are ignored, because they belong to other shards.
+    /// Adds the settings of a lower source that this source does not contain. If this source names the servers, the
+    /// settings of shards in the lower source are ignored, because they belong to other shards.
     pub(super) fn over(mut self, lower: Self) -> Self {
         let names_servers = self.has("servers");
         let is_kept = |item: &Item| {
@@ -269,7 +271,7 @@ impl Said {
     ///
     /// # Errors
     ///
-    /// `InvalidInput`, naming the setting, its source, and what would be valid.
+    /// `InvalidInput`. The message names the setting and its source, and says which values are valid.
     pub(super) fn into_options(mut self, start: ClientOptions) -> Result<ClientOptions> {
         self.items.sort_by_key(|item| (item.setting, item.shard));
         let mut draft = Draft::starting_with(start);
@@ -294,7 +296,7 @@ fn is_secret_of_servers(setting: usize) -> bool {
     AUTH.contains(&TABLE[setting].name())
 }
 
-/// Returns the error for a text that cannot be parsed. It shows the text unless that is a secret.
+/// Returns the error for a text that cannot be parsed. It shows the text unless the text is a secret.
 fn refused(item: &Item, remedy: &str) -> Error {
     let setting = TABLE[item.setting];
     let what = item.source.called(&full_name(setting, item.shard));

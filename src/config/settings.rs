@@ -1,7 +1,7 @@
 //! The settings that have a text form: one table for URLs, the environment, data, and `Debug`.
 //!
-//! A new setting needs one row in [`TABLE`], and one in the table in `docs/guide/src/configuration.md`, which a test
-//! compares with it.
+//! A new setting needs one row in [`TABLE`], and one in the table of `docs/guide/src/configuration.md`. A test compares
+//! both tables.
 
 use super::ClientOptions;
 use super::value::{Text, Value};
@@ -15,32 +15,32 @@ use crate::tls::{Tls, TlsFiles};
 pub(super) trait Setting: Sync {
     fn name(&self) -> &'static str;
 
-    /// Returns whether its text is a secret.
+    /// Returns whether the text is a secret.
     fn is_secret(&self) -> bool;
 
-    /// Returns whether it can be set for a single shard.
+    /// Returns whether the setting can be set for a single shard.
     fn is_of_shards(&self) -> bool;
 
-    /// Returns the type of its value in data.
+    /// Returns the type of the value in data.
     fn kind(&self) -> ValueKind;
 
-    /// Describes the form of its text.
+    /// Describes the form of the text.
     fn form(&self) -> &'static str;
 
-    /// Parses its text into a draft. The error says what would be valid.
+    /// Parses a text and sets the value in a draft. The error says which values are valid.
     fn apply(&self, draft: &mut Draft, shard: Option<usize>, text: &str) -> Result<(), String>;
 
-    /// Writes its values in the options, for all shards or for single ones.
+    /// Returns the values in the options as texts, for all shards or for single shards.
     fn write(&self, options: &ClientOptions) -> Vec<(Option<usize>, Text)>;
 }
 
-/// Options while they are parsed.
+/// Options during parsing.
 pub(super) struct Draft {
     pub(super) options: ClientOptions,
     tls: TlsDraft,
 }
 
-/// The settings of TLS, which can only be checked together.
+/// The settings of TLS. They can only be checked together.
 #[derive(Default)]
 struct TlsDraft {
     is_wanted: Option<bool>,
@@ -187,10 +187,10 @@ const fn secret<T>(name: &'static str, get: fn(&ClientOptions) -> T, set: fn(&mu
     }
 }
 
-/// A setting of shards of one kind.
+/// A setting for shards of one kind.
 struct ShardField<T: 'static> {
     name: &'static str,
-    /// A secret belongs to a single shard.
+    /// A secret can only be set for a single shard.
     is_secret: bool,
     policy: Policy,
     get: fn(&Terms) -> Option<T>,
@@ -242,7 +242,7 @@ impl<T: Value + Clone> Setting for ShardField<T> {
                 self.name
             ));
         }
-        // A setting of a single shard does not yield to one for all shards.
+        // A value for all shards must not override the value of a single shard.
         let own = |index: &&usize| {
             (self.get)(shards[**index].terms())
                 .and_then(|value| value.write())
@@ -277,7 +277,7 @@ impl<T: Value + Clone> Setting for ShardField<T> {
     }
 }
 
-/// All settings, in the order in which they are parsed and shown: servers come before their settings.
+/// All settings, in the order of parsing and showing: servers come before their settings.
 pub(super) static TABLE: &[&dyn Setting] = &[
     &field("servers", |o| o.shards.clone(), |d, v| d.options.shards = v),
     &ShardField {
@@ -484,7 +484,7 @@ pub(super) fn written(options: &ClientOptions) -> impl Iterator<Item = (&'static
     })
 }
 
-/// Returns the name of a setting, with the number of the shard if it is the setting of one shard.
+/// Returns the name of a setting. For a setting of one shard, the number of the shard follows.
 pub(super) fn full_name(setting: &dyn Setting, shard: Option<usize>) -> String {
     match shard {
         None => setting.name().to_owned(),

@@ -16,8 +16,8 @@ impl ClientOptions {
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput), naming the invalid part and what would be valid, without the
-    /// secret.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput). The message names the invalid part and says what is valid. It
+    /// does not contain the secret.
     ///
     /// ```
     /// use dflockd_client::ClientOptions;
@@ -29,19 +29,21 @@ impl ClientOptions {
         read(url)?.into_options(Self::default())
     }
 
-    /// Reads the environment: `DFLOCKD_URL`, `DFLOCKD_SERVERS`, `DFLOCKD_AUTH_TOKEN`, `DFLOCKD_AUTH_TOKEN_FILE`, and
-    /// `DFLOCKD_CLIENT_` with the name of a setting in capitals, such as `DFLOCKD_CLIENT_LEASE_TTL`.
+    /// Reads the environment variables `DFLOCKD_URL`, `DFLOCKD_SERVERS`, `DFLOCKD_AUTH_TOKEN`,
+    /// `DFLOCKD_AUTH_TOKEN_FILE`, and, for each setting, `DFLOCKD_CLIENT_` with its name in capitals, such as
+    /// `DFLOCKD_CLIENT_LEASE_TTL`.
     ///
     /// The variable of a setting overrides the same setting in the URL. Empty variables count as absent. Missing
-    /// settings have their defaults: without any variable, the client uses
-    /// [`DEFAULT_SERVERS`](crate::DEFAULT_SERVERS). Of the variables that servers read, those for the authentication
-    /// token have the same meaning here; all others are ignored.
+    /// settings have their defaults: without any variable, the client uses [`DEFAULT_SERVERS`](crate::DEFAULT_SERVERS).
+    /// The variables for the authentication token have the same meaning for clients as for servers. All other variables
+    /// of servers are ignored.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput), naming the variable and what would be valid; also for an
-    /// unknown name that begins with `DFLOCKD_CLIENT_` (except those that Kubernetes sets for a Service of that name),
-    /// and if both `DFLOCKD_URL` and `DFLOCKD_SERVERS` are set.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for an invalid value; the message names the variable and says
+    /// which values are valid. The same kind if both `DFLOCKD_URL` and `DFLOCKD_SERVERS` are set, and for an unknown
+    /// name that begins with `DFLOCKD_CLIENT_`, except names that Kubernetes sets for a Service called
+    /// `dflockd-client`.
     pub fn from_env() -> Result<Self> {
         Self::from_vars(std::env::vars_os())
     }
@@ -73,10 +75,10 @@ impl ClientOptions {
         environment::read(variables)?.into_options(Self::default())
     }
 
-    /// Returns the variables that begin with `DFLOCKD_` and that neither clients nor servers read, sorted by name: a
-    /// program that reads its environment can warn of them. Empty variables, and those that Kubernetes and Docker set
-    /// for services, are left out. An unknown name that begins with `DFLOCKD_CLIENT_` is an error of
-    /// [`from_vars`](Self::from_vars), and so is not among them.
+    /// Returns the variables that begin with `DFLOCKD_` and that neither clients nor servers read, sorted by name. A
+    /// program that reads its environment can warn of them. The result does not contain empty variables and variables
+    /// that Kubernetes and Docker set for services. An unknown name that begins with `DFLOCKD_CLIENT_` is an error of
+    /// [`from_vars`](Self::from_vars), so the result does not contain it either.
     ///
     /// ```
     /// use dflockd_client::ClientOptions;
@@ -100,7 +102,7 @@ impl ClientOptions {
         write(self, Secrets::Exposed).to_string()
     }
 
-    /// Adds all settings to a `Debug` output, without the secrets.
+    /// Writes all settings to a `Debug` output, without the secrets.
     pub(crate) fn show(&self, to: &mut fmt::DebugStruct<'_, '_>) {
         for setting in TABLE {
             for (shard, text) in setting.write(self) {

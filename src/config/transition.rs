@@ -11,13 +11,13 @@ use crate::sharding::{CheckedStrategy, Placement};
 use crate::shards::{Shard, ShardPlan, check_all};
 
 impl ClientOptions {
-    /// Returns all shards, those of the current list first, and the placement of keys on them.
+    /// Returns all shards, first those of the current list, and the placement of keys on them.
     pub(super) fn place(&self) -> Result<(Vec<ShardPlan>, Placement)> {
         let (shards, placement) = self.all_shards()?;
         Ok((check_all(&shards)?, placement))
     }
 
-    /// Reduces the options to one key: they keep only the shards that it belongs to.
+    /// Reduces the options to the shards of one key.
     pub(crate) fn of_key(mut self, key: &str) -> Result<Self> {
         let (shards, placement) = self.all_shards()?;
         let placed = placement.place(key)?;
@@ -48,7 +48,7 @@ impl ClientOptions {
             );
         }
         let previous = self.previous_shards.as_ref().unwrap_or(&self.shards);
-        // Each list is checked alone first, so that an error in one list is reported as such.
+        // Each list is checked alone first, so that an error names the list in which it is.
         let current = identities(&check_all(&self.shards)?);
         let before = identities(&check_all(previous)?);
         let mut all = self.shards.clone();
@@ -96,8 +96,8 @@ impl Identity {
     }
 }
 
-/// Returns a number that clients with the same two lists share. Clients with other lists have another number, except
-/// by a chance of 1 in 2^32.
+/// Returns a checksum of both lists. Clients with the same lists have the same number. Two different pairs of lists
+/// have the same number with a probability of 1 in 2^32.
 fn fingerprint(lists: [(&CheckedStrategy, &Vec<Identity>); 2]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     // No name or address contains a control character, so different pairs of lists have different texts.

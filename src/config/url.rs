@@ -12,7 +12,7 @@ use crate::shards::Shard;
 /// The schemes, without and with TLS.
 const SCHEMES: [(&str, bool); 2] = [("dflockd", false), ("dflockds", true)];
 
-/// Stands for a hidden secret. It is not valid in a URL, so a shown URL is not mistaken for a complete one.
+/// Stands for a hidden secret. It is not valid in a URL, so a shown URL cannot be used as a complete one.
 const HIDDEN: &str = "…";
 
 /// The characters that stay unencoded in the value of a parameter, for readability.
@@ -25,11 +25,11 @@ pub(super) enum Secrets {
     Hidden,
 }
 
-/// Splits a URL into settings, whose texts the caller parses.
+/// Splits a URL into settings. The caller parses their texts.
 ///
 /// # Errors
 ///
-/// `InvalidInput`, naming the invalid part, without any text that may be a secret.
+/// `InvalidInput`. The message names the invalid part, without any text that may be a secret.
 pub(super) fn read(url: &str) -> Result<Said> {
     let url = url.trim();
     if url.contains(HIDDEN) {
@@ -106,7 +106,7 @@ fn read_query(query: &str, said: &mut Said) -> Result<()> {
     }
     for parameter in query.split('&') {
         let Some((name, value)) = parameter.split_once('=') else {
-            // It may be the end of a secret.
+            // The text may be the end of a secret, so the message does not contain it.
             return refuse(
                 "a parameter has no value: write name=value, & between two parameters, and %26 for an & in a value",
             );
@@ -160,7 +160,7 @@ pub(super) fn write(options: &ClientOptions, secrets: Secrets) -> Text {
     for (index, (name, value)) in parameters.iter().enumerate() {
         parts.extend([if index == 0 { "/?" } else { "&" }, name, "=", value.as_str()]);
     }
-    // Allocated once, so that no copy of the secret is left behind.
+    // Allocates once, so that no copy of the secret is left behind.
     Text::new(parts.concat())
 }
 

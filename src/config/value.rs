@@ -14,32 +14,32 @@ use crate::protocol::{AuthToken, StableRef};
 use crate::sharding::CheckedStrategy;
 use crate::shards::{Shard, ValueKind};
 
-/// The text of a value, which may be a secret: it is wiped when it is dropped.
+/// The text of a value. It may be a secret, so dropping it wipes the memory.
 pub(super) type Text = Zeroizing<String>;
 
 /// A value that has a text form.
 pub(super) trait Value: Sized {
-    /// Its type in data.
+    /// The type of the value in data.
     const KIND: ValueKind = ValueKind::Text;
 
-    /// The form of its text.
+    /// A description of the form of the text.
     const FORM: &'static str;
 
-    /// Parses it. The error says what would be valid.
+    /// Parses the value. The error says which values are valid.
     fn read(text: &str) -> Result<Self, String>;
 
-    /// Writes it so that [`read`](Self::read) returns the same value; `None` if it is not set. A value that only code
-    /// can supply has a text that cannot be parsed.
+    /// Writes the value so that [`read`](Self::read) returns the same value. Returns `None` if it is not set. The text
+    /// of a value that only code can supply cannot be parsed.
     fn write(&self) -> Option<Text>;
 }
 
-/// Parses a duration in the form of the settings: numbers with units, which are added up, such as `500ms`, `1.5s` or
-/// `1m30s` (`ns`, `us`, `ms`, `s`, `m`, `h`, `d`, and their longer names), or `0`. Programs can use it for their own
-/// durations.
+/// Parses a duration in the form of the settings: a sum of numbers with units, such as `500ms`, `1.5s` or `1m30s`, or
+/// `0`. The units are `ns`, `us`, `ms`, `s`, `m`, `h` and `d`, and their longer names. Programs can use this for their
+/// own durations.
 ///
 /// # Errors
 ///
-/// [`InvalidInput`](crate::ErrorKind::InvalidInput), with what would be valid.
+/// [`InvalidInput`](crate::ErrorKind::InvalidInput). The message says which values are valid.
 ///
 /// ```
 /// use std::time::Duration;
