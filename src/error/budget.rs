@@ -9,10 +9,10 @@ use crate::human::human;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Budget {
-    /// The operation's own wait: the acquire timeout, or the timeout of [`Ticket::wait`](crate::Ticket::wait). A
-    /// server had reported the key as held.
+    /// The operation's own wait: the acquire timeout, or the timeout of [`Ticket::wait`](crate::Ticket::wait). A server
+    /// reported the key as held.
     Wait(Duration),
-    /// The operation's own wait, during which no server answered about the key: whether it is held is not known.
+    /// The operation's own wait. No server answered during that time, so it is not known whether the key is held.
     Unanswered(Duration),
     /// The total: the operation's own wait, if it has one, plus the [request
     /// timeout](crate::ClientBuilder::request_timeout). No answer came.
@@ -20,7 +20,7 @@ pub enum Budget {
     Total {
         /// The operation's own wait.
         wait: Duration,
-        /// The time that is allowed in addition.
+        /// The time that the client allows in addition.
         request_timeout: Duration,
     },
 }

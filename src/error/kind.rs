@@ -9,25 +9,26 @@ use super::{Error, Result, named};
 
 /// The category of an [`Error`](super::Error).
 ///
-/// Its text form is its [name](Self::as_str), also for parsing and serde.
+/// It is shown, parsed and serialized as its [name](Self::as_str).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// A value that the caller gave is invalid. Nothing was sent.
+    /// A value from the caller is invalid. The client sent nothing.
     InvalidInput,
     /// The operation timed out. If [`budget`](super::Error::budget) is [`Budget::Wait`](super::Budget::Wait), a server
-    /// had reported the key as held. If it is [`Budget::Total`](super::Budget::Total), the time passed in a layer that
-    /// was added to the client, or without a free connection. Nothing is held.
+    /// reported the key as held. If it is [`Budget::Total`](super::Budget::Total), the time passed in a layer that was
+    /// added to the client, or while no connection was free. The caller holds nothing.
     Timeout,
     /// No server answered: the shard is not connected, its server did not answer before the timeout, or there was no
-    /// room for the request. Whether another holder has the key is not known. The caller holds nothing: a grant that
-    /// still arrives is released.
+    /// room for the request. It is not known whether another holder has the key. The caller holds nothing: the client
+    /// releases a grant that arrives later.
     Unavailable,
     /// A connection could not be established: resolving the name, connecting or the handshake failed.
     Connect,
-    /// The connection was lost after the request had been written. Whether the server executed it is unknown. If it
-    /// granted a lease, the server releases that lease because of the disconnect, or when the TTL is over.
+    /// The connection was lost after the request had been written. It is not known whether the server executed the
+    /// request. If it granted a lease, the server releases that lease because of the disconnect, or when the TTL is
+    /// over.
     Disconnected,
     /// The server requires an authentication token, rejected the given one, or accepts none.
     Auth,
@@ -39,17 +40,17 @@ pub enum ErrorKind {
     MaxWaiters,
     /// The semaphore exists with another limit.
     LimitMismatch,
-    /// A wait without an enqueue on the same connection.
+    /// The server got a wait without an enqueue on the same connection.
     NotEnqueued,
-    /// A second enqueue for the same key on the same connection.
+    /// The server got a second enqueue for the same key on the same connection.
     AlreadyEnqueued,
-    /// The lease ended before its grant reached the caller. Nothing is held.
+    /// The lease ended before its grant reached the caller. The caller holds nothing.
     LeaseExpired,
     /// A release or renewal failed because the lease is not held: it expired, was lost or was released before.
     NotHeld,
     /// The lease was lost while it was in use.
     LeaseLost,
-    /// The server is shutting down, or ended a wait in the way that a server does when it shuts down.
+    /// The server is shutting down, or ended a wait as a server does when it shuts down.
     Draining,
     /// This member of a cluster is not the leader. The message names the leader if the member reported it.
     NotLeader,
@@ -58,13 +59,13 @@ pub enum ErrorKind {
     /// The server does not know the command, or issues no fences although they are
     /// [required](crate::Fencing::Required).
     Unsupported,
-    /// The actor of this shard panicked (see the message) and was replaced. Whether the request was executed is
-    /// unknown.
+    /// The actor of this shard panicked (see the message) and was replaced. It is not known whether the server executed
+    /// the request.
     ShardGone,
     /// The client or signal connection is closed permanently: it was shut down, or its runtime has ended. The message
     /// says which.
     Shutdown,
-    /// The call is not allowed in this state or on this thread; the message says why. Nothing was sent.
+    /// The call is not allowed in this state or on this thread; the message says why. The client sent nothing.
     Misuse,
     /// A layer that was added to the client (see [`ClientBuilder::layer`](crate::ClientBuilder::layer)) rejected the
     /// request or failed; the [source](std::error::Error::source) is the layer's error.
@@ -99,7 +100,7 @@ impl ErrorKind {
         Self::Layer,
     ];
 
-    /// Returns its name, as used in metrics and spans.
+    /// Returns the name, as metrics and spans use it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -140,7 +141,7 @@ impl fmt::Display for ErrorKind {
 ///
 /// # Errors
 ///
-/// [`InvalidInput`](ErrorKind::InvalidInput), with a list of all names.
+/// [`InvalidInput`](ErrorKind::InvalidInput) for an unknown name; the message lists all names.
 impl FromStr for ErrorKind {
     type Err = Error;
 

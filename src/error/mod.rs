@@ -1,4 +1,4 @@
-//! One error type for the whole crate: what happened, where, and what to do next.
+//! The error type of the whole crate: what happened, where, and what to do next.
 
 mod budget;
 mod kind;
@@ -20,8 +20,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// An error: what failed, on which server, and why.
 ///
 /// Cloning is cheap: when a connection is lost, every caller that waits on it gets the same cause. Match on
-/// [`kind`](Error::kind); the text is for people. For the meaning of each kind, and for what is known after a timeout,
-/// see [`guide::errors`](https://docs.rs/dflockd-client/latest/dflockd_client/guide/errors/index.html).
+/// [`kind`](Error::kind); the text is for people. For the meaning of each kind, and of timeouts in particular, see
+/// [`guide::errors`](https://docs.rs/dflockd-client/latest/dflockd_client/guide/errors/index.html).
 #[derive(Clone)]
 pub struct Error(Arc<Repr>);
 
@@ -36,14 +36,14 @@ struct Repr {
     outlook: Outlook,
 }
 
-/// Whether the cause of an error goes away by itself.
+/// Whether a retry can succeed because the cause of the error goes away by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outlook {
     /// The default of the error's kind.
     OfItsKind,
-    /// It goes away, although its kind usually does not.
+    /// The cause goes away, although the kind is usually not retryable.
     Passes,
-    /// It stays, although its kind usually goes away.
+    /// The cause stays, although the kind is usually retryable.
     Stays,
 }
 
@@ -64,7 +64,7 @@ impl Error {
         }))
     }
 
-    /// Returns the error for an invalid value, which names what it is for, the value, and what would be valid.
+    /// Returns the error for an invalid value. The message names the setting or argument, the value, and the remedy.
     pub(crate) fn invalid(what: &str, value: impl fmt::Debug, remedy: &str) -> Self {
         Self::new(
             ErrorKind::InvalidInput,
@@ -72,8 +72,8 @@ impl Error {
         )
     }
 
-    /// Converts the error of a service: an [`Error`] is passed on, another error becomes the source of a layer's
-    /// error.
+    /// Converts the error of a service. Returns an [`Error`] unchanged; any other error becomes the source of an error
+    /// of kind [`ErrorKind::Layer`].
     pub(crate) fn of_layer(error: BoxError) -> Self {
         match error.downcast::<Self>() {
             Ok(ours) => *ours,
@@ -84,8 +84,8 @@ impl Error {
         }
     }
 
-    /// Sets the source. A source whose text is already part of the message is left out, so that an error that is
-    /// printed with its sources does not repeat itself.
+    /// Sets the source, unless the message already contains its text: an error that is printed with its sources should
+    /// not repeat itself.
     #[must_use]
     pub(crate) fn caused_by(self, source: impl StdError + Send + Sync + 'static) -> Self {
         if self.0.message.contains(&source.to_string()) {
@@ -94,13 +94,13 @@ impl Error {
         self.with(|repr| repr.source = Some(Arc::new(source)))
     }
 
-    /// Sets the source to an error from the user's code, which is kept even if the message contains its text.
+    /// Sets the source to an error from user code, even if the message contains its text.
     #[must_use]
     pub(crate) fn caused_by_other(self, source: BoxError) -> Self {
         self.with(|repr| repr.source = Some(source.into()))
     }
 
-    /// Sets the source to that of another error, whose message is part of this one's.
+    /// Sets the source to the source of another error, whose message is a part of this error's message.
     #[must_use]
     pub(crate) fn for_the_cause_of(self, other: &Self) -> Self {
         self.with(|repr| repr.source.clone_from(&other.0.source))
@@ -130,13 +130,13 @@ impl Error {
         self.with(|repr| repr.budget = Some(budget))
     }
 
-    /// Marks the error as fatal, regardless of its kind: a person must act.
+    /// Marks the error as fatal, regardless of its kind: a person must change something.
     #[must_use]
     pub(crate) fn fatal(self) -> Self {
         self.with(|repr| repr.outlook = Outlook::Stays)
     }
 
-    /// Marks the error as one that goes away by itself, regardless of its kind: the same call may succeed later.
+    /// Marks the error as retryable, regardless of its kind: the same call may succeed later.
     #[must_use]
     pub(crate) fn passing(self) -> Self {
         self.with(|repr| repr.outlook = Outlook::Passes)
@@ -169,23 +169,23 @@ impl Error {
         self.0.endpoint.as_deref()
     }
 
-    /// Returns the leader of the cluster that a member named, for errors of kind [`NotLeader`](ErrorKind::NotLeader).
-    /// `None` if the member did not know it. Check that it is a member before you use it: the client itself connects
-    /// only to [configured members](crate::Shard::cluster).
+    /// Returns the address of the leader, for errors of kind [`NotLeader`](ErrorKind::NotLeader), if the member named
+    /// one. Check that it is a member of the cluster before you connect to it. The client itself connects only to
+    /// [configured members](crate::Shard::cluster) and to [allowed hosts](crate::Shard::allowed_hosts).
     #[must_use]
     pub fn leader(&self) -> Option<&str> {
         self.0.leader.as_deref()
     }
 
-    /// Returns the time limit that was exceeded, for errors of kind [`Timeout`](ErrorKind::Timeout), and for those of
-    /// kind [`Unavailable`](ErrorKind::Unavailable) that are a timeout without an answer.
+    /// Returns the time limit that was exceeded, for errors of kind [`Timeout`](ErrorKind::Timeout), and for errors of
+    /// kind [`Unavailable`](ErrorKind::Unavailable) after a timeout without an answer.
     #[must_use]
     pub fn budget(&self) -> Option<Budget> {
         self.0.budget
     }
 
-    /// Returns whether the kind is [`Timeout`](ErrorKind::Timeout): the time ran out while a server reported the key
-    /// as held, or (see [`budget`](Self::budget)) in an added layer or without a free connection. If no server
+    /// Returns whether the kind is [`Timeout`](ErrorKind::Timeout): the time ran out while another holder had the key,
+    /// in an added layer, or while no connection was free; [`budget`](Self::budget) distinguishes these. If no server
     /// answered, the kind is [`Unavailable`](ErrorKind::Unavailable).
     #[must_use]
     pub fn is_timeout(&self) -> bool {
@@ -202,20 +202,20 @@ impl Error {
         self.0.kind == ErrorKind::Connect && cause.is_some_and(|cause| cause.0.kind == ErrorKind::Disconnected)
     }
 
-    /// Returns whether the key was not granted in time and a server had reported it as held.
+    /// Returns whether a server reported the key as held and did not grant it in time.
     pub(crate) fn says_that_it_is_held(&self) -> bool {
         self.is_timeout() && matches!(self.0.budget, Some(Budget::Wait(_)))
     }
 
     /// Returns whether the same call may succeed later.
     ///
-    /// True if the cause goes away by itself: a held key, a lost or missing connection, a server that shuts down or is
-    /// full. False for a connection that failed because of a certificate: see [`is_fatal`](Self::is_fatal). After any
-    /// error of an acquire, its caller holds nothing. If the answer was lost with its connection, the server may keep
-    /// a grant until it notices the loss or the TTL is over: until then, a repeated acquire waits for the lock, and a
-    /// semaphore has one slot less. A repeated [`emit`](crate::Client::emit) may deliver its signal twice. Some errors
-    /// are neither retryable nor fatal, such as a lost lease, or an error of which only the caller knows whether
-    /// repeating helps. The table is in
+    /// This is true if the cause goes away by itself: a held key, a lost or missing connection, a server that shuts
+    /// down or is full. It is false for a connection that failed because of a certificate: see
+    /// [`is_fatal`](Self::is_fatal). After any error of an acquire, its caller holds nothing. If the answer was lost
+    /// with its connection, the server may keep a grant until it notices the loss or the TTL is over: until then, a
+    /// repeated acquire of a lock waits, and a semaphore has one free slot less. A repeated
+    /// [`emit`](crate::Client::emit) may deliver its signal twice. Some errors are neither retryable nor fatal, such as
+    /// a lost lease: only the caller knows whether a repetition helps. The table is in
     /// [`guide::errors`](https://docs.rs/dflockd-client/latest/dflockd_client/guide/errors/index.html).
     #[must_use]
     pub fn is_retryable(&self) -> bool {

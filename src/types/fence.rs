@@ -6,12 +6,12 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// A number that grows with every grant of a key, with which a resource can reject the writes of earlier holders.
+/// A number that grows with every grant of a key. A resource compares it to reject the writes of earlier holders.
 ///
 /// Servers issue fences from release 2.1 on: they count their grants and put the number into the first half of each
-/// token. The tokens of earlier servers are random. A [lease](crate::Lease::fence) has a fence only if its server is
-/// known to issue them; [`Fencing`](crate::Fencing) says how the client finds out. Some builds between 1.10 and 2.0
-/// send the fence separately from the token, which counts, too.
+/// token. The tokens of earlier servers are random. Some builds between 1.10 and 2.0 send the fence separately from the
+/// token, and the client uses it, too. A [lease](crate::Lease::fence) has a fence only if its server is known to issue
+/// fences; [`Fencing`](crate::Fencing) describes how the client finds out.
 ///
 /// The protected resource must compare fences in one place: it stores the largest fence that it has seen, and rejects
 /// writes with smaller ones. Fences are comparable
@@ -19,11 +19,12 @@ use serde::{Deserialize, Serialize};
 /// - between grants of the same key only;
 /// - from one server, or from the members of one cluster, which share a counter. Independent servers, such as a
 ///   [standby](crate::Shard::standby) and its primary, count separately;
-/// - across a restart of a standalone server if its clock does not go back, or if it runs with `--fence-state-file`:
-///   it starts to count from the current time. A cluster starts from 0, so a resource that has seen fences of a
-///   standalone server rejects those of a cluster that replaces it.
+/// - across a restart of a standalone server if its clock does not go back, or if it runs with `--fence-state-file`.
+///   Such a server starts to count from the current time. A cluster starts from 0, so a resource that has seen fences
+///   of a standalone server rejects those of a cluster that replaces it.
 ///
-/// It is a plain number and will stay one: its field is public, and it is shown, parsed and serialized as a number.
+/// A fence is a plain number and will stay one: its field is public, and it is shown, parsed and serialized as a
+/// number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Fence(pub u64);

@@ -1,4 +1,4 @@
-//! Grants of a server.
+//! The grants of a server.
 
 use super::fence::Fence;
 use super::seconds::Ttl;
@@ -8,11 +8,12 @@ use super::token::Token;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Grant {
-    /// The secret that renews and releases it.
+    /// The secret with which a client renews and releases the lease.
     pub token: Token,
     /// The TTL of the lease, as the server reported it. It may differ from the requested one.
     pub ttl: Ttl,
-    /// The fence, if the grant has it as a third field. Otherwise it may be in the token: see [`Token::first_half`].
+    /// The fence, if the server sent it as a third field. Otherwise the token may contain it: see
+    /// [`Token::first_half`].
     pub fence: Option<Fence>,
 }
 

@@ -15,8 +15,7 @@ pub const MAX_KEY_BYTES: usize = 256;
 
 /// The name of a lock or semaphore: 1 to 256 bytes of UTF-8 without whitespace or NUL.
 ///
-/// A map from keys can be searched with a `&str`. A key is serialized as its text, and checked when it is
-/// deserialized.
+/// You can search a map from keys with a `&str`. A key is serialized as its text, and checked when it is deserialized.
 ///
 /// ```
 /// use std::collections::HashMap;
@@ -33,19 +32,19 @@ pub const MAX_KEY_BYTES: usize = 256;
 pub struct Key(Arc<str>);
 
 impl Key {
-    /// Checks a name.
+    /// Creates a key and checks the name.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if it is empty, longer than [`MAX_KEY_BYTES`] bytes
-    /// (bytes, not characters), or contains whitespace or NUL: the line protocol cannot represent those.
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if the name is empty, longer than [`MAX_KEY_BYTES`]
+    /// bytes (bytes, not characters), or contains whitespace or NUL, which the line protocol cannot represent.
     pub fn new(name: impl AsRef<str>) -> Result<Self> {
         check_word("key", name.as_ref())?;
         Ok(Self(name.as_ref().into()))
     }
 
-    /// Returns a key for display of invalid bytes: U+FFFD replaces invalid characters, and the rest of a long key is
-    /// cut off.
+    /// Returns a key that shows possibly invalid bytes: U+FFFD replaces invalid characters, and the end of a long key
+    /// is cut off.
     #[cfg(feature = "server")]
     pub(crate) fn lossy(key: &[u8]) -> Self {
         const INVALID: char = char::REPLACEMENT_CHARACTER;

@@ -9,14 +9,14 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::escape::Shortened;
 
-/// The number of holders that a semaphore can have at once: at least one. It is shown, parsed and serialized as a
+/// The maximum number of holders of a semaphore at the same time: at least one. It is shown, parsed and serialized as a
 /// number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "u32", into = "u32")]
 pub struct Limit(NonZeroU32);
 
 impl Limit {
-    /// Checks a limit.
+    /// Creates a limit and checks the number.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! The values of the wire protocol. Each is validated when it is created, and trusted afterwards.
+//! The values of the wire protocol. Each type checks its value when it is created, so later code can trust it.
 
 mod fence;
 mod grant;

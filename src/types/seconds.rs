@@ -16,9 +16,9 @@ pub const MAX_SECONDS: u64 = 9_223_372_036;
 
 /// How long a lease lasts unless it is renewed: whole seconds, at least one.
 ///
-/// `Display` shows `33s`. It is parsed from a duration with its unit (`10s`, `1m30s`), as the settings in
-/// [`guide::configuration`](https://docs.rs/dflockd-client/latest/dflockd_client/guide/configuration/index.html) are, serialized
-/// as the number of seconds, and deserialized from either.
+/// `Display` shows `33s`. A TTL is parsed from a duration with its unit (`10s`, `1m30s`), like the settings in
+/// [`guide::configuration`](https://docs.rs/dflockd-client/latest/dflockd_client/guide/configuration/index.html). It is
+/// serialized as the number of seconds, and deserialized from a number of seconds or a duration with its unit.
 ///
 /// ```
 /// use std::time::Duration;
@@ -34,14 +34,14 @@ pub const MAX_SECONDS: u64 = 9_223_372_036;
 pub struct Ttl(u64);
 
 impl Ttl {
-    /// The default of servers for a client that names no TTL: 33 s, unless the server is configured otherwise.
+    /// The TTL that servers use if a client gives none: 33 s, unless the server's operator sets another.
     pub const DEFAULT: Self = Self(33);
 
     /// Creates a TTL of at least `ttl`: fractions are rounded up, because the wire protocol has whole seconds.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) below one second or beyond [`MAX_SECONDS`].
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) below one second or above [`MAX_SECONDS`].
     pub fn new(ttl: Duration) -> Result<Self> {
         if ttl < Duration::from_secs(1) {
             return Err(Error::invalid(
@@ -54,19 +54,19 @@ impl Ttl {
             .ok_or_else(|| Error::invalid("lease TTL", ttl, "servers take at most 9223372036 s"))
     }
 
-    /// Creates a TTL of `secs` seconds; `None` if servers would reject it.
+    /// Creates a TTL of `secs` seconds. Returns `None` if servers would reject it.
     #[must_use]
     pub fn from_secs(secs: u64) -> Option<Self> {
         (1..=MAX_SECONDS).contains(&secs).then_some(Self(secs))
     }
 
-    /// Returns it in seconds.
+    /// Returns the number of seconds.
     #[must_use]
     pub fn as_secs(self) -> u64 {
         self.0
     }
 
-    /// Returns it as a duration.
+    /// Returns the value as a duration.
     #[must_use]
     pub fn as_duration(self) -> Duration {
         Duration::from_secs(self.0)
@@ -85,7 +85,7 @@ impl fmt::Debug for Ttl {
     }
 }
 
-/// Parses a duration with its unit, which is rounded up to whole seconds as [`Ttl::new`] does.
+/// Parses a duration with its unit, and rounds it up to whole seconds as [`Ttl::new`] does.
 ///
 /// # Errors
 ///
@@ -147,7 +147,7 @@ enum Seconds {
 }
 
 impl Seconds {
-    /// Deserializes them. Formats that are not self-describing have a number.
+    /// Deserializes seconds. Formats that are not self-describing contain a number.
     fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match deserializer.is_human_readable() {
             true => Self::deserialize(deserializer),
@@ -163,29 +163,29 @@ impl Seconds {
 pub struct WaitSecs(u64);
 
 impl WaitSecs {
-    /// No wait at all.
+    /// No wait.
     pub const TRY: Self = Self(0);
 
-    /// Returns at least `wait`: fractions are rounded up. A longer wait than servers accept is reduced to their
-    /// maximum.
+    /// Returns a wait of at least `wait`, rounded up to whole seconds. If servers do not accept such a long wait,
+    /// returns their maximum.
     #[must_use]
     pub fn covering(wait: Duration) -> Self {
         Self(ceil_secs(wait).min(MAX_SECONDS))
     }
 
-    /// Creates a wait of `secs` seconds; `None` if servers would reject it.
+    /// Creates a wait of `secs` seconds. Returns `None` if servers would reject it.
     #[must_use]
     pub fn from_secs(secs: u64) -> Option<Self> {
         (secs <= MAX_SECONDS).then_some(Self(secs))
     }
 
-    /// Returns it in seconds.
+    /// Returns the number of seconds.
     #[must_use]
     pub fn as_secs(self) -> u64 {
         self.0
     }
 
-    /// Returns it as a duration.
+    /// Returns the value as a duration.
     #[must_use]
     pub fn as_duration(self) -> Duration {
         Duration::from_secs(self.0)
@@ -198,7 +198,7 @@ impl fmt::Display for WaitSecs {
     }
 }
 
-/// Parses a duration with its unit, which is rounded up to whole seconds.
+/// Parses a duration with its unit, and rounds it up to whole seconds.
 ///
 /// # Errors
 ///

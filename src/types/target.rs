@@ -10,22 +10,22 @@ use crate::error::{Error, Result, named};
 
 /// The namespace of a key on the server.
 ///
-/// Its text form is its [name](Self::as_str), also for parsing and serde. The protocol has only these two, so this
+/// It is shown, parsed and serialized as its [name](Self::as_str). The protocol has only these two namespaces, so this
 /// enum is exhaustive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
-    /// A lock: one holder.
+    /// A lock: at most one holder.
     Lock,
     /// A semaphore: at most as many holders as its limit.
     Semaphore,
 }
 
 impl Kind {
-    /// Both.
+    /// Both values.
     pub(crate) const ALL: [Self; 2] = [Self::Lock, Self::Semaphore];
 
-    /// Returns its name, as used in metrics and spans.
+    /// Returns the name, as metrics and spans use it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -45,7 +45,7 @@ impl fmt::Display for Kind {
 ///
 /// # Errors
 ///
-/// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput), with both names.
+/// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for an unknown name; the message lists both names.
 impl FromStr for Kind {
     type Err = Error;
 
@@ -65,7 +65,7 @@ pub enum Target {
 }
 
 impl Target {
-    /// Returns its namespace.
+    /// Returns the namespace of the target.
     #[must_use]
     pub fn kind(self) -> Kind {
         match self {

@@ -1,4 +1,4 @@
-//! Which values are valid, and how they are shown and serialized.
+//! Tests of the checks of values, and of their text and serialized forms.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::{Debug, Display};
@@ -86,7 +86,7 @@ fn a_key_is_parsed_serialized_and_found_by_its_text() {
     assert_eq!(read.get("jobs/42"), Some(&1));
     let error = serde_json::from_str::<Key>(r#""a b""#).unwrap_err().to_string();
     assert!(error.contains("whitespace"), "{error}");
-    // The text for people is escaped.
+    // `Display` escapes invisible characters.
     let hidden = Key::new("a\u{202e}b").unwrap();
     assert_eq!(hidden.to_string(), "a\\u{202e}b");
     assert_eq!(

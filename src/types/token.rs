@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 /// The secret of one grant: 32 hexadecimal digits. Any client that knows it can renew and release the lease.
 ///
 /// `Debug` and `Display` show the first 8 digits only; [`Token::as_str`] shows all. It does not implement serde's
-/// traits, so that it does not end up in a log or file as a part of another value.
+/// traits, so that no log or file contains it as a part of another value.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Token([u8; 32]);
 
@@ -34,7 +34,7 @@ impl Token {
         })
     }
 
-    /// Parses the digits; `None` if they are invalid.
+    /// Parses the digits. Returns `None` if they are invalid.
     pub(crate) fn parse(digits: &[u8]) -> Option<Self> {
         let digits: [u8; 32] = digits.try_into().ok()?;
         // Checks all digits, also after an invalid one, so that the compiler can vectorize the loop.
@@ -70,11 +70,11 @@ impl Token {
         &self.0
     }
 
-    /// Returns the first 16 digits as a number. Servers from 2.1 on put the [`Fence`] there. Those of earlier servers
-    /// are random, and the token does not show which it is.
+    /// Returns the first 16 digits as a number. Servers from 2.1 on put the [`Fence`] there. In the tokens of earlier
+    /// servers these digits are random. The token does not show which of the two it contains.
     #[must_use]
     pub fn first_half(&self) -> u64 {
-        // The digits are known to be hexadecimal. The low bits of a letter count from 1.
+        // All digits are hexadecimal. The low four bits of a letter count from 1, so 9 is added.
         let value = |digit: u8| u64::from(digit & 0xf) + 9 * u64::from(digit >> 6);
         self.0[..16].iter().fold(0, |half, digit| (half << 4) | value(*digit))
     }

@@ -15,7 +15,8 @@ use crate::service::Operation;
 use crate::signal::Overflow;
 use crate::types::Kind;
 
-/// Checks that each value has a unique name, in which it is parsed and serialized, and that other texts are rejected.
+/// Checks that each value has a unique name, that it is parsed and serialized as this name, and that other texts are
+/// rejected.
 fn are_known_by_their_names<T>(all: &[T], name: fn(T) -> &'static str)
 where
     T: Copy + Debug + PartialEq + FromStr<Err = Error> + Serialize + DeserializeOwned,
