@@ -7,21 +7,21 @@ use std::task::{Context, Poll, Waker};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::unconstrained;
 
-/// The maximum number of checks for messages that are being sent. Sending takes two steps, and a sender may be stopped
-/// between them.
+/// The maximum number of checks for messages that are being sent. Sending takes two steps, and the sender's thread may
+/// be stopped between them.
 const LOOKS: usize = 100_000;
 
-/// Closes a channel and returns all messages, including those that are being sent at this moment, whose senders were
-/// already told of success.
+/// Closes a channel and returns all messages. These include messages that are being sent at this moment: their `send`
+/// returns success.
 ///
-/// If the receiver were only dropped, such a message could stay in the channel as long as there are senders, and its
-/// caller would get no answer.
+/// If the receiver were only dropped, such a message could stay in the channel for as long as there are senders, and
+/// its caller would get no answer.
 pub(crate) fn close<T>(receiver: &mut UnboundedReceiver<T>) -> Vec<T> {
     receiver.close();
     let mut left = Vec::new();
     let mut cx = Context::from_waker(Waker::noop());
     for _ in 0..LOOKS {
-        // Regardless of tokio's cooperative budget.
+        // Polls regardless of tokio's cooperative budget.
         match pin!(unconstrained(poll_fn(|cx| receiver.poll_recv(cx)))).poll(&mut cx) {
             Poll::Ready(Some(message)) => left.push(message),
             Poll::Ready(None) => break,

@@ -4,12 +4,12 @@ use std::sync::{Arc, OnceLock};
 
 use crate::error::{Error, ErrorKind};
 
-/// The end of a client, which all its parts share: after it has begun, nothing is started or restarted.
+/// The end of a client. All parts of the client share it: after it has begun, they start and restart nothing.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Ending(Arc<OnceLock<Error>>);
 
 impl Ending {
-    /// Begins the end. An earlier cause stays.
+    /// Begins the end with this cause. Keeps the cause if the end has begun already.
     pub(crate) fn begin(&self, cause: Error) {
         let _ = self.0.set(cause);
     }

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write};
 
-/// Shows a text with those characters escaped that are invisible, move the cursor, or reorder the surrounding text.
+/// Shows a text, but escapes characters that are invisible, move the cursor, or reorder the surrounding text.
 pub(crate) struct Escaped<'a>(pub(crate) &'a str);
 
 impl fmt::Display for Escaped<'_> {

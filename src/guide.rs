@@ -1,7 +1,8 @@
 #![doc = include_str!("../docs/guide/rustdoc-links.md")]
 #![doc = include_str!("../docs/guide/src/introduction.md")]
 
-// Compiled for `cargo doc`, and for `cargo test`, which runs the examples. No program that uses this crate contains any of it.
+// Compiled only for `cargo doc`, and for `cargo test`, which runs the examples. Programs that use this crate do not
+// contain it.
 //
 // Links between chapters are defined twice. The definitions for docs.rs come first, so they count here; `tests/links.rs` writes and checks them.
 

@@ -1,4 +1,4 @@
-//! Durations in the form in which people read and write them.
+//! Durations as people read and write them.
 
 use std::fmt;
 use std::time::Duration;
@@ -25,7 +25,7 @@ fn rounded(duration: Duration) -> Duration {
     let Ok(nanos) = u64::try_from(duration.as_nanos()) else {
         return Duration::from_secs(duration.as_secs());
     };
-    // The value of the last digit that is shown.
+    // The value of the last digit that is not rounded away, in nanoseconds.
     let mut step = 1;
     while step < SECOND && nanos / step >= 1_000 {
         step *= 10;
@@ -36,7 +36,7 @@ fn rounded(duration: Duration) -> Duration {
 /// The form of a duration, for messages about an invalid one.
 pub(crate) const DURATION_FORM: &str = "a duration with its unit, such as 500ms, 10s or 1m30s";
 
-/// Units by their names, in nanoseconds.
+/// The units: their names, and their lengths in nanoseconds.
 const UNITS: [(&[&str], u128); 7] = [
     (&["ns", "nsec", "nanos"], 1),
     (&["us", "µs", "usec", "micros"], 1_000),
@@ -47,10 +47,10 @@ const UNITS: [(&[&str], u128); 7] = [
     (&["d", "day", "days"], 86_400_000_000_000),
 ];
 
-/// Parses a duration: numbers, which may have fractions, each with its unit: `1.5s`, `1h 30m`. Zero may be without a
-/// unit: `0`.
+/// Parses a duration: one or several numbers, with or without fractions, each with its unit, such as `1.5s` or `1h
+/// 30m`. Zero needs no unit: `0`.
 ///
-/// It is exact. Returns `None` for a fraction of a nanosecond, and for more than a `Duration` holds.
+/// The result is exact. Returns `None` for a fraction of a nanosecond, and for more than a `Duration` can hold.
 pub(crate) fn read_duration(text: &str) -> Option<Duration> {
     let mut rest = text.trim();
     if rest == "0" {
@@ -73,7 +73,7 @@ pub(crate) fn read_duration(text: &str) -> Option<Duration> {
     (!text.trim().is_empty()).then(|| Duration::new(secs, subsec))
 }
 
-/// Parses a number, with or without a fraction, of a unit in nanoseconds.
+/// Parses a number, with or without a fraction, and multiplies it by `unit` nanoseconds.
 fn read_number(text: &str, unit: u128) -> Option<u128> {
     let (whole, fraction) = match text.split_once('.') {
         Some((whole, fraction)) if !fraction.is_empty() => (whole, fraction),

@@ -1,8 +1,8 @@
 //! Descriptions of errors of the operating system.
 //!
-//! A message must not repeat its source. So an error that has a description here gets it as its message and the
-//! system's error as its source. For any other error, the system's text is part of the message, and there is no
-//! source.
+//! A message must not repeat its source. If an error has a description here, the description becomes the message and
+//! the system's error becomes the source. For any other error, the system's text is a part of the message, and there is
+//! no source.
 
 use std::io::{self, ErrorKind as Io};
 

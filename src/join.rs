@@ -45,7 +45,7 @@ mod tests {
     #[tokio::test]
     async fn all_run_at_once_and_answer_in_order() {
         let (first, second) = (oneshot::channel(), oneshot::channel());
-        // Each waits until the other has started.
+        // Each future waits until the other one has started.
         let ahead = async {
             second.0.send(1).unwrap();
             first.1.await.unwrap()

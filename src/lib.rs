@@ -1,5 +1,5 @@
-//! A client for dflockd, a server for distributed FIFO locks and semaphores, made for services that hold many keys at
-//! once.
+//! A client for dflockd, a server for distributed FIFO locks and semaphores. The client is made for services that hold
+//! many keys at once.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -26,9 +26,9 @@
 //! - [`ClientOptions`]: the same from a URL, the environment or a configuration file; [`ClientBuilder::from_url`] and
 //!   [`from_env`](ClientBuilder::from_env).
 //! - [`LayeredOptions`]: several of these sources together, and the source of each setting.
-//! - [`Lock`] and [`Semaphore`]: handles on a key. Acquiring returns a [`LockGuard`] or [`SemaphorePermit`]; both have
-//!   the methods of [`Lease`]. [`MultiLock`] acquires several locks, and [`Semaphore::acquire_many`] several slots,
-//!   all or none: their guards are [`MultiGuard`]s. [`RenewPolicy`] sets how leases are renewed.
+//! - [`Lock`] and [`Semaphore`]: handles on a key. An acquire returns a [`LockGuard`] or [`SemaphorePermit`]; both have
+//!   the methods of [`Lease`]. [`MultiLock`] acquires several locks, and [`Semaphore::acquire_many`] several slots, all
+//!   or none; both return a [`MultiGuard`]. [`RenewPolicy`] sets how the client renews leases.
 //! - [`DistributedLock`] and [`DistributedSemaphore`]: lock objects that keep their lease, as in the Python client.
 //! - [`Election`]: leader election on a lock.
 //! - [`Error`] and [`ErrorKind`]: what failed, and whether to retry. [`RetryPolicy`] retries automatically.
@@ -36,7 +36,7 @@
 //!   standbys; [`ShardHealth`] says which of them serves it.
 //! - [`ClientEvent`]: the events of a client, [as a stream](Client::events); [`ClientBuilder::on_lost`] if a callback
 //!   is enough.
-//! - `blocking` (feature `blocking`): all of it for threads.
+//! - `blocking` (feature `blocking`): the same API for threads.
 //! - [`protocol`]: the wire protocol, typed, without I/O; [`protocol::functions`] uses it over your own stream.
 //! - [`ClientBuilder::servers`] describes the forms of addresses, and [`ClientBuilder::auth_token_file`] a source of
 //!   the authentication token.
@@ -57,18 +57,19 @@
 //!
 //! # Leases
 //!
-//! A lock or slot is held for its TTL and renewed in the background, by default when half of the TTL is over. If a
-//! lease cannot be renewed, the holder learns of its loss before the server may grant the key to another holder: the
-//! deadline is the time at which the last successful acquire or renewal was *sent*, plus the TTL, less a
-//! [margin](ClientBuilder::loss_margin). If the connection over which the lease was acquired ends, the server releases
-//! the lease, and the holder is told at once; in the moment before, the server may already have granted the key to
-//! another holder. Use a [`Fence`] against that, and against a process that is stopped while it holds a lock. Servers
-//! issue fences from release 2.1 on; require them with [`ClientBuilder::fencing`].
+//! The server keeps a lock or slot for its TTL. The client renews it in the background, by default when half of the TTL
+//! is over. If the client cannot renew a lease, the holder learns of its loss before the server may grant the key to
+//! another holder: the deadline is the time at which the last successful acquire or renewal was *sent*, plus the TTL,
+//! less a [margin](ClientBuilder::loss_margin). If the connection over which the lease was acquired ends, the server
+//! releases the lease, and the client reports the loss to the holder at once. In the moment before, the server may
+//! already have granted the key to another holder. Use a [`Fence`] against that, and against a process that is stopped
+//! while it holds a lock. Servers issue fences from release 2.1 on; require them with [`ClientBuilder::fencing`].
 //!
 //! # Cancel safety
 //!
-//! Every future of this crate may be dropped at any await, unless its documentation says otherwise (only the low-level
-//! functions have other rules): a wait ends, and a lease that is granted meanwhile is released.
+//! You may drop every future of this crate at any await, unless its documentation says otherwise. Only the low-level
+//! functions have other rules. Dropping a future ends its wait, and the client releases a lease that is granted
+//! meanwhile.
 //!
 //! # Features
 //!
@@ -86,8 +87,7 @@
 
 // docs.rs shows which feature an item needs.
 #![cfg_attr(docsrs, feature(doc_cfg))]
-// The order of a hash map differs between processes, so a run that depends on it could not be repeated with the same
-// seed.
+// The order of a hash map differs between processes. A run that depends on it could not be repeated with the same seed.
 #![cfg_attr(not(test), deny(clippy::iter_over_hash_type))]
 
 mod actor;
@@ -149,7 +149,7 @@ mod tls;
 mod types;
 mod unwind;
 
-// The crates whose types are part of this API, in the releases that it uses.
+// Re-exports the crates whose types are part of this API, in the releases that it uses.
 
 /// The `backoff` crate, whose policies can become a [`ReconnectPolicy`].
 #[cfg(feature = "backoff")]

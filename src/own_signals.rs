@@ -1,4 +1,4 @@
-//! Signal connections without a client, with the settings of a client.
+//! Signal connections with the settings of a client, but without a client.
 
 use crate::client::builder::ClientBuilder;
 #[cfg(doc)]
@@ -7,13 +7,13 @@ use crate::error::Result;
 use crate::signal::{SignalConn, SignalOptions};
 
 impl SignalConn {
-    /// Connects to a server, with default settings.
+    /// Connects to a server with default settings.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::InvalidInput`] if the address is invalid, [`Connect`](ErrorKind::Connect) or
-    /// [`Auth`](ErrorKind::Auth) if the connection fails, [`Unsupported`](ErrorKind::Unsupported) if the server knows
-    /// no signals.
+    /// [`Auth`](ErrorKind::Auth) if the connection fails, [`Unsupported`](ErrorKind::Unsupported) if the server has no
+    /// signals.
     ///
     /// # Cancel safety
     ///
@@ -28,12 +28,12 @@ impl SignalConn {
         .await
     }
 
-    /// Connects to all servers that a client with these settings would use, with the same authentication, timeouts,
-    /// reconnect policy and sharding.
+    /// Connects to all servers of these client settings, with the same authentication, timeouts, reconnect policy and
+    /// sharding.
     ///
-    /// If it loses a server of a shard with standbys, it uses the next one at once, and does not return to the first
-    /// by itself. A signal connection of a client ([`Client::subscribe`](crate::Client::subscribe)) uses the same
-    /// server as the client's locks.
+    /// If this connection loses a server of a shard with standbys, it uses the next server at once, and it does not
+    /// return to the first server by itself. In contrast, a signal connection of a client
+    /// ([`Client::subscribe`](crate::Client::subscribe)) uses the same server as the client's locks.
     ///
     /// # Errors
     ///

@@ -4,11 +4,11 @@ use std::fmt::Write;
 
 use zeroize::Zeroizing;
 
-/// Returns the text, in which every byte is encoded except unreserved ones and the ASCII characters of `also`.
+/// Encodes every byte of the text, except unreserved characters and the ASCII characters of `also`.
 ///
-/// The result may hold a secret: its memory is wiped when it is dropped.
+/// The result may contain a secret, so dropping it wipes its memory.
 pub(crate) fn encode(text: &str, also: &str) -> Zeroizing<String> {
-    // Large enough for the whole result, so that no reallocation leaves a copy of the secret behind.
+    // Has room for the whole result, so that no reallocation leaves a copy of the secret behind.
     let mut encoded = Zeroizing::new(String::with_capacity(3 * text.len()));
     for byte in text.bytes() {
         if is_unreserved(byte) || also.as_bytes().contains(&byte) {
@@ -21,11 +21,11 @@ pub(crate) fn encode(text: &str, also: &str) -> Zeroizing<String> {
     encoded
 }
 
-/// Reads an encoded text.
+/// Decodes a text.
 ///
 /// # Errors
 ///
-/// A description that contains no part of the text, which may be a secret.
+/// A description of the problem. It contains no part of the text, because the text may be a secret.
 pub(crate) fn decode(text: &str) -> Result<Zeroizing<String>, &'static str> {
     let mut bytes = Zeroizing::new(Vec::with_capacity(text.len()));
     let mut rest = text.bytes();

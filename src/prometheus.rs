@@ -1,6 +1,6 @@
 //! The Prometheus exporter, with buckets for this crate's histograms (feature `prometheus`).
 //!
-//! Call it once, before the first client is built, because metrics that were registered earlier are recorded nowhere:
+//! Install it once, before you build the first client, because it does not record metrics that were registered earlier:
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -34,7 +34,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::io_words::io_failed;
 use crate::telemetry::catalog::{ALL, Shape};
 
-/// How often recorded values are put into buckets while there are no scrapes.
+/// The interval at which recorded values are put into buckets while there are no scrapes.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// Installs the exporter as the process's recorder. [`PrometheusHandle::render`] returns the metrics, for the
@@ -43,12 +43,13 @@ const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 /// # Errors
 ///
 /// [`ErrorKind::InvalidInput`] if the process has a recorder already, [`ErrorKind::Unavailable`] if no thread can be
-/// started. After an error nothing is left behind.
+/// started. After an error, the call has changed nothing.
 pub fn install() -> Result<PrometheusHandle> {
     let recorder = with_buckets(PrometheusBuilder::new())?.build_recorder();
     let handle = recorder.handle();
     let kept_up = handle.clone();
-    // Keeps the histograms from growing while there are no scrapes. Ends with the process, as the recorder does.
+    // This thread keeps the histograms from growing while there are no scrapes. Like the recorder, it ends with the
+    // process.
     let upkeep = Attendant::start(move |go| {
         if go.recv().is_ok() {
             loop {
@@ -65,9 +66,9 @@ pub fn install() -> Result<PrometheusHandle> {
 ///
 /// # Errors
 ///
-/// [`ErrorKind::Connect`] if it cannot listen on the address, [`ErrorKind::InvalidInput`] if the process has a
-/// recorder already, [`ErrorKind::Unavailable`] if no thread can be started. After an error nothing is left behind:
-/// the address is free.
+/// [`ErrorKind::Connect`] if the exporter cannot listen on the address, [`ErrorKind::InvalidInput`] if the process has
+/// a recorder already, [`ErrorKind::Unavailable`] if no thread can be started. After an error, the address is free
+/// again.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), dflockd_client::Error> {
@@ -77,8 +78,8 @@ pub fn install() -> Result<PrometheusHandle> {
 pub fn install_with_listener(address: SocketAddr) -> Result<()> {
     let builder = with_buckets(PrometheusBuilder::new())?.with_http_listener(address);
     let (tell, built) = mpsc::channel();
-    // The thread owns the listener and the upkeep, so both end with it. This function may be called inside a runtime,
-    // where another runtime must not be dropped.
+    // The thread owns the listener and the upkeep, so both end with it. It also drops their runtime: this function may
+    // be called inside a runtime, where dropping another runtime panics.
     let attendant = Attendant::start(move |go| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = match runtime {
@@ -114,15 +115,15 @@ pub fn install_with_listener(address: SocketAddr) -> Result<()> {
     }
 }
 
-/// A thread that serves a recorder after its installation. If the recorder is not installed, the thread ends and is
-/// joined.
+/// A thread that serves a recorder after its installation. Dropping this value before the installation ends and joins
+/// the thread.
 struct Attendant {
     go: Option<mpsc::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Attendant {
-    /// Starts the thread. `work` must do nothing permanent before it receives the message to go on.
+    /// Starts the thread. `work` must do nothing permanent before it receives the message of the installation.
     fn start(work: impl FnOnce(mpsc::Receiver<()>) + Send + 'static) -> Result<Self> {
         let (go, wait) = mpsc::channel();
         let thread = std::thread::Builder::new().name("dflockd-metrics".to_owned());
@@ -139,13 +140,13 @@ impl Attendant {
         })
     }
 
-    /// Installs the recorder for the process, and lets the thread go on.
+    /// Installs the recorder for the process, and sends the message to the thread.
     fn install(mut self, recorder: PrometheusRecorder) -> Result<()> {
         metrics::set_global_recorder(recorder).map_err(|error| not_installed(error.into()))?;
         if let Some(go) = self.go.take() {
             go.send(()).ok();
         }
-        // It ends with the process.
+        // The thread ends with the process.
         drop(self.thread.take());
         Ok(())
     }
@@ -155,14 +156,14 @@ impl Drop for Attendant {
     fn drop(&mut self) {
         drop(self.go.take());
         if let Some(thread) = self.thread.take() {
-            // A panic was reported already, because no message came.
+            // If the thread panicked, the caller has reported it already, because the thread sent no message.
             drop(thread.join());
         }
     }
 }
 
-/// Adds the buckets for this crate's histograms to your own exporter. Without buckets they are summaries, which cannot
-/// be aggregated across processes.
+/// Adds the buckets for this crate's histograms to your own exporter. Without buckets, the exporter shows histograms as
+/// summaries, which cannot be aggregated across processes.
 ///
 /// # Errors
 ///

@@ -7,12 +7,12 @@ use tokio::runtime::Handle;
 use crate::error::{Error, ErrorKind, Result};
 use crate::unwind::catch;
 
-/// Returns the current runtime, on which `what` will run. It must have I/O enabled if `opens_sockets`.
+/// Returns the current runtime, on which `what` will run. If `opens_sockets`, the runtime must have I/O enabled.
 ///
 /// # Errors
 ///
-/// `InvalidInput` if there is no runtime, or if it has no timers or no I/O, because otherwise each task would panic.
-/// tokio reports a missing driver only by a panic, which is caught here.
+/// `InvalidInput` if there is no runtime, or if it lacks timers or the I/O that is needed: without this check, each
+/// task would panic. tokio reports a missing driver only by a panic, which this function catches.
 pub(crate) fn current(what: &str, opens_sockets: bool) -> Result<Handle> {
     let Ok(runtime) = Handle::try_current() else {
         return Err(Error::new(
@@ -36,13 +36,13 @@ fn has_timers() -> bool {
     catch(|| drop(tokio::time::sleep(Duration::ZERO))).is_ok()
 }
 
-/// An error of the system to open a socket says nothing about the runtime.
+/// Only a panic means that I/O is missing. An error of the system says nothing about the runtime.
 #[cfg(unix)]
 fn has_sockets() -> bool {
     catch(|| drop(tokio::net::UnixDatagram::unbound())).is_ok()
 }
 
-/// Not checked here: the first attempt to connect fails without it.
+/// Not checked on these systems. Without I/O, the first attempt to connect fails.
 #[cfg(not(unix))]
 fn has_sockets() -> bool {
     true

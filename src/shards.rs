@@ -15,8 +15,8 @@ use crate::net::endpoint::{Endpoint, without_secret};
 use crate::net::failover::Policy;
 use crate::protocol::StableRef;
 
-/// The servers of one shard: one server, the members of a cluster, or a primary with standbys. Keys are distributed
-/// over shards, never over the servers of one shard: a key keeps its shard regardless of which server serves it.
+/// The servers of one shard: one server, the members of a cluster, or a primary with standbys. The client distributes
+/// keys over shards, never over the servers of one shard: a key keeps its shard, whichever server serves the shard.
 ///
 /// For what happens to leases, waits and requests when a server fails, see
 /// [`guide::failover`](https://docs.rs/dflockd-client/latest/dflockd_client/guide/failover/index.html).
@@ -36,7 +36,7 @@ pub struct Shard {
     terms: Terms,
 }
 
-/// The settings of one shard besides its servers. Only those of the shard's kind are set.
+/// The settings of one shard, without its servers. Only settings of the shard's kind are set.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(crate) struct Terms {
     pub(crate) takeover_delay: Option<Duration>,
@@ -49,13 +49,13 @@ pub(crate) struct Terms {
 #[derive(Clone, Debug)]
 pub(crate) struct ShardPlan {
     pub(crate) policy: Policy,
-    /// The list is never empty.
+    /// Never empty.
     pub(crate) endpoints: Vec<Endpoint>,
     pub(crate) takeover_delay: Option<Duration>,
     /// The rules for members of a cluster that are not among the endpoints.
     pub(crate) admission: Admission,
     pub(crate) orphan_ttl: Option<Duration>,
-    /// The stable name that its pipelined connections send.
+    /// The stable name that the shard's pipelined connections send.
     pub(crate) stable_ref: Option<StableRef>,
 }
 
@@ -68,48 +68,50 @@ impl Shard {
         }
     }
 
-    /// Creates a shard of one server. If the server is down, so is the shard.
+    /// Creates a shard of one server. If the server is down, the shard is down.
     pub fn single(address: impl Into<String>) -> Self {
         Self::new(Policy::Single, [address])
     }
 
     /// Creates a shard of the members of one cluster, in any order. (Clusters need a server build later than release
-    /// 2.1.) The client uses the leader, and finds the new leader after a change:
+    /// 2.1.) The client sends requests to the leader, and finds the new leader after a change:
     ///
-    /// - If a member names the leader, the client connects to that address if it is among `members` (the same text,
-    ///   except for upper and lower case), or at an [allowed host](Self::allowed_hosts). Otherwise, and while there is
-    ///   no leader, the client tries the members in turn. It connects to no other server.
+    /// - If a member names the leader, the client connects to that address, provided that it is among `members` (the
+    ///   same text, except for upper and lower case) or on an [allowed host](Self::allowed_hosts). Otherwise, and while
+    ///   there is no leader, the client tries the members in turn. It connects to no other server.
     /// - When the leader changes, leases become [`Suspect`](crate::LeaseState::Suspect). The client renews them at the
-    ///   new leader before it sends other requests, and they stay held if the leader knows them. When their connection
-    ///   ends, they are lost, unless the cluster is known to keep them: see [`orphan_ttl`](Self::orphan_ttl).
+    ///   new leader before it sends other requests there. A lease stays held if the new leader knows it. When the
+    ///   connection of a lease ends, the lease is lost, unless the cluster is known to keep it: see
+    ///   [`orphan_ttl`](Self::orphan_ttl).
     /// - A wait continues: at the same queue position if the leader died or was replaced, and at the end of the queue
     ///   if a running leader saw the connection end.
-    /// - A request that a member rejected because it is not the leader is sent to the leader, at most
-    ///   [`max_redirects`](crate::ClientBuilder::max_redirects) times.
+    /// - If a member rejects a request because it is not the leader, the client sends the request to the leader, at
+    ///   most [`max_redirects`](crate::ClientBuilder::max_redirects) times.
     ///
-    /// **Independent** servers are not a cluster, and neither is a standalone server: each can grant a key that
-    /// another has granted. The client does not use a server that turns out not to be a member. The error names it, is
-    /// [fatal](crate::Error::is_fatal), and has the kind [`Connect`](crate::ErrorKind::Connect); callers get it if all
-    /// `members` fail in this way. The chapter [Failover](https://docs.rs/dflockd-client/latest/dflockd_client/guide/failover/index.html) says what the
-    /// client can detect and what it cannot.
+    /// **Independent** servers are not a cluster: each can grant a key that another one has granted. If the client
+    /// finds that a server is not a member of a cluster, it does not use that server. The error names the server, is
+    /// [fatal](crate::Error::is_fatal), and has the kind [`Connect`](crate::ErrorKind::Connect). Callers get this error
+    /// if all `members` fail in this way. The chapter
+    /// [Failover](https://docs.rs/dflockd-client/latest/dflockd_client/guide/failover/index.html) describes the limits
+    /// of this detection.
     ///
     /// A cluster has no signals.
     pub fn cluster<A: Into<String>>(members: impl IntoIterator<Item = A>) -> Self {
         Self::new(Policy::Cluster, members)
     }
 
-    /// Sets the hosts at which the client may use members that are not configured, for clusters whose members join and
+    /// Sets the hosts on which the client may use members that are not configured, for clusters whose members join and
     /// leave at run time. A rule is a name (`a.example.org`), all names of a domain (`*.locks.example.org`), an IP
-    /// address, or a network (`10.1.0.0/16`, `fd00::/8`). Names are compared as text and not resolved; an address is
-    /// compared only with addresses and networks.
+    /// address, or a network (`10.1.0.0/16`, `fd00::/8`). The client compares names as text and does not resolve them.
+    /// It compares an address only with addresses and networks.
     ///
-    /// By default there are no rules, and the client connects only to configured addresses. With rules, it follows a
-    /// redirect to an allowed host, on any port, and tries the members whose addresses are in a leader's `stats`.
-    /// **Each connection sends the authentication token**, so do not allow a host on which others may run a server.
-    /// With TLS, the certificate must be valid for the host.
+    /// By default there are no rules, and the client connects only to configured addresses. With rules, it follows
+    /// redirects to allowed hosts, on any port, and also tries the members on allowed hosts whose addresses are in a
+    /// leader's `stats`. **Each connection sends the authentication token**, so do not allow a host on which other
+    /// parties can run a server. With TLS, the certificate must be valid for the host.
     ///
-    /// The client remembers up to 16 such members. It remembers a member that has left until others replace it, and
-    /// may try it when it looks for the leader.
+    /// The client remembers up to 16 such members. It remembers a member that has left until new members replace it,
+    /// and may try that member when it looks for the leader.
     ///
     /// This setting has no effect on other kinds of shards. An invalid rule is an error when the client is built.
     ///
@@ -125,33 +127,33 @@ impl Shard {
         self
     }
 
-    /// Creates a shard of **independent** servers, of which one serves and the others are standbys. The first server is
-    /// the primary.
+    /// Creates a shard of **independent** servers: one serves the shard, and the remaining ones are standbys. The first
+    /// server is the primary.
     ///
-    /// Independent servers **can grant the same key twice**: to a client that still reaches the primary, and to one
-    /// that does not. A [fence](crate::Lease::fence) does not protect against that, because each server counts
+    /// Independent servers **can grant the same key twice**: to a client that still reaches the primary, and to a
+    /// client that does not. A [fence](crate::Lease::fence) does not protect against that, because each server counts
     /// separately. Use a cluster if you can.
     ///
-    /// The client reduces this risk: when it loses the current server, the leases there are lost at once, and it sends
-    /// no request to another server until all of them must have ended, which is the [takeover
-    /// delay](Self::takeover_delay). It returns to the primary only on [`Client::failback`](crate::Client::failback),
-    /// or when it loses the standby. Signals move to the same server.
+    /// The client reduces this risk. When it loses the current server, it reports the leases there as lost at once. It
+    /// sends no request to another server until all leases on the lost server must have ended; this time is the
+    /// [takeover delay](Self::takeover_delay). The client returns to the primary only on
+    /// [`Client::failback`](crate::Client::failback), or when it loses the standby. Signals move to the same server.
     ///
     /// If the primary comes back while clients still use the standby, newly started clients use the primary. So keep
-    /// the primary down until all clients go back.
+    /// the primary down until you switch all clients back.
     pub fn standby<A: Into<String>>(servers: impl IntoIterator<Item = A>) -> Self {
         Self::new(Policy::Standby, servers)
     }
 
-    /// Sets the takeover delay of a shard with standbys: how long after the last contact with a server the client
-    /// sends no request to another one.
+    /// Sets the takeover delay of a shard with standbys: for this long after the last contact with a server, the client
+    /// sends no request to another server.
     ///
-    /// Default: the longer of the client's lease TTL (without one, 33 s, the server's default) and the longest TTL that
-    /// it was ever granted, plus a twentieth. The default grows with each longer TTL and does not shrink. The delay
-    /// must cover the TTLs of all clients: set it here if other clients of the same keys use longer TTLs, or servers
-    /// grant longer ones. With [`Duration::ZERO`] nothing prevents two holders.
+    /// Default: the longer of the client's lease TTL (33 s, the server's default, if the client sets none) and the
+    /// longest TTL that a server has granted to this client, plus a twentieth. So the default can grow, but never
+    /// shrinks. The delay must cover the TTLs of all clients: set it if other clients of the same keys use longer TTLs,
+    /// or if servers grant longer TTLs. With [`Duration::ZERO`] nothing prevents two holders.
     ///
-    /// It has no effect on other kinds of shards.
+    /// This setting has no effect on other kinds of shards.
     pub fn takeover_delay(mut self, delay: Duration) -> Self {
         if self.policy == Policy::Standby {
             self.terms.takeover_delay = Some(delay);
@@ -159,16 +161,16 @@ impl Shard {
         self
     }
 
-    /// Sets the `--orphan-ttl` of a cluster's members (the shortest, if they differ): how long they keep the leases of
-    /// a connection that has ended. Members accept whole seconds.
+    /// Tells the client the `--orphan-ttl` of a cluster's members (the shortest, if they differ): for how long they
+    /// keep the leases of a connection that has ended. Members accept whole seconds.
     ///
-    /// A lease whose connection ended is then [`Suspect`](crate::LeaseState::Suspect) for that long, less a twentieth,
-    /// counted from the last message of its server; it stays held if the leader renews it meanwhile. Without this
-    /// setting it is lost at once ([`Disconnected`](crate::LostReason::Disconnected)), because a leader without
-    /// `--orphan-ttl` releases the leases of a connection as soon as it sees the connection end. **If this time is
-    /// longer than the members' own, the client shows leases as held that other clients may hold.**
+    /// If the connection of a lease ends, the lease is [`Suspect`](crate::LeaseState::Suspect) for this time, less a
+    /// twentieth, counted from the last message of its server. It stays held if the leader renews it meanwhile. Without
+    /// this setting, the lease is lost at once ([`Disconnected`](crate::LostReason::Disconnected)), because a leader
+    /// without `--orphan-ttl` releases the leases of a connection as soon as it sees the connection end. **If this time
+    /// is longer than the members' `--orphan-ttl`, the client can report a lease as held that another client holds.**
     ///
-    /// It has no effect on other kinds of shards.
+    /// This setting has no effect on other kinds of shards.
     pub fn orphan_ttl(mut self, kept: Duration) -> Self {
         if self.policy == Policy::Cluster {
             self.terms.orphan_ttl = Some(kept);
@@ -176,21 +178,22 @@ impl Shard {
         self
     }
 
-    /// Sets the stable name under which this client holds leases in a cluster, in place of a random one. A process
-    /// that starts under the name of one that has ended, within the members' `--orphan-ttl`, can reclaim its leases:
-    /// see [`Lock::reclaim`](crate::Lock::reclaim).
+    /// Sets the stable name under which this client holds leases in a cluster, in place of a random name. If a process
+    /// has ended, and a new process starts under the same name within the members' `--orphan-ttl`, the new process can
+    /// reclaim the leases of the old one: see [`Lock::reclaim`](crate::Lock::reclaim).
     ///
-    /// - **Two processes must not use one name at the same time**, and neither must two shards or two clients of one
-    ///   process: each would get the leases of the other.
-    /// - Every try of a key reclaims a lease that the name holds on it. The answer does not say so, or whether the
-    ///   previous process finished its work. Compare the [fence](crate::Lease::fence): a reclaimed lease keeps it.
-    /// - A lease without renewals that was granted to a wait cannot be reclaimed: it stays under the name of that
-    ///   wait's connection.
-    /// - Any client that knows the name can take the leases. Choose a name that cannot be guessed, and keep it as
-    ///   secret as a token.
-    /// - Every grant of a try is confirmed by a renewal first, which costs a round trip.
+    /// - **Two processes must not use one name at the same time.** The same applies to two shards and to two clients of
+    ///   one process. Otherwise each would get the leases of the other one.
+    /// - Every try of a key reclaims a lease that is held under the name. The answer does not say that the lease was
+    ///   reclaimed, or whether the previous process finished its work. Compare the [fence](crate::Lease::fence): a
+    ///   reclaimed lease keeps its fence.
+    /// - A lease that was granted to a wait and is never renewed cannot be reclaimed: the server keeps it under the
+    ///   name of that wait's connection.
+    /// - Any client that knows the name can take the leases. Choose a name that cannot be guessed, and keep it secret,
+    ///   like a token.
+    /// - The client confirms every grant of a try by a renewal first, which costs a round trip.
     ///
-    /// It has no effect on other kinds of shards.
+    /// This setting has no effect on other kinds of shards.
     pub fn stable_ref(mut self, name: StableRef) -> Self {
         if self.policy == Policy::Cluster {
             self.terms.stable_ref = Some(name);
@@ -202,7 +205,7 @@ impl Shard {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for an invalid address, and for an empty list.
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for an invalid address or an empty list.
     ///
     /// ```
     /// use dflockd_client::Shard;
@@ -228,7 +231,7 @@ impl Shard {
         self.policy == Policy::Standby
     }
 
-    /// Returns how the servers of the shard relate to each other.
+    /// Returns the kind of the shard.
     pub(crate) fn policy(&self) -> Policy {
         self.policy
     }
@@ -263,14 +266,14 @@ impl ShardPlan {
         &self.endpoints[0]
     }
 
-    /// Returns the endpoint with this address, or the first endpoint.
+    /// Returns the endpoint with this address, or the first endpoint if there is none.
     pub(crate) fn endpoint_at(&self, address: Option<&str>) -> &Endpoint {
         let has_address = |endpoint: &&Endpoint| Some(&**endpoint.shared_text()) == address;
         self.endpoints.iter().find(has_address).unwrap_or_else(|| self.first())
     }
 }
 
-/// Checks each shard, and that no server appears twice in the list.
+/// Checks each shard. Also checks that no server appears twice in the list.
 pub(crate) fn check_all(shards: &[Shard]) -> Result<Vec<ShardPlan>> {
     if shards.is_empty() {
         return Err(Error::invalid(
@@ -293,21 +296,21 @@ pub(crate) fn check_all(shards: &[Shard]) -> Result<Vec<ShardPlan>> {
     Ok(plans)
 }
 
-/// Makes a shard of one server.
+/// Creates a shard of one server, as [`Shard::single`] does.
 impl From<&str> for Shard {
     fn from(address: &str) -> Self {
         Self::single(address)
     }
 }
 
-/// Makes a shard of one server.
+/// Creates a shard of one server, as [`Shard::single`] does.
 impl From<String> for Shard {
     fn from(address: String) -> Self {
         Self::single(address)
     }
 }
 
-/// Shows an address as it was configured, without a part that may be a secret.
+/// Shows a configured address without a part that may be a secret.
 struct ShownEndpoint<'a>(&'a str);
 
 impl fmt::Debug for ShownEndpoint<'_> {

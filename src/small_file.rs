@@ -5,7 +5,8 @@ use std::path::Path;
 
 use zeroize::Zeroizing;
 
-/// Reads a whole file into memory that is wiped when it is dropped. The error does not name the file.
+/// Reads a whole file into memory that is wiped when it is dropped. The error text does not contain the name of the
+/// file.
 ///
 /// It reads only regular files of at most `most` bytes: a pipe could block for ever, and a device might have no end.
 pub(crate) fn read_small_file(path: &Path, most: usize) -> Result<Zeroizing<Vec<u8>>, String> {
@@ -14,7 +15,7 @@ pub(crate) fn read_small_file(path: &Path, most: usize) -> Result<Zeroizing<Vec<
         return Err("it is not a regular file".to_owned());
     }
     let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
-    // One byte larger than the limit, so that the buffer is never reallocated and no copy is left behind.
+    // Two bytes more than expected, so that the buffer is not reallocated and no copy is left behind.
     let expected = usize::try_from(about.len()).unwrap_or(usize::MAX).min(most);
     let mut bytes = Zeroizing::new(Vec::with_capacity(expected.saturating_add(2)));
     file.take(most as u64 + 1)

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The statistics of one server. Fields that a server does not send, or sends as `null`, are empty; unknown fields are
+/// The statistics of one server. Fields that a server does not send, or sends as `null`, are empty. Unknown fields are
 /// ignored.
 ///
 /// ```
@@ -38,7 +38,8 @@ pub struct Stats {
 }
 
 impl Stats {
-    /// Adds the statistics of another server. Keeps its own [`cluster`](Self::cluster), if it has one.
+    /// Adds the statistics of another server. Keeps its own [`cluster`](Self::cluster) if it has one, and otherwise
+    /// takes the other server's.
     pub fn merge(&mut self, other: Self) {
         self.connections = self.connections.saturating_add(other.connections);
         self.locks.extend(other.locks);
@@ -55,13 +56,13 @@ impl Stats {
 #[serde(default)]
 #[non_exhaustive]
 pub struct LockStats {
-    /// Its key.
+    /// The key.
     #[serde(deserialize_with = "or_empty")]
     pub key: String,
-    /// The server's number of the connection that acquired it.
+    /// The number of the connection that acquired the lock. The server assigns these numbers.
     #[serde(deserialize_with = "or_empty")]
     pub owner_conn_id: u64,
-    /// Seconds until its lease ends.
+    /// Seconds until the lease ends.
     #[serde(deserialize_with = "whole_seconds")]
     pub lease_expires_in_s: u64,
     /// The number of waiters.
@@ -74,10 +75,10 @@ pub struct LockStats {
 #[serde(default)]
 #[non_exhaustive]
 pub struct SemaphoreStats {
-    /// Its key.
+    /// The key.
     #[serde(deserialize_with = "or_empty")]
     pub key: String,
-    /// Its limit.
+    /// The limit.
     #[serde(deserialize_with = "or_empty")]
     pub limit: u64,
     /// The number of slots that are held.
@@ -88,7 +89,7 @@ pub struct SemaphoreStats {
     pub waiters: u64,
 }
 
-/// A free key that the server still remembers, and that still counts for its `--max-locks`.
+/// A free key that the server still remembers. It still counts towards the server's `--max-locks`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
@@ -96,12 +97,12 @@ pub struct IdleStats {
     /// The key.
     #[serde(deserialize_with = "or_empty")]
     pub key: String,
-    /// Seconds since it was last used.
+    /// Seconds since the last use of the key.
     #[serde(deserialize_with = "whole_seconds")]
     pub idle_s: u64,
 }
 
-/// The listeners of one pattern: those of one group, or all that are in no group.
+/// The listeners of one pattern: the members of one group, or all listeners without a group.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
@@ -109,7 +110,7 @@ pub struct SignalChannelStats {
     /// The pattern.
     #[serde(deserialize_with = "or_empty")]
     pub pattern: String,
-    /// The group; `None` for listeners in no group, which get every signal.
+    /// The group. `None` for listeners without a group, which get every signal.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
     /// The number of connections.
@@ -117,7 +118,7 @@ pub struct SignalChannelStats {
     pub listeners: u64,
 }
 
-/// The state of a cluster as one of its members reports it.
+/// The state of a cluster, as one of its members reports it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
@@ -128,7 +129,7 @@ pub struct ClusterStats {
     /// `leader`, `follower`, `candidate` or `pre-candidate`.
     #[serde(deserialize_with = "or_empty")]
     pub role: String,
-    /// The term, as the member knows it. It grows with each election.
+    /// The term that the member knows. It grows with each election.
     #[serde(deserialize_with = "or_empty")]
     pub term: u64,
     /// The name of the leader; empty if the member knows none.
@@ -152,7 +153,7 @@ pub struct ClusterStats {
 }
 
 impl ClusterStats {
-    /// Parses the cluster's part of a `stats` answer, and skips the rest, which may be megabytes.
+    /// Parses the cluster's part of a `stats` answer. Skips the rest, which may be megabytes.
     pub(crate) fn within(stats: &str) -> Option<Box<Self>> {
         #[derive(Deserialize)]
         struct OfCluster {
@@ -162,7 +163,7 @@ impl ClusterStats {
         serde_json::from_str::<OfCluster>(stats).ok()?.cluster
     }
 
-    /// Returns whether the member is the leader, if it reports a role.
+    /// Returns whether the member is the leader, or `None` if it reports no role.
     pub(crate) fn leads(&self) -> Option<bool> {
         match self.role.as_str() {
             "" => None,
@@ -171,7 +172,7 @@ impl ClusterStats {
     }
 }
 
-/// Deserializes a value that may be `null`, as which servers written in Go send an empty list.
+/// Deserializes a value that may be `null`: servers that are written in Go send an empty list as `null`.
 fn or_empty<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: serde::Deserializer<'de>,
@@ -183,7 +184,7 @@ where
 /// Deserializes seconds, which some servers send with a fraction.
 fn whole_seconds<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     let seconds: f64 = or_empty(deserializer)?;
-    // Saturates: negative becomes 0.
+    // The cast saturates: a negative number becomes 0.
     Ok(seconds as u64)
 }
 
@@ -296,8 +297,8 @@ mod tests {
         prop_oneof![Just(Sent::NotAtAll), Just(Sent::AsNull), Just(Sent::WithItsValue)]
     }
 
-    /// Returns the value with each field, at all depths, in one of these ways, and the value that this means: that of
-    /// the fields that are sent.
+    /// Sends each field of the value, at all depths, in one of these ways. Returns the value as sent, and the value as
+    /// it must be read, which has only the fields that are sent with their values.
     fn vary(value: &Value, ways: &mut impl Iterator<Item = Sent>) -> (Value, Value) {
         match value {
             Value::Object(fields) => {

@@ -1,9 +1,9 @@
-//! Catches panics, so that they end only the work in which they happened.
+//! Catches panics, so that a panic ends only the work in which it happened.
 //!
-//! Users' code runs inside of this crate: recorders of metrics, verifiers of certificates, reconnect policies,
-//! connectors and their streams, callbacks for events, listeners, subscribers of the log. A panic there, or in this
-//! crate, ends the piece of work in which it happened. The code that catches it must drop or repair what that work was
-//! changing; nothing here checks that.
+//! This crate calls user code: recorders of metrics, verifiers of certificates, reconnect policies, connectors and
+//! their streams, callbacks for events, listeners, subscribers of the log. A panic there, or in this crate, ends the
+//! piece of work in which it happened. The code that catches the panic must drop or repair the state that this work was
+//! changing. Nothing here checks that.
 
 use std::any::Any;
 use std::fmt;
@@ -26,7 +26,7 @@ impl Panic {
         match payload.downcast::<&'static str>() {
             Ok(said) => Self((*said).into()),
             Err(other) => {
-                // The payload may panic when it is dropped.
+                // Dropping the payload may panic.
                 std::mem::forget(other);
                 Self("without a message".into())
             }
@@ -40,18 +40,18 @@ impl fmt::Display for Panic {
     }
 }
 
-/// Runs some work and turns a panic into an error.
+/// Runs the work and converts a panic into an error.
 ///
-/// This also works in a destructor during a panic: a second panic that is caught there does not abort the process.
+/// This also works in a destructor during a panic: the caught second panic does not abort the process.
 pub(crate) fn catch<T>(work: impl FnOnce() -> T) -> Result<T, Panic> {
     catch_unwind(AssertUnwindSafe(work)).map_err(Panic::of)
 }
 
-/// Awaits a future and turns a panic into an error, also a panic of its destructor after it is ready.
+/// Awaits a future and converts a panic into an error, including a panic of the future's destructor after it is ready.
 ///
 /// # Cancel safety
 ///
-/// Depends on the given future. If it is dropped before it is ready, a panic of its destructor is not caught.
+/// As cancel-safe as the given future. If it is dropped before it is ready, a panic of its destructor is not caught.
 pub(crate) async fn catch_async<F: Future>(future: F) -> Result<F::Output, Panic> {
     let mut future = Box::pin(future);
     let output = poll_fn(|cx| match catch(|| future.as_mut().poll(cx)) {
