@@ -19,12 +19,12 @@ use crate::stats::Stats;
 
 /// The client of one or more dflockd servers; see [`crate::Client`].
 ///
-/// Cloning is cheap, all clones share their connections, and any thread may use it.
+/// Cloning is cheap, and all clones share their connections. Any thread may use a client.
 #[derive(Clone, Debug)]
 pub struct Client(Ours<client::Client>);
 
 impl ClientBuilder {
-    /// Builds the client as [`build`](Self::build) does, for threads. It needs no runtime.
+    /// Builds the client as [`build`](Self::build) does, for threads. This needs no runtime.
     ///
     /// # Errors
     ///
@@ -45,16 +45,16 @@ impl ClientBuilder {
 }
 
 impl Client {
-    /// Returns a builder; [`connect_blocking`](ClientBuilder::connect_blocking) makes the client.
+    /// Returns a builder; [`connect_blocking`](ClientBuilder::connect_blocking) creates the client.
     pub fn builder() -> ClientBuilder {
         ClientBuilder::default()
     }
 
-    /// Creates a client from a URL and waits until every server is connected; see [`crate::Client::connect`].
+    /// Creates a client from a URL and waits until every shard is connected; see [`crate::Client::connect`].
     ///
     /// # Errors
     ///
-    /// As there, and [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not block.
+    /// As the method of the async client, and [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not block.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -85,7 +85,7 @@ impl Client {
         self.0.lock(key).map(Lock::new)
     }
 
-    /// Returns a lock on several keys, of one shard or many, which acquires all or none.
+    /// Returns a lock on several keys, of one shard or of several. An acquire gets all of the keys or none.
     ///
     /// # Errors
     ///
@@ -130,11 +130,12 @@ impl Client {
         block_on(|| self.0.all_stats())
     }
 
-    /// Waits until everything that is committed so far is visible; see [`crate::Client::barrier`].
+    /// Waits until everything that the shards' clusters have committed so far is visible; see
+    /// [`crate::Client::barrier`].
     ///
     /// # Errors
     ///
-    /// As there, and [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not block.
+    /// As the method of the async client, and [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not block.
     pub fn barrier(&self) -> Result<()> {
         block_on(|| self.0.barrier())?
     }
@@ -143,7 +144,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// As there, and [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not block.
+    /// As the method of the async client, and [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not block.
     pub fn failback(&self, shard: usize) -> Result<Duration> {
         block_on(|| self.0.failback(shard))?
     }
@@ -152,7 +153,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// As there, and [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not block.
+    /// As the method of the async client, and [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not block.
     pub fn emit(&self, channel: impl AsRef<str>, payload: impl AsRef<str>) -> Result<u64> {
         block_on(|| self.0.emit(channel, payload))?
     }
@@ -161,16 +162,16 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// As there, and [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not block.
+    /// As the method of the async client, and [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not block.
     pub fn subscribe(&self, pattern: impl AsRef<str>) -> Result<SignalConn> {
         block_on(|| self.0.subscribe(pattern))?.map(SignalConn::new)
     }
 
-    /// Subscribes as [`subscribe`](Self::subscribe) does, as a member of a group or with other options.
+    /// Subscribes as [`subscribe`](Self::subscribe) does, but as a member of a group or with other options.
     ///
     /// # Errors
     ///
-    /// As there.
+    /// As [`subscribe`](Self::subscribe), and [`InvalidInput`](crate::ErrorKind::InvalidInput) for invalid options.
     pub fn subscribe_with(&self, request: SubscribeRequest) -> Result<SignalConn> {
         block_on(|| self.0.subscribe_with(request))?.map(SignalConn::new)
     }
@@ -193,7 +194,7 @@ impl Client {
         self.as_async().previous_shard_of(key)
     }
 
-    /// Returns the health of each shard: whether it can be reached, and if not, why.
+    /// Returns the health of each shard: whether it is connected, and if not, why.
     #[must_use]
     pub fn health(&self) -> Vec<ShardHealth> {
         self.0.health()
@@ -233,8 +234,8 @@ impl Client {
     }
 }
 
-/// Uses the connections of the async client. They live as long as *its* runtime: after that has ended, every call
-/// fails with [`Shutdown`](crate::ErrorKind::Shutdown).
+/// Uses the connections of the async client. They depend on the runtime of the async client: after it has ended, every
+/// call fails with [`Shutdown`](crate::ErrorKind::Shutdown).
 impl From<client::Client> for Client {
     fn from(client: client::Client) -> Self {
         Self(Ours::new(client))

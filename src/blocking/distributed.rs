@@ -60,7 +60,7 @@ impl Holder<crate::LockGuard> {
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the key or an option is not acceptable.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the key or an option is invalid.
     pub fn with_options(key: impl AsRef<str>, options: ClientBuilder) -> Result<Self> {
         distributed::DistributedLock::with_options(key, options).map(Self::of)
     }
@@ -93,7 +93,7 @@ impl Holder<crate::SemaphorePermit> {
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the key, the limit or an option is not acceptable.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the key, the limit or an option is invalid.
     pub fn with_options(key: impl AsRef<str>, limit: u32, options: ClientBuilder) -> Result<Self> {
         distributed::DistributedSemaphore::with_options(key, limit, options).map(Self::of)
     }
@@ -116,7 +116,7 @@ impl<G: Guard> Holder<G> {
         Self(Ours::new(holder))
     }
 
-    /// Acquires it; see [`crate::Holder::acquire`].
+    /// Acquires the lock or slot; see [`crate::Holder::acquire`].
     ///
     /// # Errors
     ///
@@ -125,7 +125,7 @@ impl<G: Guard> Holder<G> {
         block_on(|| self.0.acquire())?
     }
 
-    /// Acquires it, waiting until a deadline; see [`crate::Holder::acquire_until`].
+    /// Acquires the lock or slot, waiting until a deadline; see [`crate::Holder::acquire_until`].
     ///
     /// # Errors
     ///
@@ -152,7 +152,7 @@ impl<G: Guard> Holder<G> {
         block_on(|| self.0.wait(timeout))?
     }
 
-    /// Releases it; see [`crate::Holder::release`].
+    /// Releases the lock or slot; see [`crate::Holder::release`].
     ///
     /// # Errors
     ///
@@ -161,7 +161,7 @@ impl<G: Guard> Holder<G> {
         block_on(|| self.0.release())?
     }
 
-    /// Releases it and ends its own client; see [`crate::Holder::close`].
+    /// Releases the lock or slot, and shuts the object's own client down; see [`crate::Holder::close`].
     ///
     /// # Errors
     ///
@@ -176,13 +176,13 @@ impl<G: Guard> Holder<G> {
         self.0.key()
     }
 
-    /// Returns the guard, even if its lease is lost.
+    /// Returns the guard, including one whose lease is lost.
     #[must_use]
     pub fn guard(&self) -> Option<&G> {
         self.0.guard()
     }
 
-    /// Returns whether it is held, as far as this client knows.
+    /// Returns whether the lock or slot is held, as far as this client knows.
     #[must_use]
     pub fn is_held(&self) -> bool {
         self.0.is_held()
@@ -200,13 +200,13 @@ impl<G: Guard> Holder<G> {
         self.0.fence()
     }
 
-    /// Returns the lease, even if it is lost.
+    /// Returns the lease, including a lost one.
     #[must_use]
     pub fn lease(&self) -> Option<&Lease> {
         self.0.lease()
     }
 
-    /// Returns the lease's TTL: how long the server keeps it after each renewal.
+    /// Returns the lease's TTL: how long the server keeps the lease after each renewal.
     #[must_use]
     pub fn ttl(&self) -> Option<Ttl> {
         self.0.ttl()
@@ -217,14 +217,14 @@ impl<G: Guard> Holder<G> {
     }
 }
 
-/// Shares the handle's client.
+/// Creates an object that shares the client of the handle.
 impl From<Lock> for Holder<crate::LockGuard> {
     fn from(lock: Lock) -> Self {
         Self::of(lock.as_async().clone().into())
     }
 }
 
-/// Shares the handle's client.
+/// Creates an object that shares the client of the handle.
 impl From<Semaphore> for Holder<crate::SemaphorePermit> {
     fn from(semaphore: Semaphore) -> Self {
         Self::of(semaphore.as_async().clone().into())

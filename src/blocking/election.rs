@@ -48,8 +48,8 @@ impl Election {
         self.lock.key()
     }
 
-    /// Campaigns until elected, for at most `patience` (`None`: without a limit). Returns `None` if it was not elected
-    /// in that time.
+    /// Campaigns until elected, for at most `patience` (`None`: without a limit). Returns `None` if the candidate was
+    /// not elected in that time.
     ///
     /// # Errors
     ///
@@ -75,7 +75,7 @@ impl Election {
     }
 }
 
-/// The leadership, while it is held; see [`crate::Leadership`]. It dereferences to its [`LockGuard`].
+/// The leadership of an elected candidate; see [`crate::Leadership`]. It dereferences to its [`LockGuard`].
 #[must_use = "a leadership that is dropped resigns at once"]
 pub struct Leadership {
     guard: LockGuard,
@@ -88,9 +88,9 @@ impl Leadership {
         }
     }
 
-    /// Returns the number of this term, which grows from each leader to the next. `None` if the server is not known to
-    /// issue fences: see [`Lease::fence`](crate::Lease::fence). With [`Fencing::Required`](crate::Fencing::Required)
-    /// every leader has a term.
+    /// Returns the number of this term, which grows from each leader to the next. Returns `None` if the server is not
+    /// known to issue fences: see [`Lease::fence`](crate::Lease::fence). With
+    /// [`Fencing::Required`](crate::Fencing::Required) every leader has a term.
     #[must_use]
     pub fn term(&self) -> Option<Fence> {
         self.guard.fence()

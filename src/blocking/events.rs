@@ -16,7 +16,7 @@ impl Events {
         Self(Ours::new(events))
     }
 
-    /// Waits for the next event; returns `None` when the client has ended and all events were taken.
+    /// Waits for the next event. Returns `None` when the client has ended and you have taken all events.
     ///
     /// # Errors
     ///
@@ -26,8 +26,8 @@ impl Events {
         block_on(|| events.next_event())
     }
 
-    /// Waits for the next event for up to `timeout`; returns `None` if none came in that time, or if the client has
-    /// ended.
+    /// Waits for the next event, for up to `timeout`. Returns `None` if no event came in that time, or if the client
+    /// has ended.
     ///
     /// # Errors
     ///

@@ -22,10 +22,10 @@ pub type LockGuard = Held<crate::LockGuard>;
 /// The guard of a held slot of a semaphore; see [`crate::SemaphorePermit`].
 pub type SemaphorePermit = Held<crate::SemaphorePermit>;
 
-/// [`LockGuard`] or [`SemaphorePermit`]: the guard of a held lease, which is renewed in the background.
+/// [`LockGuard`] or [`SemaphorePermit`]: the guard of a held lease. Background threads renew the lease.
 ///
-/// It dereferences to [`Lease`]; [`is_held`](Lease::is_held) answers without waiting. Dropping the guard releases the
-/// lease in the background, on any thread, inside a runtime or not, and also when its thread panics.
+/// It dereferences to [`Lease`]; [`is_held`](Lease::is_held) answers without waiting. Dropping the guard, on any thread
+/// and inside or outside of a runtime, releases the lease in the background, even if the thread panics.
 #[must_use = "a guard that is dropped releases its lease at once"]
 pub struct Held<G: ?Sized> {
     /// Created when the first callback is added.
@@ -52,7 +52,7 @@ impl<G: Guard> Held<G> {
         G::of(self.lease.into_inner())
     }
 
-    /// Turns it into a guard of either type, for code that accepts both.
+    /// Converts this guard into a trait object, for code that accepts both types of guards.
     ///
     /// ```
     /// # let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -79,12 +79,12 @@ impl<G: Guard> Held<G> {
 }
 
 impl<G: Guard + ?Sized> Held<G> {
-    /// Releases the lease and waits for the server's confirmation. No renewal is sent after that.
+    /// Releases the lease and waits for the server's confirmation. The client sends no further renewal.
     ///
     /// # Errors
     ///
-    /// As [`crate::LockGuard::release`]. After [`Misuse`](crate::ErrorKind::Misuse), the release goes on in the
-    /// background.
+    /// As [`crate::LockGuard::release`], and [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not block: the
+    /// release then continues in the background.
     pub fn release(self) -> Result<()> {
         block_on(|| {
             drop(self.callbacks);
@@ -92,8 +92,8 @@ impl<G: Guard + ?Sized> Held<G> {
         })?
     }
 
-    /// Waits until it is lost, for at most `timeout` (`None`: without a limit). Returns the reason, or `None` if it is
-    /// still held then.
+    /// Waits until the lease is lost, for at most `timeout` (`None`: without a limit). Returns the reason, or `None` if
+    /// the lease is still held after that time.
     ///
     /// # Errors
     ///
@@ -116,8 +116,8 @@ impl<G: Guard + ?Sized> Held<G> {
         }
     }
 
-    /// Calls `callback` when it is lost, or at once if it is lost already. The callback runs on a separate thread, on
-    /// which blocking calls are allowed. It is not called after this guard was released or dropped.
+    /// Calls `callback` when the lease is lost, or at once if it is lost already. The callback runs on a separate
+    /// thread, where blocking calls are allowed. It is not called after this guard was released or dropped.
     ///
     /// # Errors
     ///
@@ -146,7 +146,7 @@ impl<G: Guard + ?Sized> Held<G> {
         let lost = self.lost();
         let waiting = spawn(async move {
             let reason = lost.await;
-            // The task goes on after this: a callback that has begun is not stopped.
+            // Dropping the handle detaches the task: a callback that has begun continues after the guard is dropped.
             drop(spawn_blocking(move || allow_in_runtime(|| callback(reason))));
         })?;
         let callbacks = self.callbacks.get_or_init(|| Ours::new(Callbacks::default()));
@@ -156,8 +156,7 @@ impl<G: Guard + ?Sized> Held<G> {
     }
 }
 
-/// Runs the work, then releases the lease, also if the work failed. The work's own error takes precedence over the
-/// release's.
+/// Runs the work, then releases the lease, even if the work failed. If both fail, returns the error of the work.
 pub(super) fn hold<G: Guard, T, E: From<Error>>(
     guard: Held<G>,
     work: impl FnOnce(&Held<G>) -> Result<T, E>,

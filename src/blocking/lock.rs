@@ -15,7 +15,8 @@ use crate::types::Key;
 
 /// A lock on one key; see [`crate::Lock`].
 ///
-/// Made by [`Client::lock`](super::Client::lock); cheap to clone and to keep. Each acquire returns a [`LockGuard`].
+/// [`Client::lock`](super::Client::lock) creates it. It is cheap to clone and to keep. Each acquire returns a
+/// [`LockGuard`].
 #[derive(Clone, Debug)]
 pub struct Lock(Ours<lock::Lock>);
 
@@ -85,7 +86,7 @@ impl Lock {
     ///
     /// # Errors
     ///
-    /// As there, and [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not block.
+    /// As [`crate::Lock::acquire_until`], and [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not block.
     pub fn acquire_until(&self, deadline: impl Into<Instant>) -> Result<LockGuard> {
         block_on(|| self.0.acquire_until(deadline))?.map(LockGuard::new)
     }
@@ -99,7 +100,7 @@ impl Lock {
         Ok(block_on(|| self.0.try_acquire())??.map(LockGuard::new))
     }
 
-    /// Reclaims the lock that an earlier process held under the same name.
+    /// Reclaims the lock that an earlier process held under the same name; see [`crate::Lock::reclaim`].
     ///
     /// # Errors
     ///
@@ -117,14 +118,15 @@ impl Lock {
         block_on(|| self.0.enqueue())?.map(Enqueued::new)
     }
 
-    /// Acquires the lock, runs the work, and releases it, whether the work succeeds, fails or panics. Unlike in the
-    /// async client, nothing stops the work if the lease is lost; the work should ask the guard now and then.
+    /// Acquires the lock, runs the work, and releases the lock, whether the work succeeds, fails or panics. Unlike the
+    /// async client, this does not stop the work if the lease is lost. Long work should check
+    /// [`is_held`](crate::Lease::is_held) now and then.
     ///
     /// # Errors
     ///
-    /// Those of [`acquire`](Self::acquire), in which case the work was not run; the work's own error, whether or not
-    /// the release succeeds; and those of [`release`](super::Held::release) if the work succeeded: it is not known
-    /// then whether the work was protected to its end.
+    /// The errors of [`acquire`](Self::acquire): the work did not run. The error of the work, whether or not the
+    /// release succeeds. The errors of [`release`](super::Held::release) if the work succeeded: it is not known then
+    /// whether the lock protected the work to its end.
     pub fn with_lock<T, E: From<Error>>(&self, work: impl FnOnce(&LockGuard) -> Result<T, E>) -> Result<T, E> {
         hold(self.acquire()?, work)
     }

@@ -1,8 +1,8 @@
 //! The client for threads.
 //!
-//! These types are thin wrappers around the async client's types of the same names, whose documentation on leases,
-//! errors and limits applies here, too. A call waits on its own thread. Two background threads, which the whole
-//! process shares, drive connections and renewals, so a lease is renewed while its holder computes.
+//! These types are thin wrappers around the async client's types of the same names. The documentation of those types on
+//! leases, errors and limits applies here, too. A call blocks the calling thread. The whole process shares two
+//! background threads, which drive connections and renewals. So a lease is renewed while its holder computes.
 //!
 //! ```
 //! # #[tokio::main]
@@ -32,26 +32,26 @@
 //! | [`Election`], [`Leadership`] | a [`Lock`] | [`crate::Election`] |
 //! | [`Events`] | [`Client::events`] | [`crate::Events`] |
 //!
-//! The low-level functions over a stream of your own are in [`protocol::blocking`](crate::protocol::blocking).
+//! The low-level functions, which use your own stream, are in [`protocol::blocking`](crate::protocol::blocking).
 //!
 //! # Where it may be used
 //!
-//! - **On threads without an async runtime**: everything.
-//! - **Inside an async runtime**: calls that do not wait (building, querying a guard), and dropping anything. Calls
-//!   that wait fail with [`ErrorKind::Misuse`](crate::ErrorKind::Misuse), because they would stop the runtime's other
-//!   tasks; on a thread that may block, [`allow_in_runtime`] allows them.
-//! - **While a thread ends** (in the destructors of thread-local values): only dropping; calls that wait fail with
-//!   `Misuse`.
+//! - **On threads without an async runtime**: all calls.
+//! - **Inside an async runtime**: calls that do not wait (building, querying a guard), and dropping any value. Calls
+//!   that wait fail with [`ErrorKind::Misuse`](crate::ErrorKind::Misuse), because they would stop other tasks of the
+//!   runtime. On a thread that may block, [`allow_in_runtime`] allows them.
+//! - **While a thread ends** (in the destructors of thread-local values): only dropping values. Calls that wait fail
+//!   with `Misuse`.
 //! - **In a child that was forked** (without `exec`) after the first use: calls that wait fail with `Misuse`, and
-//!   dropping does nothing. The leases stay with the parent. But the child has copies of the parent's connections, so
-//!   while it lives the server does not notice if the parent dies.
+//!   dropping a value does nothing. The leases stay with the parent. But the child has copies of the parent's
+//!   connections. If the parent dies, the server does not notice this while the child lives.
 //!
 //! # The end
 //!
-//! The client does not keep a process from ending. The servers grant the keys that it held to others when they notice
-//! that its connections are gone (usually at once), and otherwise when the leases end. Dropping a guard releases its
-//! lease in the background, and a process that ends at the same moment may end first: call `release` where that
-//! matters. A panic drops guards like other values.
+//! The client does not keep a process from ending. After the end, the servers grant the keys of the process to other
+//! clients when they notice the end of its connections (usually at once), and otherwise when the leases end. Dropping a
+//! guard releases its lease in the background. If the process ends right after that, the release may not be sent: call
+//! `release` where that matters. A panic drops guards like other values.
 
 mod client;
 mod distributed;

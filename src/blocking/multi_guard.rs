@@ -18,10 +18,11 @@ pub type MultiLockGuard = HeldMulti<crate::LockGuard>;
 /// The guard of several slots of one semaphore that are held together; see [`crate::SemaphorePermits`].
 pub type SemaphorePermits = HeldMulti<crate::SemaphorePermit>;
 
-/// [`MultiLockGuard`] or [`SemaphorePermits`]: several leases that are held together, lost as soon as one of them is.
+/// [`MultiLockGuard`] or [`SemaphorePermits`]: several leases that are held together. The guard is lost as soon as one
+/// of its leases is lost.
 ///
-/// It dereferences to [`MultiGuard`]. Dropping it releases all of them in the background, on any thread, inside a
-/// runtime or not.
+/// It dereferences to [`MultiGuard`]. Dropping it, on any thread and inside or outside of a runtime, releases all
+/// leases in the background.
 #[must_use = "a guard that is dropped releases all its leases at once"]
 pub struct HeldMulti<G>(Ours<MultiGuard<G>>);
 
@@ -35,8 +36,8 @@ impl<G: Guard> HeldMulti<G> {
         self.0.into_inner()
     }
 
-    /// Waits until one of them is lost, for at most `timeout` (`None`: without a limit). Returns its key and the
-    /// reason, or `None` if all are still held then.
+    /// Waits until one of the leases is lost, for at most `timeout` (`None`: without a limit). Returns its key and the
+    /// reason, or `None` if all leases are still held after that time.
     ///
     /// # Errors
     ///
@@ -48,18 +49,18 @@ impl<G: Guard> HeldMulti<G> {
         }
     }
 
-    /// Releases all of them at once and waits for the servers' confirmations.
+    /// Releases all leases at once and waits for the servers' confirmations.
     ///
     /// # Errors
     ///
-    /// As [`MultiGuard::release`]. After [`Misuse`](crate::ErrorKind::Misuse), the releases go on in the background.
+    /// As [`MultiGuard::release`], and [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not block: the
+    /// releases then continue in the background.
     pub fn release(self) -> Result<()> {
         block_on(|| self.0.into_inner().release())?
     }
 }
 
-/// Runs the work, then releases all, also if the work failed. The work's own error takes precedence over the
-/// release's.
+/// Runs the work, then releases all leases, even if the work failed. If both fail, returns the error of the work.
 pub(super) fn hold_all<G: Guard, T, E: From<Error>>(
     guard: HeldMulti<G>,
     work: impl FnOnce(&HeldMulti<G>) -> Result<T, E>,

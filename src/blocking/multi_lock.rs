@@ -12,7 +12,7 @@ use crate::handle::multi_lock;
 use crate::lease::policy::RenewPolicy;
 use crate::types::Key;
 
-/// A lock on several keys, which acquires all or none; see [`crate::MultiLock`].
+/// A lock on several keys. An acquire gets all of the keys or none; see [`crate::MultiLock`].
 #[derive(Clone, Debug)]
 pub struct MultiLock(Ours<multi_lock::MultiLock>);
 
@@ -81,7 +81,8 @@ impl MultiLock {
     ///
     /// # Errors
     ///
-    /// As there, and [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not block.
+    /// As [`crate::MultiLock::acquire_until`], and [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not
+    /// block.
     pub fn acquire_until(&self, deadline: impl Into<Instant>) -> Result<MultiLockGuard> {
         block_on(|| self.0.acquire_until(deadline))?.map(MultiLockGuard::new)
     }
@@ -95,7 +96,7 @@ impl MultiLock {
         Ok(block_on(|| self.0.try_acquire())??.map(MultiLockGuard::new))
     }
 
-    /// Reclaims the locks that an earlier process held under the same name.
+    /// Reclaims the locks that an earlier process held under the same name; see [`crate::MultiLock::reclaim`].
     ///
     /// # Errors
     ///
@@ -104,14 +105,15 @@ impl MultiLock {
         Ok(block_on(|| self.0.reclaim())??.map(MultiLockGuard::new))
     }
 
-    /// Acquires all locks, runs the work, and releases them, whether the work succeeds, fails or panics. Unlike in the
-    /// async client, nothing stops the work if a lease is lost; the work should ask the guard now and then.
+    /// Acquires all locks, runs the work, and releases the locks, whether the work succeeds, fails or panics. Unlike
+    /// the async client, this does not stop the work if a lease is lost. Long work should check
+    /// [`is_held`](crate::MultiGuard::is_held) now and then.
     ///
     /// # Errors
     ///
-    /// Those of [`acquire`](Self::acquire), in which case the work was not run; the work's own error, whether or not
-    /// the releases succeed; and those of [`release`](super::HeldMulti::release) if the work succeeded: it is not
-    /// known then whether the work was protected to its end.
+    /// The errors of [`acquire`](Self::acquire): the work did not run. The error of the work, whether or not the
+    /// releases succeed. The errors of [`release`](super::HeldMulti::release) if the work succeeded: it is not known
+    /// then whether the locks protected the work to its end.
     pub fn with_locks<T, E: From<Error>>(&self, work: impl FnOnce(&MultiLockGuard) -> Result<T, E>) -> Result<T, E> {
         hold_all(self.acquire()?, work)
     }

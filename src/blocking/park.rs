@@ -1,4 +1,4 @@
-//! Waits for a future on a thread that has nothing else to do.
+//! Blocks a thread until a future is ready.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -6,8 +6,8 @@ use std::pin::pin;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
-/// Where a thread sleeps until it is woken. Not `std::thread::park`: its one token belongs to the thread's owner, and
-/// to take it here could leave them asleep.
+/// Puts a thread to sleep until it is woken. This does not use `std::thread::park`, because a thread has only one token
+/// for it, which may belong to other code on the thread. If this took the token, that code could sleep for ever.
 #[derive(Default)]
 struct Parker {
     woken: Mutex<bool>,
@@ -29,13 +29,13 @@ impl Wake for Parker {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        // Unlocked before the notification: the woken thread would otherwise wait for the lock.
+        // Unlocks before the notification. Otherwise the woken thread would wait for the lock.
         *self.woken.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.told.notify_one();
     }
 }
 
-/// A parker and its waker, kept for the thread's next wait.
+/// A parker and its waker. The thread keeps them for its next wait.
 type Kept = (Arc<Parker>, Waker);
 
 thread_local! {
@@ -48,10 +48,10 @@ fn new() -> Kept {
     (parker, waker)
 }
 
-/// Polls the future until it is ready, asleep in between.
+/// Polls the future until it is ready. The thread sleeps between the polls.
 pub(super) fn block_on<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
-    // Taken, not borrowed: a nested wait gets another parker, so it cannot take this one's wake-up.
+    // Takes the parker. A nested wait thus gets another parker and cannot consume the wake-up of this one.
     let (parker, waker) = KEPT.try_with(Cell::take).ok().flatten().unwrap_or_else(new);
     let mut context = Context::from_waker(&waker);
     let output = loop {
@@ -82,7 +82,7 @@ mod tests {
             assert_eq!(block_on(answer), Ok(7));
             teller.join().unwrap().unwrap();
         }
-        // Returns at once: the thread's own token is still there.
+        // This returns at once, because the wait did not take the thread's token.
         let began = std::time::Instant::now();
         std::thread::park_timeout(Duration::from_secs(30));
         assert!(began.elapsed() < Duration::from_secs(20));

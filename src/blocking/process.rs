@@ -1,4 +1,4 @@
-//! Values that belong to this process and must not be released by a forked child.
+//! Values that belong to one process. A forked child must not release them.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -27,12 +27,12 @@ impl Process {
     }
 }
 
-/// A value that releases something when it is dropped, but only in the process that made it. In a forked child, the
-/// same bytes refer to what the parent holds. The background threads do not exist there, and a mutex that they held
-/// during the fork stays locked for ever. So in a child the value is forgotten instead.
+/// A value whose drop releases something, but only in the process that created the value. In a forked child, the copy
+/// of the value refers to the leases and connections of the parent. The background threads do not exist in the child,
+/// and a mutex that they held during the fork stays locked for ever. So in a child, the drop forgets the value.
 pub(super) struct Ours<T: Take> {
     value: T,
-    /// `None` after the value was taken out: dropping the rest then releases nothing.
+    /// `None` after the value was moved out. Dropping the rest then releases nothing.
     process: Option<Process>,
 }
 
@@ -55,7 +55,7 @@ impl<T: Take> Ours<T> {
 
 impl<T: Take> Drop for Ours<T> {
     fn drop(&mut self) {
-        // Reading the process ID is a system call.
+        // Checks `process` first, because reading the process ID is a system call.
         if self.process.is_some_and(|process| process != Process::current()) {
             std::mem::forget(self.value.take());
         }
@@ -136,7 +136,7 @@ mod tests {
 
     use super::*;
 
-    /// Counts when it is dropped, unless it was taken.
+    /// Counts its drops, but not the drop after `take`.
     struct Teller(Option<Rc<RefCell<u32>>>);
 
     impl Take for Teller {

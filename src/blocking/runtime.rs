@@ -1,7 +1,7 @@
-//! The runtime that all blocking handles of a process share, and the check whether a thread may block.
+//! The runtime that all blocking handles of a process share, and the check whether the current thread may block.
 //!
-//! It starts at the first use and never ends: a process ends without waiting for it. Its threads renew leases while
-//! the callers' threads compute.
+//! The runtime starts at the first use and never ends: a process ends without waiting for it. Its threads renew leases
+//! while the callers' threads compute.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -13,8 +13,8 @@ use super::park;
 use super::process::Process;
 use crate::error::{Error, ErrorKind, Result};
 
-/// The number of threads that drive connections and renewals. One would be enough; with two, a slow logger or sharding
-/// strategy on one thread does not keep the other from renewing.
+/// The number of threads that drive connections and renewals. One would be enough. With two, a slow logger or sharding
+/// strategy on one thread does not stop renewals on the other thread.
 const WORKERS: usize = 2;
 
 /// The name of the threads.
@@ -32,18 +32,18 @@ thread_local! {
     static ALLOWED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Waits on this thread for the future that `make` returns. Every blocking call does this.
+/// Blocks this thread until the future that `make` returns is ready. Every blocking call uses this.
 ///
-/// On a thread that must not block, `make` is dropped without being called.
+/// On a thread that must not block, this returns an error and drops `make` without a call.
 pub(crate) fn block_on<F: Future>(make: impl FnOnce() -> F) -> Result<F::Output> {
     may_block()?;
     let runtime = runtime()?;
-    // For the timers and tasks that the future creates.
+    // The future needs the context for its timers and tasks.
     let _context = runtime.enter();
     Ok(park::block_on(make()))
 }
 
-/// Runs `work`, which does not wait, inside the runtime, so that it can start background tasks.
+/// Runs `work` inside the runtime, so that it can start background tasks. `work` must not wait.
 pub(super) fn enter<T>(work: impl FnOnce() -> T) -> Result<T> {
     let _context = runtime()?.enter();
     Ok(work())
@@ -54,11 +54,12 @@ pub(super) fn spawn(future: impl Future<Output = ()> + Send + 'static) -> Result
     Ok(runtime()?.spawn(future).abort_handle())
 }
 
-/// Runs `work` with blocking calls allowed on this thread, although it belongs to an async runtime.
+/// Runs `work` and allows blocking calls in it, although this thread belongs to an async runtime.
 ///
-/// Without this, a blocking call inside a runtime fails with [`ErrorKind::Misuse`], because it would stop the other
-/// tasks of its thread, and deadlock if it waits for one of them. The threads of `spawn_blocking` may block, but
-/// cannot be told apart from inside; use this function there. Called inside an async task, this blocks the executor.
+/// Without this function, a blocking call inside a runtime fails with [`ErrorKind::Misuse`], because it would stop the
+/// other tasks of its thread, and deadlock if it waits for one of them. The threads of `spawn_blocking` may block, but
+/// this crate cannot recognize them. Use this function there. In an async task, a blocking call in `work` blocks the
+/// executor.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -80,7 +81,7 @@ pub fn allow_in_runtime<T>(work: impl FnOnce() -> T) -> T {
     struct Before(bool);
     impl Drop for Before {
         fn drop(&mut self) {
-            // If the thread-local value is destroyed already, blocking is not allowed.
+            // If the thread-local value is destroyed already, there is nothing to restore: blocking is not allowed.
             let _ = ALLOWED.try_with(|allowed| allowed.set(self.0));
         }
     }
@@ -113,7 +114,7 @@ fn runtime() -> Result<&'static Runtime> {
     Ok(&shared.runtime)
 }
 
-/// Two threads may run this at once: the second runtime is dropped, unused.
+/// Two threads may run this at once. The second runtime is then dropped without use.
 fn start() -> Result<&'static Shared> {
     let runtime = Builder::new_multi_thread()
         .worker_threads(WORKERS)
@@ -140,7 +141,7 @@ fn not_started() -> Error {
 }
 
 impl Shared {
-    /// Checks that the threads run in this process.
+    /// Checks that the background threads run in this process.
     fn check(&self, now: Process) -> Result<()> {
         if now == self.process {
             return Ok(());

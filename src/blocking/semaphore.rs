@@ -16,7 +16,7 @@ use crate::types::Key;
 
 /// A semaphore on one key; see [`crate::Semaphore`].
 ///
-/// Made by [`Client::semaphore`](super::Client::semaphore); cheap to clone and to keep. Each acquire returns a
+/// [`Client::semaphore`](super::Client::semaphore) creates it. It is cheap to clone and to keep. Each acquire returns a
 /// [`SemaphorePermit`].
 #[derive(Clone, Debug)]
 pub struct Semaphore(Ours<semaphore::Semaphore>);
@@ -87,7 +87,7 @@ impl Semaphore {
     ///
     /// # Errors
     ///
-    /// As there, and [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not block.
+    /// As the method of the async client, and [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not block.
     pub fn acquire_until(&self, deadline: impl Into<Instant>) -> Result<SemaphorePermit> {
         block_on(|| self.0.acquire_until(deadline))?.map(SemaphorePermit::new)
     }
@@ -115,13 +115,13 @@ impl Semaphore {
     ///
     /// # Errors
     ///
-    /// As there, and [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not block.
+    /// As the method of the async client, and [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not block.
     pub fn acquire_many_until(&self, slots: u32, deadline: impl Into<Instant>) -> Result<SemaphorePermits> {
         block_on(|| self.0.acquire_many_until(slots, deadline))?.map(SemaphorePermits::new)
     }
 
-    /// Acquires `slots` slots if that many are free; returns `None` if fewer are, or if another caller is acquiring
-    /// several just now.
+    /// Acquires `slots` slots if that many are free. Returns `None` if fewer are free, or if another caller is
+    /// acquiring several slots at that moment.
     ///
     /// # Errors
     ///
@@ -140,25 +140,27 @@ impl Semaphore {
         block_on(|| self.0.enqueue())?.map(Enqueued::new)
     }
 
-    /// Acquires a slot, runs the work, and releases the slot, whether the work succeeds, fails or panics. Unlike in
-    /// the async client, nothing stops the work if the lease is lost; the work should ask the guard now and then.
+    /// Acquires a slot, runs the work, and releases the slot, whether the work succeeds, fails or panics. Unlike the
+    /// async client, this does not stop the work if the lease is lost. Long work should check
+    /// [`is_held`](crate::Lease::is_held) now and then.
     ///
     /// # Errors
     ///
-    /// Those of [`acquire`](Self::acquire), in which case the work was not run; the work's own error, whether or not
-    /// the release succeeds; and those of [`release`](super::Held::release) if the work succeeded: it is not known
-    /// then whether the work was protected to its end.
+    /// The errors of [`acquire`](Self::acquire): the work did not run. The error of the work, whether or not the
+    /// release succeeds. The errors of [`release`](super::Held::release) if the work succeeded: it is not known then
+    /// whether the slot protected the work to its end.
     pub fn with_permit<T, E: From<Error>>(&self, work: impl FnOnce(&SemaphorePermit) -> Result<T, E>) -> Result<T, E> {
         hold(self.acquire()?, work)
     }
 
-    /// [Acquires `slots` slots](Self::acquire_many), runs the work, and releases them, whether the work succeeds,
-    /// fails or panics. Unlike in the async client, nothing stops the work if a lease is lost; the work should ask the
-    /// guard now and then.
+    /// [Acquires `slots` slots](Self::acquire_many), runs the work, and releases the slots, whether the work succeeds,
+    /// fails or panics. Unlike the async client, this does not stop the work if a lease is lost. Long work should check
+    /// [`is_held`](crate::MultiGuard::is_held) now and then.
     ///
     /// # Errors
     ///
-    /// As [`with_permit`](Self::with_permit).
+    /// The errors of [`acquire_many`](Self::acquire_many): the work did not run. Otherwise as
+    /// [`with_permit`](Self::with_permit).
     pub fn with_permits<T, E: From<Error>>(
         &self,
         slots: u32,

@@ -14,7 +14,7 @@ use crate::signal::{self, SignalEvent, SignalOptions};
 /// Signals from one server, or from all shards of a client, merged; see [`crate::SignalConn`].
 ///
 /// It is an [`Iterator`] of the signals, which ends when the connection is closed. [`next_event`](Self::next_event)
-/// returns other events, too. Signals are received in the background.
+/// returns other events, too. Background threads receive the signals.
 ///
 /// ```
 /// # let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -33,7 +33,8 @@ use crate::signal::{self, SignalEvent, SignalOptions};
 /// ```
 pub struct SignalConn(Ours<signal::SignalConn>);
 
-/// A handle that subscribes and emits on the connections of a [`SignalConn`]. Cheap to clone, for use on any thread.
+/// A handle that subscribes and emits on the connections of a [`SignalConn`]. It is cheap to clone, and any thread may
+/// use it.
 #[derive(Clone, Debug)]
 pub struct SignalHandle(Ours<signal::SignalHandle>);
 
@@ -42,7 +43,7 @@ impl SignalConn {
         Self(Ours::new(conn))
     }
 
-    /// Connects to a server, with default settings.
+    /// Connects to a server with default settings.
     ///
     /// # Errors
     ///
@@ -52,7 +53,7 @@ impl SignalConn {
         block_on(|| signal::SignalConn::connect(server))?.map(Self::new)
     }
 
-    /// Connects to all servers that a client with these settings would use, with the same settings.
+    /// Connects to all servers of these client settings.
     ///
     /// # Errors
     ///
@@ -71,16 +72,16 @@ impl SignalConn {
     ///
     /// # Errors
     ///
-    /// As there, and [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not block.
+    /// As the method of the async client, and [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not block.
     pub fn listen<'g>(&self, pattern: impl AsRef<str>, group: impl Into<Option<&'g str>>) -> Result<()> {
         block_on(|| self.0.listen(pattern, group))?
     }
 
-    /// Ends a subscription of [`listen`](Self::listen); see [`crate::SignalHandle::unlisten`].
+    /// Ends a subscription that [`listen`](Self::listen) made; see [`crate::SignalHandle::unlisten`].
     ///
     /// # Errors
     ///
-    /// As there, and [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not block.
+    /// As the method of the async client, and [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not block.
     pub fn unlisten<'g>(&self, pattern: impl AsRef<str>, group: impl Into<Option<&'g str>>) -> Result<()> {
         block_on(|| self.0.unlisten(pattern, group))?
     }
@@ -89,12 +90,12 @@ impl SignalConn {
     ///
     /// # Errors
     ///
-    /// As there, and [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not block.
+    /// As the method of the async client, and [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not block.
     pub fn emit(&self, channel: impl AsRef<str>, payload: impl AsRef<str>) -> Result<u64> {
         block_on(|| self.0.emit(channel, payload))?
     }
 
-    /// Waits for the next event, in order; returns `None` when the connection is closed and all events were taken.
+    /// Waits for the next event, in order. Returns `None` when the connection is closed and you have taken all events.
     ///
     /// # Errors
     ///
@@ -104,8 +105,9 @@ impl SignalConn {
         block_on(|| conn.next_event())
     }
 
-    /// Waits for the next signal for up to `timeout`; returns `None` if none came in that time, or if the connection
-    /// is closed and all signals were taken ([`closed_because`](Self::closed_because) tells which).
+    /// Waits for the next signal, for up to `timeout`. Returns `None` if no signal came in that time, or if the
+    /// connection is closed and you have taken all signals; [`closed_because`](Self::closed_because) distinguishes
+    /// these.
     ///
     /// # Errors
     ///
@@ -125,13 +127,13 @@ impl SignalConn {
         block_on(|| tokio::time::timeout(timeout, conn.next_signal())).map(|next| next.ok().flatten())
     }
 
-    /// Returns how many signals were dropped because they were not taken in time.
+    /// Returns the number of signals that were dropped because you did not take them in time.
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.0.dropped()
     }
 
-    /// Returns how many received signals were not taken yet.
+    /// Returns the number of received signals that you have not taken yet.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.0.waiting()
@@ -149,7 +151,7 @@ impl SignalConn {
         self.0.closed_because()
     }
 
-    /// Closes the connections. Received signals can still be taken.
+    /// Closes the connections. You can still take the signals that were received.
     ///
     /// # Errors
     ///
@@ -174,7 +176,7 @@ impl SignalHandle {
     ///
     /// # Errors
     ///
-    /// As there.
+    /// As the method of [`SignalConn`].
     pub fn listen<'g>(&self, pattern: impl AsRef<str>, group: impl Into<Option<&'g str>>) -> Result<()> {
         block_on(|| self.0.listen(pattern, group))?
     }
@@ -183,7 +185,7 @@ impl SignalHandle {
     ///
     /// # Errors
     ///
-    /// As there.
+    /// As the method of [`SignalConn`].
     pub fn unlisten<'g>(&self, pattern: impl AsRef<str>, group: impl Into<Option<&'g str>>) -> Result<()> {
         block_on(|| self.0.unlisten(pattern, group))?
     }
@@ -192,7 +194,7 @@ impl SignalHandle {
     ///
     /// # Errors
     ///
-    /// As there.
+    /// As the method of [`SignalConn`].
     pub fn emit(&self, channel: impl AsRef<str>, payload: impl AsRef<str>) -> Result<u64> {
         block_on(|| self.0.emit(channel, payload))?
     }

@@ -11,14 +11,14 @@ use crate::handle::guard::Guard;
 use crate::handle::ticket;
 use crate::types::Key;
 
-/// The result of an `enqueue`; `G` is the guard of the async client. A server gives one of these two answers, so this
+/// The result of an `enqueue`; `G` is the guard of the async client. A server can give only these two answers, so this
 /// enum is exhaustive.
 #[derive(Debug)]
 #[must_use = "dropping it releases the lock or gives up the queue position at once"]
 pub enum Enqueued<G> {
-    /// It was free and is now held.
+    /// The lock or slot was free. The caller holds it now.
     Acquired(Held<G>),
-    /// A server says that it is held; the ticket is a position in its queue.
+    /// A server reported the key as held. The ticket is a position in its queue.
     Queued(Ticket<G>),
 }
 
@@ -42,12 +42,12 @@ impl<G: Guard> Ticket<G> {
         self.0.key()
     }
 
-    /// Waits for the grant, for up to `timeout`. If it does not come in time, the queue position is given up.
+    /// Waits for the grant, for up to `timeout`. If it does not come in time, the client gives up the queue position.
     ///
     /// # Errors
     ///
-    /// As [`crate::Ticket::wait`], and [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not block (the queue
-    /// position is given up then, too).
+    /// As [`crate::Ticket::wait`], and [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not block. The client
+    /// gives up the queue position in this case, too.
     pub fn wait(self, timeout: Duration) -> Result<Held<G>> {
         block_on(|| self.0.into_inner().wait(timeout))?.map(Held::new)
     }

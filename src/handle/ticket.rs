@@ -9,7 +9,7 @@ use crate::service::{Lease, QueuePlace, collect};
 use crate::take::Take;
 use crate::types::Key;
 
-/// The result of an `enqueue`. A server gives one of these two answers, so this enum is exhaustive.
+/// The result of an `enqueue`. A server can give only these two answers, so this enum is exhaustive.
 #[derive(Debug)]
 #[must_use = "dropping it releases the lock or gives up the queue position at once"]
 pub enum Enqueued<G> {
