@@ -77,12 +77,12 @@
 //! | --- | --- | --- |
 //! | `blocking` | no | the client for threads |
 //! | `tls-ring` | yes | TLS by rustls, `ClientBuilder::tls`, with ring as the provider of cryptography |
-//! | `tls-aws-lc-rs` | no | the same with AWS-LC, which counts before ring where both are on |
-//! | `tls` | by `tls-ring` | TLS with the provider that the process has installed, and none of its own. One that is installed counts before those of the features, too |
-//! | `tls-platform-verifier` | no | certificates can be verified as the operating system does it: `Tls::platform_verifier` |
+//! | `tls-aws-lc-rs` | no | the same with AWS-LC, which takes precedence over ring if both are on |
+//! | `tls` | by `tls-ring` | TLS with the provider that the process has installed, which always takes precedence over those of the features |
+//! | `tls-platform-verifier` | no | verification of certificates by the operating system: `Tls::platform_verifier` |
 //! | `server` | no | the embedded server, and `testing` for tests of your own code |
-//! | `prometheus` | no | the Prometheus exporter with fitting buckets: `prometheus::install()` |
-//! | `cli` | no | the command `dflock`; nothing of the library |
+//! | `prometheus` | no | the Prometheus exporter with buckets for this crate's histograms: `prometheus::install()` |
+//! | `cli` | no | the command `dflock`; adds nothing to the library |
 //! | `backoff` | no | any `backoff::backoff::Backoff` as [`ReconnectPolicy`] (that crate is unmaintained: RUSTSEC-2025-0012) |
 
 // docs.rs shows which feature an item needs.

@@ -88,10 +88,10 @@ impl Shard {
     /// - If a member rejects a request because it is not the leader, the client sends the request to the leader, at
     ///   most [`max_redirects`](crate::ClientBuilder::max_redirects) times.
     ///
-    /// **Independent** servers are not a cluster: each can grant a key that another one has granted. If the client
-    /// finds that a server is not a member of a cluster, it does not use that server. The error names the server, is
-    /// [fatal](crate::Error::is_fatal), and has the kind [`Connect`](crate::ErrorKind::Connect). Callers get this error
-    /// if all `members` fail in this way. The chapter
+    /// **Independent** servers are not a cluster, and a standalone server is not a member of one: each such server can
+    /// grant a key that another one has granted. If the client finds that a server is not a member of a cluster, it
+    /// does not use that server. The error names the server, is [fatal](crate::Error::is_fatal), and has the kind
+    /// [`Connect`](crate::ErrorKind::Connect). Callers get this error if all `members` fail in this way. The chapter
     /// [Failover](https://docs.rs/dflockd-client/latest/dflockd_client/guide/failover/index.html) describes the limits
     /// of this detection.
     ///
