@@ -78,7 +78,7 @@
 //! | `blocking` | no | the client for threads |
 //! | `tls-ring` | yes | TLS by rustls, `ClientBuilder::tls`, with ring as the provider of cryptography |
 //! | `tls-aws-lc-rs` | no | the same with AWS-LC, which takes precedence over ring if both are on |
-//! | `tls` | by `tls-ring` | TLS with the provider that the process has installed, which always takes precedence over those of the features |
+//! | `tls` | by `tls-ring` | TLS without a provider of its own: the process installs one, which takes precedence over those of the features |
 //! | `tls-platform-verifier` | no | verification of certificates by the operating system: `Tls::platform_verifier` |
 //! | `server` | no | the embedded server, and `testing` for tests of your own code |
 //! | `prometheus` | no | the Prometheus exporter with buckets for this crate's histograms: `prometheus::install()` |
