@@ -184,9 +184,9 @@ impl Shard {
     ///
     /// - **Two processes must not use one name at the same time.** The same applies to two shards and to two clients of
     ///   one process. Otherwise each would get the leases of the other one.
-    /// - Every try of a key reclaims a lease that is held under the name. The answer does not say that the lease was
-    ///   reclaimed, or whether the previous process finished its work. Compare the [fence](crate::Lease::fence): a
-    ///   reclaimed lease keeps its fence.
+    /// - Every try of a key reclaims a lease on this key that is held under the name. The answer does not say that the
+    ///   lease was reclaimed, or whether the previous process finished its work. Compare the
+    ///   [fence](crate::Lease::fence): a reclaimed lease keeps its fence.
     /// - A lease that was granted to a wait and is never renewed cannot be reclaimed: the server keeps it under the
     ///   name of that wait's connection.
     /// - Any client that knows the name can take the leases. Choose a name that cannot be guessed, and keep it secret,

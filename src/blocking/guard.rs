@@ -22,7 +22,7 @@ pub type LockGuard = Held<crate::LockGuard>;
 /// The guard of a held slot of a semaphore; see [`crate::SemaphorePermit`].
 pub type SemaphorePermit = Held<crate::SemaphorePermit>;
 
-/// [`LockGuard`] or [`SemaphorePermit`]: the guard of a held lease. Background threads renew the lease.
+/// [`LockGuard`] or [`SemaphorePermit`]: the guard of a held lease. The client renews the lease in the background.
 ///
 /// It dereferences to [`Lease`]; [`is_held`](Lease::is_held) answers without waiting. Dropping the guard, on any thread
 /// and inside or outside of a runtime, releases the lease in the background, even if the thread panics.

@@ -14,7 +14,7 @@ use crate::signal::{self, SignalEvent, SignalOptions};
 /// Signals from one server, or from all shards of a client, merged; see [`crate::SignalConn`].
 ///
 /// It is an [`Iterator`] of the signals, which ends when the connection is closed. [`next_event`](Self::next_event)
-/// returns other events, too. Background threads receive the signals.
+/// returns other events, too. The client receives the signals in the background.
 ///
 /// ```
 /// # let runtime = tokio::runtime::Runtime::new().unwrap();

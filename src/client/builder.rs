@@ -684,9 +684,9 @@ impl ClientBuilder {
     ///
     /// # Errors
     ///
-    /// As `build`. Also, if a shard's first attempt to connect fails: [`Connect`](crate::ErrorKind::Connect),
-    /// [`Auth`](crate::ErrorKind::Auth) if the token is wrong, missing, not accepted or unreadable,
-    /// [`Protocol`](crate::ErrorKind::Protocol) if the peer is not a dflockd server,
+    /// As `build`. Also, if the first attempts to connect to the servers of a shard all fail:
+    /// [`Connect`](crate::ErrorKind::Connect), [`Auth`](crate::ErrorKind::Auth) if the token is wrong, missing, not
+    /// accepted or unreadable, [`Protocol`](crate::ErrorKind::Protocol) if the peer is not a dflockd server,
     /// [`Unsupported`](crate::ErrorKind::Unsupported) if the server issues no fences and they are
     /// [required](Fencing::Required).
     ///

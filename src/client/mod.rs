@@ -534,7 +534,7 @@ impl Client {
         all
     }
 
-    /// Waits until every shard is connected. Returns the error of the first shard that is not.
+    /// Waits until every shard is connected. If a shard cannot be connected, returns its error.
     pub(crate) async fn all_connected(&self) -> Result<()> {
         for shard in &self.core().topology.shards {
             let mut health = shard.health.clone();

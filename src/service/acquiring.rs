@@ -127,7 +127,8 @@ impl<'a, H: Borrow<Arc<Core>> + Clone + Send + 'a> Acquiring<'a, H> {
         loop {
             let next = match this.stage {
                 Stage::Begins(reserved) => {
-                    // Yields to other tasks: a task could retry in a loop while each acquire fails at once.
+                    // Uses up tokio's budget: a task that retries in a loop must yield, even if each acquire fails at
+                    // once.
                     ready!(pin!(consume_budget()).poll(cx));
                     let route = core.topology.route(this.request.routed_by())?;
                     match Move::of(&route) {
