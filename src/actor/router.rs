@@ -61,8 +61,8 @@ enum Stage {
     Ended,
 }
 
-/// The client's access to its router. Dropping it closes the client. That only sends a message, so it works outside of
-/// a runtime and during a panic.
+/// The client's access to its router. Dropping this value closes the client. The drop only sends a message, so it works
+/// outside of a runtime and during a panic.
 pub(crate) struct RouterRef(ActorRef<RouterMessage>);
 
 /// How long the shards may take for the releases under way after the last handle of a client is gone.
@@ -275,7 +275,8 @@ impl Router {
             }
         }
         for place in &self.topology.shards {
-            // A shard that has just died is not started again.
+            // If the shard's actor has just died, it does not get the message, and the router does not start another
+            // one.
             drop(place.tell(Input::Shutdown(Shutdown { until, told: None })));
         }
     }
@@ -369,7 +370,7 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(5)).await;
         };
         assert!(again.is_held() && !doomed.is_held());
-        // This guard belongs to the dead actor: dropping it must not affect what the new one holds.
+        // This guard belongs to the dead actor: dropping it must not affect the leases of the new actor.
         drop(doomed);
         assert!(client.shutdown(Duration::from_secs(5)).await.unreleased.is_empty());
     }

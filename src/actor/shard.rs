@@ -80,7 +80,7 @@ struct Driver {
     _waiters_limit: Level,
     /// The pipelined connections.
     own: Vec<(LaneId, Own)>,
-    /// Whether a pipelined connection was added or got a command since they were last polled.
+    /// Whether a pipelined connection was added, or got a command, since the driver last polled these connections.
     own_changed: bool,
     /// The other connections.
     tasks: BTreeMap<LaneId, TaskLane>,
@@ -113,8 +113,8 @@ struct TaskLane {
     _task: AbortOnDropHandle<()>,
 }
 
-/// The maximum number of inputs that a turn takes before it writes and reads the connections. Many concurrent callers
-/// send more than this, so the server works on the first requests while this task encodes the next ones.
+/// The maximum number of inputs that a turn takes before it writes and reads the connections. If many callers send more
+/// inputs than this, the server works on their first requests while this task encodes the next ones.
 const INPUTS_A_TURN: usize = 32;
 
 /// The interval at which the driver checks for suspends while there are leases, because timers stand still during a
@@ -513,7 +513,8 @@ impl Own {
                 }
                 Poll::Ready(Ok(Err(error))) => (Self::Over(Vec::new()), LaneEvent::Failed(error)),
                 Poll::Ready(Err(ended)) => {
-                    // A panic while connecting is reported by the attempt itself.
+                    // The attempt's task ended without a result. If `connect` panics, it returns the panic as an error
+                    // instead.
                     let message = format!("the attempt to connect ended with its task: {ended}");
                     let error = Error::new(ErrorKind::Connect, message);
                     (Self::Over(Vec::new()), LaneEvent::Failed(error))

@@ -1,8 +1,8 @@
 //! The table of the shards: the router writes it, and every caller reads it.
 //!
 //! A request goes from its caller's task directly into the mailbox of its shard's actor. The router is not on that
-//! path. It keeps this table up to date, which costs a caller a read lock; the lock is taken for writing only after an
-//! actor has died.
+//! path. It keeps this table up to date. A caller takes a read lock on the table entry; the router takes the write lock
+//! only after an actor has died.
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;

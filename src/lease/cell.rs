@@ -25,7 +25,7 @@ pub(crate) struct CellTimes {
     pub(crate) got: Moment,
     /// The deadline, as seen at `got`.
     pub(crate) deadline: Instant,
-    /// The total suspended time of the machine at which suspends alone end the lease.
+    /// The total suspended time of the machine at which the lease counts as lost even before the deadline.
     pub(crate) lost_when_suspended: Duration,
 }
 
@@ -38,10 +38,9 @@ pub(crate) struct LeaseCell {
     fence: u64,
     has_fence: bool,
     pub(crate) ttl: Ttl,
-    /// The origin of the times below, which are nanoseconds since this moment. They include all the time for which the
-    /// machine was suspended.
+    /// The origin of `deadline`.
     got_at: Instant,
-    /// When the lease counts as lost.
+    /// When the lease counts as lost, in nanoseconds since `got_at`, plus the total suspended time of the machine.
     deadline: AtomicU64,
     /// The total suspended time of the machine, in nanoseconds, at which the lease counts as lost even before the
     /// deadline.
@@ -126,8 +125,8 @@ impl LeaseCell {
     }
 
     /// Returns the watchers, and creates them on demand. A writer changes the state and then checks for watchers. A
-    /// caller of this function has created the watchers and then checks the state. So at least one of the two sees the
-    /// other.
+    /// caller of this function has created the watchers and then checks the state. So the writer sees the watchers, or
+    /// the caller sees the new state, or both.
     fn watchers(&self) -> &Watchers {
         let watchers = self.watchers.get_or_init(|| {
             Box::new(Watchers {
@@ -293,15 +292,15 @@ impl LeaseCell {
         self.change(HELD, HELD) || self.change(SUSPECT, HELD)
     }
 
-    /// Notes that the owning connection was still open. Suspends alone end the lease only at this new total of
-    /// suspended time.
+    /// Notes that the owning connection was still open. The lease counts as lost before its deadline only when the
+    /// machine's total suspended time reaches this new value.
     pub(crate) fn stood(&self, lost_when_suspended: Duration) {
         self.lost_when_suspended
             .fetch_max(nanos(lost_when_suspended), Ordering::AcqRel);
     }
 
-    /// Makes the lease suspect until `deadline`, unless it is lost. `deadline` is an instant of the clock after a total
-    /// suspended time of `suspended`.
+    /// Makes the lease suspect until `deadline`, unless it is lost. `suspended` is the machine's total suspended time
+    /// for which `deadline` was computed.
     pub(crate) fn suspect(&self, deadline: Instant, suspended: Duration) {
         self.deadline
             .fetch_min(nanos_between(self.got_at, deadline, suspended), Ordering::AcqRel);

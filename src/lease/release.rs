@@ -12,7 +12,8 @@ use tokio::sync::oneshot::error::TryRecvError;
 use super::cell::{LeaseCell, ReleaseOutcome};
 use crate::error::Result;
 
-/// The receiver of a release's outcome. Dropping it without an outcome tells the holder that no outcome will come.
+/// Delivers a release's outcome to its holder. Dropping this value without an outcome tells the holder that no outcome
+/// will come.
 ///
 /// It keeps the waker, and so the memory of the releasing task, until the release has ended, even if that task no
 /// longer waits. The release has ended at the latest when the TTL of the lease is over.
@@ -22,8 +23,8 @@ pub(crate) struct ReleaseTold {
 }
 
 impl ReleaseTold {
-    /// Creates the receiver of a lease's only release. `waker` belongs to the task that is about to wait for the
-    /// outcome, if it is known.
+    /// Creates the value for a lease's only release. `waker` belongs to the task that is about to wait for the outcome,
+    /// if it is known.
     pub(crate) fn new(cell: &Arc<LeaseCell>, waker: Option<Waker>) -> Self {
         let cell = Arc::clone(cell);
         Self { cell, waker }

@@ -105,8 +105,8 @@ impl Schedule {
         after(sent_at, wanted.min(lifetime.mul_f64(0.9)))
     }
 
-    /// Returns a total suspended time of the machine. Once that total is reached, the server may have given up a
-    /// connection over which it has received nothing since `sent`.
+    /// Returns the total suspended time of the machine at which the server may have given up a connection over which it
+    /// has received nothing since `sent`.
     pub(crate) fn lost_when_suspended(&self, sent: Moment) -> Duration {
         match self.longest_suspend {
             Some(longest) => sent.suspended.saturating_add(longest),

@@ -43,8 +43,8 @@ pub(crate) struct Acquire {
     pub(crate) policy: RenewTerms,
     /// How often the request was sent again because another member of the cluster leads.
     pub(crate) redirects: u32,
-    /// The session in which the `e` of this acquire was already sent. If the `e` is sent again under that name, it
-    /// keeps its queue position.
+    /// The name under which the `e` or the try of this acquire was already sent. An `e` that is sent again under that
+    /// name keeps its queue position.
     pub(crate) session: Option<Box<StableRef>>,
     pub(crate) again: Again,
     /// Whether the caller holds other leases of this client while it waits.

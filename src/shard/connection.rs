@@ -73,7 +73,7 @@ pub(super) struct Connection {
     pub(super) name: Option<StableRef>,
     /// The target of its current or last wait in its session.
     pub(super) target: Option<Target>,
-    /// The keys for which it has waited in its session since it last owned no lease.
+    /// The keys for which it has waited in its session. Emptied when a wait begins while the connection owns no lease.
     asked_for: HashSet<(Kind, Key)>,
     /// For a connection that repeats tries: the tokens of leases that already have a caller or are released. The server
     /// may still return these tokens under the connection's name.

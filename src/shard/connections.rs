@@ -27,7 +27,7 @@ pub(super) struct Connections {
     all: BTreeMap<LaneId, Connection>,
     last: LaneId,
     counts: [LaneCount; Role::ALL.len()],
-    /// The slots of the pipelined connections. Each slot has a connection that serves or is opening, or is free.
+    /// The slots of the pipelined connections. Each slot is free, or has a connection that serves or is opening.
     slots: Box<[Option<LaneId>]>,
     /// The number of slots whose connection is up.
     serving: usize,

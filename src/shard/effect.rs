@@ -87,7 +87,7 @@ impl Role {
 }
 
 /// The state that a shard needs if it replaces one that died. Other clients continue, so the new shard must respect
-/// their leases for as long as the old one did.
+/// their leases for as long as the old one would have.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Handover {
     /// The longest TTL of any lease so far.

@@ -231,7 +231,8 @@ impl ShardMachine {
                 "leases lost"
             );
         }
-        // The server may still have these leases, so the shard releases them. Their guards no longer send a release.
+        // The server may still have these leases, so the shard releases them. When their guards are dropped or released
+        // later, the shard sends nothing.
         for claim in lost {
             self.begin_release(PendingRelease::of(claim, None, true, None, turn.now), turn);
         }

@@ -230,7 +230,7 @@ pub(crate) struct ShardMachine {
     knows_ping: Option<bool>,
     /// The pauses between attempts to open additional pipelined connections.
     further_attempts: Attempts,
-    /// When the shard next cleans up idle connections, and releases that wait for a connection.
+    /// When the shard next closes idle connections, and ends releases of leases whose TTL has passed.
     housekeeping_at: Option<Instant>,
     /// The evidence about whether the tokens of the serving server carry fences.
     fences: FenceEvidence,

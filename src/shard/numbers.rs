@@ -1,7 +1,7 @@
 //! Numbers the requests of one connection and tracks which of them are over.
 
-/// Numbers the requests of a connection, from 1, and counts up to which number all requests are over. A request is over
-/// after its answer, or if it was skipped because its caller left before it was written.
+/// Numbers the requests of a connection, from 1, and tracks how many of them, counted from the first, are over without
+/// a gap. A request is over after its answer, or if it was skipped because its caller left before it was written.
 ///
 /// Answers arrive in the order of the requests. But a skipped request has no answer, and this type does not learn which
 /// requests were skipped. So the number of answers alone is too low, by the number of skipped requests. Marks correct

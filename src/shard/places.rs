@@ -27,7 +27,7 @@ pub(super) struct TakenPlace {
     next: AfterRejoin,
     /// When the shard first noticed that the caller that waits for the grant is gone.
     abandoned: Option<Instant>,
-    /// How often it was reclaimed.
+    /// The number of repeated requests that count toward `max_redirects`.
     rejoined: u32,
     pub(super) target: Target,
     pub(super) key: Key,

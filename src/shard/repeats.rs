@@ -2,11 +2,11 @@
 //! connection broke, or their member answered that it does not lead. A member also gives this answer if it ceases to
 //! lead while a request is under way.
 //!
-//! A try that is sent again under the name of its first connection finds its grant, if there is one. Each pipelined
-//! connection has its own name, which is used once. Before the shard repeats a try, it renews the leases of the first
-//! connection over the next pipelined connection. The leases then belong to the next connection, so the try does not
-//! find them. In some server builds, a renewal does not move a lease. There, the try may find such a lease, and the
-//! shard recognizes the lease by its token.
+//! A try that is sent again under the name of its first connection finds its grant, if there is one. Unless a name is
+//! configured, each pipelined connection has its own name, which is used once. Before the shard repeats a try, it
+//! renews the leases of the first connection over the next pipelined connection. The leases then belong to the next
+//! connection, so the try does not find them. In some server builds, a renewal does not move a lease. There, the try
+//! may find such a lease, and the shard recognizes the lease by its token.
 //!
 //! For each name, one connection carries all tries that are sent again under it, in order.
 
@@ -221,8 +221,8 @@ impl ShardMachine {
         }
     }
 
-    /// Handles a grant for a try that was sent again. If the client reuses a name, the grant may be a lease that the
-    /// name had before.
+    /// Handles a grant for a try that was sent again, or that was sent under the configured name. The grant may be a
+    /// lease that the name had before.
     pub(super) fn repeat_granted(
         &mut self,
         repeat: Repeat,
@@ -260,8 +260,8 @@ impl ShardMachine {
         self.retry_try(Pending::Repeat(Box::new(repeat)), None, cause, turn);
     }
 
-    /// Whether a grant that the server returned while a queue position was given up belongs to another request. `w`
-    /// returns the session's grant before it reaches the queue position.
+    /// Whether a grant that the server returned while a queue position was given up belongs to another request. If the
+    /// session already has a grant, `w` returns that grant, and only a later `w` reaches the queue position.
     pub(super) fn is_grant_of_another_request(&self, from: LaneId, token: &Token) -> bool {
         matches!(self.leases.know(token), Known::Held(_) | Known::Releasing)
             || self.belongs_to_another_request(from, token)

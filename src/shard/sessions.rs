@@ -172,8 +172,9 @@ impl ShardMachine {
         }
     }
 
-    /// Takes a wait from its connection, and sends the wait again in the same session. Closes the connection. Retires
-    /// the connection instead if it carries repeated tries, or owns leases, which the server would release.
+    /// Takes a wait from its connection, and queues the wait again in the same session. Closes a connection that
+    /// presents a session's name. Retires such a connection instead if it carries repeated tries, or owns leases, which
+    /// the server would release.
     pub(super) fn retry_wait(&mut self, from: LaneId, wait: Pending, refusal: Error, turn: &mut Turn<'_>) {
         let Some(mut connection) = self.connections.get_mut(from) else {
             return self.refuse(wait, refusal, turn);
@@ -249,8 +250,8 @@ impl ShardMachine {
         }
     }
 
-    /// Handles a wait without a session that a member refused because it does not lead. The caller that lost the wait
-    /// gets the next one, at most `max_redirects` times.
+    /// Handles a wait that has no session, after a member refused the wait because that member does not lead. The
+    /// caller that lost the wait gets the next one, at most `max_redirects` times.
     fn retry_for_caller(&mut self, key: &WaitKey, refusal: Error, turn: &mut Turn<'_>) {
         let most = self.settings.max_redirects;
         if let Some(Wait::Caller(acquire, _)) = self.waits.uncovered(key, turn.now) {

@@ -45,7 +45,7 @@ impl Closing {
         }
     }
 
-    /// Returns the report and its receiver. `left` are the keys whose releases are still unanswered.
+    /// Returns the channel for the report, and the report. `left` are the keys whose releases are still unanswered.
     pub(super) fn finish(
         mut self,
         left: impl Iterator<Item = Key>,
@@ -147,7 +147,7 @@ impl ShardMachine {
     }
 
     /// Whether a grant at a queue position survives the end of its connection. If so, the position must be given up
-    /// before the connection ends. In clusters, positions are given up through their sessions.
+    /// before the connection ends. Always false in clusters, where the shard gives up positions through their sessions.
     fn leaves_grants_behind(&self) -> bool {
         self.settings.survives_disconnect && !self.serving.is_cluster()
     }

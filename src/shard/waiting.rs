@@ -143,7 +143,7 @@ impl ShardMachine {
     }
 
     /// Whether the limits allow one more connection. Idle connections that own leases do not count toward the limit for
-    /// waits. The total number of exclusive connections is limited to twice that number.
+    /// waits. The total number of exclusive connections is limited to twice that limit.
     fn has_room(&self) -> bool {
         let most = self.settings.exclusive;
         self.connections.for_waits() < most && self.connections.count(Role::Exclusive).all < most.saturating_mul(2)

@@ -103,7 +103,7 @@ impl Shell {
     }
 
     /// Handles a panic. Publishes the cause before the shard's callers see their channels closed, and closes the
-    /// connections before the router starts another shard.
+    /// connections before the router starts another actor.
     fn died(&mut self, panic: &Panic) -> Error {
         let error = Error::new(
             ErrorKind::ShardGone,
@@ -120,7 +120,7 @@ impl Shell {
     }
 }
 
-/// A shard that neither died nor was shut down is dropped only with its task.
+/// If the shard neither died nor was shut down, its task was dropped, so the runtime has ended.
 impl Drop for Shell {
     fn drop(&mut self) {
         let ended = match &self.stage {

@@ -1,5 +1,5 @@
-//! Tests of the state that outlives a shard's actor: the server in use, and the time before which no server may be
-//! asked.
+//! Tests of the state that outlives a shard's actor: the server in use, and the time before which the shard sends no
+//! request to any server.
 
 use std::time::Duration;
 

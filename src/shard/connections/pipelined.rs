@@ -43,7 +43,8 @@ impl Connections {
 
     /// Returns the pipelined connection for the next request of a key. While a request of the key's group may be under
     /// way, the next one goes over the same connection, so that the requests keep their order. Otherwise it goes over
-    /// the connection with the fewest unanswered requests, and among equals over the one that the key's hash names.
+    /// the connection with the fewest unanswered requests. Among equals, it goes over the first one in the order of the
+    /// slots, beginning with the slot that the key's group prefers.
     pub(in crate::shard) fn serving(&self, key: &Key) -> Option<LaneId> {
         if self.serving == 0 {
             return None;

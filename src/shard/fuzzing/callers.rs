@@ -34,7 +34,7 @@ pub(super) struct Callers {
     places: Vec<HeldPlace>,
     /// Unfinished probes of the first server.
     pub(super) probes: Vec<Ask<Duration>>,
-    /// For each token, how long the server keeps its lease, and the connection that got it.
+    /// For each token, the instant until which the server keeps its lease, and the connection that got it.
     granted: HashMap<Token, (Instant, LaneId)>,
     /// The tokens whose release was sent.
     released: Vec<Token>,
@@ -141,7 +141,7 @@ impl Callers {
         Token::compose(Fence(number), number)
     }
 
-    /// Notes, from an answer, how long the server keeps the lease of a token.
+    /// Notes, from an answer, until when the server keeps the lease of a token.
     pub(super) fn note(&mut self, request: &Request, response: &Response, lane: LaneId, sent_at: Instant) {
         match (request, response) {
             (_, Response::Granted(grant) | Response::Acquired(grant)) => {

@@ -26,8 +26,8 @@ pub(crate) enum Survival {
 
 impl Registry {
     /// Notes that the server restarted a lease with this TTL because of a request that was sent at `sent` over the
-    /// connection `from`. Makes the lease overdue, because a renewal must restore its own TTL before this TTL is over.
-    /// Returns its previous owner.
+    /// connection `from`. Makes the lease overdue: a renewal must restore the TTL that its holder asked for, before
+    /// `ttl` is over. Returns its previous owner.
     pub(crate) fn taken_back(&mut self, id: LeaseId, from: LaneId, sent: Moment, ttl: Ttl) -> Option<LaneId> {
         let until = self.schedule.deadline(self.seen(sent), ttl);
         self.suspect(id, Survival::Until(until));

@@ -27,7 +27,8 @@ impl Registry {
         };
         let (asked, left) = (entry.cell.ttl, entry.cell.remaining_at(now));
         entry.phase = Phase::Waiting;
-        // A lease that is never renewed keeps its end: this renewal only asked whether the lease is held.
+        // A lease that may not be renewed, or may not be renewed any more, keeps its end. The answer only shows that
+        // the lease is held.
         if entry.renews() {
             entry.ends = epoch.stamp(schedule.deadline(sent_at, ttl));
             entry.renew_at = epoch.stamp(schedule.renew_at(sent_at, ttl, entry.pace(), random));
@@ -107,7 +108,7 @@ impl Registry {
 
     /// Makes a renewal of a lease due now, even if the lease is never renewed, to find out whether the server still has
     /// the lease. If a renewal is already under way, another one is sent, because the server may have answered the
-    /// first one too early. Returns the lease if its renewal must be sent now.
+    /// first one before it lost the lease. Returns the lease if its renewal must be sent now.
     pub(crate) fn check_now(&mut self, id: LeaseId, connected: bool) -> Option<LeaseId> {
         self.set_phase(id, if connected { Phase::Renewing } else { Phase::Overdue });
         self.arm(id);

@@ -70,7 +70,7 @@ impl<W: Waiter> Waits<W> {
         drained.into_iter().map(|entry| entry.wait).collect()
     }
 
-    /// Removes callers that are gone once the number of waits has doubled since the last cleaning. So each new wait
+    /// Removes callers that are gone, if the number of waits has doubled since the last cleaning. So each new wait
     /// costs a constant amount of cleaning, and most entries have a caller.
     pub(super) fn clean_if_many(&mut self, now: Instant) {
         if self.len() >= self.clean_at {
