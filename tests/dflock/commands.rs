@@ -73,7 +73,7 @@ async fn lock_tells_what_it_holds_and_ends_with_standard_input() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn signals_are_told_as_text_and_as_json() {
+async fn signals_are_printed_as_text_and_as_json() {
     let server = Witness::new().describe().port(0).release("1.16").start().await.unwrap();
     let address = server.local_addr().to_string();
     let listen = |more: &[&str]| {
@@ -112,7 +112,7 @@ async fn signals_are_told_as_text_and_as_json() {
 
 /// A terminal obeys control characters in the keys and payloads of other clients, unless they are shown escaped.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_others_have_written_does_not_command_the_terminal() {
+async fn text_of_other_clients_is_escaped_on_a_terminal() {
     let server = Witness::new().describe().port(0).release("1.16").start().await.unwrap();
     let address = server.local_addr().to_string();
     let client = dflockd_client::Client::builder()
@@ -207,7 +207,7 @@ fn flags_count_before_the_environment_and_that_before_a_file() {
 
 /// The flags are to blame if all is right without them. Otherwise another source is to blame, even if flags are given.
 #[test]
-fn who_is_to_blame_for_a_refused_setting_decides_the_exit_code() {
+fn a_wrong_flag_ends_with_64_and_another_wrong_setting_with_78() {
     let cases: [(&str, &str, &[&str], i32); 9] = [
         ("", "", &["lock", "key", "--ttl", "1000000000000s"], 64),
         ("", "", &["run", "key", "--ttl", "0s", "--", "true"], 64),
@@ -280,7 +280,7 @@ fn a_variable_that_nothing_reads_is_warned_of_with_the_nearest_name() {
 }
 
 #[test]
-fn secrets_are_never_told() {
+fn secrets_are_never_shown() {
     let file = Settings::new("secret", "auth_token = \"sesame\"\nlease_ttl = 3\n");
     let broken = Settings::new("broken", "lease_ttl = '3s'\nauth_token = \"sesame\n");
     for arguments in [

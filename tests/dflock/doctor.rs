@@ -98,7 +98,7 @@ async fn start(builder: ServerBuilder) -> (Server, String) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_is_well_is_told_so_and_keeps_nothing() {
+async fn a_healthy_server_is_reported_as_ok_and_keeps_no_lease() {
     let builder = Server::builder().auto_release_on_disconnect(false).record_events(true);
     let (server, address) = start(builder).await;
     let found = Diagnosis::of(&address, &["--max-locks", "1024"]).await;
@@ -155,7 +155,7 @@ async fn a_server_that_is_well_is_told_so_and_keeps_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_secret_that_is_wrong_missing_or_not_wanted_is_told_and_not_shown() {
+async fn a_secret_that_is_wrong_missing_or_not_wanted_is_reported_and_not_shown() {
     let (_server, guarded) = start(Server::builder().auth_token("sesame-1")).await;
     Diagnosis::with_secret(&guarded, "wrong-secret").await.assert_ends_at(
         "auth",
@@ -191,7 +191,7 @@ async fn presented(folder: &Folder, authority: &Authority, identity: &Identity) 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn certificates_are_told_with_what_is_wrong_with_them() {
+async fn certificates_are_reported_with_their_faults() {
     let folder = Folder::new();
     let (ours, others) = (Authority::new("ours"), Authority::new("others"));
     let (_server, right) = presented(&folder, &ours, &ours.issue(HERE)).await;
@@ -219,7 +219,7 @@ async fn certificates_are_told_with_what_is_wrong_with_them() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tls_on_one_side_only_is_told() {
+async fn tls_on_one_side_only_is_reported() {
     let (_plain, address) = start(Server::builder()).await;
     let folder = Folder::new();
     let authority = Authority::new("ours");
@@ -251,7 +251,7 @@ fn trust(path: &Path) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_cannot_be_reached_is_told_with_the_step() {
+async fn an_unreachable_server_is_reported_with_the_step() {
     Diagnosis::of("127.0.0.1:1", &[])
         .await
         .assert_ends_at("connect", 69, "127.0.0.1:1: Connection refused");
@@ -346,7 +346,7 @@ async fn with_leases_of(lasting: Duration) -> FakeServer {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_clock_that_runs_at_another_speed_is_told() {
+async fn a_clock_that_runs_at_another_speed_is_reported() {
     let of = |millis: u64| async move {
         let server = with_leases_of(Duration::from_millis(millis)).await;
         Diagnosis::of(&server.address, &["--requests", "3"]).await
@@ -372,7 +372,7 @@ async fn a_clock_that_runs_at_another_speed_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_no_dflockd_server_is_told_with_what_to_do() {
+async fn a_server_that_is_no_dflockd_is_reported_with_a_remedy() {
     for (answer, said) in [
         ("SSH-2.0-OpenSSH_9.6\n", "not a dflockd server"),
         ("HTTP/1.1 400 Bad Request\r\n\r\n", "not a dflockd server"),
@@ -415,7 +415,7 @@ fn verdicts_have_colours_on_a_terminal_without_no_color() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_is_full_is_told_so() {
+async fn a_full_server_is_reported() {
     let (_server, address) = start(Server::builder().max_connections(1)).await;
     let client = Client::builder().servers([&address]).connect().await.unwrap();
     Diagnosis::of(&address, &[])
@@ -462,7 +462,7 @@ async fn a_server_that_drains_takes_no_connections() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn old_releases_are_told_by_what_they_know() {
+async fn releases_are_recognized_by_their_commands() {
     for (release, releases, verdict, fences) in [
         ("1.10", "1.10 or older", "warn", false),
         ("1.12", "1.11 to 1.13", "warn", false),
@@ -500,7 +500,7 @@ async fn a_server_that_hangs_up_on_unknown_commands_is_examined_to_the_end() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cluster_is_told_with_its_leader_and_the_members_that_are_away() {
+async fn a_cluster_is_reported_with_its_leader_and_the_members_that_do_not_answer() {
     let cluster = Cluster::builder().start().await.unwrap();
     let addresses = cluster.addresses();
     let servers = addresses.join("+");
@@ -544,7 +544,7 @@ async fn a_cluster_is_told_with_its_leader_and_the_members_that_are_away() {
 
 /// Such a leader answers only requests that need no agreement of the members.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_leader_that_reaches_no_majority_is_told_from_a_server_that_is_silent() {
+async fn a_leader_that_reaches_no_majority_is_distinguished_from_a_silent_server() {
     let cluster = Cluster::builder().start().await.unwrap();
     let addresses = cluster.addresses();
     let servers = addresses.join("+");

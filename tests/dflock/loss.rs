@@ -251,7 +251,7 @@ fn a_watch_that_is_killed_is_replaced_but_not_without_pause() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_loss_that_is_ignored_is_only_told() {
+async fn an_ignored_loss_is_only_reported() {
     let server = Witness::new().server(0).await;
     let proxy = Proxy::start(&server.local_addr().to_string()).await;
     let mut command = dflock();
@@ -297,7 +297,7 @@ fn a_dflock_that_is_killed_takes_the_command_with_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_was_elected_runs_again_after_a_loss() {
+async fn a_reelected_leader_runs_the_command_again() {
     let server = Witness::new().server(0).await;
     let proxy = Proxy::start(&server.local_addr().to_string()).await;
     let mut command = dflock();
@@ -314,7 +314,7 @@ async fn who_was_elected_runs_again_after_a_loss() {
     assert_eq!(candidate.code(), 143);
     let said = candidate.errors();
     assert!(
-        said.contains("this campaigns again") && !said.contains("try:"),
+        said.contains("dflock campaigns again") && !said.contains("try:"),
         "{said}"
     );
 }

@@ -51,7 +51,7 @@ fn signals_reach_the_command() {
 }
 
 #[test]
-fn a_signal_that_ends_the_command_is_told_as_shells_do() {
+fn a_signal_that_ends_the_command_is_reported_as_shells_do() {
     let (_server, address) = server();
     for (signal, expected) in [
         (Signal::TERM, 143),
@@ -97,7 +97,7 @@ fn a_command_that_an_operator_stops_keeps_its_lease() {
 }
 
 #[test]
-fn who_waits_leaves_at_the_first_signal() {
+fn a_waiting_command_ends_at_the_first_signal() {
     let (_server, address) = server();
     let mut holder = Running::start(dflock().args(["lock", "key", "--servers", &address, "--ignore-stdin"]));
     assert!(holder.line().contains(r#""key":"key""#));

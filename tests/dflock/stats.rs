@@ -106,7 +106,7 @@ async fn a_shard_that_is_away_costs_the_others_nothing() {
     let table = text(&shown.stdout);
     assert_eq!(code(&shown), 0, "{}", text(&shown.stderr));
     // `dflock` does not wait until the connection attempt fails.
-    let away = table.lines().find(|line| line.starts_with("shard 0 is away: "));
+    let away = table.lines().find(|line| line.starts_with("shard 0: "));
     assert!(away.is_some_and(|away| away.contains("(no answer for ")), "{table}");
     assert_eq!(keys(&table), ["orders/1"]);
     let told = json(&text(&output(&["stats", "--json", "--servers", &servers]).stdout));
@@ -134,7 +134,7 @@ async fn a_shard_that_never_answers_is_not_waited_for_until_its_timeouts() {
     until("it ends", || stats.child.try_wait().unwrap().is_some()).await;
     let table = stats.rest();
     assert_eq!(stats.code(), 0, "{}", stats.errors());
-    let away = table.lines().find(|line| line.starts_with("shard 0 is away: "));
+    let away = table.lines().find(|line| line.starts_with("shard 0: "));
     assert!(away.is_some_and(|away| away.contains("no answer for ")), "{table}");
     assert_eq!(keys(&table), ["orders/1"]);
 }
@@ -153,7 +153,7 @@ async fn a_watch_prints_block_after_block_where_there_is_no_terminal() {
     assert!(watch.line().starts_with("SHARD  SERVER"));
     assert!(watch.line().starts_with("0 "));
     assert!(watch.line().starts_with("1 "));
-    assert!(watch.line().starts_with("shard 1 is away: "));
+    assert!(watch.line().starts_with("shard 1: "));
     watch.signal(Signal::INT);
     assert_eq!(watch.code(), 0, "{}", watch.errors());
     assert!(!watch.rest().contains('\u{1b}'));

@@ -16,7 +16,7 @@ fn program() -> &'static str {
 }
 
 #[test]
-fn ctrl_c_is_the_commands_and_so_is_a_second_one() {
+fn the_command_gets_every_ctrl_c() {
     let (_server, address) = server();
     let script = r#"n=0; trap 'n=$((n + 1)); echo "seen $n"; [ $n = 2 ] && exit 9' INT; echo ready; while :; do sleep 0.01; done"#;
     let mut terminal = Terminal::start(program(), &["run", "key", "--", "bash", "-c", script], &address);
@@ -111,7 +111,7 @@ fn a_shell_stops_and_continues_it_as_any_job() {
 
 /// The inner `dflock` stops itself, as it does for a shell.
 #[test]
-fn one_within_another_is_a_job_like_any() {
+fn a_dflock_in_a_dflock_is_a_job_of_the_shell() {
     let (_server, address) = server();
     let mut shell = Terminal::start("bash", &["--norc", "--noediting", "-i"], &address);
     shell.shown("$ ");
@@ -140,7 +140,7 @@ fn one_within_another_is_a_job_like_any() {
 }
 
 #[test]
-fn what_was_stopped_for_too_long_is_not_continued() {
+fn a_command_whose_lease_was_lost_while_stopped_is_not_continued() {
     let (_server, address) = server();
     let mut shell = Terminal::start("bash", &["--norc", "--noediting", "-i"], &address);
     shell.shown("$ ");

@@ -101,9 +101,9 @@ pub(crate) enum Command {
     Run(RunArguments),
     /// Hold a lock or a slot until Ctrl-C, or until standard input ends
     Lock(LockArguments),
-    /// Run a command while this is the leader, and again when it is elected again
+    /// Run a command while this process is the leader, and again each time it is elected
     Elect(ElectArguments),
-    /// Print the signals of channels as they come
+    /// Print the signals of channels as they arrive
     Listen(ListenArguments),
     /// Publish a signal
     Emit(EmitArguments),
@@ -132,19 +132,19 @@ pub(crate) struct Hold {
     /// Key of the lock
     #[arg(value_name = "KEY", required_unless_present = "keys", conflicts_with = "keys")]
     pub(crate) key: Option<String>,
-    /// Several locks at once, all or none
+    /// Take several locks at once, all or none
     #[arg(long, value_name = "A,B,…", value_delimiter = ',', conflicts_with = "limit")]
     pub(crate) keys: Vec<String>,
     /// Take a slot of a semaphore with this limit, instead of a lock
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) limit: Option<u32>,
-    /// Do not wait: fail at once if it is held
+    /// Do not wait: fail at once if the key is held
     #[arg(long = "try", conflicts_with = "timeout")]
     pub(crate) no_wait: bool,
-    /// How long to wait for it [default: the setting acquire_timeout, 10s]
+    /// How long to wait for the key [default: the setting acquire_timeout, 10s]
     #[arg(long, value_name = "D", value_parser = duration)]
     pub(crate) timeout: Option<Duration>,
-    /// How long the server keeps it without a renewal [default: the setting lease_ttl]
+    /// How long the server keeps the lease without a renewal [default: the setting lease_ttl]
     #[arg(long, value_name = "D", value_parser = duration)]
     pub(crate) ttl: Option<Duration>,
     /// Require a fence: fail if the server issues none
@@ -170,7 +170,7 @@ pub(crate) enum OnLoss {
     Term,
     /// KILL to its process group
     Kill,
-    /// Only a message
+    /// Print a message, and let the command run on
     Ignore,
 }
 
@@ -204,8 +204,8 @@ pub(crate) struct LockArguments {
 #[derive(Args)]
 #[command(after_help = "\
 Candidates wait as long as it takes. When the lease is lost the command is stopped as `dflock run` does it,
-and is started again when this is elected again. When the command ends by itself, so does this, with its
-exit code.")]
+and is started again each time this process is elected. When the command ends by itself, `dflock` ends with
+its exit code.")]
 pub(crate) struct ElectArguments {
     /// Key of the election
     #[arg(value_name = "NAME")]
@@ -255,7 +255,7 @@ pub(crate) struct Shown {
     /// Order of keys: waiters, held, lease, idle, key, kind or shard [default: waiters]
     #[arg(long, value_enum, value_name = "FIELD", hide_possible_values = true)]
     pub(crate) sort: Option<Field>,
-    /// Only keys that fit: * is any text, ? one character
+    /// Show only keys that match: * is any text, ? one character
     #[arg(long, value_name = "GLOB")]
     pub(crate) filter: Option<Glob>,
 }
@@ -266,7 +266,7 @@ On a terminal --watch draws the table anew; elsewhere it prints one table, or on
 Ctrl-C ends it with 0. A shard that does not answer is shown with its error. With --json, keys are in the order of
 the server unless --sort names another.")]
 pub(crate) struct StatsArguments {
-    /// Look again and again, every 2s if no interval is given
+    /// Look repeatedly, every 2s if no interval is given
     #[arg(
         long,
         value_name = "INTERVAL",
@@ -305,13 +305,13 @@ pub(crate) struct DoctorArguments {
     /// How long one check of one server may take
     #[arg(long, value_name = "D", value_parser = patience, default_value = "3s")]
     pub(crate) timeout: Duration,
-    /// How many requests the latency is measured with
+    /// Number of requests that measure the latency
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = requests)]
     pub(crate) requests: usize,
-    /// The servers' cap on keys, which they do not tell: warns when it is near
+    /// The servers' cap on keys, which they do not report: warns when the count is near
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) max_locks: Option<u64>,
-    /// The servers' cap on connections, which they do not tell either
+    /// The servers' cap on connections, which they do not report either
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) max_connections: Option<u64>,
 }
@@ -325,7 +325,7 @@ pub(crate) struct ConfigArguments {
 
 #[derive(Args)]
 pub(crate) struct CompletionsArguments {
-    /// Which shell
+    /// Shell that the script is for
     #[arg(value_enum, value_name = "SHELL")]
     pub(crate) shell: Shell,
 }
@@ -360,7 +360,7 @@ fn patience(text: &str) -> Result<Duration, String> {
     let patience = duration(text)?;
     match !patience.is_zero() && patience <= most {
         true => Ok(patience),
-        false => Err(format!("give more than nothing, and {most:?} at most")),
+        false => Err(format!("write a duration above 0, and {most:?} at most")),
     }
 }
 

@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn moments_are_those_of_the_calendar() {
+    fn times_are_formatted_as_dates() {
         for (seconds, expected) in [
             (0, "1970-01-01 00:00:00Z"),
             (951_827_696, "2000-02-29 12:34:56Z"),

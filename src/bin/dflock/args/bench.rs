@@ -20,7 +20,7 @@ pub(crate) struct BenchArguments {
 pub(crate) enum Bench {
     /// Acquire and release locks: how many pairs a second, and how long each takes
     Pairs(PairsArguments),
-    /// Hold many leases: memory, sockets, processor time, and the pairs of a caller meanwhile
+    /// Hold many leases: their memory, sockets and processor time, and the latency of another caller meanwhile
     Hold(HoldArguments),
     /// Let callers wait for keys: the time from a release to the grant of the next caller
     Waits(WaitsArguments),
@@ -37,7 +37,7 @@ pub(crate) struct BenchOutput {
     /// One JSON object
     #[arg(long)]
     pub(crate) json: bool,
-    /// Draw how long it took into this file, as SVG
+    /// Draw the measured times into this file, as SVG
     #[arg(long, value_name = "FILE")]
     pub(crate) svg: Option<PathBuf>,
 }
@@ -62,7 +62,7 @@ pub(crate) struct PairsArguments {
     /// How long each number of tasks is measured
     #[arg(long, value_name = "D", default_value = "5s", value_parser = span)]
     pub(crate) time: Duration,
-    /// How long each number of tasks runs before that
+    /// How long each number of tasks runs before it is measured
     #[arg(long, value_name = "D", default_value = "1s", value_parser = span)]
     pub(crate) warm_up: Duration,
     #[command(flatten)]
@@ -82,7 +82,7 @@ pub(crate) struct HoldArguments {
     /// How long they are held
     #[arg(long, value_name = "D", default_value = "10s", value_parser = span)]
     pub(crate) time: Duration,
-    /// How long the other caller is measured before that, while nothing is held
+    /// How long another caller is measured first, while nothing is held
     #[arg(long, value_name = "D", default_value = "5s", value_parser = span)]
     pub(crate) idle: Duration,
     #[command(flatten)]
@@ -102,7 +102,7 @@ pub(crate) struct WaitsArguments {
     /// How many keys are released in a second
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) releases: u32,
-    /// The client whose callers wait holds the keys itself
+    /// Let the client of the waiting callers also hold the keys
     #[arg(long)]
     pub(crate) own: bool,
     /// How long callers wait before the first release [default: as long as it takes to open the connections]
@@ -125,7 +125,7 @@ pub(crate) struct SignalsArguments {
     /// How many tasks emit at the same time
     #[arg(long, value_name = "N", default_value = "50", value_parser = count)]
     pub(crate) publishers: usize,
-    /// With how many subscriptions of one connection the memory is measured
+    /// Number of subscriptions of one connection for the measurement of memory
     #[arg(long, value_name = "N", default_value = "1000", value_parser = count)]
     pub(crate) subscriptions: usize,
     #[command(flatten)]
@@ -147,7 +147,7 @@ pub(crate) struct FailoverArguments {
     /// Their TTL
     #[arg(long, value_name = "D", default_value = "60s", value_parser = duration)]
     pub(crate) ttl: Duration,
-    /// How many rounds are counted; one more warms up
+    /// Number of rounds that count; one more comes first as a warm-up
     #[arg(long, value_name = "N", default_value = "9", value_parser = count)]
     pub(crate) rounds: usize,
     #[command(flatten)]

@@ -42,7 +42,7 @@ pub(crate) fn unsupported(refused: &clap::Error) -> Option<String> {
     Some(format!("the embedded server does not support {flag}: {why}"))
 }
 
-/// The names of the flags, and of the variables that stand for them, are those of the newest public server.
+/// Flags and variables have the names that the newest public server gives them.
 #[derive(Args)]
 #[command(after_help = "\
 This server keeps everything in the memory of one process. It is for development and tests, not for production.
@@ -65,7 +65,7 @@ pub(crate) struct ServeArguments {
     /// Port to listen on; 0 for any that is free. Members of a cluster have the ports from this one on
     #[arg(long, default_value_t = 6388, env = "DFLOCKD_PORT", hide_env_values = true)]
     pub(crate) port: u16,
-    /// Cap on distinct keys, those that were used lately included
+    /// Cap on distinct keys, including recently used ones
     #[arg(long, default_value_t = 1024, env = "DFLOCKD_MAX_LOCKS", hide_env_values = true)]
     pub(crate) max_locks: usize,
     /// Cap on waiters of one key; 0 for none
@@ -81,7 +81,7 @@ pub(crate) struct ServeArguments {
     #[arg(long, default_value_t = 33, env = "DFLOCKD_DEFAULT_LEASE_TTL_S", hide_env_values = true,
         value_parser = clap::value_parser!(u64).range(1..=9_223_372_036))]
     pub(crate) default_lease_ttl: u64,
-    /// How often expired leases are looked for
+    /// Interval between two searches for expired leases
     #[arg(
         long,
         default_value_t = 1,
@@ -89,7 +89,7 @@ pub(crate) struct ServeArguments {
         hide_env_values = true
     )]
     pub(crate) lease_sweep_interval: u64,
-    /// How often unused keys are looked for
+    /// Interval between two searches for unused keys
     #[arg(long, default_value_t = 5, env = "DFLOCKD_GC_INTERVAL_S", hide_env_values = true)]
     pub(crate) gc_interval: u64,
     /// How long a key must be unused before it is forgotten
@@ -101,7 +101,7 @@ pub(crate) struct ServeArguments {
     /// How long a connection may refuse to take an answer
     #[arg(long, default_value_t = 5, env = "DFLOCKD_WRITE_TIMEOUT_S", hide_env_values = true)]
     pub(crate) write_timeout: u64,
-    /// How long clients may finish when the server shuts down; 0 for as long as they like
+    /// How long a shutdown waits for clients; 0 for no limit
     #[arg(
         long,
         default_value_t = 30,
@@ -109,18 +109,18 @@ pub(crate) struct ServeArguments {
         hide_env_values = true
     )]
     pub(crate) shutdown_timeout: u64,
-    /// Whether the end of a connection releases what was acquired over it
+    /// Whether the end of a connection releases the leases that were acquired over it
     #[arg(long, default_value_t = true, env = "DFLOCKD_AUTO_RELEASE_ON_DISCONNECT", hide_env_values = true,
         action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true,
         value_parser = clap::builder::BoolishValueParser::new())]
     pub(crate) auto_release_on_disconnect: bool,
-    /// Secret that every connection must present; other users of this machine see it, a file is safer
+    /// Secret that every connection must present; other users of this machine can see it, so a file is safer
     #[arg(long, env = "DFLOCKD_AUTH_TOKEN", hide_env_values = true, value_name = "SECRET")]
     pub(crate) auth_token: Option<String>,
     /// File that holds the secret; blanks around it do not matter
     #[arg(long, env = "DFLOCKD_AUTH_TOKEN_FILE", hide_env_values = true, value_name = "FILE")]
     pub(crate) auth_token_file: Option<PathBuf>,
-    /// Serve TLS: file with the certificate, and those between it and its authority, as PEM
+    /// Serve TLS: file with the certificate and the intermediate certificates, as PEM
     #[arg(
         long,
         env = "DFLOCKD_TLS_CERT",
@@ -138,16 +138,16 @@ pub(crate) struct ServeArguments {
         requires = "tls_cert"
     )]
     pub(crate) tls_key: Option<PathBuf>,
-    /// For clusters: how long the members keep what a connection leaves behind for its session
+    /// For clusters: how long the members keep the leases and queue positions of an ended connection for its session
     #[arg(long, default_value_t = 0, env = "DFLOCKD_ORPHAN_TTL_S", hide_env_values = true)]
     pub(crate) orphan_ttl: u64,
     /// Accept only clients with a certificate of an authority in this file
     #[arg(long, value_name = "FILE", requires = "tls_cert", help_heading = OWN)]
     pub(crate) tls_client_ca: Option<PathBuf>,
-    /// Which release it plays: 1.10 to 1.16, 2.0, 2.1, or cluster
+    /// Release whose protocol the server speaks: 1.10 to 1.16, 2.0, 2.1, or cluster
     #[arg(long, default_value_t = Release::NEWEST, help_heading = OWN)]
     pub(crate) release: Release,
-    /// Serve a cluster of so many members, each on a port of its own
+    /// Serve a cluster of N members, each on a port of its own
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=99), conflicts_with = "release", help_heading = OWN)]
     pub(crate) cluster: Option<u16>,
     /// How many signals may wait for a connection before it is closed

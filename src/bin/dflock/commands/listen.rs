@@ -76,7 +76,7 @@ fn show(event: &SignalEvent, as_json: bool) -> Result<(), Failure> {
         ListenLine::Lost { shard, cause } => tell::warn(&format!(
             "signals of shard {shard} may be missing from here on: {cause}"
         )),
-        ListenLine::Restored { shard } => tell::warn(&format!("signals of shard {shard} come again")),
+        ListenLine::Restored { shard } => tell::warn(&format!("signals of shard {shard} arrive again")),
         ListenLine::Dropped { count } => tell::warn(&format!("{count} signals came too fast and are missing here")),
     }
     Ok(())

@@ -73,7 +73,7 @@ fn lost(key: &Key, reason: LostReason) -> Failure {
         Exit::LOST,
         format!("the lease of {key} was lost, and the command was stopped: {reason}"),
     )
-    .remedy("look at the server and the way to it; a longer --ttl outlasts longer disturbances")
+    .remedy("look at the server and the network; a longer --ttl outlasts longer disturbances")
 }
 
 /// Returns the settings with which the client reports a loss early enough, and the policy that says when the command

@@ -1,6 +1,6 @@
 //! A command in its own process group: how it is started, stopped and observed.
 //!
-//!     dflock run ─┬─ dflock __watch        kills the group when `dflock run` is gone, or lets the time of the lease pass
+//!     dflock run ─┬─ dflock __watch        kills the group when `dflock run` is gone, or does not act before the lease ends
 //!                 └─ dflock __child ─exec─► the command, leader of its group
 
 #[cfg(feature = "server")]

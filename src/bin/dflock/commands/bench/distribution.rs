@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_recorded_is_told_as_nothing() {
+    fn a_summary_of_no_times_has_a_count_of_zero() {
         let summary = Distribution::new().unwrap().summary();
         assert_eq!((summary.count, summary.max_us), (0, 0.0));
     }

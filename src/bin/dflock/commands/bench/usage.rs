@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_system_is_understood() {
+    fn the_values_of_the_system_are_parsed() {
         assert_eq!(memory("Name:\tdflock\nVmRSS:\t    2048 kB\n"), Some(2 << 20));
         assert_eq!(memory("Name:\tdflock\n"), None);
         let stat = "7 (a ) name) S 1 2 3 4 5 6 7 8 9 10 250 50 0 0";

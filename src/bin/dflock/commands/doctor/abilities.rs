@@ -137,7 +137,7 @@ mod tests {
     use crate::commands::doctor::report::Verdict;
 
     #[test]
-    fn releases_are_known_by_what_they_know() {
+    fn releases_are_recognized_by_their_commands() {
         for ([ping, signals, barrier, hangs_up], releases, verdict) in [
             ([true, false, true, false], "a build that can form", Verdict::Ok),
             ([true, true, false, false], "1.14 to 1.16", Verdict::Ok),

@@ -23,7 +23,7 @@ use crate::failure::Failure;
 pub(super) struct Plan {
     /// How long one check may take.
     pub(super) limit: Duration,
-    /// How many requests the latency is measured with.
+    /// Number of requests that measure the latency.
     pub(super) requests: usize,
     pub(super) caps: Caps,
 }

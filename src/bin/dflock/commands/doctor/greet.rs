@@ -41,7 +41,7 @@ pub(super) async fn greet(connection: &mut Connection, way: &Way, kind: Kind) ->
         false => Finding::ok(Check::Auth, what),
         true => Finding::warn(
             Check::Auth,
-            format!("{what}, and crosses the network unencrypted"),
+            format!("{what}, and it crosses the network unencrypted"),
             "let the server serve TLS, and set tls=true here: others can read the secret on its way",
         ),
     };

@@ -215,7 +215,7 @@ mod tests {
     use crate::commands::doctor::report::Verdict;
 
     #[test]
-    fn only_what_is_certain_of_the_servers_clock_is_told() {
+    fn only_a_certain_fault_of_the_servers_clock_is_reported() {
         for (least, most, verdict) in [
             (1_960, 2_040, Verdict::Ok),
             // After slow answers the span is too wide for a conclusion.
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn fences_are_told_from_random_tokens() {
+    fn fences_are_distinguished_from_random_tokens() {
         let grant = |first_half: u64| {
             Grant::new(
                 Token::new(format!("{first_half:016x}{:016x}", 0)).unwrap(),

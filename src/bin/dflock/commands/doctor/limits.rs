@@ -56,7 +56,7 @@ pub(super) fn judge(stats: &Stats, caps: Caps, is_full: bool) -> Finding {
         Finding::warn(
             Check::Limits,
             format!("{what}: near {DEFAULT_MAX_LOCKS}, the cap on keys if the server was started without --max-locks"),
-            "tell the cap with --max-locks here, and raise it at the server if it is the default",
+            "give the cap with --max-locks here, and raise it at the server if it is the default",
         )
     } else {
         Finding::ok(Check::Limits, what)
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn caps_that_are_not_told_are_unknown() {
+    fn caps_that_are_not_given_are_unknown() {
         let told = serde_json::to_value(judge(&stats(10), Caps::default(), false)).unwrap();
         assert_eq!(told["verdict"], "ok");
         assert_eq!(

@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn colours_are_for_those_who_take_them() {
+    fn colours_are_only_for_terminals_that_take_them() {
         let text = report().text(true);
         for painted in [
             "\x1b[1ma:1 (shard 0)\x1b[0m\n",

@@ -40,7 +40,7 @@ impl Secure {
     /// Encrypts a stream, if the settings ask for TLS.
     pub(super) async fn handshake(&self, stream: Box<dyn Stream>, endpoint: &Endpoint) -> Result<Secured, Failure> {
         let Some(tls) = &self.0 else {
-            let finding = Finding::skip(Check::Tls, "it is not asked for (setting tls)");
+            let finding = Finding::skip(Check::Tls, "TLS is off (setting tls)");
             return Ok(Secured { stream, finding });
         };
         let stream = tls

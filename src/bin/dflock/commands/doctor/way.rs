@@ -67,7 +67,8 @@ impl Way {
 /// Returns the failure for a server that cannot be connected to.
 pub(super) fn away(place: &dyn std::fmt::Display, error: &std::io::Error) -> Failure {
     Failure::new(Exit::SERVER_AWAY, format!("{place}: {error}")).remedy(
-        "see that the server runs, listens at this address and is not shutting down, and that no firewall is between",
+        "see that the server runs, listens at this address and is not shutting down, and that no firewall blocks \
+         the connection",
     )
 }
 

@@ -119,7 +119,7 @@ fn shards(looks: &[Look]) -> Vec<Line> {
     let mut lines = lines(&table, tones);
     let away = looks.iter().filter_map(|look| {
         let missing = look.stats.as_ref().err()?;
-        let text = format!("shard {} is away: {missing}", look.shard);
+        let text = format!("shard {}: {missing}", look.shard);
         Some(Line::new(Tone::Away, plain(&text)))
     });
     lines.extend(away);
@@ -215,7 +215,7 @@ mod tests {
             "SHARD  SERVER          STATE         ROLE    LATENCY  CONNECTIONS  LOCKS  SEMAPHORES  IDLE KEYS",
             "0      a.example:6388  connected     leader  1.2ms    3            2      1           1",
             "1      a.example:6388  reconnecting  -       -        -            -      -           -",
-            "shard 1 is away: refused (no answer for 1.5s)",
+            "shard 1: refused (no answer for 1.5s)",
             "",
             r"KIND       KEY         HELD  WAITERS  LEASE ENDS IN  IDLE FOR  SHARD",
             r"lock       b\u{1b}[2J  1/1   2        20s            -         0",
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn what_there_is_none_of_has_no_table() {
+    fn an_empty_list_has_no_table() {
         let shown = Shown {
             filter: Some("nothing".parse().unwrap_or_else(|e| panic!("{e}"))),
             ..all()
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn colours_are_for_those_who_take_them() {
+    fn colours_are_only_for_terminals_that_take_them() {
         let lines = block(&round(), &all());
         assert!(lines.iter().all(|line| line.painted(false) == line.text));
         let painted: Vec<String> = lines.iter().map(|line| line.painted(true)).collect();

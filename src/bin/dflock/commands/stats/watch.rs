@@ -34,7 +34,7 @@ pub(super) async fn watch(
             round = rounds.recv() => round,
         };
         let Some(round) = round else {
-            return Err(Failure::new(Exit::SOFTWARE, "the servers are not asked any more"));
+            return Err(Failure::new(Exit::SOFTWARE, "the survey of the servers has ended"));
         };
         match (of.json, is_screen) {
             (true, _) => output::json(&Told::of_watch(round, &of.shown))?,

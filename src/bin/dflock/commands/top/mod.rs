@@ -69,7 +69,7 @@ pub(super) async fn top(flags: &SourceFlags, of: &TopArguments) -> Result<Exit, 
                     model.apply(round);
                     Act::Draw
                 }
-                None => return Err(Failure::new(Exit::SOFTWARE, "the servers are not asked any more")),
+                None => return Err(Failure::new(Exit::SOFTWARE, "the survey of the servers has ended")),
             },
         };
         match act {

@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_that_is_none_is_refused_with_its_reason() {
+    fn an_invalid_filter_is_refused_with_its_reason() {
         let mut model = model();
         type_in(&mut model, r"/k\");
         press(&mut model, Press::Enter);

@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_is_told_on_the_terminal_as_it_was() {
+    fn a_panic_is_reported_on_the_restored_terminal() {
         let this = std::env::current_exe().unwrap();
         let run = format!("{} --exact {PANICS} --ignored --nocapture; stty -a", this.display());
         let output = Command::new("script")
