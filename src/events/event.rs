@@ -15,10 +15,10 @@ use crate::types::{Fence, Key, Kind};
 ///
 /// A `shard` is the index of a shard, from 0, in the order in which the shards were given.
 ///
-/// **Order.** Each task of the client emits its events in order: a shard those of its connections and leases, a signal
-/// connection those of its gaps, an attempt to connect those of a rejected token. When a connection ends or another
-/// server takes over, [`LeaseLost`](Self::LeaseLost) of each affected lease comes first, then
-/// [`Disconnected`](Self::Disconnected) or [`ServingChanged`](Self::ServingChanged), then
+/// **Order.** Each task of the client emits its own events in order. A shard emits the events of its connections and
+/// leases, a signal connection those of its gaps, and an attempt to connect that of a rejected token. When a
+/// connection ends or another server takes over, [`LeaseLost`](Self::LeaseLost) of each affected lease comes first,
+/// then [`Disconnected`](Self::Disconnected) or [`ServingChanged`](Self::ServingChanged), then
 /// [`Connected`](Self::Connected). The [health](crate::Client::watch_health) of a shard changes before the event.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -63,9 +63,9 @@ pub enum ClientEvent {
         /// Why the previous server no longer serves it.
         reason: FailoverReason,
     },
-    /// A server rejected the authentication token, or requires one that the client does not have, or accepts none.
-    /// Emitted at the first rejection, on a connection of any kind, and again only after that server has accepted the
-    /// client in between.
+    /// A server rejected the authentication token, requires a token although the client has none, or has no token
+    /// itself and so rejects every token. Emitted at the first rejection, on a connection of any kind, and again only
+    /// after that server has accepted the client in between.
     #[non_exhaustive]
     AuthRefused {
         /// The shard.
@@ -87,8 +87,8 @@ pub enum ClientEvent {
     LeaseLost(LeaseLost),
     /// A renewal failed. The client repeats it while the lease is held.
     RenewalFailed(RenewalFailed),
-    /// Callers that wait for keys have reached a limit: of connections that carry waits, in the client or on the
-    /// server, or of waiters on the server. Emitted when the limit is reached.
+    /// Callers that wait for keys have reached a limit: the client's or the server's limit of connections, or the
+    /// server's limit of waiters for a key. Emitted when the limit is reached.
     #[non_exhaustive]
     WaitBoundReached {
         /// The shard.

@@ -71,7 +71,7 @@ impl Stream for Events {
     }
 }
 
-/// Leaves an ended stream behind.
+/// Moves the stream out. The value that remains is a stream that has ended.
 #[cfg(feature = "blocking")]
 impl Take for Events {
     fn take(&mut self) -> Self {

@@ -9,7 +9,8 @@ use super::layer::{LockLayer, SemaphoreLayer};
 use crate::error::ErrorKind;
 use crate::error::{BoxError, Error};
 
-/// The error of a service in a [`LockLayer`] or [`SemaphoreLayer`]: of the lease, or the inner service's own.
+/// The error of a service in a [`LockLayer`] or [`SemaphoreLayer`]: the error of the lease or that of the inner
+/// service.
 ///
 /// It has the text and the source of the error that it contains.
 #[derive(Clone, Debug)]

@@ -87,8 +87,8 @@ impl<G: Guard, R> Section<G, R> {
         let answer = guard
             .run(async move { inner.call(request).await })
             .await
-            // If the lease ended while the last poll blocked its thread, it was lost before the inner service was
-            // done.
+            // The last poll may have blocked its thread. If the lease ended during that poll, the inner service
+            // finished without holding it.
             .and_then(|answer| guard.check().map(|()| answer))
             .map_err(KeyedError::Lease)?;
         if let Err(error) = release(guard.into_lease()).await {

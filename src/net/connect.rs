@@ -44,8 +44,8 @@ pub(crate) enum Purpose {
     Pipelined,
     /// Requests that only the leader of a cluster serves. A member that does not lead is refused, and so is a server
     /// that is not a member. Where the server supports sessions, each connection presents a new name, and that session
-    /// is never resumed. So the leases of the connection outlive it for a while, and the client continues to use them
-    /// by their tokens.
+    /// is never resumed. The server keeps the leases of a session for a while after its connection has ended, and the
+    /// client continues to use them by their tokens.
     Leading(StableRef),
     /// Waits in a cluster, under a name by which another member recognizes them, if the server supports sessions.
     Session(StableRef),
@@ -243,7 +243,8 @@ impl ConnectOptions {
             Ok(Membership::Member(cluster)) => return Ok((wire, Some(cluster))),
             Err(error) => error,
         };
-        // Either the server does not support `stats` and may have hung up, or its answer is too long or malformed.
+        // These errors mean that the server does not support `stats`, and may have hung up, or that its answer is too
+        // long or malformed. Any other error ends the attempt.
         if !matches!(
             no_answer.kind(),
             ErrorKind::Unsupported | ErrorKind::Protocol | ErrorKind::Disconnected
@@ -272,8 +273,9 @@ impl ConnectOptions {
         Ok((wire, None))
     }
 
-    /// Returns whether the client sends `ping` first. It does not if the server is known to be too old. It does not
-    /// either if only a wait depends on the connection, because such a connection asks another question anyway.
+    /// Returns whether the client sends `ping` first. It does not if the server is known to be too old for
+    /// `ping`. On a connection for waits, it does not either if the server is known to support `ping`, because such a
+    /// connection sends another request anyway.
     fn asks_for_ping(&self, abilities: Abilities) -> bool {
         match abilities.ping {
             None => true,
@@ -431,8 +433,8 @@ impl ConnectOptions {
     }
 }
 
-/// Returns the error for a server without signals. Which release it is follows from whether it knows `ping`, which is
-/// newer than signals.
+/// Returns the error for a server without signals. `ping` is newer than signals. So a server without signals is too new
+/// for them if it supports `ping`, and too old if it does not.
 fn without_signals(abilities: Abilities) -> Error {
     let release = match abilities.ping {
         Some(true) => "the server has no signals, because it is of release 2.0 or later",

@@ -132,7 +132,8 @@ impl<T, F: Fn(LaneEvent<T>)> Drop for Owner<T, F> {
                 cause: Some(lane::lost(what)),
                 leftovers: Leftovers::nothing(),
                 was_silent: false,
-                // This is the last moment at which the server is known to have been there.
+                // The time of the last answer was lost with the task. The server was reachable at least when the
+                // connection came up.
                 heard: since,
             }),
             DialStage::Over => {}

@@ -84,7 +84,7 @@ pub(crate) enum Pace {
     AfterAPauseOfAtMost(Duration),
 }
 
-/// The minimum time for the last attempt at a server. The next server may already be asked before that attempt ends.
+/// The minimum time for the last attempt at a server, even if the next server may be asked earlier.
 const LAST_ATTEMPT: Duration = Duration::from_millis(200);
 
 /// The maximum number of members that are known in addition to the configured ones.
@@ -231,8 +231,8 @@ impl Failover {
         }
     }
 
-    /// Returns when an attempt that begins at `begins` is given up, even before its connect timeout, because the next
-    /// server may be asked then.
+    /// Returns when an attempt that begins at `begins` ends even before its connect timeout, so that the next server is
+    /// asked. `None` if only the connect timeout applies.
     pub(crate) fn give_up_at(&self, begins: Instant, guarded_until: Instant) -> Option<Instant> {
         let is_guarded = self.is_standby() && begins <= guarded_until;
         is_guarded.then(|| guarded_until.max(after(begins, LAST_ATTEMPT)))

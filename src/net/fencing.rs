@@ -1,10 +1,11 @@
 //! Finds out from the tokens of grants whether a server makes fences.
 //!
 //! Servers from 2.1 on count their grants and put the number into the first half of each token. Earlier servers fill
-//! that half at random, and no answer names the release. A single token does not tell either: a standalone server
-//! starts counting at the nanosecond of its start, and a cluster at 0, so no number is too small or too large for a
-//! fence. The distance between two grants does tell. Counted numbers are near each other. Random numbers hardly ever
-//! are. Their total number does not matter, because only the first pairs of a connection are compared.
+//! that half at random, and no answer names the release. A single token does not show the difference: a standalone
+//! server starts counting at its start time in nanoseconds, and a cluster at 0, so no number is too small or too large
+//! for a fence. The distance between two grants shows it: counted numbers are near each other, and random numbers
+//! hardly ever are. A server that makes many grants is not misjudged more often, because only the first pairs of grants
+//! on each connection are compared.
 //!
 //! | what is known | fence |
 //! | --- | --- |
@@ -83,8 +84,9 @@ impl FromStr for Fencing {
     }
 }
 
-/// First halves that are at most this far apart count as counted. For two random halves, that is true once in 134
-/// million cases (2^37 of 2^64). A server that makes 100,000 grants a second needs eight days for this distance.
+/// The maximum distance between the first halves of two tokens at which the server is taken to count its grants. Two
+/// random halves are that near each other once in 134 million cases (2^37 of 2^64). A server that makes 100,000 grants
+/// a second needs eight days for this distance.
 const NEAR: u64 = 1 << 36;
 
 /// The same limit for two grants that are requested directly after each other, the second of which must be larger. For

@@ -32,7 +32,7 @@ pub struct ShardHealth {
     /// When the state last changed.
     pub since: Instant,
     pub(crate) closed_because: Option<Error>,
-    /// The error of the last actor of the shard that died.
+    /// The error with which an actor of this shard last died.
     pub(crate) death: Option<Error>,
 }
 
@@ -183,7 +183,7 @@ impl ShardHealth {
         self.change(ConnectionState::Reconnecting { attempt, last_error });
     }
 
-    /// Returns the error of the last actor of the shard that died.
+    /// Returns the error with which an actor of this shard last died.
     pub(crate) fn death(&self) -> Option<&Error> {
         self.death.as_ref()
     }

@@ -418,7 +418,8 @@ where
     /// Returns when something is due next.
     fn wake_at(&self) -> Instant {
         match self.pipeline.answer_by() {
-            // While requests are in flight, either the connection is not silent or it is about to be given up.
+            // No keepalive is due while requests are in flight: either an answer comes in time, or the lane gives the
+            // connection up.
             Some(answer_by) => answer_by,
             None => self.last_written + self.settings.keepalive,
         }
@@ -433,7 +434,8 @@ where
         }
         loop {
             let wake_at = self.wake_at();
-            // The timer is not moved while it is early enough. So it moves once per pause, not once per request.
+            // If `wake_at` moves to a later time, as it does with each request, the timer stays: it fires at the
+            // earlier time, and is set again then.
             if wake_at < self.sleep.deadline() || self.sleep.is_elapsed() {
                 self.sleep.as_mut().reset(wake_at);
             }
@@ -455,10 +457,10 @@ where
         }
     }
 
-    /// Sends a request that changes nothing on any server. A server that has refused `ping`, in the greeting or on this
-    /// connection, might close the connection after another one. It gets a renewal of a lease that does not exist,
-    /// which it answers with a plain `error`. Other servers do not get that renewal, because the leader of a cluster
-    /// writes it to its log.
+    /// Sends a request that changes nothing on any server: a `ping`, unless the server has refused `ping` in the
+    /// greeting or on this connection. Such a server might close the connection after another `ping`, so it gets a
+    /// renewal of a lease that does not exist, which it answers with a plain `error`. Other servers do not get that
+    /// renewal, because the leader of a cluster writes it to its log.
     fn ask_for_a_sign_of_life(&mut self) {
         let knows_ping = self.settings.abilities.ping == Some(true) && !self.pipeline.has_refused_ping();
         let request = match Key::new("dflockd-client-keepalive") {

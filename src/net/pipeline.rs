@@ -64,7 +64,8 @@ pub(crate) struct Received<T> {
     pub(crate) replies: Vec<Reply<T>>,
     /// Signals, oldest first.
     pub(crate) signals: Vec<Signal>,
-    /// What the server said about its leader when it refused a request of the pipeline itself because it does not lead.
+    /// Set if the server refused a request of the pipeline itself because the server does not lead. Contains the
+    /// leader's address, if the server named one.
     pub(crate) not_leader: Option<Box<Option<Box<str>>>>,
 }
 
@@ -196,7 +197,8 @@ impl<T> Pipeline<T> {
                     continue;
                 }
             }
-            // Decoded before it is removed, so that no request in flight is lost, whatever happens meanwhile.
+            // The answer is decoded before its request is removed, so that the request is not lost if decoding fails
+            // or panics.
             let Some(oldest) = self.in_flight.front() else {
                 return Err(unasked(line));
             };

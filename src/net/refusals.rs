@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// The maximum number of servers that are remembered. A cluster may name new ones at its allowed hosts without limit;
-/// beyond this number, all are forgotten, and their next rejections are reported again.
+/// The maximum number of servers that are remembered. A cluster may name any number of new servers at its allowed
+/// hosts. Beyond this number, all servers are forgotten, and their next refusals are reported again.
 const REMEMBERED: usize = 1024;
 
 type Tell = dyn Fn(usize, &Arc<str>, &Error) + Send + Sync;

@@ -21,8 +21,8 @@ pub struct Call<T> {
     read: fn(&Request, Response) -> Result<T>,
 }
 
-/// The outcome of the first phase of a two-phase acquire. A server gives one of these two answers, so a `match` can be
-/// complete.
+/// The outcome of the first phase of a two-phase acquire. A server gives one of these two answers, so a `match` on
+/// both is complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Enqueued {
     /// The key was free, and is granted.

@@ -235,10 +235,10 @@ impl fmt::Debug for Pattern {
 ///
 /// This lasts until the server's read timeout is over (`--read-timeout`, by default 23 s), counted from the last
 /// request that the server read from that connection. It ends earlier if something tells the server, such as a machine
-/// that is up again and refuses the packets. A shorter read timeout of the servers, which clients learn from
-/// [`server_read_timeout`](crate::ClientBuilder::server_read_timeout), shortens it; no setting of the client alone
-/// does. Subscriptions without a group do not lose signals in this way: everything that they miss lies between `Lost`
-/// and `Restored`.
+/// that is up again and refuses the packets. To shorten this time, give the servers a shorter read timeout, and set
+/// [`server_read_timeout`](crate::ClientBuilder::server_read_timeout) of the clients accordingly. A setting of the
+/// client alone has no effect on it. Subscriptions without a group do not lose signals in this way: everything that
+/// they miss lies between `Lost` and `Restored`.
 ///
 /// A member that leaves properly loses nothing: it [ends its subscription](crate::SignalHandle::unlisten) and takes the
 /// signals that have arrived before it closes. If it closes at once, the signals under way are lost to the group.

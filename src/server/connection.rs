@@ -81,7 +81,7 @@ struct Session<'a> {
     out: BytesMut,
     /// The queue of signals, from the first `listen` on. Connections that never listen have no cost for signals.
     inbox: Option<Inbox>,
-    /// The number of this connection's publishes with deliveries since the task last yielded.
+    /// How many signals of this connection have reached a subscriber since the task last yielded.
     delivered: usize,
     /// `None` unless requests take time.
     pace: Option<RequestPace>,
@@ -152,7 +152,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServedConnection<'_, S> {
         }
         let session = &mut self.session;
         let mut state = session.shared.state();
-        // The clock is read after taking the lock: what other connections did in the meantime was earlier.
+        // The clock is read after taking the lock, so that this time is later than everything that other connections
+        // did under the lock.
         let now = Instant::now();
         if state.answers_no_more(session.number) {
             return NextStep::End;

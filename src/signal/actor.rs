@@ -187,8 +187,8 @@ impl LinkMachine {
             return self.send(LinkRequest::Unlisten(subscription, ask));
         }
         self.subscriptions.remove(&subscription);
-        // An earlier request for the same subscription is answered as done: the subscription existed for no time at
-        // all.
+        // A parked `Listen` for the same subscription is answered with success, as if the subscription had been made
+        // and ended at once.
         for pending in std::mem::take(&mut self.parked) {
             match pending {
                 LinkRequest::Listen(parked, listener) if parked == subscription => listener.tell(Ok(())),

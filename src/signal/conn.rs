@@ -96,8 +96,8 @@ impl SignalConn {
         Ok(())
     }
 
-    /// Returns a second value for the same connection, which still has only one consumer. Used by a process that must
-    /// not drop its value.
+    /// Returns a second value for the same connection, which still has only one consumer.
+    /// [`Take`](crate::take::Take) uses it: the connection stays open until both values are dropped.
     #[cfg(feature = "blocking")]
     pub(crate) fn share(&self) -> Self {
         Self { handle: self.handle() }
@@ -249,7 +249,8 @@ impl SignalHandle {
     ///
     /// # Cancel safety
     ///
-    /// Safe: a subscription that is not confirmed when the future is dropped is ended again.
+    /// Safe: if the future is dropped, the client ends the subscription again at each shard that has not confirmed it
+    /// yet. At the other shards, the subscription stays until [`unlisten`](Self::unlisten).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -295,7 +296,7 @@ impl SignalHandle {
     ///
     /// # Cancel safety
     ///
-    /// Safe: a signal that has not been sent when the future is dropped is not sent.
+    /// Safe: if the future is dropped before the signal is sent, the signal is not sent.
     ///
     /// [`SignalConn`] has an example.
     pub async fn emit(&self, channel: impl AsRef<str>, payload: impl AsRef<str>) -> Result<u64> {

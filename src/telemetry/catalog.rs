@@ -64,12 +64,12 @@ const HOLDS: &[f64] = &[
     0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 86_400.0,
 ];
 
-/// From no time left to the time left of a long TTL.
+/// From a renewal at the last moment to an early renewal of a lease with a long TTL.
 const HEADROOM: &[f64] = &[
     0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 12.0, 16.0, 24.0, 32.0, 60.0, 120.0, 300.0,
 ];
 
-/// Tenths, and the quarter that the alert compares with.
+/// Tenths, half a tenth, and the quarter that the alert `DflockdRenewalHeadroomLow` compares with.
 const RATIOS: &[f64] = &[0.05, 0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0];
 
 /// Powers of two up to the default limit of requests in flight.

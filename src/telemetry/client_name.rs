@@ -40,8 +40,8 @@ impl ClientName {
     }
 
     /// Returns a span for the work of one of the client's actors. The span has the highest level, so that every log
-    /// line shows it. It lasts as long as the actor. Exporters of traces are not made for such long spans, and can
-    /// filter it by its target.
+    /// line shows it. It lasts as long as the actor. Exporters of traces are not made for such long spans: they can
+    /// leave this span out by its target.
     pub(crate) fn span(&self) -> Option<Span> {
         let client = self.as_deref()?;
         Some(tracing::error_span!(target: "dflockd_client::tasks", parent: None, "dflockd_client", client))

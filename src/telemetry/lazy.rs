@@ -1,5 +1,5 @@
-//! Values that are computed only if a recorder uses them: reading the clock costs more than everything else that is
-//! measured.
+//! Values that are computed only if a recorder uses them. Such a value needs the clock, and reading the clock costs
+//! more than all other work for the metrics.
 
 use std::cell::Cell;
 

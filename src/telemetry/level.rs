@@ -37,7 +37,7 @@ impl Level {
     }
 }
 
-/// Catches a panic of the recorder, which would abort the process if this is dropped by another panic.
+/// Catches a panic of the recorder. If another panic drops this value, a second panic would abort the process.
 impl Drop for Level {
     fn drop(&mut self) {
         drop(catch(|| self.show(0)));

@@ -208,8 +208,8 @@ impl Tls {
         Ok(tls)
     }
 
-    /// Returns the text form. For PEM text and a user's configuration, which have no text form, it has only a
-    /// description.
+    /// Returns the text form. PEM text and a user's configuration have no text form; a description stands in their
+    /// place.
     pub(crate) fn files(&self) -> TlsFiles {
         let name = |pem: &Pem| match pem {
             Pem::File(path) => path.display().to_string(),

@@ -72,7 +72,7 @@ pub(in crate::server) struct State {
     ends: BTreeMap<(Instant, GrantId), KeyId>,
     last_connection: ConnectionId,
     last_lease: GrantId,
-    /// The fence before the first one.
+    /// All fences are greater than this number.
     last_fence_before: u64,
     last_place: Place,
     draining: bool,
@@ -344,8 +344,8 @@ impl State {
         }
     }
 
-    /// Ends a blocking request whose wait time is over. Returns whether that gave its queue position up; false if its
-    /// grant came first.
+    /// Ends a blocking request whose wait time is over. Returns whether the request left its queue position: false if
+    /// its grant came first, or if the position stays in the queue.
     pub(in crate::server) fn give_up(&mut self, connection: ConnectionId, subject: KeyId, now: Instant) -> bool {
         let waits = self.clients.get_mut(&connection).and_then(|client| client.waits.take());
         match waits {

@@ -7,8 +7,8 @@ use tokio::time::Instant;
 use super::State;
 use crate::types::{Fence, Key, Kind, Token};
 
-/// A lease as a [`TestServer`](crate::testing::TestServer) sees it. The view of the holder can differ: it may not know
-/// yet that this lease has ended, or may already count a lease as lost that is still listed here.
+/// A lease as a [`TestServer`](crate::testing::TestServer) sees it. The holder's view can differ: the holder may not
+/// know yet that a lease has ended on the server, or may already treat a lease as lost that the server still lists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ObservedLease {

@@ -109,8 +109,8 @@ impl State {
         let is_try = wait == WaitSecs::TRY;
         let falls = self.membership.as_ref();
         let falls = falls.is_some_and(|members| members.trouble.falls_in_flight.is_some());
-        // A try takes a queue position and gives it up again. It keeps the position only in earlier builds, or if
-        // leadership is lost in between.
+        // In a real cluster, a try takes a queue position and gives it up again, so here it takes none. It takes and
+        // keeps a position only in earlier builds, or if leadership is lost in between.
         let queue = !is_try || falls || self.options.earlier_builds;
         let (subject, place, gives_up) = match self.take_or_queue(connection, &wanted, queue, now) {
             Err(status) => return ServerAnswer::Now(Response::Refused(status)),
@@ -232,8 +232,8 @@ impl State {
     }
 
     /// Removes a connection that has ended. If its member leads, that member releases or keeps the connection's leases
-    /// and queue positions.
-    /// Otherwise no member does anything: leases run until their TTL, and queue positions wait for their turn.
+    /// and queue positions. Otherwise no member does anything: leases run until their TTL, and queue positions wait for
+    /// their turn.
     pub(super) fn disconnect_from_member(&mut self, connection: ConnectionId, now: Instant) {
         let members = self.membership.as_mut();
         if members.is_some_and(|members| members.trouble.overlooks(connection)) {

@@ -37,7 +37,7 @@ impl LinkMachine {
             match pending {
                 // Never sent again: the signal could be delivered twice.
                 LinkRequest::Emit(_, _, ask) => ask.tell(Err(cause.clone())),
-                // Whether or not it was still there, the subscription ended with the connection.
+                // The end of the connection has ended the subscription, if the server had not ended it before.
                 LinkRequest::Unlisten(subscription, ask) => {
                     self.subscriptions.remove(&subscription);
                     ask.tell(Ok(()));
@@ -59,7 +59,7 @@ impl LinkMachine {
         parked.append(&mut self.parked);
         self.parked = parked;
         let now = Instant::now();
-        // After a connection that ends as soon as it is up, the sequence of pauses continues.
+        // If the connection ended soon after it was up, the sequence of pauses continues instead of starting again.
         let of_use = self
             .lane
             .up
@@ -100,8 +100,8 @@ impl LinkMachine {
         }
     }
 
-    /// Handles a confirmed subscription. If its caller is gone, no code knows of the subscription, and it is ended
-    /// again.
+    /// Handles a confirmed subscription. If its caller is gone, ends the subscription again, because the caller never
+    /// will.
     fn confirm_subscription(&mut self, subscription: Subscription, ask: Ask<()>) {
         if self.subscriptions.contains(&subscription) {
             return ask.tell(Ok(()));

@@ -18,7 +18,7 @@ use crate::signal::metrics::SignalCounters;
 /// The connection that is up or opening.
 pub(super) struct LinkLane {
     pub(super) id: LinkLaneId,
-    /// Since when it is up, if it is.
+    /// When the connection came up; `None` while it is opening.
     pub(super) up: Option<Instant>,
     pub(super) commands: mpsc::UnboundedSender<Command<LinkRequest>>,
     _task: AbortOnDropHandle<()>,

@@ -171,7 +171,7 @@ impl MockService {
 
     // Using it.
 
-    /// Grants a request, for your own service that decides what to answer. The lease is among
+    /// Grants a request. Call it in a service of your own that decides which requests to grant. The lease is among
     /// [`leases`](Self::leases).
     ///
     /// ```

@@ -7,7 +7,7 @@ use crate::server::Cluster;
 use crate::types::{Key, Token};
 
 impl TestServer {
-    /// Removes all leases of a key, as a server does that has lost its state: their tokens become invalid, and waiters
+    /// Removes all leases of a key, as if the server had lost its state: their tokens become invalid, and waiters
     /// are granted the key. Clients that were [made here](Self::client_builder) check these leases at once, regardless
     /// of their renewals, and lose them with [`Rejected`](crate::LostReason::Rejected). Until then they treat the
     /// leases as held. While the server [stalls](Self::stall), they do not learn of the loss.
