@@ -27,10 +27,10 @@ pub(crate) struct Abilities {
 ///
 /// Another release may serve an endpoint later. No lease depends on the remembered values:
 ///
-/// - A server that supported `ping` is asked again on every new connection, before anything is acquired over it. That
-///   costs such a server nothing.
-/// - A server that did *not* support it is not asked again until its endpoint could not be reached. Until then,
-///   connections are kept alive by requests that all releases support.
+/// - A server that supported `ping` is asked again on each new connection, before anything is acquired over it, except
+///   on connections for waits in a cluster. The question costs such a server nothing.
+/// - A server that did *not* support `ping` is asked again only after an attempt to reach its endpoint has failed.
+///   Until then, the client keeps connections alive with requests that all releases support.
 #[derive(Default)]
 pub(crate) struct KnownServers(Mutex<HashMap<Arc<str>, KnownServer>>);
 

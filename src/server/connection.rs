@@ -391,9 +391,9 @@ impl Session<'_> {
         None
     }
 
-    /// Decides whether to yield after a publish with deliveries. The server processes publishes that arrive in one
-    /// write faster than any client can read the signals. So the task yields long before a receiver's buffer is full.
-    /// Otherwise the server could disconnect a receiver whose task had no chance to write.
+    /// Decides whether to yield after a signal that has reached a subscriber. If many signals arrive in one write, the
+    /// server processes them faster than any client can read them. So the task yields long before a receiver's buffer
+    /// is full. Otherwise the server could disconnect a receiver whose task had no chance to write.
     fn yield_after_publish(&mut self) -> Option<NextStep> {
         self.delivered += 1;
         if self.delivered < self.shared.options.signal_buffer / 8 {

@@ -34,8 +34,8 @@ impl PreciseTimer {
 
 /// Creates the timer. `None` if the operating system provides none, or if the runtime has no I/O, which tokio reports
 /// only by a panic.
-// `AsyncFd::with_interest` is deprecated, but its replacement is newer than the oldest supported tokio. The replacement
-// only adds that an `OwnedFd` owns its descriptor.
+// `AsyncFd::with_interest` is deprecated because it accepts types that may close their descriptor. An `OwnedFd` keeps
+// its descriptor open. The replacement is `unsafe`, and newer than the oldest supported tokio.
 #[allow(deprecated)]
 fn create() -> Option<AsyncFd<OwnedFd>> {
     let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;

@@ -26,8 +26,9 @@ use crate::sharding::Placement;
 ///
 /// It is a [`Stream`] of [`SignalEvent`]s, which report signals and the places where some may be missing.
 /// [`next_signal`](Self::next_signal) and [`into_signals`](Self::into_signals) return only the signals. A lost
-/// connection is opened again automatically, and all subscriptions are made again. The connections are always read: for
-/// a slow consumer, the buffer and its [policy](super::Overflow) apply, never the server's.
+/// connection is opened again automatically, and all subscriptions are made again. The client never stops reading from
+/// its connections. So a slow consumer fills the client's buffer, whose [policy](super::Overflow) applies, and never
+/// the buffer of the server.
 ///
 /// Several tasks that subscribe and emit share a [`handle`](Self::handle). Dropping the connection and all its handles
 /// closes the connections to the servers.

@@ -48,7 +48,8 @@ impl Family {
     /// Adds an open link. If the client has ended meanwhile, the link is refused, and must be closed.
     pub(super) fn add(&self, member: OpenLink) -> Result<()> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        // Checked under the lock: the code that ends the client closes the open links after its end has begun.
+        // Checked under the lock: the end of the client is recorded before `close` takes the open links. So either this
+        // check fails, or `close` finds the new link.
         self.check()?;
         open.retain(|member| !is_closed(&member.health));
         open.push(member);

@@ -1,8 +1,9 @@
 //! The layer between ractor and a [`LinkMachine`]: it starts the machine, passes its messages, and handles every kind
 //! of end.
 //!
-//! A panic counts as the loss of the connection, which is opened again with all its subscriptions. If the handling of
-//! that panics too, the link ends and the consumer is told. If a link's task is dropped, its runtime has ended.
+//! A panic counts as the loss of the connection, which is opened again with all its subscriptions. If the machine
+//! panics again while it handles that loss, the link ends and the consumer is told. If a link's task is dropped, its
+//! runtime has ended.
 
 use std::sync::Arc;
 

@@ -35,9 +35,9 @@ pub(super) struct Waiter {
     pub(super) connection: ConnectionId,
     pub(super) claim: Claim,
     pub(super) ttl: Ttl,
-    /// The channels to the requests that block at this queue position, each with the member that it is connected to.
-    /// Empty if no request blocks: then the grant is kept for a later `w`. Contains several if a session has taken its
-    /// position back at another member while its first request still waits.
+    /// The channels to the requests that block at this queue position, each with the member that received the request.
+    /// Empty if no request blocks: then the grant is kept for a later `w`. Contains several if a session has reclaimed
+    /// its position at another member while its first request still waits.
     pub(super) replies: Vec<(usize, oneshot::Sender<Response>)>,
 }
 

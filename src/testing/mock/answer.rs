@@ -14,8 +14,9 @@ use crate::types::Key;
 pub enum MockAnswer {
     /// The lock or slot is granted. Answers an acquire, an enqueue, or the wait of a ticket.
     Grant,
-    /// The key is held. Answers an acquire, or the wait of a ticket: both fail at once with [`ErrorKind::Timeout`] if
-    /// they would wait. For an enqueue of a held key, use [`Queue`](Self::Queue).
+    /// The key is held. Answers an acquire, or the wait of a ticket: both fail at once with [`ErrorKind::Timeout`],
+    /// without a wait. An acquire with a wait of zero gets [`Response::Busy`](crate::Response::Busy) instead. For an
+    /// enqueue of a held key, use [`Queue`](Self::Queue).
     Busy,
     /// The key is held, and the answer is a queue position. Answers an enqueue.
     Queue,
