@@ -53,7 +53,7 @@ impl Secure {
             .map_or_else(String::new, |version| format!("{version:?}"));
         let mut read = chain.iter().map(|certificate| Certificate::read(certificate));
         let finding = match read.next().flatten() {
-            Some(own) => own.judge(read.flatten().min_by_key(|above| above.not_after), today()),
+            Some(own) => own.judge(read.flatten().collect(), today()),
             None => Finding::ok(Check::Tls, "the certificate is accepted; its times cannot be read"),
         };
         let finding = finding.fact("chain", chain.len()).fact("version", version);
@@ -95,12 +95,34 @@ impl Certificate {
         })
     }
 
-    /// Judges an accepted certificate. `above` is the one that ends first among the other certificates that the server
-    /// presents. `now` is in seconds since 1970.
-    fn judge(&self, above: Option<Self>, now: i64) -> Finding {
+    /// Returns the certificate that ends first among those above this one, from issuer to issuer. Clients trust a root
+    /// for itself and try another way around a certificate that has expired, so neither counts. Of several certificates
+    /// of one issuer, the one that ends last counts.
+    fn first_to_end_above(&self, mut presented: Vec<Self>, now: i64) -> Option<Self> {
+        presented.retain(|other| other.subject != other.issuer && other.not_after >= now);
+        let (mut issuer, mut first) = (self.issuer.clone(), None::<Self>);
+        loop {
+            let (of_issuer, others) = presented.into_iter().partition(|other| other.subject == issuer);
+            let of_issuer: Vec<Self> = of_issuer;
+            let Some(above) = of_issuer.into_iter().max_by_key(|above| above.not_after) else {
+                return first;
+            };
+            presented = others;
+            issuer.clone_from(&above.issuer);
+            if first.as_ref().is_none_or(|first| above.not_after < first.not_after) {
+                first = Some(above);
+            }
+        }
+    }
+
+    /// Judges an accepted certificate. `presented` are the other certificates that the server presents. `now` is in
+    /// seconds since 1970.
+    fn judge(&self, presented: Vec<Self>, now: i64) -> Finding {
+        let above = self.first_to_end_above(presented, now);
         let above = above.filter(|above| above.not_after < self.not_after);
         let not_after = above.as_ref().map_or(self.not_after, |above| above.not_after);
-        let days = (not_after - now).div_euclid(86_400);
+        let days_until = |end: i64| (end - now).div_euclid(86_400);
+        let days = days_until(not_after);
         let mut names = self
             .names
             .iter()
@@ -111,24 +133,26 @@ impl Certificate {
         if self.names.len() > NAMES_TOLD {
             names.push_str(&format!(" and {} more", self.names.len() - NAMES_TOLD));
         }
-        let what = match above {
-            None => format!(
-                "the certificate for {names}, issued by {}, is valid for {days} days",
-                self.issuer
-            ),
-            Some(above) => format!(
-                "the certificate for {names}, issued by {}, is accepted for {days} days: then that of {}, which the server \
-                 presents with it, ends",
-                self.issuer, above.subject
-            ),
+        let mut what = format!(
+            "the certificate for {names}, issued by {}, is valid for {} days",
+            self.issuer,
+            days_until(self.not_after)
+        );
+        let remedy = match above {
+            None => "renew it now: clients cannot connect once it has expired".to_owned(),
+            Some(Self { subject, .. }) => {
+                what.push_str(&format!(
+                    "; that of {subject}, which the server presents with it, for {days} days"
+                ));
+                format!(
+                    "renew the certificate of {subject}, and let the server present the new one: clients may not connect \
+                     once the old one has expired"
+                )
+            }
         };
         let finding = match days < SOON {
             false => Finding::ok(Check::Tls, what),
-            true => Finding::warn(
-                Check::Tls,
-                what,
-                "renew it now: clients cannot connect once it has expired",
-            ),
+            true => Finding::warn(Check::Tls, what, remedy),
         };
         finding
             .fact("days_left", days)
@@ -165,20 +189,20 @@ mod tests {
     #[test]
     fn a_certificate_that_ends_soon_is_warned_of() {
         let day = 86_400;
-        let ending = |end: i64| Certificate {
-            subject: format!("CN=of day {end}"),
+        let ending = |subject: &str, issuer: &str, end: i64| Certificate {
+            subject: format!("CN={subject}"),
             names: (0..6).map(|number| format!("n{number}")).collect(),
-            issuer: "CN=ours".to_owned(),
+            issuer: format!("CN={issuer}"),
             not_after: end * day,
         };
-        let certificate = ending(100);
+        let certificate = ending("own", "ours", 100);
         for (now, verdict, left) in [
             (0, Verdict::Ok, 100),
             (86 * day, Verdict::Ok, 14),
             (86 * day + 1, Verdict::Warn, 13),
             (100 * day - 1, Verdict::Warn, 0),
         ] {
-            let finding = certificate.judge(Some(ending(101)), now);
+            let finding = certificate.judge(vec![ending("ours", "root", 101)], now);
             let told = serde_json::to_value(&finding).unwrap();
             assert_eq!(finding.verdict, verdict, "{now}");
             assert_eq!(told["facts"]["days_left"], left);
@@ -187,13 +211,48 @@ mod tests {
                 "{told}"
             );
         }
-        // The certificate of an authority ends earlier.
-        let finding = certificate.judge(Some(ending(9)), 0);
-        let told = serde_json::to_value(&finding).unwrap();
-        assert_eq!(
-            (finding.verdict, &told["facts"]["days_left"]),
-            (Verdict::Warn, &9.into())
-        );
-        assert!(told["what"].as_str().unwrap().contains("CN=of day 9"), "{told}");
+        // Certificates of authorities end earlier.
+        let earlier = ending("ours", "root", 9);
+        let root = ending("root", "old root", 7);
+        for (presented, verdict, left, named) in [
+            (vec![earlier], Verdict::Warn, 9, "CN=ours"),
+            (vec![root, ending("ours", "root", 9)], Verdict::Warn, 7, "CN=root"),
+            // Two certificates of one issuer: one way is enough.
+            (
+                vec![ending("ours", "root", 9), ending("ours", "root", 50)],
+                Verdict::Ok,
+                50,
+                "CN=ours",
+            ),
+            // It issued none of the others.
+            (vec![ending("another", "root", 9)], Verdict::Ok, 100, ""),
+            (vec![ending("ours", "ours", 9)], Verdict::Ok, 100, ""),
+            // It has expired already, and the certificate is accepted.
+            (vec![ending("ours", "root", -300)], Verdict::Ok, 100, ""),
+            // A circle of issuers.
+            (
+                vec![ending("ours", "root", 60), ending("root", "ours", 50)],
+                Verdict::Ok,
+                50,
+                "CN=root",
+            ),
+        ] {
+            let told = serde_json::to_value(certificate.judge(presented, 0)).unwrap();
+            let what = told["what"].as_str().unwrap();
+            assert_eq!(
+                (&told["verdict"], &told["facts"]["days_left"]),
+                (&serde_json::to_value(verdict).unwrap(), &left.into()),
+                "{told}"
+            );
+            assert!(what.contains(" is valid for 100 days"), "{told}");
+            assert_eq!(what.contains("presents with it"), left != 100, "{told}");
+            assert!(what.contains(named), "{told}");
+            let remedy = told["do"].as_str().unwrap_or_default();
+            assert_eq!(
+                verdict == Verdict::Warn,
+                remedy.contains(&format!("of {named}, ")),
+                "{told}"
+            );
+        }
     }
 }
