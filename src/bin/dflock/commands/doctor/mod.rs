@@ -49,7 +49,7 @@ use crate::sources::Sources;
 const FAREWELL: Duration = Duration::from_secs(1);
 
 pub(super) async fn doctor(flags: &SourceFlags, of: &DoctorArguments) -> Result<Exit, Failure> {
-    let options = Sources::read(flags, &[], &[])?.options()?;
+    let options = Sources::read(flags, &[], &[])?.checked()?;
     let mut signals = Signals::that_end()?;
     let plan = Plan {
         limit: of.timeout,

@@ -103,7 +103,7 @@ pub(super) struct Finding {
     facts: Map<String, Value>,
     /// The exit code that a failure stands for.
     #[serde(skip)]
-    exit: Exit,
+    pub(super) exit: Exit,
 }
 
 impl Finding {
@@ -133,10 +133,14 @@ impl Finding {
         }
     }
 
+    /// A failure of the server without a remedy gets the advice to look at the server's log. A failure of this machine
+    /// does not: that log says nothing about it.
     pub(super) fn fail(check: Check, failure: Failure) -> Self {
         let (exit, what, remedy) = failure.into_parts();
+        let is_of_server = [Exit::SERVER_AWAY, Exit::NOT_IN_TIME, Exit::REFUSED].contains(&exit);
+        let log = is_of_server.then(|| "look at the server's log, and run this again".to_owned());
         Self {
-            remedy: Some(remedy.unwrap_or_else(|| "look at the server's log, and run this again".to_owned())),
+            remedy: remedy.or(log),
             exit,
             ..Self::new(check, Verdict::Fail, what)
         }
@@ -306,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_stand_in_the_order_of_the_checks_and_every_failure_says_what_to_do() {
+    fn lines_stand_in_the_order_of_the_checks_and_every_failure_of_a_server_says_what_to_do() {
         let without_remedy = Failure::new(Exit::REFUSED, "it is refused");
         let checks = vec![
             Finding::ok(Check::Cluster, "alone"),
@@ -317,6 +321,8 @@ mod tests {
         let names: Vec<&str> = checks.iter().filter_map(|check| check["check"].as_str()).collect();
         assert_eq!(names, Check::OF_A_SERVER.map(Check::as_str));
         assert!(checks[5]["do"].is_string(), "{told}");
+        let of_this_machine = Finding::fail(Check::Lease, Failure::new(Exit::SYSTEM, "the system refused"));
+        assert_eq!(of_this_machine.remedy, None);
     }
 
     #[test]
