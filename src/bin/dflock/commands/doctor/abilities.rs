@@ -29,14 +29,26 @@ pub(super) struct Abilities {
 
 /// Asks for the state of the server; `None` if the server does not know `stats`. The returned connection awaits no
 /// answer.
+///
+/// A server that knows `ping` answers every command, so a connection that it closes is a failure. An older server may
+/// close the connection because it does not know `stats`.
 pub(super) async fn state(mut connection: Connection, way: &Way) -> Result<(Option<Stats>, Connection), Failure> {
     match connection.run(Call::stats()).await {
-        Ok(stats) => Ok((Some(stats), connection)),
-        Err(error) if is_unknown(&error) => match has_ended(&mut connection, false).await? {
-            true => Ok((None, way.open().await?)),
-            false => Ok((None, connection)),
-        },
-        Err(error) => Err(error.into()),
+        Ok(stats) => return Ok((Some(stats), connection)),
+        Err(error) if error.kind() == ErrorKind::Disconnected => {
+            connection = way.open().await?;
+            match connection.run(Call::ping()).await {
+                Ok(()) => return Err(error.into()),
+                Err(unknown) if is_unknown(&unknown) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(error) if is_unknown(&error) => {}
+        Err(error) => return Err(error.into()),
+    }
+    match has_ended(&mut connection, false).await? {
+        true => Ok((None, way.open().await?)),
+        false => Ok((None, connection)),
     }
 }
 

@@ -26,12 +26,18 @@ pub(super) struct Member {
     pub(super) says: Option<Box<ClusterStats>>,
     /// Whether it granted a lease.
     pub(super) grants: bool,
+    /// Whether it refused a lease because it takes no new keys.
+    pub(super) is_full: bool,
 }
 
 impl Member {
     /// Returns whether it reports that it leads its cluster.
     pub(super) fn leads(&self) -> bool {
         self.says.as_ref().is_some_and(|says| says.role == "leader")
+    }
+
+    fn term(&self) -> u64 {
+        self.says.as_ref().map_or(0, |says| says.term)
     }
 }
 
@@ -90,14 +96,9 @@ fn judge_cluster(members: &[Member]) -> Finding {
     let away = away(members);
     let terms: Vec<String> = leaders
         .iter()
-        .map(|leader| {
-            format!(
-                "{} in term {}",
-                leader.server,
-                leader.says.as_ref().map_or(0, |says| says.term)
-            )
-        })
+        .map(|leader| format!("{} in term {}", leader.server, leader.term()))
         .collect();
+    let latest = leaders.iter().max_by_key(|leader| leader.term());
     let finding = match (&leaders[..], away.len()) {
         ([], _) => Finding::fail(
             Check::Shard,
@@ -107,6 +108,7 @@ fn judge_cluster(members: &[Member]) -> Finding {
             )
             .remedy("see that a majority of the members runs and that they reach each other"),
         ),
+        ([leader], _) if leader.is_full => full(format!("{} leads", leader.server)),
         ([leader], _) if !leader.grants => Finding::fail(
             Check::Shard,
             Failure::new(
@@ -139,8 +141,8 @@ fn judge_cluster(members: &[Member]) -> Finding {
     };
     finding
         .fact("kind", "cluster")
-        .fact("leader", leaders.first().map(|leader| leader.server.as_str()))
-        .fact("served", leaders.iter().any(|leader| leader.grants))
+        .fact("leader", latest.map(|leader| leader.server.as_str()))
+        .fact("served", latest.is_some_and(|leader| leader.grants))
         .fact("away", away)
 }
 
@@ -189,6 +191,7 @@ fn judge_standby(members: &[Member]) -> Finding {
             Check::Shard,
             Failure::new(Exit::SERVER_AWAY, "no server of the shard answers").remedy("start one of them"),
         ),
+        (Some(first), _) if first.is_full => full(format!("{} answers first", first.server)),
         (Some(first), _) if !first.grants => Finding::fail(
             Check::Shard,
             Failure::new(
@@ -218,6 +221,16 @@ fn judge_standby(members: &[Member]) -> Finding {
         .fact("away", away)
 }
 
+/// Returns the finding for a shard whose server takes no new keys. `who` says which server it is.
+fn full(who: String) -> Finding {
+    Finding::fail(
+        Check::Shard,
+        Failure::new(Exit::NOT_IN_TIME, format!("{who}, and refuses new keys")).remedy(
+            "raise --max-locks of the server, or use fewer keys: a key counts until a minute after its last use",
+        ),
+    )
+}
+
 fn away(members: &[Member]) -> Vec<String> {
     let away = members.iter().filter(|member| !member.answers);
     away.map(|member| member.server.clone()).collect()
@@ -235,6 +248,7 @@ mod tests {
             answers: true,
             says: Some(Box::new(serde_json::from_value(says).unwrap())),
             grants: true,
+            is_full: false,
         }
     }
 
@@ -244,6 +258,7 @@ mod tests {
             answers: false,
             says: None,
             grants: false,
+            is_full: false,
         }
     }
 
@@ -264,6 +279,10 @@ mod tests {
         let cut_off = Member {
             grants: false,
             ..leader.clone()
+        };
+        let full = Member {
+            is_full: true,
+            ..cut_off.clone()
         };
         for (members, verdict, said) in [
             (
@@ -293,9 +312,14 @@ mod tests {
             ),
             (vec![candidate, away(1), away(2)], Verdict::Fail, "1 of 3 answer"),
             (
-                vec![cut_off, away(1), away(2)],
+                vec![cut_off.clone(), away(1), away(2)],
                 Verdict::Fail,
                 "granted no lease; 1 of 3 members answer",
+            ),
+            (
+                vec![full, second.clone(), third.clone()],
+                Verdict::Fail,
+                "m0:1 leads, and refuses new keys",
             ),
         ] {
             let finding = judge_shard(Kind::Cluster, &members).unwrap();
@@ -304,26 +328,38 @@ mod tests {
             assert!(told["what"].as_str().unwrap().contains(said), "{told}");
         }
         assert_eq!(judge_shard(Kind::Single, &[leader]), None);
+        // Of two leaders, only the one in the latest term leads.
+        for (members, served) in [
+            (vec![cut_off.clone(), member(1, "leader", "n1", 4)], true),
+            (vec![cut_off, member(1, "leader", "n1", 2)], false),
+        ] {
+            let told = serde_json::to_value(judge_shard(Kind::Cluster, &members).unwrap()).unwrap();
+            let leader = if served { "m1:1" } else { "m0:1" };
+            let facts = (&told["facts"]["leader"], &told["facts"]["served"]);
+            assert_eq!(facts, (&json!(leader), &json!(served)), "{told}");
+        }
     }
 
     #[test]
     fn servers_in_reserve_count_when_they_answer() {
         let [first, second, _] = healthy();
-        let full = Member {
+        let refuses = Member {
             grants: false,
             ..first.clone()
         };
-        for (members, verdict) in [
-            (vec![full, second.clone()], Verdict::Fail),
-            (vec![first.clone(), second], Verdict::Ok),
-            (vec![first, away(1)], Verdict::Warn),
-            (vec![away(0), away(1)], Verdict::Fail),
+        let full = Member {
+            is_full: true,
+            ..refuses.clone()
+        };
+        for (members, verdict, exit) in [
+            (vec![refuses, second.clone()], Verdict::Fail, Exit::SERVER_AWAY),
+            (vec![full, second.clone()], Verdict::Fail, Exit::NOT_IN_TIME),
+            (vec![first.clone(), second], Verdict::Ok, Exit::SUCCESS),
+            (vec![first, away(1)], Verdict::Warn, Exit::SUCCESS),
+            (vec![away(0), away(1)], Verdict::Fail, Exit::SERVER_AWAY),
         ] {
-            assert_eq!(
-                judge_shard(Kind::Standby, &members).unwrap().verdict,
-                verdict,
-                "{members:?}"
-            );
+            let finding = judge_shard(Kind::Standby, &members).unwrap();
+            assert_eq!((finding.verdict, finding.exit), (verdict, exit), "{members:?}");
         }
     }
 

@@ -16,6 +16,7 @@ use super::report::{Check, Finding};
 use super::secure::Secure;
 use super::way::{Connection, Way, silent};
 use super::{latency, lease};
+use crate::exit::Exit;
 use crate::failure::Failure;
 
 /// The parameters of an examination, the same for all servers.
@@ -51,6 +52,7 @@ pub(super) async fn examine(
         answers: false,
         says: None,
         grants: false,
+        is_full: false,
     };
     let mut examination = Examination {
         kind,
@@ -98,60 +100,63 @@ impl Examination<'_> {
         self.add(greeted);
         self.examined.member.answers = true;
         // The state comes first: a leader that reaches no majority still reports its state, and answers little else.
-        let (stats, connection) = within(Check::Limits, limit, state(connection, &way)).await?;
-        self.examined.member.says = stats.as_ref().and_then(|stats| stats.cluster.clone());
-        let is_full = match self.at_work(connection, &way).await {
-            Ok(is_full) => is_full,
+        let (stats, connection) = match within(Check::Limits, limit, state(connection, &way)).await {
+            Ok(answered) => answered,
             Err(failed) => {
                 self.add(failed);
-                false
+                // The old connection may be in the middle of an answer.
+                let connection = within(Check::Release, limit, way.open()).await?;
+                return self.at_work(connection, &way).await;
             }
         };
-        self.judge(stats.as_ref(), is_full);
+        self.examined.member.says = stats.as_ref().and_then(|stats| stats.cluster.clone());
+        if let Err(failed) = self.at_work(connection, &way).await {
+            self.add(failed);
+        }
+        self.judge(stats.as_ref());
         Ok(())
     }
 
-    /// Makes the checks that need a server that answers. Returns whether the server refuses new keys.
-    async fn at_work(&mut self, connection: Connection, way: &Way) -> Result<bool, Finding> {
+    /// Makes the checks that need a server that answers, but not its state.
+    async fn at_work(&mut self, connection: Connection, way: &Way) -> Result<(), Finding> {
         let Plan { limit, requests, .. } = self.plan;
         let is_member = self.examined.member.says.is_some();
         let (abilities, connection) =
             self.note(within(Check::Release, limit, probe(connection, way, is_member)).await?);
-        let (mut connection, is_full) = match self.lease(connection, way).await {
-            Ok(done) => done,
+        let mut connection = match self.lease(connection, way).await {
+            Ok(connection) => connection,
             Err(failed) => {
                 self.add(failed);
                 // The old connection may be in the middle of an answer.
-                (within(Check::Latency, limit, way.open()).await?, false)
+                within(Check::Latency, limit, way.open()).await?
             }
         };
         let latency = latency::check(&mut connection, abilities, requests, limit);
         let finding = within(Check::Latency, limit, latency).await?;
         self.add(finding);
-        Ok(is_full)
+        Ok(())
     }
 
-    /// Checks a lease, if the server serves leases. Returns a connection, and whether the server refuses new keys.
-    async fn lease(&mut self, mut connection: Connection, way: &Way) -> Result<(Connection, bool), Finding> {
+    /// Checks a lease, if the server serves leases. Returns the connection, which awaits no answer.
+    async fn lease(&mut self, mut connection: Connection, way: &Way) -> Result<Connection, Finding> {
         let limit = self.plan.limit;
         let serves = within(Check::Lease, limit, serves_leases(&mut connection)).await;
         if !serves.map_err(|failed| self.of_leader(failed))? {
             let why = "this member does not lead: the leader is asked for the lease";
             self.add(Finding::skip(Check::Lease, why));
-            return Ok((connection, false));
+            return Ok(connection);
         }
-        let lease = lease::check(&mut connection, way, self.leftovers);
+        let lease = lease::check(&mut connection, way, self.leftovers, &mut self.examined.member);
         let lease = within(Check::Lease, limit + lease::LONGEST, lease).await;
-        let (finding, is_full) = lease.map_err(|failed| self.of_leader(failed))?;
-        self.examined.member.grants = !is_full;
+        let finding = lease.map_err(|failed| self.of_leader(failed))?;
         self.add(finding);
-        Ok((connection, is_full))
+        Ok(connection)
     }
 
-    /// Adds a remedy if the server is a leader: one that reports its state but serves no leases may be cut off from
-    /// the other members.
+    /// Replaces the remedy for a leader that does not answer: a leader that reports its state but serves no leases may
+    /// be cut off from the other members. The other failures keep their own remedies.
     fn of_leader(&self, failed: Finding) -> Finding {
-        match self.examined.member.leads() {
+        match self.examined.member.leads() && failed.exit == Exit::SERVER_AWAY {
             true => failed.remedy(
                 "see whether this leader reaches a majority of its cluster: without one it answers nothing that needs their \
                  agreement; or whether it is overloaded",
@@ -160,15 +165,15 @@ impl Examination<'_> {
         }
     }
 
-    /// Judges the state that the server reported.
-    fn judge(&mut self, stats: Option<&Stats>, is_full: bool) {
+    /// Judges the state that the server reported; `None` if it does not know `stats`.
+    fn judge(&mut self, stats: Option<&Stats>) {
         let Some(stats) = stats else {
             let unknown = "the server does not know `stats`";
             self.add(Finding::warn(Check::Limits, unknown, "update the server to 2.1"));
             self.add(Finding::skip(Check::Cluster, unknown));
             return;
         };
-        self.add(limits::judge(stats, self.plan.caps, is_full));
+        self.add(limits::judge(stats, self.plan.caps, self.examined.member.is_full));
         self.add(judge_member(self.kind, stats.cluster.as_deref()));
     }
 

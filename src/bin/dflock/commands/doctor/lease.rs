@@ -7,6 +7,7 @@ use dflockd_client::protocol::functions::{acquire, release, renew};
 use dflockd_client::{Error, ErrorKind, Grant, Key, Ttl, WaitSecs};
 use tokio::time::{Instant, sleep};
 
+use super::cluster::Member;
 use super::leftovers::Leftovers;
 use super::report::{Check, Finding};
 use super::way::{Connection, Way};
@@ -38,8 +39,8 @@ const SWEEP: f64 = 1.0;
 /// Random tokens are so close once in 10^12 times.
 const NEXT: u64 = 1 << 24;
 
-/// Makes all steps over one connection, and returns whether the server had no room for a key. Locks are not reentrant,
-/// so the server grants the second acquire only after the first lease has expired.
+/// Makes all steps over one connection, and notes in `member` whether the server granted the lease or had no room for
+/// a key. Locks are not reentrant, so the server grants the second acquire only after the first lease has expired.
 ///
 /// # Cancel safety
 ///
@@ -48,16 +49,19 @@ pub(super) async fn check(
     connection: &mut Connection,
     way: &Way,
     leftovers: &Leftovers,
-) -> Result<(Finding, bool), Failure> {
+    member: &mut Member,
+) -> Result<Finding, Failure> {
     let key = Key::new(format!("dflock-doctor-{:016x}", fastrand::u64(..)))?;
     let ttl = Ttl::new(TTL)?;
     let first = match ask(connection, way, leftovers, &key, ttl).await {
         Ok(grant) => grant,
         Err(error) if error.kind() == ErrorKind::MaxLocks => {
-            return Ok((Finding::fail(Check::Lease, full(error)), true));
+            member.is_full = true;
+            return Ok(Finding::fail(Check::Lease, full(error)));
         }
         Err(error) => return Err(error.into()),
     };
+    member.grants = true;
     let sent = Instant::now();
     match renew(connection, &key, &first.token, Some(ttl)).await {
         Err(error) if error.kind() == ErrorKind::NotHeld => return Err(gone(error)),
@@ -93,7 +97,7 @@ pub(super) async fn check(
         released => released?,
     }
     leftovers.gave_back(&key);
-    Ok((finding, false))
+    Ok(finding)
 }
 
 /// When the lease was renewed.
