@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use dflockd_client::Client;
 use dflockd_client::server::{Cluster, Event, EventKind, Server, ServerBuilder};
+use dflockd_client::{Client, Shard};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -101,7 +101,7 @@ async fn start(builder: ServerBuilder) -> (Server, String) {
 async fn a_healthy_server_is_reported_as_ok_and_keeps_no_lease() {
     let builder = Server::builder().auto_release_on_disconnect(false).record_events(true);
     let (server, address) = start(builder).await;
-    let found = Diagnosis::of(&address, &["--max-locks", "1024"]).await;
+    let found = Diagnosis::of(&address, &["--max-locks", "1024", "--timeout", "30s"]).await;
     assert!(server.stats().locks.is_empty(), "the throw-away lock is given back");
     let of_event = |kind: EventKind| {
         server
@@ -225,14 +225,14 @@ async fn tls_on_one_side_only_is_reported() {
     let authority = Authority::new("ours");
     let trusted = folder.write("ca.pem", &authority.pem());
     let settings = trust(&trusted);
-    let arguments = ["--timeout", "500ms", "--set", "tls=true", "--set", &settings];
+    let arguments = ["--timeout", "1s", "--set", "tls=true", "--set", &settings];
     let found = Diagnosis::of(&address, &arguments).await;
     let tls = found.server(0, "tls");
     let what = tls["what"].as_str().unwrap();
     // A handshake has random bytes. If they make three lines, the server answers. Otherwise it waits for the rest of a
     // request.
     let is_known = what.contains("does not speak TLS") && found.exit == 76;
-    let is_silent = what == "no answer within 500ms" && found.exit == 69;
+    let is_silent = what == "no answer within 1s" && found.exit == 69;
     assert!(is_known || is_silent, "{tls}");
     assert_eq!(
         (&tls["verdict"], &found.server(0, "auth")["verdict"]),
@@ -267,15 +267,15 @@ async fn an_unreachable_server_is_reported_with_the_step() {
 async fn servers_that_never_answer_end_at_the_limit() {
     let black_hole =
         FakeServer::start(|mut connection, _| async move { while connection.request().await.is_some() {} }).await;
-    let limit = ["--timeout", "300ms"];
+    let limit = ["--timeout", "1s"];
     let found = Diagnosis::of(&black_hole.address, &limit).await;
-    found.assert_ends_at("auth", 69, "no answer within 300ms");
+    found.assert_ends_at("auth", 69, "no answer within 1s");
     let mut stopped = Running::start(dflock().args(["serve", "--port", "0"]));
     let address = stopped.line().strip_prefix("listening on ").unwrap().to_owned();
     stopped.signal(Signal::STOP);
     Diagnosis::of(&address, &limit)
         .await
-        .assert_ends_at("auth", 69, "no answer within 300ms");
+        .assert_ends_at("auth", 69, "no answer within 1s");
     stopped.signal(Signal::CONT);
 }
 
@@ -292,7 +292,7 @@ async fn a_server_that_grants_no_lease_is_examined_to_the_end() {
         }
     })
     .await;
-    let found = Diagnosis::of(&silent.address, &["--timeout", "200ms"]).await;
+    let found = Diagnosis::of(&silent.address, &["--timeout", "1s"]).await;
     assert_eq!(found.exit, 69);
     let lease = found.server(0, "lease");
     assert_eq!(lease["verdict"], "fail", "{lease}");
@@ -308,8 +308,16 @@ async fn a_server_that_grants_no_lease_is_examined_to_the_end() {
     );
 }
 
-/// Starts a lock server whose leases last this long, whatever their TTL.
-async fn with_leases_of(lasting: Duration) -> FakeServer {
+/// What a server does with a request that it does not carry out.
+#[derive(Clone, Copy)]
+enum Instead {
+    Says(&'static str),
+    HangsUp,
+}
+
+/// Starts a lock server whose leases last this long, whatever their TTL, and that does this at `stats`. All connections
+/// see the same leases; the tokens are counted on each connection.
+async fn with_leases_of(lasting: Duration, at_stats: Instead) -> FakeServer {
     let ends = Arc::new(Mutex::new(HashMap::<String, Instant>::new()));
     FakeServer::start(move |mut connection, _| {
         let ends = Arc::clone(&ends);
@@ -320,7 +328,10 @@ async fn with_leases_of(lasting: Duration) -> FakeServer {
                 let is_held = ends.lock().unwrap().get(&key).is_some_and(|end| now < *end);
                 let answer = match (command.as_str(), is_held) {
                     ("ping", _) => "ok\n".to_owned(),
-                    ("stats", _) => "ok {}\n".to_owned(),
+                    ("stats", _) => match at_stats {
+                        Instead::Says(answer) => answer.to_owned(),
+                        Instead::HangsUp => return,
+                    },
                     ("l", true) => "timeout\n".to_owned(),
                     ("l", false) => {
                         grants += 1;
@@ -348,12 +359,12 @@ async fn with_leases_of(lasting: Duration) -> FakeServer {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_clock_that_runs_at_another_speed_is_reported() {
     let of = |millis: u64| async move {
-        let server = with_leases_of(Duration::from_millis(millis)).await;
-        Diagnosis::of(&server.address, &["--requests", "3"]).await
+        let server = with_leases_of(Duration::from_millis(millis), Instead::Says("ok {}\n")).await;
+        Diagnosis::of(&server.address, &["--requests", "3", "--timeout", "30s"]).await
     };
     // The TTL is two seconds. The leases of the slow server end later than tolerated, and those of the stopped server
     // do not end during the examination.
-    let (fast, slow, stopped) = tokio::join!(of(200), of(4_500), of(60_000));
+    let (fast, slow, stopped) = tokio::join!(of(1_000), of(4_500), of(60_000));
     for (found, exit, verdict, said, remedy) in [
         (&fast, 76, "fail", "ended after", "two holders"),
         (&slow, 0, "warn", "lasted", "--lease-sweep-interval"),
@@ -369,6 +380,64 @@ async fn a_clock_that_runs_at_another_speed_is_reported() {
     assert!(of_fast["most_s"].as_f64() < Some(1.9), "{of_fast}");
     let of_slow = &slow.server(0, "lease")["facts"];
     assert!(of_slow["least_s"].as_f64() > Some(3.1), "{of_slow}");
+}
+
+/// The server does all its work, and answers `ping`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_does_not_tell_its_state_is_examined_to_the_end() {
+    let of = |at_stats: Instead| async move {
+        let server = with_leases_of(Duration::from_secs(2), at_stats).await;
+        Diagnosis::of(&server.address, &["--requests", "3", "--timeout", "2s"]).await
+    };
+    let silent = async { (of(Instead::Says("")).await, "no answer within 2s") };
+    let hangs_up = async { (of(Instead::HangsUp).await, "before it answered stats") };
+    let (silent, hangs_up) = tokio::join!(silent, hangs_up);
+    for (found, said) in [silent, hangs_up] {
+        let limits = found.server(0, "limits");
+        assert_eq!((&limits["verdict"], found.exit), (&json!("fail"), 69), "{}", found.told);
+        assert!(limits["what"].as_str().unwrap().contains(said), "{limits}");
+        for (check, verdict) in [("release", "ok"), ("lease", "ok"), ("cluster", "skip")] {
+            assert_eq!(found.server(0, check)["verdict"], verdict, "{}", found.told);
+        }
+        assert!(
+            found.server(0, "latency")["facts"]["requests"].as_u64() > Some(0),
+            "{}",
+            found.told
+        );
+    }
+}
+
+/// Such a release has no `ping` either.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_hangs_up_at_unknown_commands_without_a_word_knows_no_stats() {
+    let old = FakeServer::start(|mut connection, _| async move {
+        while let Some([command, ..]) = connection.request().await {
+            match command.as_str() {
+                "l" => connection.say("error_max_locks\n").await,
+                "n" => connection.say("error\n").await,
+                _ => return,
+            }
+        }
+    })
+    .await;
+    let found = Diagnosis::of(&old.address, &["--requests", "3"]).await;
+    let limits = found.server(0, "limits");
+    assert_eq!(limits["verdict"], "warn", "{}", found.told);
+    assert!(
+        limits["what"].as_str().unwrap().contains("does not know `stats`"),
+        "{limits}"
+    );
+    assert!(
+        found.server(0, "release")["what"].as_str().unwrap().starts_with("0.5"),
+        "{}",
+        found.told
+    );
+    assert_eq!(
+        (&found.server(0, "lease")["verdict"], found.exit),
+        (&json!("fail"), 75),
+        "{}",
+        found.told
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -438,6 +507,52 @@ async fn a_full_server_is_reported() {
     );
     let near = Diagnosis::of(&address, &["--max-connections", "2"]).await;
     assert_eq!(near.server(0, "limits")["facts"]["max_connections"], 2);
+    let full = Cluster::builder().options(Server::builder().max_locks(1));
+    let cluster = full.start().await.unwrap();
+    let servers = cluster.addresses().join("+");
+    let client = Client::builder()
+        .shards([Shard::cluster(cluster.addresses())])
+        .connect()
+        .await
+        .unwrap();
+    let _held = client.lock("key").unwrap().acquire().await.unwrap();
+    let found = Diagnosis::of(&servers, &[]).await;
+    let shard = &found.told["shards"][0]["checks"][0];
+    assert_eq!((&shard["verdict"], found.exit), (&json!("fail"), 75), "{}", found.told);
+    for finding in [shard, found.server(0, "lease")] {
+        assert!(finding["do"].as_str().unwrap().contains("--max-locks"), "{finding}");
+    }
+}
+
+/// The leader grants a lease, and then refuses its renewal.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_ends_leases_too_early_is_told_from_one_that_grants_none() {
+    let leader = FakeServer::start(|mut connection, _| async move {
+        while let Some([command, ..]) = connection.request().await {
+            let answer = match command.as_str() {
+                "ping" => "ok\n".to_owned(),
+                "stats" => {
+                    let cluster =
+                        json!({"node_id": "n0", "role": "leader", "leader_id": "n0", "term": 1, "voters": ["n0"]});
+                    format!("ok {}\n", json!({"cluster": cluster}))
+                }
+                "l" => format!("ok {:032x} 2\n", 7),
+                _ => "error\n".to_owned(),
+            };
+            connection.say(&answer).await;
+        }
+    })
+    .await;
+    let found = Diagnosis::of(&format!("{}+127.0.0.1:1", leader.address), &["--requests", "3"]).await;
+    let lease = found.server(0, "lease");
+    assert_eq!((&lease["verdict"], found.exit), (&json!("fail"), 79), "{}", found.told);
+    assert!(lease["do"].as_str().unwrap().contains("clock"), "{lease}");
+    let shard = &found.told["shards"][0]["checks"][0];
+    assert_eq!(
+        (&shard["verdict"], &shard["facts"]["served"]),
+        (&json!("warn"), &json!(true)),
+        "{shard}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -551,9 +666,14 @@ async fn a_leader_that_reaches_no_majority_is_distinguished_from_a_silent_server
     let limit = ["--timeout", "1s", "--requests", "3"];
     cluster.isolate(0).unwrap();
     let alone = Diagnosis::of(&servers, &limit).await;
-    for check in ["auth", "release", "latency", "limits", "cluster"] {
+    for check in ["auth", "release", "limits", "cluster"] {
         assert_eq!(alone.server(0, check)["verdict"], "ok", "{}", alone.told);
     }
+    assert!(
+        alone.server(0, "latency")["facts"]["requests"].as_u64() > Some(0),
+        "{}",
+        alone.told
+    );
     let lease = alone.server(0, "lease");
     assert_eq!((&lease["verdict"], alone.exit), (&json!("fail"), 69), "{lease}");
     assert!(lease["do"].as_str().unwrap().contains("majority"), "{lease}");
@@ -568,8 +688,8 @@ async fn a_leader_that_reaches_no_majority_is_distinguished_from_a_silent_server
     let shard = &two.told["shards"][0]["checks"][0];
     let what = shard["what"].as_str().unwrap();
     assert_eq!(
-        (&shard["verdict"], &shard["facts"]["served"]),
-        (&json!("fail"), &json!(true)),
+        (&shard["verdict"], &shard["facts"]["leader"], &shard["facts"]["served"]),
+        (&json!("fail"), &json!(addresses[1]), &json!(true)),
         "{shard}"
     );
     assert!(what.contains(&format!("{} in term 1", addresses[0])), "{what}");
@@ -596,8 +716,12 @@ fn wrong_usage_is_refused() {
         &["--requests", "0"],
         &["--max-locks", "0"],
         &["--servers", "nowhere:0"],
+        // Clients refuse these settings, too.
+        &["--set", "lease_ttl=500ms"],
+        &["--set", "tls=true", "--set", "tls_ca_file=/nowhere/ca.pem"],
     ] {
         let ended = output(&[&["doctor"], arguments].concat());
         assert!([64, 78].contains(&code(&ended)), "{arguments:?}: {ended:?}");
+        assert!(ended.stdout.is_empty(), "{arguments:?}: {ended:?}");
     }
 }
