@@ -8,7 +8,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::tls::{Pem, provider};
+use crate::tls::{Pem, provider, refused_pair};
 
 /// Makes the configuration for [`ServerBuilder::tls`](super::ServerBuilder::tls) from certificates in PEM form. It
 /// supports TLS 1.2 and 1.3, with the same provider of cryptography as [clients](crate::Tls).
@@ -102,7 +102,7 @@ impl ServerTls {
         let key = self.key.private_key(&self.key.read()?)?;
         builder
             .with_single_cert(certificates, key)
-            .map_err(|error| format!("{} and {} do not belong together: {error}", self.certificate, self.key))
+            .map_err(|error| refused_pair(&self.certificate, &self.key, &error))
     }
 }
 

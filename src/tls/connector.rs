@@ -231,4 +231,33 @@ mod tests {
         near.read_to_string(&mut said).await.unwrap();
         assert_eq!(said, "ok\nhalf a li");
     }
+
+    #[test]
+    fn only_keys_that_do_not_match_are_told_to_be_of_different_pairs() {
+        let made = || rcgen::generate_simple_self_signed(["here".to_owned()]).unwrap();
+        let of_another = made().signing_key.serialize_pem();
+        // No provider supports Ed448.
+        let unsupported = "-----BEGIN PRIVATE KEY-----\n\
+            MEcCAQAwBQYDK2VxBDsEOS/4GnscgCPFbs3iJ1lgWFgaOIZ+NNd4QDXXMC6I83CD\n\
+            T3QELKuHKE6Ufe2dSh0o7JBGlPYUGznxZQ==\n\
+            -----END PRIVATE KEY-----\n";
+        let garbage = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
+        let certificate = made().cert.pem();
+        for (key, problem) in [
+            (of_another.as_str(), "do not belong together"),
+            (unsupported, "cannot be used together"),
+            (garbage, "cannot be used together"),
+        ] {
+            let of_server = ServerTls::pem(certificate.as_str(), key).config().map(drop);
+            let client = Tls::new().ca_pem(certificate.as_str());
+            let of_client = client
+                .client_certificate_pem(certificate.as_str(), key)
+                .check()
+                .map(drop);
+            for refused in [of_server, of_client] {
+                let error = refused.unwrap_err().to_string();
+                assert!(error.contains(problem), "{error}");
+            }
+        }
+    }
 }

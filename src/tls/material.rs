@@ -7,7 +7,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier};
 
-use super::pem::{Pem, PemText};
+use super::pem::{Pem, PemText, refused_pair};
 use super::platform::platform_verifier;
 
 /// The authorities that a client trusts in addition to the named ones.
@@ -86,7 +86,7 @@ impl Material {
         };
         builder
             .with_client_auth_cert(certificate.certificates(certificate_text)?, key.private_key(key_text)?)
-            .map_err(|error| format!("{certificate} and {key} do not belong together: {error}"))
+            .map_err(|error| refused_pair(certificate, key, &error))
     }
 
     fn verify_by_platform(

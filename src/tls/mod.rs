@@ -25,6 +25,6 @@ pub(crate) use explain::{explain_disconnect, no_tls};
 pub(crate) use files::TlsFiles;
 pub use options::Tls;
 #[cfg(feature = "server")]
-pub(crate) use pem::Pem;
+pub(crate) use pem::{Pem, refused_pair};
 #[cfg(feature = "server")]
 pub(crate) use provider::provider;

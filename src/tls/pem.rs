@@ -68,6 +68,16 @@ impl Pem {
     }
 }
 
+/// Describes why a certificate and a private key are refused. Only keys that do not match are told to be of different
+/// pairs: a key of an unsupported kind may match its certificate.
+pub(crate) fn refused_pair(certificate: &Pem, key: &Pem, error: &rustls::Error) -> String {
+    let problem = match error {
+        rustls::Error::InconsistentKeys(_) => "do not belong together",
+        _ => "cannot be used together",
+    };
+    format!("{certificate} and {key} {problem}: {error}")
+}
+
 /// Describes the mistake in PEM text, without the parser's own messages: some of them quote the text, which may be
 /// a key.
 fn told(error: &rustls::pki_types::pem::Error) -> &'static str {
