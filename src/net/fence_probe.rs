@@ -53,7 +53,7 @@ impl ConnectOptions {
             _ => Error::new(
                 ErrorKind::Connect,
                 format!(
-                    "cannot find out whether the server makes fences, as fencing Required demands: {}",
+                    "cannot find out whether the server makes fences, and fencing is Required: {}",
                     error.message()
                 ),
             ),

@@ -174,15 +174,46 @@ mod tests {
         lines.fold(first, |joined, line| joined + line.trim_start())
     }
 
+    fn is_of_name(c: char) -> bool {
+        c.is_ascii_alphanumeric() || c == '_'
+    }
+
     /// Returns whether a message contains a Rust path. A text without blanks is no message: attributes have such
     /// texts.
     fn names_rust(message: &str) -> bool {
-        let is_of_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
         message.contains(' ')
             && message.match_indices("::").any(|(at, _)| {
                 message[..at].ends_with(is_of_name)
                     && message[at + 2..].starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
             })
+    }
+
+    /// Returns the names of the variants of the public enums of a source.
+    fn variants(source: &str) -> Vec<String> {
+        let mut is_enum = false;
+        let mut variants = Vec::new();
+        for line in source.lines() {
+            is_enum = match is_enum {
+                true => line != "}",
+                false => line.starts_with("pub enum "),
+            };
+            let name = line.strip_prefix("    ").filter(|_| is_enum).unwrap_or_default();
+            let end = name.find(|c: char| !is_of_name(c)).unwrap_or(name.len());
+            if name.starts_with(|c: char| c.is_ascii_uppercase()) {
+                variants.push(name[..end].to_owned());
+            }
+        }
+        variants
+    }
+
+    /// Returns whether a message contains the name of a variant. A first word of a sentence is not such a name.
+    fn names_variant(message: &str, variants: &[String]) -> bool {
+        let words: Vec<&str> = message.split(' ').collect();
+        words.windows(2).any(|pair| {
+            let is_inside = pair[0].ends_with(|c: char| is_of_name(c) || c == ',');
+            let word = pair[1].split(|c| !is_of_name(c)).next().unwrap_or_default();
+            is_inside && variants.iter().any(|variant| variant == word)
+        })
     }
 
     #[test]
@@ -192,13 +223,19 @@ mod tests {
         assert!(found.len() > 100, "{}", found.len());
         let (mut read, mut renamed) = (0, 0);
         let mut faults = Vec::new();
-        for file in found {
-            for literal in literals(&fs::read_to_string(&file).unwrap()) {
+        let sources: Vec<_> = found
+            .into_iter()
+            .map(|file| (fs::read_to_string(&file).unwrap(), file))
+            .collect();
+        let variants: Vec<String> = sources.iter().flat_map(|(source, _)| variants(source)).collect();
+        assert!(variants.iter().any(|variant| variant == "Required") && variants.len() > 50);
+        for (source, file) in sources {
+            for literal in literals(&source) {
                 read += 1;
                 renamed += usize::from(names_rust(&literal));
                 let shown = for_shells(&literal);
                 let is_of_build = shown.contains("of dflockd-client");
-                if names_rust(&shown) || is_of_build {
+                if names_rust(&shown) || names_variant(&shown, &variants) || is_of_build {
                     faults.push(format!("{}: {shown}", file.display()));
                 }
             }
@@ -227,6 +264,10 @@ mod tests {
         let source =
             "let a = \"one \\\" two\"; // \"no\"\nlet b = '\"'; let c = r#\"three \"\"#; let d = \"f\\\n     g\";";
         assert_eq!(literals(source), ["one \\\" two", "three \"", "fg"]);
+        let variants = variants("pub enum A {\n    /// One.\n    Wait,\n    Go(u8),\n}\n    Not");
+        assert_eq!(variants, ["Wait", "Go"]);
+        let names_variant = |message| names_variant(message, &variants);
+        assert!(names_variant("that is Wait: no") && !names_variant("so. Wait") && !names_variant("is Waiting"));
         assert!(names_rust("see Tls::new") && !names_rust("at ::1 and a::") && !names_rust("Vec::is_empty"));
     }
 }
