@@ -3,12 +3,20 @@
 /// The maximum number of suggestions.
 const MOST: usize = 4;
 
-/// Returns known names that the user may have meant, the most similar first. Empty if there are none.
+/// The length in characters of the longest name for which known names are suggested. No known name is longer. The work
+/// grows with the length, and names come from files and URLs.
+const LONGEST: usize = 64;
+
+/// Returns known names that the user may have meant, the most similar first. Empty if there are none, or if the name is
+/// longer than [`LONGEST`].
 ///
 /// Names consist of words with `_` between them. The result contains the known names that differ in a few letters. If
 /// there are none, it contains the names with all words of the unknown name. If there are none of these either, it
 /// contains the names that share a word with the unknown name.
 pub(super) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+    if name.chars().nth(LONGEST).is_some() {
+        return Vec::new();
+    }
     let name = name.to_ascii_lowercase().replace('-', "_");
     let words: Vec<&str> = name.split('_').filter(|word| !word.is_empty()).collect();
     let has = |known: &str, word: &str| known.split('_').any(|other| other == word);
@@ -101,5 +109,13 @@ mod tests {
             assert_eq!(nearest(name, KNOWN), expected, "{name}");
         }
         assert_eq!(nearest("timeout", KNOWN).len(), MOST);
+    }
+
+    #[test]
+    fn no_name_is_near_a_long_one() {
+        let of_length = |length| "lease_ttl".to_owned() + &"_".repeat(length - "lease_ttl".len());
+        assert_eq!(nearest(&of_length(LONGEST), KNOWN), ["lease_ttl"]);
+        assert!(nearest(&of_length(LONGEST + 1), KNOWN).is_empty());
+        assert!(nearest(&of_length(2_000_000), KNOWN).is_empty());
     }
 }
