@@ -140,7 +140,8 @@ pub(super) fn ignored(variables: impl IntoIterator<Item = (OsString, OsString)>)
             || Source::Environment.find(&name).is_some()
             || OF_SERVERS.contains(&rest)
             || FAMILIES_OF_SERVERS.iter().any(|family| rest.starts_with(family));
-        let is_ignored = !is_read && !value.trim().is_empty() && !is_link_of_services(VARIABLES, &name, &value);
+        let is_link = is_link_of_services(VARIABLES, &name, &value) || is_link_of_containers(rest, &value);
+        let is_ignored = !is_read && !value.trim().is_empty() && !is_link;
         is_ignored.then(|| IgnoredVariable {
             nearest: near_variables(&name),
             name,
@@ -193,6 +194,13 @@ fn is_link_of_services(prefix: &str, name: &str, value: &str) -> bool {
         || name.ends_with("_SERVICE_PORT")
         || name.contains("_SERVICE_PORT_")
         || (name.ends_with("_PORT") && value.contains("://"))
+}
+
+/// Returns whether Docker sets this variable for a container that is linked as `dflockd` or `dflockd-…`. `rest` is the
+/// name without the prefix. The client's own prefix has no such variables: `DFLOCKD_CLIENT_NAME` is a setting.
+fn is_link_of_containers(rest: &str, value: &str) -> bool {
+    let rest = format!("_{rest}");
+    rest.contains("_ENV_") || (rest.ends_with("_NAME") && value.starts_with('/'))
 }
 
 fn of_url(error: &Error) -> Error {
@@ -270,6 +278,8 @@ mod tests {
             ("DFLOCKD_AUTHTOKEN", &["DFLOCKD_AUTH_TOKEN"]),
             ("DFLOCKD_TLS", &["DFLOCKD_CLIENT_TLS"]),
             ("DFLOCKD_COLOUR", &[]),
+            ("DFLOCKD_VERSION", &[]),
+            ("DFLOCKD_NAME", &["DFLOCKD_CLIENT_NAME"]),
             ("DFLOCKD_URI", &["DFLOCKD_URL"]),
         ] {
             let found = ignored(name, "3");
@@ -294,6 +304,10 @@ mod tests {
             ("DFLOCKD_SERVICE_HOST", "10.0.0.1"),
             ("DFLOCKD_PRIMARY_PORT_6388_TCP_ADDR", "10.0.0.1"),
             ("DFLOCKD_PRIMARY_PORT", "tcp://10.0.0.1:6388"),
+            ("DFLOCKD_NAME", "/service/dflockd"),
+            ("DFLOCKD_PRIMARY_NAME", "/service/dflockd-primary"),
+            ("DFLOCKD_ENV_TLS", "1"),
+            ("DFLOCKD_PRIMARY_ENV_PATH", "/bin"),
             ("OTHER", "x"),
         ] {
             assert_eq!(ignored(name, value), [], "{name}");

@@ -264,8 +264,9 @@ fn a_variable_that_nothing_reads_is_warned_of_with_the_nearest_name() {
             "{warning}"
         );
     }
-    // A variable that servers read.
+    // A variable that servers read, and one that is near to no name.
     assert_eq!(shown("DFLOCKD_MAX_LOCKS"), "");
+    assert_eq!(shown("DFLOCKD_VERSION"), "");
     let unknown = dflock()
         .arg("config")
         .env("DFLOCKD_CLIENT_LEASE", "3s")

@@ -115,10 +115,13 @@ impl Sources {
     }
 }
 
-/// Warns of environment variables whose names are meant for this program, but that nothing reads.
+/// Warns of environment variables that nothing reads and whose names are near to known ones. The others are no
+/// mistakes: images of containers set `DFLOCKD_VERSION`, for example.
 pub(crate) fn warn_of_ignored_variables() {
     for ignored in ClientOptions::ignored_vars(std::env::vars_os()) {
-        tell::warn(&ignored.to_string());
+        if !ignored.nearest.is_empty() {
+            tell::warn(&ignored.to_string());
+        }
     }
 }
 
