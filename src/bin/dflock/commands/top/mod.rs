@@ -84,15 +84,44 @@ pub(super) async fn top(flags: &SourceFlags, of: &TopArguments) -> Result<Exit, 
     }
 }
 
+/// How many keys are handled at most between two drawings. So the screen is drawn even if keys arrive without end.
+const KEYS_PER_DRAWING: usize = 16;
+
 /// Handles a key, and the keys that have arrived meanwhile, up to one that ends or stops the program. So several keys
 /// that are typed fast cause only one drawing.
 fn press_all(model: &mut Model, first: Press, presses: &mut mpsc::Receiver<Press>) -> Act {
     let mut act = press::press(model, first);
-    while act == Act::Draw {
+    for _ in 1..KEYS_PER_DRAWING {
+        if act != Act::Draw {
+            break;
+        }
         match presses.try_recv() {
             Ok(next) => act = press::press(model, next),
             Err(_) => break,
         }
     }
     act
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn keys_without_end_do_not_prevent_a_drawing() {
+        let mut model = Model::new(Duration::from_secs(1), Field::Key, None);
+        let (tell, mut presses) = mpsc::channel(2 * KEYS_PER_DRAWING);
+        let queue = |press, count| (0..count).for_each(|_| tell.try_send(press).unwrap());
+        queue(Press::Down, 2 * KEYS_PER_DRAWING);
+        assert_eq!(press_all(&mut model, Press::Up, &mut presses), Act::Draw);
+        assert_eq!(presses.len(), KEYS_PER_DRAWING + 1);
+        assert_eq!(press_all(&mut model, Press::CtrlZ, &mut presses), Act::Stop);
+        assert_eq!(presses.len(), KEYS_PER_DRAWING + 1);
+        queue(Press::CtrlC, 1);
+        assert_eq!(press_all(&mut model, Press::Up, &mut presses), Act::Draw);
+        assert_eq!(press_all(&mut model, Press::Up, &mut presses), Act::Quit);
+        assert!(presses.is_empty());
+    }
 }

@@ -2,7 +2,6 @@
 
 use ratatui::Frame;
 use ratatui::layout::Rect;
-use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
@@ -37,14 +36,10 @@ pub(super) fn foot(model: &Model, palette: &Palette, frame: &mut Frame, area: Re
     let width = usize::from(area.width);
     let line = match &model.view {
         View::Filter { text, refused } => {
-            let (hint, style) = match refused {
-                None => (
-                    "Enter keeps it, Esc drops it; * is any text, ? one character",
-                    palette.dim,
-                ),
-                Some(why) => (why.as_str(), palette.bad),
-            };
-            filter(text, hint, style, palette, width)
+            let hint = refused
+                .as_deref()
+                .unwrap_or("Enter keeps it, Esc drops it; * is any text, ? one character");
+            filter(text, hint, refused.is_some(), palette, width)
         }
         View::Keys | View::Help => hints(model, palette, width),
     };
@@ -53,11 +48,11 @@ pub(super) fn foot(model: &Model, palette: &Palette, frame: &mut Frame, area: Re
 
 /// Returns the line of the filter that the user enters. It shows the end of the text, and a hint behind it if there is
 /// room. The reason of a refusal always has room.
-fn filter(text: &str, hint: &str, style: Style, palette: &Palette, width: usize) -> Line<'static> {
+fn filter(text: &str, hint: &str, is_refused: bool, palette: &Palette, width: usize) -> Line<'static> {
     const HEAD: &str = "filter: ";
-    let kept = match style == palette.bad {
-        true => hint.width() + 2,
-        false => 0,
+    let (kept, style) = match is_refused {
+        true => (hint.width() + 2, palette.bad),
+        false => (0, palette.dim),
     };
     let room = width.saturating_sub(HEAD.width() + 1 + kept);
     Line::from_iter([
