@@ -30,7 +30,7 @@ const MOST_PIPELINED: usize = 16;
 
 impl ClientOptions {
     /// Checks the options as [`ClientBuilder::build`](crate::ClientBuilder::build) does, without building a client. For
-    /// example, this finds numbers that are too large, inconsistent times and missing files.
+    /// example, this finds numbers that are too large, inconsistent times and missing TLS files.
     ///
     /// # Errors
     ///
