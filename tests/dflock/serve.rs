@@ -179,7 +179,7 @@ async fn a_flag_counts_before_the_variable_of_another_that_excludes_it() {
             "--auth-token" => server.env("DFLOCKD_AUTH_TOKEN_FILE", &secret),
             _ => server.env("DFLOCKD_AUTH_TOKEN", "of the variable"),
         };
-        // This variable is for clusters, and a server without a cluster ignores it.
+        // This variable is for clusters, and has no effect on a server without a cluster.
         let (_server, address) = serve(server.env("DFLOCKD_ORPHAN_TTL_S", "3"));
         let mut connection = RawConnection::open(&address).await;
         assert_eq!(connection.request("auth", "_", expected).await, "ok", "{flag}");
@@ -188,6 +188,33 @@ async fn a_flag_counts_before_the_variable_of_another_that_excludes_it() {
     both.env("DFLOCKD_AUTH_TOKEN", "a")
         .env("DFLOCKD_AUTH_TOKEN_FILE", &secret);
     assert_eq!(code(&both.output().unwrap()), 64);
+    let mut no_number = command(&[]);
+    no_number.env("DFLOCKD_ORPHAN_TTL_S", "abc");
+    assert_eq!(code(&no_number.output().unwrap()), 64);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_variable_counts_as_absent() {
+    let folder = Folder::new();
+    let secret = folder.write("secret", "of the file\n");
+    for (name, value, expected) in [
+        ("DFLOCKD_AUTH_TOKEN", "of the variable", "of the variable"),
+        ("DFLOCKD_AUTH_TOKEN_FILE", secret.to_str().unwrap(), "of the file"),
+    ] {
+        let mut server = command(&[]);
+        for empty in [
+            "DFLOCKD_AUTH_TOKEN",
+            "DFLOCKD_AUTH_TOKEN_FILE",
+            "DFLOCKD_MAX_LOCKS",
+            "DFLOCKD_TLS_CERT",
+            "DFLOCKD_ORPHAN_TTL_S",
+        ] {
+            server.env(empty, "");
+        }
+        let (_server, address) = serve(server.env(name, value));
+        let mut connection = RawConnection::open(&address).await;
+        assert_eq!(connection.request("auth", "_", expected).await, "ok", "{name}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -44,6 +44,10 @@ impl Arguments {
     /// Reads the command line of this process.
     pub(crate) fn read() -> Result<Self, clap::Error> {
         let mut description = Self::command();
+        #[cfg(feature = "server")]
+        {
+            description = description.mut_subcommand("serve", serve::without_empty_variables);
+        }
         let matches = description.try_get_matches_from_mut(std::env::args_os())?;
         #[cfg_attr(not(feature = "server"), expect(unused_mut, reason = "only `serve` has such rules"))]
         let mut arguments = Self::from_arg_matches(&matches).map_err(|error| error.format(&mut description))?;

@@ -1,5 +1,6 @@
 //! The flags of `dflock serve`: those of the real server, and some that only this server has.
 
+use std::ffi::OsStr;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -158,11 +159,20 @@ pub(crate) struct ServeArguments {
     pub(crate) request_micros: u64,
 }
 
+/// Drops the variables that are empty from the description: they count as absent, as they do for clients.
+pub(super) fn without_empty_variables(command: Command) -> Command {
+    let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+    command.mut_args(|flag| match flag.get_env().is_some_and(is_empty) {
+        true => flag.env(None::<&'static str>),
+        false => flag,
+    })
+}
+
 const OWN: &str = "Flags that the real server does not have";
 
 impl ServeArguments {
     /// Applies the rules that depend on the source of a value, which clap does not have: flags override variables, and
-    /// a variable that means nothing here is ignored.
+    /// `DFLOCKD_ORPHAN_TTL_S` has no effect without a cluster, while the flag is an error there.
     pub(super) fn settle(&mut self, matches: &ArgMatches, command: &mut Command) -> Result<(), clap::Error> {
         let is_flag = |id| matches.value_source(id) == Some(ValueSource::CommandLine);
         match (is_flag("auth_token"), is_flag("auth_token_file")) {
