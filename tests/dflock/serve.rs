@@ -88,6 +88,8 @@ fn what_is_wrong_with_its_flags_is_said() {
         (&["--cluster", "0"][..], 64, "--cluster"),
         (&["--cluster", "3", "--release", "2.1"][..], 64, "cannot be used with"),
         (&["--orphan-ttl", "3"][..], 64, "--cluster"),
+        (&["--servers", "a"][..], 64, "--servers does not apply"),
+        (&["--config", "/nowhere"][..], 64, "--config does not apply"),
         (&["--tls-cert", "a"][..], 64, "--tls-key"),
         (
             &["--http-port", "8080"][..],

@@ -52,7 +52,7 @@ fn help_is_as_it_was_written() {
 
 #[test]
 fn messages_are_as_they_were_written() {
-    let cases: [&[&str]; 29] = [
+    let cases: [&[&str]; 34] = [
         &["run", "key"],
         &["run", "--", "true"],
         &["run", "key", "--ttl", "10", "--", "true"],
@@ -81,6 +81,11 @@ fn messages_are_as_they_were_written() {
         &["run", "key", "--lease-ttl", "3s", "--", "true"],
         &["run", "key", "--keepalive", "3s", "--", "true"],
         &["run", "key", "--auth-token", "x", "--", "true"],
+        &["run", "key", "--stable-ref", "x", "--", "true"],
+        &["run", "key", "-c", "true"],
+        &["serve", "--addr", "127.0.0.1"],
+        &["serve", "--servers", "127.0.0.1:1"],
+        &["man", "--set", "tls=true"],
         &["elect", "name", "--timeout", "1s", "--", "true"],
         &["elect", "name", "--try", "--", "true"],
         &["emit", "channel", "payload", "--timeout", "1s"],

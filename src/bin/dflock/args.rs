@@ -92,10 +92,15 @@ pub(crate) struct SourceFlags {
 }
 
 impl SourceFlags {
-    /// Returns whether any of these flags was given.
-    #[cfg(feature = "server")]
-    pub(crate) fn is_any(&self) -> bool {
-        self.config.is_some() || self.url.is_some() || self.servers.is_some() || !self.set.is_empty()
+    /// Returns the name of the first of these flags that was given.
+    pub(crate) fn given(&self) -> Option<&'static str> {
+        let flags = [
+            ("--config", self.config.is_some()),
+            ("--url", self.url.is_some()),
+            ("--servers", self.servers.is_some()),
+            ("--set", !self.set.is_empty()),
+        ];
+        flags.into_iter().find_map(|(name, is_given)| is_given.then_some(name))
     }
 }
 
@@ -128,6 +133,19 @@ pub(crate) enum Command {
     Completions(CompletionsArguments),
     /// Print the manual page, or write those of all subcommands into a folder
     Man(ManArguments),
+}
+
+impl Command {
+    /// Returns the name of this subcommand if it is no client, so that it does not use the settings.
+    pub(crate) fn without_settings(&self) -> Option<&'static str> {
+        match self {
+            #[cfg(feature = "server")]
+            Self::Serve(_) => Some("serve"),
+            Self::Completions(_) => Some("completions"),
+            Self::Man(_) => Some("man"),
+            _ => None,
+        }
+    }
 }
 
 /// What to hold, and how.

@@ -41,7 +41,20 @@ const FLAGS: [(&[&str], &str); 13] = [
 
 /// Names of flags for a secret. This program has none, because other users of the machine can see the arguments of a
 /// process.
-const SECRETS: [&str; 6] = ["auth-token", "auth", "token", "secret", "password", "stable-ref"];
+const SECRETS: [&str; 5] = ["auth-token", "auth", "token", "secret", "password"];
+
+/// Names of flags in other programs, and the flag of `dflock serve`, before those of [`FLAGS`].
+const FLAGS_OF_SERVE: [(&[&str], &str); 3] = [
+    (&["addr", "address", "bind", "listen"], "host"),
+    (
+        &["lease", "lease-ttl", "lease-time", "lease-duration", "ttl"],
+        "default-lease-ttl",
+    ),
+    (&["auth", "token", "secret", "password"], "auth-token-file"),
+];
+
+/// Subcommands to which the settings and the flags for them do not apply.
+const WITHOUT_SETTINGS: [&str; 4] = ["serve", "man", "completions", "failover"];
 
 /// Names of subcommands in other programs, and the subcommand of this program.
 const SUBCOMMANDS: [(&[&str], &str); 10] = [
@@ -121,23 +134,32 @@ fn has_flag(command: &Command, flag: &str) -> bool {
 fn tip(whole: &Command, chosen: &[Command], flag: &str) -> Option<String> {
     let flag = flag.trim_start_matches('-');
     let here = chosen.last().unwrap_or(whole);
-    let has = |ours: &str| has_flag(here, ours) || has_flag(whole, ours);
-    let mut meant = FLAGS.iter().filter(|(names, _)| names.contains(&flag));
+    let name = here.get_name();
+    let has_settings = !WITHOUT_SETTINGS.contains(&name);
+    let has = |ours: &str| has_flag(here, ours) || (has_settings && has_flag(whole, ours));
+    if matches!(name, "run" | "elect") && matches!(flag, "c" | "command") {
+        return Some("write the command after '--', such as -- sh -c 'COMMAND'".to_owned());
+    }
+    let own = FLAGS_OF_SERVE.iter().filter(|_| name == "serve");
+    let mut meant = own.chain(&FLAGS).filter(|(names, _)| names.contains(&flag));
     if let Some((_, ours)) = meant.clone().find(|(_, ours)| has(ours)) {
         return Some(format!("here this flag is called '--{ours}'"));
     }
-    if SECRETS.contains(&flag) {
+    let setting = flag.replace('-', "_");
+    if has_settings && setting == "stable_ref" {
+        return Some("it is a secret: DFLOCKD_CLIENT_STABLE_REF, or stable_ref in the settings file".to_owned());
+    }
+    if has_settings && SECRETS.contains(&flag.replace('_', "-").as_str()) {
         return Some(
             "a secret is given in a file: DFLOCKD_AUTH_TOKEN_FILE=/path, or auth_token_file in the settings".to_owned(),
         );
     }
-    let setting = flag.replace('-', "_");
-    if is_setting(&setting) {
+    if has_settings && is_setting(&setting) {
         return Some(format!("'{setting}' is a setting: '--set {setting}=VALUE'"));
     }
     let flag = meant.next().map_or(flag, |(_, ours)| ours);
-    if flag == "timeout" {
-        return Some(match here.get_name() {
+    if has_settings && flag == "timeout" {
+        return Some(match name {
             "elect" => "candidates wait as long as it takes, so 'dflock elect' has no timeout".to_owned(),
             _ => "'--set request_timeout=D' is how long a request may take".to_owned(),
         });
@@ -185,11 +207,52 @@ mod tests {
             (&["elect", "name"], "--try", "a flag of 'dflock run', 'dflock lock'"),
             (&["bench", "pairs"], "--keepalive", "--set keepalive=VALUE"),
             (&["run"], "--token", "DFLOCKD_AUTH_TOKEN_FILE"),
+            (&["run"], "--auth_token", "DFLOCKD_AUTH_TOKEN_FILE"),
+            (&["run"], "--stable-ref", "DFLOCKD_CLIENT_STABLE_REF"),
+            (&["lock"], "--stable_ref", "DFLOCKD_CLIENT_STABLE_REF"),
+            (&["run", "key"], "-c", "after '--'"),
+            (&["elect", "name"], "-c", "after '--'"),
+            (&["stats"], "-c", "'--config'"),
+            (&["stats"], "--addr", "'--servers'"),
         ] {
             let tip = of(arguments, flag).unwrap_or_else(|| panic!("none for {arguments:?} {flag}"));
             assert!(tip.contains(part), "{arguments:?} {flag}: {tip}");
         }
         assert_eq!(of(&["run"], "--colour"), None);
+        // The tip of a secret that is not the auth token names that secret alone.
+        assert!(!of(&["run"], "--stable-ref").unwrap().contains("AUTH_TOKEN"));
+    }
+
+    #[test]
+    fn tips_for_subcommands_without_settings_name_no_settings() {
+        for arguments in [&["man"][..], &["completions"], &["bench", "failover"]] {
+            for flag in ["--addr", "--server", "-c", "--keepalive", "--token", "--stable-ref"] {
+                assert_eq!(of(arguments, flag), None, "{arguments:?} {flag}");
+            }
+        }
+    }
+
+    #[cfg(feature = "server")]
+    #[test]
+    fn tips_for_the_server_name_its_own_flags() {
+        for (flag, ours) in [
+            ("--addr", "'--host'"),
+            ("--address", "'--host'"),
+            ("--lease-ttl", "'--default-lease-ttl'"),
+            ("--token", "'--auth-token-file'"),
+        ] {
+            let tip = of(&["serve"], flag).unwrap_or_else(|| panic!("none for {flag}"));
+            assert!(tip.contains(ours), "{flag}: {tip}");
+        }
+        for flag in ["--server", "-c", "--keepalive", "--stable-ref"] {
+            assert_eq!(of(&["serve"], flag), None, "{flag}");
+        }
+        let tip = of(&["serve"], "--timeout").unwrap();
+        assert!(tip.contains("a flag of 'dflock run'"), "{tip}");
+        let serve = Arguments::description().find_subcommand("serve").cloned().unwrap();
+        for (_, ours) in FLAGS_OF_SERVE {
+            assert!(has_flag(&serve, ours), "{ours}");
+        }
     }
 
     #[test]

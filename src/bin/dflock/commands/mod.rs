@@ -31,6 +31,13 @@ use crate::sources::warn_of_ignored_variables;
 /// Runs a subcommand to its end.
 pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
     let flags = arguments.sources;
+    if let (Some(name), Some(flag)) = (arguments.command.without_settings(), flags.given()) {
+        return Err(Failure::new(
+            Exit::USAGE,
+            format!("`dflock {name}` is no client, so {flag} does not apply to it"),
+        )
+        .remedy("leave it out"));
+    }
     if !matches!(arguments.command, Command::Completions(_) | Command::Man(_)) {
         warn_of_ignored_variables();
     }

@@ -65,7 +65,7 @@ pub(super) async fn failover(
     of: &FailoverArguments,
     stop: &CancellationToken,
 ) -> Result<Report, Failure> {
-    if flags.is_any() {
+    if flags.given().is_some() {
         return Err(Failure::new(
             Exit::USAGE,
             "bench failover starts a cluster and a client of its own: --config, --url, --servers and --set do not apply",
