@@ -225,7 +225,12 @@ mod tests {
 
     #[test]
     fn tips_for_subcommands_without_settings_name_no_settings() {
-        for arguments in [&["man"][..], &["completions"], &["bench", "failover"]] {
+        for arguments in [
+            &["man"][..],
+            &["completions"],
+            #[cfg(feature = "server")]
+            &["bench", "failover"],
+        ] {
             for flag in ["--addr", "--server", "-c", "--keepalive", "--token", "--stable-ref"] {
                 assert_eq!(of(arguments, flag), None, "{arguments:?} {flag}");
             }
