@@ -203,29 +203,24 @@ impl Controlled {
     }
 }
 
-/// How many bytes of a line count.
-const LONGEST_LINE: u64 = 256;
+/// The number of bytes of the longest line that can be an order, with its end.
+const LONGEST_LINE: usize = 256;
 
-/// Reads a line, of which only the first `LONGEST_LINE` bytes count. A line that is not UTF-8 matches no order, and
-/// the next line is read all the same. Returns `None` at the end of the input.
+/// Reads a line. A longer one is cut and ends with `…`, and so matches no order. A line that is not UTF-8 matches none
+/// either. The next line is read all the same. Returns `None` at the end of the input.
 fn next_line(input: &mut impl BufRead) -> std::io::Result<Option<String>> {
     let mut line = Vec::new();
-    if input.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line)? == 0 {
+    let kept = input.by_ref().take(LONGEST_LINE as u64).read_until(b'\n', &mut line)?;
+    if kept == 0 {
         return Ok(None);
     }
-    while line.last() != Some(&b'\n') {
-        let rest = input.fill_buf()?;
-        let (count, is_end) = match rest.iter().position(|byte| *byte == b'\n') {
-            Some(end) => (end + 1, true),
-            None => (rest.len(), rest.is_empty()),
-        };
-        input.consume(count);
-        if is_end {
-            break;
-        }
+    let is_cut = kept == LONGEST_LINE && line.last() != Some(&b'\n');
+    let mut line = String::from_utf8_lossy(&line).trim_end_matches(['\n', '\r']).to_owned();
+    if is_cut {
+        input.skip_until(b'\n')?;
+        line.push('…');
     }
-    let line = String::from_utf8_lossy(&line);
-    Ok(Some(line.trim_end_matches(['\n', '\r']).to_owned()))
+    Ok(Some(line))
 }
 
 /// Returns the lines of standard input. The channel closes when standard input ends, or if the terminal would stop
@@ -256,6 +251,8 @@ mod tests {
             b"\xff\xfe\nleader 1\r\n\n".as_slice(),
             long.as_bytes(),
             b"\nmembers\nkill 1",
+            " ".repeat(250).as_bytes(),
+            b"2\nkill 1",
         ]
         .concat();
         // The buffer is small, so that a line arrives in several parts.
@@ -264,7 +261,34 @@ mod tests {
         while let Some(line) = next_line(&mut input).unwrap() {
             lines.push(line);
         }
-        let long = &long[..256];
-        assert_eq!(lines, ["\u{fffd}\u{fffd}", "leader 1", "", long, "members", "kill 1"]);
+        let long = format!("{}…", &long[..256]);
+        let cut = format!("kill 1{}…", " ".repeat(250));
+        assert_eq!(
+            lines,
+            ["\u{fffd}\u{fffd}", "leader 1", "", &long, "members", &cut, "kill 1"]
+        );
+        assert!(Order::read(&cut, 3).is_err());
+    }
+
+    /// Fails at every other read, as one does that a signal interrupts.
+    struct Interrupted<R>(R, bool);
+
+    impl<R: std::io::Read> std::io::Read for Interrupted<R> {
+        fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+            self.1 = !self.1;
+            match self.1 {
+                true => Err(std::io::ErrorKind::Interrupted.into()),
+                false => self.0.read(into),
+            }
+        }
+    }
+
+    #[test]
+    fn reads_that_are_interrupted_do_not_end_the_orders() {
+        let text = format!("{}\nkill 1\n", "x".repeat(1_000));
+        let mut input = std::io::BufReader::with_capacity(7, Interrupted(text.as_bytes(), false));
+        assert!(next_line(&mut input).unwrap().unwrap().ends_with("x…"));
+        assert_eq!(next_line(&mut input).unwrap().as_deref(), Some("kill 1"));
+        assert_eq!(next_line(&mut input).unwrap(), None);
     }
 }
