@@ -44,8 +44,10 @@ impl Canvas {
         let (file, is_empty) = match File::create_new(path) {
             Ok(file) => (file, true),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                let file = OpenOptions::new().write(true).open(path);
-                (file.map_err(|error| unwritten(path, &error))?, false)
+                // A symbolic link to a file that does not exist yet is followed.
+                let is_new = !path.exists();
+                let file = OpenOptions::new().write(true).create(true).truncate(false).open(path);
+                (file.map_err(|error| unwritten(path, &error))?, is_new)
             }
             Err(error) => return Err(unwritten(path, &error)),
         };
@@ -72,7 +74,8 @@ impl Canvas {
 impl Drop for Canvas {
     fn drop(&mut self) {
         if self.is_empty {
-            drop(std::fs::remove_file(&self.path));
+            // Of a symbolic link, the file goes, and the link stays.
+            drop(std::fs::canonicalize(&self.path).and_then(std::fs::remove_file));
         }
     }
 }
