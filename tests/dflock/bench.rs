@@ -1,11 +1,14 @@
 //! `dflock bench`: its reports, and that it leaves nothing behind.
 
 use std::net::TcpListener;
+use std::process::Command;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::support::pki::Folder;
+use crate::support::proxy::Proxy;
+use crate::support::until;
 use crate::tool::{Group, Running, Witness, code, dflock, output, text};
 
 fn json(bytes: &[u8]) -> Value {
@@ -204,10 +207,11 @@ async fn ctrl_c_ends_the_measuring_tells_what_there_is_and_leaves_nothing_behind
         "--json",
     ]);
     let mut running = Running::start(&mut command);
-    while server.stats().locks.len() < 30 {
+    until("the leases are held", || {
         assert!(running.child.try_wait().unwrap().is_none(), "{}", running.errors());
-        tokio::task::yield_now().await;
-    }
+        server.stats().locks.len() >= 30
+    })
+    .await;
     running.signal(Signal::INT);
     let told = json(running.line().as_bytes());
     assert_eq!(told["partial"], Value::from(true));
@@ -215,6 +219,35 @@ async fn ctrl_c_ends_the_measuring_tells_what_there_is_and_leaves_nothing_behind
     assert_eq!(running.code(), 130);
     assert!(running.errors().contains("ended before its time"));
     assert!(server.stats().locks.is_empty(), "nothing is left behind");
+}
+
+/// The server receives no request any more, so it confirms no release.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ctrl_c_at_a_server_that_has_gone_silent_counts_the_leases_that_are_left_behind() {
+    let server = Witness::new().server(0).await;
+    let proxy = Proxy::start(&server.local_addr().to_string()).await;
+    let mut command = dflock();
+    command.args(["bench", "hold", "--servers", &proxy.address, "--leases", "30"]);
+    command.args(["--idle", "10ms", "--time", "10m", "--ttl", "10m", "--json"]);
+    let mut running = Running::start(&mut command);
+    // The other caller begins again when all leases are granted.
+    until("the leases are held, and the key of the other caller", || {
+        assert!(running.child.try_wait().unwrap().is_none(), "{}", running.errors());
+        server.stats().locks.len() == 31
+    })
+    .await;
+    proxy.change(|weather| {
+        weather.stall_up = true;
+        weather.stall_down = true;
+    });
+    running.signal(Signal::INT);
+    let told = json(running.line().as_bytes());
+    assert_eq!(told["partial"], Value::from(true));
+    assert_eq!(number(&told, "/leases"), 30.0, "{told}");
+    assert!(number(&told, "/released") <= 1.0, "{told}");
+    // The other caller's key may be among them.
+    assert!([30.0, 31.0].contains(&number(&told, "/unreleased")), "{told}");
+    assert_eq!(running.code(), 130);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -241,7 +274,8 @@ async fn a_failure_leaves_nothing_behind_where_leases_outlive_their_connections(
     assert!(held.is_empty(), "{held:?}");
 }
 
-/// A killed `bench` cannot end its server. The watch ends it, and without a watch the system does.
+/// A killed `bench` cannot end its server. The system kills the server when its parent ends, before the watch notices
+/// anything. So both rounds prove the parent-death signal alone, the second one without a watch.
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_embedded_server_does_not_outlive_a_bench_that_is_killed() {
@@ -250,7 +284,7 @@ async fn the_embedded_server_does_not_outlive_a_bench_that_is_killed() {
         command.args(["bench", "pairs", "--embedded", "--time", "10m"]);
         let bench = Running::start(&mut command);
         let child = |helper: &str| bench.children().into_iter().find(|(_, name)| name == helper);
-        crate::support::until("the server runs", || child("serve").is_some()).await;
+        until("the server runs", || child("serve").is_some()).await;
         let server = Group::read(&child("serve").unwrap().0.to_string());
         assert_eq!(server.alive().len(), 1);
         if without_watch {
@@ -258,7 +292,7 @@ async fn the_embedded_server_does_not_outlive_a_bench_that_is_killed() {
             kill_process(Pid::from_raw(watch).unwrap(), Signal::KILL).unwrap();
         }
         bench.signal(Signal::KILL);
-        crate::support::until("the server is gone", || server.alive().is_empty()).await;
+        until("the server is gone", || server.alive().is_empty()).await;
     }
 }
 
@@ -271,10 +305,11 @@ async fn ctrl_c_while_callers_wait_leaves_nothing_behind_where_leases_outlive_th
     command.args(["bench", "waits", "--servers", &address, "--waits", "30"]);
     command.args(["--settle", "10m", "--json"]);
     let mut running = Running::start(&mut command);
-    while server.stats().locks.iter().map(|lock| lock.waiters).sum::<u64>() < 30 {
+    until("the callers wait", || {
         assert!(running.child.try_wait().unwrap().is_none(), "{}", running.errors());
-        tokio::task::yield_now().await;
-    }
+        server.stats().locks.iter().map(|lock| lock.waiters).sum::<u64>() >= 30
+    })
+    .await;
     running.signal(Signal::INT);
     let told = json(running.line().as_bytes());
     assert_eq!(told["partial"], Value::from(true));
@@ -315,15 +350,43 @@ fn a_benchmark_that_fails_leaves_the_file_of_its_picture_as_it_was() {
     let folder = Folder::new();
     let old = folder.write("old.svg", "<svg/>");
     let new = old.with_file_name("new.svg");
-    for picture in [&old, &new] {
+    let target = old.with_file_name("target.svg");
+    let link = old.with_file_name("link.svg");
+    std::os::unix::fs::symlink(&target, &link).unwrap();
+    for picture in [&old, &new, &link] {
         let mut command = dflock();
-        command.args(["bench", "pairs", "--servers", "127.0.0.1:1", "--svg"]);
-        command.args(["--set", "acquire_timeout=100ms"]).arg(picture);
+        command.args(["bench", "pairs", "--servers", "127.0.0.1:1"]);
+        command.args(["--set", "acquire_timeout=100ms", "--svg"]).arg(picture);
         let ended = command.output().unwrap();
-        assert_ne!(code(&ended), 0, "{ended:?}");
+        assert_eq!(code(&ended), 69, "{ended:?}");
     }
     assert_eq!(std::fs::read_to_string(&old).unwrap(), "<svg/>");
     assert!(!new.exists());
+    assert!(link.is_symlink() && !target.exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_picture_is_drawn_where_a_symbolic_link_leads() {
+    let server = Witness::new().server(0).await;
+    let address = server.local_addr().to_string();
+    let folder = Folder::new();
+    let (link, target) = (folder.path("link.svg"), folder.path("target.svg"));
+    std::os::unix::fs::symlink(&target, &link).unwrap();
+    bench(&[
+        "pairs",
+        "--servers",
+        &address,
+        "--tasks",
+        "1",
+        "--time",
+        "10ms",
+        "--warm-up",
+        "0s",
+        "--svg",
+        link.to_str().unwrap(),
+    ]);
+    assert!(std::fs::read_to_string(&target).unwrap().starts_with("<svg"));
+    assert!(link.is_symlink());
 }
 
 #[test]
@@ -352,24 +415,60 @@ fn numbers_and_times_that_it_cannot_handle_are_refused() {
     }
 }
 
+/// Runs `bench pairs --embedded` for a moment.
+fn embedded() -> Command {
+    let mut command = dflock();
+    command.args(["bench", "pairs", "--embedded", "--tasks", "1"]);
+    command.args(["--time", "10ms", "--warm-up", "0s"]);
+    command
+}
+
 /// The variables for servers are meant for the machine's server, and not for the one that is measured.
 #[test]
 fn the_embedded_server_does_not_take_the_variables_of_servers() {
-    let mut command = dflock();
-    command.args([
-        "bench",
-        "pairs",
-        "--embedded",
-        "--tasks",
-        "1",
-        "--time",
-        "10ms",
-        "--warm-up",
-        "0s",
-    ]);
+    let mut command = embedded();
     command
         .env("DFLOCKD_HOST", "nowhere.invalid")
         .env("DFLOCKD_MAX_CONNECTIONS", "1");
     let ended = command.env("DFLOCKD_AUTH_TOKEN", "sesame").output().unwrap();
     assert_eq!(code(&ended), 0, "{}", text(&ended.stderr));
+}
+
+/// The embedded server has no secret and no TLS, wherever the settings of other servers stand.
+#[test]
+fn the_clients_of_an_embedded_server_demand_neither_a_secret_nor_tls_of_it() {
+    let folder = Folder::new();
+    let secret = "auth_token_file = \"/nonexistent\"\n";
+    let shards = r#"
+        servers = "a:1+b:1,c:1"
+        stable_ref = "stable"
+        previous_servers = "d:1"
+        previous_sharding_strategy = "stable_hash_shard"
+    "#;
+    for (settings, variable) in [
+        (secret, ("DFLOCKD_CLIENT_KEEPALIVE", "5s")),
+        ("tls = true\n", ("DFLOCKD_AUTH_TOKEN", "sesame")),
+        (
+            "tls = true\ntls_server_name = \"a\"\n",
+            ("DFLOCKD_AUTH_TOKEN_FILE", "/nonexistent"),
+        ),
+        (shards, ("DFLOCKD_URL", "dflockds://sesame@e:1?orphan_ttl.0=30s")),
+    ] {
+        let file = folder.write("settings.toml", settings);
+        let mut command = embedded();
+        command.arg("--config").arg(file).env(variable.0, variable.1);
+        let ended = command.output().unwrap();
+        assert_eq!(code(&ended), 0, "{settings} {variable:?}: {}", text(&ended.stderr));
+    }
+    let mut command = embedded();
+    command
+        .env("DFLOCKD_AUTH_TOKEN", "sesame")
+        .env("DFLOCKD_AUTH_TOKEN_FILE", "/nonexistent");
+    let ended = command.output().unwrap();
+    assert_eq!(code(&ended), 78, "{ended:?}");
+    let said = text(&ended.stderr);
+    assert!(
+        said.contains("DFLOCKD_AUTH_TOKEN") && said.contains("both given"),
+        "{said}"
+    );
 }

@@ -1,6 +1,5 @@
 //! The environment of a command, and the state after its end.
 
-use std::fs::OpenOptions;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
@@ -8,8 +7,9 @@ use std::process::{Command, Stdio};
 
 use dflockd_client::Client;
 use rustix::process::Signal;
+use tokio::net::unix::pipe;
 
-use crate::support::until_now;
+use crate::support::{until, until_now};
 use crate::tool::{Group, Running, Witness, around, code, dflock, output, text};
 
 /// The server does not release the leases of a connection that ends, so `dflock` must.
@@ -150,8 +150,8 @@ fn a_reader_that_has_gone_is_not_complained_to() {
 }
 
 /// Nothing has started yet, so nothing must be cleaned up.
-#[test]
-fn ctrl_c_ends_it_while_its_settings_cannot_be_read() {
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ctrl_c_ends_it_while_its_settings_cannot_be_read() {
     let folder = std::env::temp_dir().join(format!("dflock-pipe-{}", std::process::id()));
     assert!(Command::new("mkfifo").arg(&folder).status().unwrap().success());
     let settings = folder.to_str().unwrap();
@@ -163,16 +163,24 @@ fn ctrl_c_ends_it_while_its_settings_cannot_be_read() {
         &["elect", "key", "--", "true"],
         &["listen", "channel"],
         &["emit", "channel", "payload"],
+        &["bench", "pairs"],
     ] {
         let mut waits = Running::start(dflock().args([&["--config", settings], arguments].concat()));
-        // This waits until `dflock` opens the pipe. The test writes nothing to it.
-        let _writer = OpenOptions::new().write(true).open(settings).unwrap();
+        // The pipe can be opened for writing when `dflock` has opened it for reading. The test writes nothing to it.
+        let mut writer = None;
+        until(&format!("{arguments:?} opens its settings"), || {
+            writer = pipe::OpenOptions::new().open_sender(settings).ok();
+            writer.is_some()
+        })
+        .await;
         waits.signal(Signal::INT);
-        assert_eq!(
-            waits.child.wait().unwrap().signal(),
-            Some(Signal::INT.as_raw()),
-            "{arguments:?}"
-        );
+        let mut ended = None;
+        until(&format!("{arguments:?} ends"), || {
+            ended = waits.child.try_wait().unwrap();
+            ended.is_some()
+        })
+        .await;
+        assert_eq!(ended.unwrap().signal(), Some(Signal::INT.as_raw()), "{arguments:?}");
     }
     std::fs::remove_file(&folder).unwrap();
 }

@@ -115,6 +115,15 @@ impl Sources {
     }
 }
 
+/// Returns the names of the environment variables for clients and servers. They are meant for this client and for other
+/// servers, and not for a server that this process starts.
+#[cfg(feature = "server")]
+pub(crate) fn variables() -> impl Iterator<Item = std::ffi::OsString> {
+    std::env::vars_os()
+        .map(|(name, _)| name)
+        .filter(|name| name.to_string_lossy().starts_with("DFLOCKD_"))
+}
+
 /// Warns of environment variables that nothing reads and whose names are near to known ones. The others are no
 /// mistakes: images of containers set `DFLOCKD_VERSION`, for example.
 pub(crate) fn warn_of_ignored_variables() {

@@ -69,7 +69,11 @@ pub(crate) struct Attached(Child);
 #[cfg(feature = "server")]
 impl Attached {
     pub(crate) fn start(arguments: &[&str]) -> std::io::Result<Self> {
-        Command::new(std::env::current_exe()?)
+        let mut command = Command::new(std::env::current_exe()?);
+        for name in crate::sources::variables() {
+            command.env_remove(name);
+        }
+        command
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -20,12 +20,8 @@ impl Attached {
     pub(crate) fn start(arguments: &[&str]) -> std::io::Result<Self> {
         let mut watch = Watch::start(None, None)?;
         let mut command = this_program(child::NAME)?;
-        // The variables for servers are meant for another server. Only the secret is also the client's.
-        for (name, _) in std::env::vars_os() {
-            let text = name.to_string_lossy();
-            if text.starts_with("DFLOCKD_") && !text.starts_with("DFLOCKD_AUTH_TOKEN") {
-                command.env_remove(&name);
-            }
+        for name in crate::sources::variables() {
+            command.env_remove(name);
         }
         let child = command
             .arg(std::process::id().to_string())

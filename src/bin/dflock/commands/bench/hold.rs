@@ -12,12 +12,11 @@ use super::keys::Keys;
 use super::plot::Curve;
 use super::progress::Progress;
 use super::report::{Report, per, rounded, times};
-use super::target::{Target, leave, pair};
+use super::target::{Settings, Target, leave, pair};
 use super::usage::Usage;
-use crate::args::{HoldArguments, SourceFlags};
+use crate::args::HoldArguments;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::holding::setting;
 
 /// The interval between two pairs of the other caller. It is constant, so that a slow pair does not shift the later
 /// pairs.
@@ -26,11 +25,9 @@ const PACE: Duration = Duration::from_millis(2);
 /// The number of tasks that acquire the leases. A service would use several tasks, too.
 const TASKS: usize = 64;
 
-pub(super) async fn hold(flags: &SourceFlags, of: &HoldArguments, stop: &CancellationToken) -> Result<Report, Failure> {
-    let ttl = of.ttl.map(|ttl| ("lease_ttl", setting(ttl)));
-    let own: Vec<_> = ttl.into_iter().collect();
-    let target = Target::of(flags, &of.target, &own).await?;
-    target.released(measure(&target, of, stop)).await
+pub(super) async fn hold(settings: Settings, of: &HoldArguments, stop: &CancellationToken) -> Result<Report, Failure> {
+    let target = Target::of(settings).await?;
+    target.released(measure(&target, of, stop), stop).await
 }
 
 async fn measure(target: &Target, of: &HoldArguments, stop: &CancellationToken) -> Result<Report, Failure> {
@@ -60,7 +57,7 @@ async fn measure(target: &Target, of: &HoldArguments, stop: &CancellationToken) 
     let share = |seconds: f64| rounded(100.0 * seconds / held_for.as_secs_f64().max(1e-9), 2);
 
     let giving_back = Instant::now();
-    let ended = leave(&client).await;
+    let ended = leave(&client, stop).await;
     let given_back = giving_back.elapsed();
 
     let bytes = rounded(per(full.since(empty).memory as f64, leases), 0);

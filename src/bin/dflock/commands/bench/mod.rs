@@ -22,9 +22,11 @@ use tokio_util::sync::CancellationToken;
 
 use self::plot::Canvas;
 use self::report::Report;
+use self::target::Settings;
 use crate::args::{Bench, BenchArguments, SourceFlags};
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::holding::setting;
 use crate::process::Signals;
 use crate::tell;
 
@@ -51,11 +53,25 @@ async fn measure(flags: &SourceFlags, of: &BenchArguments) -> Result<Exit, Failu
     // The picture's file is opened first, so that the benchmark fails before it measures if the file cannot be
     // written.
     let canvas = output.svg.as_deref().map(Canvas::open).transpose()?;
+    // The settings are read before signals are handled: reading a file may take long, and does not look at signals.
     let (report, exit) = match &of.what {
-        Bench::Pairs(of) => until_ended(pairs::pairs(flags, of, &stop), &stop).await?,
-        Bench::Hold(of) => until_ended(hold::hold(flags, of, &stop), &stop).await?,
-        Bench::Waits(of) => until_ended(waits::waits(flags, of, &stop), &stop).await?,
-        Bench::Signals(of) => until_ended(signals::signals(flags, of, &stop), &stop).await?,
+        Bench::Pairs(of) => {
+            let settings = Settings::read(flags, &of.target, &[])?;
+            until_ended(pairs::pairs(settings, of, &stop), &stop).await?
+        }
+        Bench::Hold(of) => {
+            let ttl = of.ttl.map(|ttl| ("lease_ttl", setting(ttl)));
+            let settings = Settings::read(flags, &of.target, ttl.as_slice())?;
+            until_ended(hold::hold(settings, of, &stop), &stop).await?
+        }
+        Bench::Waits(of) => {
+            let settings = Settings::read(flags, &of.target, &[])?;
+            until_ended(waits::waits(settings, of, &stop), &stop).await?
+        }
+        Bench::Signals(of) => {
+            let settings = Settings::read(flags, &of.target, &[])?;
+            until_ended(signals::signals(settings, of, &stop), &stop).await?
+        }
         #[cfg(feature = "server")]
         Bench::Failover(of) => until_ended(failover::failover(flags, of, &stop), &stop).await?,
     };

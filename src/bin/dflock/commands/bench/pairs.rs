@@ -14,9 +14,9 @@ use super::keys::Keys;
 use super::plot::Curve;
 use super::progress::Progress;
 use super::report::{Report, human, per, rounded};
-use super::target::{Target, pair};
+use super::target::{Settings, Target, pair};
 use super::usage::Usage;
-use crate::args::{PairsArguments, SourceFlags};
+use crate::args::PairsArguments;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::Table;
@@ -39,12 +39,12 @@ struct Row {
 }
 
 pub(super) async fn pairs(
-    flags: &SourceFlags,
+    settings: Settings,
     of: &PairsArguments,
     stop: &CancellationToken,
 ) -> Result<Report, Failure> {
-    let target = Target::of(flags, &of.target, &[]).await?;
-    target.released(levels(&target, of, stop)).await
+    let target = Target::of(settings).await?;
+    target.released(levels(&target, of, stop), stop).await
 }
 
 /// Measures each requested number of tasks.

@@ -14,9 +14,9 @@ use super::keys::Keys;
 use super::plot::Curve;
 use super::progress::Progress;
 use super::report::{Report, per, rounded, times};
-use super::target::Target;
+use super::target::{Settings, Target};
 use super::usage::Usage;
-use crate::args::{SignalsArguments, SourceFlags};
+use crate::args::SignalsArguments;
 use crate::exit::Exit;
 use crate::failure::Failure;
 
@@ -31,11 +31,11 @@ const WARM_UP: usize = 1_000;
 const TASKS: usize = 50;
 
 pub(super) async fn signals(
-    flags: &SourceFlags,
+    settings: Settings,
     of: &SignalsArguments,
     stop: &CancellationToken,
 ) -> Result<Report, Failure> {
-    let target = Target::of(flags, &of.target, &[]).await?;
+    let target = Target::of(settings).await?;
     let keys = Keys::of_this_run();
     let mut report = Report::new("signals", "A signal, one at a time");
     rates(&target, &keys, of, stop, &mut report).await?;

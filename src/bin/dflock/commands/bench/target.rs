@@ -4,9 +4,8 @@ use std::future::Future;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use dflockd_client::{Client, ClientBuilder, Lock, ShardHealth, ShutdownReport};
+use dflockd_client::{Client, ClientBuilder, Lock, ShutdownReport};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::args::{BenchTarget, SourceFlags};
@@ -16,31 +15,50 @@ use crate::sources::Sources;
 /// How long the shutdown at the end waits for the releases.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How long that shutdown waits while no server is connected.
-const PATIENCE_UNCONNECTED: Duration = Duration::from_secs(1);
+/// How long that shutdown waits after Ctrl-C, because the server may be silent.
+const PATIENCE_STOPPED: Duration = Duration::from_secs(1);
 
-/// Shuts a client down, which releases its leases. Stops waiting early if no server is connected.
-pub(super) async fn leave(client: &Client) -> ShutdownReport {
-    let unconnected = async {
-        let mut since = Instant::now();
-        while since.elapsed() < PATIENCE_UNCONNECTED {
-            if client.health().iter().any(ShardHealth::is_connected) {
-                since = Instant::now();
-            }
-            sleep(Duration::from_millis(50)).await;
-        }
+/// Shuts a client down, which releases its leases. Waits only a second for that if the measuring was stopped.
+pub(super) async fn leave(client: &Client, stop: &CancellationToken) -> ShutdownReport {
+    let patience = match stop.is_cancelled() {
+        true => PATIENCE_STOPPED,
+        false => PATIENCE,
     };
-    tokio::select! {
-        biased;
-        report = client.shutdown(PATIENCE) => report,
-        () = unconnected => client.shutdown(Duration::ZERO).await,
-    }
+    client.shutdown(patience).await
 }
 
 /// Acquires and releases a lock. Returns false, without waiting for the server, if the measuring was stopped.
 pub(super) async fn pair(lock: &Lock, stop: &CancellationToken) -> Result<bool, Failure> {
     let pair = async { lock.acquire().await?.release().await };
     Ok(stop.run_until_cancelled(pair).await.transpose()?.is_some())
+}
+
+/// The settings for a target: everything that is read before the benchmark begins.
+pub(super) struct Settings {
+    builder: ClientBuilder,
+    #[cfg(feature = "server")]
+    is_embedded: bool,
+}
+
+impl Settings {
+    /// Reads the settings. `own` are those from the subcommand's flags. Reading a file may take long and does not look
+    /// at signals, so call this before signals are handled.
+    pub(super) fn read(flags: &SourceFlags, of: &BenchTarget, own: &[(&str, String)]) -> Result<Self, Failure> {
+        #[cfg(feature = "server")]
+        if of.embedded {
+            return Ok(Self {
+                builder: embedded::builder(flags, own)?,
+                is_embedded: true,
+            });
+        }
+        #[cfg(not(feature = "server"))]
+        let BenchTarget {} = of;
+        Ok(Self {
+            builder: Sources::read(flags, own, &[])?.builder()?,
+            #[cfg(feature = "server")]
+            is_embedded: false,
+        })
+    }
 }
 
 /// The servers of the settings, or an embedded one, and the clients that measure them.
@@ -52,30 +70,30 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// Creates the target, and starts an embedded server if the flags ask for one. `own` are the settings from the
-    /// subcommand's flags.
-    pub(super) async fn of(flags: &SourceFlags, of: &BenchTarget, own: &[(&str, String)]) -> Result<Self, Failure> {
-        #[cfg(feature = "server")]
-        if of.embedded {
-            let embedded = embedded::Embedded::start(flags).await?;
-            let own: Vec<_> = own
-                .iter()
-                .cloned()
-                .chain([("servers", embedded.address.clone())])
-                .collect();
-            return Ok(Self {
-                builder: Sources::read(flags, &own, &[])?.builder()?,
-                clients: Mutex::default(),
-                _embedded: Some(embedded),
-            });
-        }
-        #[cfg(not(feature = "server"))]
-        let BenchTarget {} = of;
+    /// Creates the target, and starts an embedded server if the settings ask for one.
+    #[cfg(feature = "server")]
+    pub(super) async fn of(settings: Settings) -> Result<Self, Failure> {
+        let Settings { builder, is_embedded } = settings;
+        let (builder, embedded) = match is_embedded {
+            true => {
+                let embedded = embedded::Embedded::start().await?;
+                (builder.servers([&embedded.address]), Some(embedded))
+            }
+            false => (builder, None),
+        };
         Ok(Self {
-            builder: Sources::read(flags, own, &[])?.builder()?,
+            builder,
             clients: Mutex::default(),
-            #[cfg(feature = "server")]
-            _embedded: None,
+            _embedded: embedded,
+        })
+    }
+
+    /// Creates the target.
+    #[cfg(not(feature = "server"))]
+    pub(super) async fn of(settings: Settings) -> Result<Self, Failure> {
+        Ok(Self {
+            builder: settings.builder,
+            clients: Mutex::default(),
         })
     }
 
@@ -93,12 +111,15 @@ impl Target {
     }
 
     /// Runs a benchmark and then shuts down its clients, which releases their leases. It does so after a failure, too.
-    pub(super) async fn released<T>(&self, benchmark: impl Future<Output = T>) -> T {
+    pub(super) async fn released<T>(&self, benchmark: impl Future<Output = T>, stop: &CancellationToken) -> T {
         let done = benchmark.await;
         let clients = std::mem::take(&mut *self.clients.lock().unwrap_or_else(PoisonError::into_inner));
         let leaving: JoinSet<ShutdownReport> = clients
             .into_iter()
-            .map(|client| async move { leave(&client).await })
+            .map(|client| {
+                let stop = stop.clone();
+                async move { leave(&client, &stop).await }
+            })
             .collect();
         leaving.join_all().await;
         done
@@ -111,10 +132,42 @@ mod embedded {
 
     use std::io::{BufRead, BufReader};
 
+    use dflockd_client::{ClientBuilder, ClientOptions, DEFAULT_SERVERS, LayeredOptions, SettingSource, SettingValue};
+
     use crate::args::SourceFlags;
     use crate::exit::Exit;
     use crate::failure::Failure;
     use crate::process::Attached;
+    use crate::sources::Sources;
+
+    /// Reads the settings for clients of the embedded server, whose address is not known yet. Settings that concern
+    /// other servers do not apply: where these are, their secret and TLS.
+    pub(super) fn builder(flags: &SourceFlags, own: &[(&str, String)]) -> Result<ClientBuilder, Failure> {
+        if flags.servers.is_some() || flags.url.is_some() {
+            return Err(Failure::new(
+                Exit::USAGE,
+                "--embedded starts a server, so --servers and --url cannot name others",
+            ));
+        }
+        // These servers stand for the embedded one. They replace the others with the settings of each.
+        let mut own = own.to_vec();
+        own.push(("servers", DEFAULT_SERVERS.join(",")));
+        let sources = Sources::read(flags, &own, &[])?;
+        // An error names the source of the setting, which the remaining settings no longer have.
+        sources.checked()?;
+        let set = sources.values()?.into_iter().filter(applies);
+        let pairs = set.filter_map(|setting| Some((setting.name, setting.value?)));
+        let options: ClientOptions = LayeredOptions::from_pairs(pairs)?.read()?;
+        Ok(options.into())
+    }
+
+    /// Returns whether a setting was made, and applies to the embedded server, too.
+    fn applies(setting: &SettingValue) -> bool {
+        let is_of_others = ["auth_token", "tls", "previous_"]
+            .iter()
+            .any(|start| setting.name.starts_with(start));
+        setting.source != SettingSource::Default && !setting.is_secret && !is_of_others
+    }
 
     /// The embedded server. It is killed when this is dropped or when this process is killed.
     pub(super) struct Embedded {
@@ -137,13 +190,7 @@ mod embedded {
             "1000000",
         ];
 
-        pub(super) async fn start(flags: &SourceFlags) -> Result<Self, Failure> {
-            if flags.servers.is_some() || flags.url.is_some() {
-                return Err(Failure::new(
-                    Exit::USAGE,
-                    "--embedded starts a server, so --servers and --url cannot name others",
-                ));
-            }
+        pub(super) async fn start() -> Result<Self, Failure> {
             // Ctrl-C reaches only this process, which releases its leases before the server ends. `Attached::start`
             // needs the main thread: the benchmark is the future of `block_on`, which runs there.
             let mut server = Attached::start(&Self::FLAGS)?;

@@ -12,9 +12,9 @@ use super::keys::Keys;
 use super::plot::Curve;
 use super::progress::Progress;
 use super::report::{Report, times};
-use super::target::Target;
+use super::target::{Settings, Target};
 use super::usage::Usage;
-use crate::args::{SourceFlags, WaitsArguments};
+use crate::args::WaitsArguments;
 use crate::exit::Exit;
 use crate::failure::Failure;
 
@@ -22,18 +22,18 @@ use crate::failure::Failure;
 const TTL: Duration = Duration::from_secs(600);
 
 /// How long callers may take after Ctrl-C to get the keys that were released at once.
-const LEAVING: Duration = Duration::from_secs(5);
+const LEAVING: Duration = Duration::from_secs(1);
 
 /// The number of the key, the time of the grant, and the guard.
 type Granted = Result<(usize, Instant, LockGuard), dflockd_client::Error>;
 
 pub(super) async fn waits(
-    flags: &SourceFlags,
+    settings: Settings,
     of: &WaitsArguments,
     stop: &CancellationToken,
 ) -> Result<Report, Failure> {
-    let target = Target::of(flags, &of.target, &[]).await?;
-    target.released(measure(&target, of, stop)).await
+    let target = Target::of(settings).await?;
+    target.released(measure(&target, of, stop), stop).await
 }
 
 async fn measure(target: &Target, of: &WaitsArguments, stop: &CancellationToken) -> Result<Report, Failure> {
