@@ -89,12 +89,19 @@ async fn start(builder: ServerBuilder) -> (Server, String) {
     (server, address)
 }
 
+/// The time for a command that gets its key, or is refused at once, however slow the machine is.
+const AMPLE: &str = "60s";
+/// The time for a command whose server cannot be reached.
+const NONE: &str = "300ms";
+/// The time for a command that reaches its server, and then waits in vain.
+const VAIN: &str = "2s";
+
 fn run(server: &str, arguments: &[&str]) -> Output {
-    run_key("key", server, arguments)
+    run_key("key", AMPLE, server, arguments)
 }
 
-fn run_key(key: &str, server: &str, arguments: &[&str]) -> Output {
-    let whole = [&["run", key, "--timeout", "300ms", "--servers", server], arguments].concat();
+fn run_key(key: &str, timeout: &str, server: &str, arguments: &[&str]) -> Output {
+    let whole = [&["run", key, "--timeout", timeout, "--servers", server], arguments].concat();
     dflock().args(whole).output().unwrap()
 }
 
@@ -130,7 +137,7 @@ fn commands_and_settings(reached: &mut Reached, address: &str) {
 /// Reaches the codes that depend on servers.
 async fn servers(reached: &mut Reached, address: &str) {
     let nowhere = format!("127.0.0.1:{}", free_port());
-    reached.own(69, &run(&nowhere, &["--", "true"]));
+    reached.own(69, &run_key("key", NONE, &nowhere, &["--", "true"]));
     let (_secret, closed) = start(Witness::new().describe().auth_token("sesame")).await;
     reached.own(77, &run(&closed, &["--", "true"]));
     let (_old, old) = start(Witness::new().describe().release("1.16")).await;
@@ -138,7 +145,7 @@ async fn servers(reached: &mut Reached, address: &str) {
 
     let client = Client::builder().servers([address]).connect().await.unwrap();
     let held = client.lock("held").unwrap().acquire().await.unwrap();
-    reached.own(75, &run_key("held", address, &["--", "true"]));
+    reached.own(75, &run_key("held", VAIN, address, &["--", "true"]));
     let tried = dflock()
         .args(["run", "held", "--try", "--servers", address, "--", "true"])
         .output()
@@ -147,7 +154,7 @@ async fn servers(reached: &mut Reached, address: &str) {
     held.release().await.unwrap();
     // A semaphore has one limit for all holders.
     let slot = client.semaphore("slots", 2).unwrap().acquire().await.unwrap();
-    reached.own(76, &run_key("slots", address, &["--limit", "3", "--", "true"]));
+    reached.own(76, &run_key("slots", AMPLE, address, &["--limit", "3", "--", "true"]));
     slot.release().await.unwrap();
 }
 
@@ -156,7 +163,7 @@ async fn full_servers(reached: &mut Reached) {
     let (server, address) = start(Witness::new().describe().max_locks(1).max_waiters(1)).await;
     let client = Client::builder().servers([&address]).connect().await.unwrap();
     let _held = client.lock("held").unwrap().acquire().await.unwrap();
-    let no_key = run(&address, &["--", "true"]);
+    let no_key = run_key("key", VAIN, &address, &["--", "true"]);
     reached.own(75, &no_key);
     assert!(text(&no_key.stderr).contains("--max-locks"), "{no_key:?}");
 
@@ -166,7 +173,7 @@ async fn full_servers(reached: &mut Reached) {
         server.stats().locks.iter().any(|lock| lock.waiters == 1)
     })
     .await;
-    let no_place = run_key("held", &address, &["--", "true"]);
+    let no_place = run_key("held", VAIN, &address, &["--", "true"]);
     reached.own(75, &no_place);
     assert!(text(&no_place.stderr).contains("--max-waiters"), "{no_place:?}");
 

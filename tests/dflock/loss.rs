@@ -19,7 +19,7 @@ pub const STUBBORN: &str =
 
 /// A margin that leaves a busy machine some time. The grace is longer than the margin, so `dflock` must count the
 /// grace in.
-pub const TIMES: [&str; 6] = ["--ttl", "3s", "--grace", "900ms", "--set", "loss_margin=600ms"];
+pub const TIMES: [&str; 6] = ["--ttl", "6s", "--grace", "1600ms", "--set", "loss_margin=1400ms"];
 
 pub fn run(server: &str, key: &str, script: &str) -> Running {
     let mut command = dflock();

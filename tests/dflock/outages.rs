@@ -12,7 +12,7 @@ use crate::support::process::free_port;
 use crate::tool::{Group, Running, dflock};
 
 /// The TTL of [`TIMES`].
-const TTL: Duration = Duration::from_secs(3);
+const TTL: Duration = Duration::from_secs(6);
 
 /// Runs many rounds, [`AT_ONCE`] of them at the same time, each with servers of its own.
 fn rounds(round: impl Fn(&str) + Sync) {

@@ -176,7 +176,7 @@ async fn messages_about_full_servers_and_lost_leases_are_as_they_were_written() 
     let _held = client.lock("held").unwrap().acquire().await.unwrap();
     all += &refused("run key -- true", &address);
     all += &refused("run held --try -- true", &address);
-    all += &refused("run held --timeout 200ms -- true", &address);
+    all += &refused("run held --timeout 2s -- true", &address);
     let waiters = |count| full.stats().locks.iter().all(|lock| lock.waiters == count);
     until("that one has left", || waiters(0)).await;
     let _waiter = start("run held --timeout 60s -- true", &address);
