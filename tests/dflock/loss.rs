@@ -132,6 +132,15 @@ async fn term_comes_first_and_the_command_may_use_its_grace() {
 pub const TALKATIVE: &str = r#"trap "echo TERM" TERM; (sh -c 'trap "echo TERM" TERM; while :; do sleep 1; done' &)
     echo $$; while :; do sleep 1; done"#;
 
+/// Starts a command with a grace of which it gets nothing if the connection ends.
+pub fn run_with_a_long_grace(server: &str, key: &str) -> Running {
+    let mut command = dflock();
+    command
+        .args(["run", key, "--servers", server, "--ttl", "60s", "--grace", "25s"])
+        .args(["--", "sh", "-c", TALKATIVE]);
+    Running::start(&mut command)
+}
+
 /// The server grants the key to the next holder as soon as it sees the end of the connection, so there is no time for
 /// the grace.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -140,20 +149,7 @@ async fn a_connection_that_is_cut_ends_the_command_without_its_grace() {
     let server = witness.server(0).await;
     let address = server.local_addr().to_string();
     let proxy = Proxy::start(&address).await;
-    let mut command = dflock();
-    command
-        .args([
-            "run",
-            "key",
-            "--servers",
-            &proxy.address,
-            "--ttl",
-            "60s",
-            "--grace",
-            "25s",
-        ])
-        .args(["--", "sh", "-c", TALKATIVE]);
-    let mut holder = Running::start(&mut command);
+    let mut holder = run_with_a_long_grace(&proxy.address, "key");
     let group = Group::read(&holder.line());
     let others = client(&address).await;
     let next = tokio::spawn(async move { next_holder(&others, "key").await });

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::loss::{AT_ONCE, ROUNDS, STUBBORN, TALKATIVE, TIMES, run};
+use crate::loss::{AT_ONCE, ROUNDS, STUBBORN, TIMES, run, run_with_a_long_grace};
 use crate::server_process::ServerProcess;
 use crate::support::process::free_port;
 use crate::tool::{Group, Running, dflock};
@@ -68,21 +68,7 @@ fn replaced(by: Signal, reason: &str) {
     rounds(|key| {
         let port = free_port();
         let mut server = ServerProcess::start(port, None);
-        // The grace is long, and the command gets none of it.
-        let mut command = dflock();
-        command
-            .args([
-                "run",
-                key,
-                "--servers",
-                &server.address,
-                "--ttl",
-                "60s",
-                "--grace",
-                "25s",
-            ])
-            .args(["--", "sh", "-c", TALKATIVE]);
-        let mut holder = Running::start(&mut command);
+        let mut holder = run_with_a_long_grace(&server.address, key);
         let group = Group::read(&holder.line());
         server.signal(by);
         server.wait();
