@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use dflockd_client::{Client, ClientBuilder, Lock, ShutdownReport};
+use dflockd_client::{Client, ClientBuilder, Lock, ShardHealth, ShutdownReport};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -15,14 +15,16 @@ use crate::sources::Sources;
 /// How long the shutdown at the end waits for the releases.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How long that shutdown waits after Ctrl-C, because the server may be silent.
-const PATIENCE_STOPPED: Duration = Duration::from_secs(1);
+/// How long that shutdown waits after Ctrl-C, because the server may be silent, and if no server is connected.
+const SHORT_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Shuts a client down, which releases its leases. Waits only a second for that if the measuring was stopped.
+/// Shuts a client down, which releases its leases. Waits only a second for that if the measuring was stopped or if no
+/// server is connected.
 pub(super) async fn leave(client: &Client, stop: &CancellationToken) -> ShutdownReport {
-    let patience = match stop.is_cancelled() {
-        true => PATIENCE_STOPPED,
-        false => PATIENCE,
+    let is_connected = client.health().iter().any(ShardHealth::is_connected);
+    let patience = match is_connected && !stop.is_cancelled() {
+        true => PATIENCE,
+        false => SHORT_PATIENCE,
     };
     client.shutdown(patience).await
 }
