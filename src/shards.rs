@@ -266,7 +266,7 @@ impl ShardPlan {
         &self.endpoints[0]
     }
 
-    /// Returns the endpoint with this address, or the first endpoint if there is none.
+    /// Returns the endpoint with this address, or the first endpoint if no endpoint has it.
     pub(crate) fn endpoint_at(&self, address: Option<&str>) -> &Endpoint {
         let has_address = |endpoint: &&Endpoint| Some(&**endpoint.shared_text()) == address;
         self.endpoints.iter().find(has_address).unwrap_or_else(|| self.first())
