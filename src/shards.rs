@@ -191,7 +191,7 @@ impl Shard {
     ///   name of that wait's connection.
     /// - Any client that knows the name can take the leases. Choose a name that cannot be guessed, and keep it secret,
     ///   like a token.
-    /// - The client confirms every grant of a try by a renewal first, which costs a round trip.
+    /// - The client confirms every grant of a try by a renewal before the caller gets it, which costs a round trip.
     ///
     /// This setting has no effect on other kinds of shards.
     pub fn stable_ref(mut self, name: StableRef) -> Self {

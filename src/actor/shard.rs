@@ -113,8 +113,8 @@ struct TaskLane {
     _task: AbortOnDropHandle<()>,
 }
 
-/// The maximum number of inputs that a turn takes before it writes and reads the connections. If many callers send more
-/// inputs than this, the server works on their first requests while this task encodes the next ones.
+/// The maximum number of inputs that a turn takes before it writes to the connections and reads from them. If many
+/// callers send more inputs than this, the server works on their first requests while this task encodes the next ones.
 const INPUTS_A_TURN: usize = 32;
 
 /// The interval at which the driver checks for suspends while there are leases, because timers stand still during a

@@ -1,7 +1,7 @@
 //! Time arithmetic that cannot overflow and takes suspends of the machine into account.
 //!
-//! The clock of this crate stops while the machine is suspended, but a server's clock does not. So every time that the
-//! end of a lease depends on is a [`Moment`], which also has the total suspended time of the machine.
+//! The clock of this crate stops while the machine is suspended, but a server's clock does not. So this crate stores
+//! the times that determine the end of a lease as [`Moment`]s, which also have the total suspended time of the machine.
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod suspend;
@@ -59,8 +59,8 @@ impl Moment {
     }
 }
 
-/// Subtracts a duration from an instant. If the system's clock cannot represent the result, there are no suspends to
-/// count.
+/// Subtracts a duration from an instant. Returns the instant itself if the system's clock cannot represent the result;
+/// this does not happen on the systems that report suspends.
 pub(crate) fn before(end: Instant, duration: Duration) -> Instant {
     end.checked_sub(duration).unwrap_or(end)
 }

@@ -1,5 +1,6 @@
-//! The suspended time of the machine on Linux. `CLOCK_BOOTTIME` advances during a suspend, and `CLOCK_MONOTONIC`, the
-//! clock of `Instant`, does not. There is no other difference, so their difference grows only by suspends.
+//! The suspended time of the machine on Linux and Android. `CLOCK_BOOTTIME` advances during a suspend, and
+//! `CLOCK_MONOTONIC`, the clock of `Instant`, does not. There is no other difference, so their difference grows only by
+//! suspends.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

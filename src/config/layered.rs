@@ -14,8 +14,8 @@ use crate::error::Result;
 /// [`read`](Self::read) parses them together.
 ///
 /// The sources are those of [`ClientOptions`], with the same settings and names. The value of a setting comes from the
-/// highest source that contains it. If a source names the servers, the settings of single shards in lower sources are
-/// ignored.
+/// highest source that contains it. If a source names the servers, the settings of shards in lower sources, such as
+/// `orphan_ttl`, are ignored.
 ///
 /// ```
 /// use dflockd_client::{LayeredOptions, SettingSource};

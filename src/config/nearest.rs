@@ -41,7 +41,7 @@ pub(super) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) 
     found.into_iter().take(MOST).map(|(_, known)| known).collect()
 }
 
-/// Returns the number of letters to insert, remove or replace that turns `one` into `other`.
+/// Returns how many letters must be inserted, removed or replaced to turn `one` into `other`.
 fn distance(one: &str, other: &str) -> usize {
     let other: Vec<char> = other.chars().collect();
     let mut row: Vec<usize> = (0..=other.len()).collect();

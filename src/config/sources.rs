@@ -76,7 +76,7 @@ impl ClientOptions {
     }
 
     /// Returns the variables that begin with `DFLOCKD_` and that neither clients nor servers read, sorted by name. A
-    /// program that reads its environment can warn of them. The result does not contain empty variables and variables
+    /// program that reads its environment can warn of them. The result contains neither empty variables nor variables
     /// that Kubernetes and Docker set for services and linked containers. An unknown name that begins with
     /// `DFLOCKD_CLIENT_` is an error of [`from_vars`](Self::from_vars), so the result does not contain it either.
     ///

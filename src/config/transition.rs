@@ -48,7 +48,7 @@ impl ClientOptions {
             );
         }
         let previous = self.previous_shards.as_ref().unwrap_or(&self.shards);
-        // Each list is checked alone first, so that an error names the list in which it is.
+        // Checks each list by itself. The combined list would hide a server that is repeated in the previous list.
         let current = identities(&check_all(&self.shards)?);
         let before = identities(&check_all(previous)?);
         let mut all = self.shards.clone();

@@ -64,8 +64,9 @@ impl Holder<LockGuard> {
     }
 
     /// Creates a lock on a key with its own client with these options. The client starts at the first use, in the
-    /// current runtime, and has one pipelined connection to the server that the key belongs to. It shares nothing with
-    /// other objects, even if their options are the same.
+    /// current runtime, and connects only to the shard of the key, or to both shards of a key that moves. By default,
+    /// it has one pipelined connection to each. It shares nothing with other objects, even if their options are the
+    /// same.
     ///
     /// # Errors
     ///

@@ -29,7 +29,7 @@ pub use semaphore::DistributedSemaphore;
 pub enum EnqueueStatus {
     /// The lock or slot was free and is now held.
     Acquired,
-    /// The lock or all slots are held, as a server says. The object has a queue position; [`Holder::wait`] waits for
+    /// A server reported the lock, or all slots, as held. The object has a queue position; [`Holder::wait`] waits for
     /// the grant.
     Queued,
 }

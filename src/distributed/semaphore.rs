@@ -16,7 +16,7 @@ use crate::handle::semaphore::Semaphore;
 use crate::types::Key;
 use crate::types::{Limit, Target};
 
-/// A semaphore slot object as in the Python client. Otherwise it is like [`DistributedLock`].
+/// An object for one slot of a semaphore, as in the Python client. In all else it is like [`DistributedLock`].
 pub type DistributedSemaphore = Holder<SemaphorePermit>;
 
 impl Holder<SemaphorePermit> {

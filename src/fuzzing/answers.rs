@@ -78,7 +78,7 @@ struct Heard {
     replies: Vec<(usize, Response)>,
     signals: Vec<Signal>,
     not_leader: Option<Box<Option<Box<str>>>>,
-    /// Why the peer is not a dflockd server, or out of step.
+    /// The error if the peer is not a dflockd server, or if its answers do not match the requests.
     broken: Option<String>,
     refused_ping: bool,
     /// Requests without an answer.

@@ -1,7 +1,7 @@
 //! An acquire: a try, followed by a wait if the key is held and the request has time to wait.
 //!
-//! The timeout layer ends tries. This module ends an acquire that waits, at its exact time. State that most acquires
-//! need is stored inline; state that few acquires need is boxed.
+//! The timeout layer limits tries. This module ends an acquire that may wait exactly at its deadline. State that most
+//! acquires need is stored inline; state that few acquires need is boxed.
 
 pub(super) mod moving;
 
@@ -127,8 +127,8 @@ impl<'a, H: Borrow<Arc<Core>> + Clone + Send + 'a> Acquiring<'a, H> {
         loop {
             let next = match this.stage {
                 Stage::Begins(reserved) => {
-                    // Uses up tokio's budget: a task that retries in a loop must yield, even if each acquire fails at
-                    // once.
+                    // Consumes a unit of tokio's budget: a task that retries in a loop must yield, even if each acquire
+                    // fails at once.
                     ready!(pin!(consume_budget()).poll(cx));
                     let route = core.topology.route(this.request.routed_by())?;
                     match Move::of(&route) {

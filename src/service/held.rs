@@ -21,8 +21,8 @@ use crate::shard::held::{HeldLease, HeldPlace};
 use crate::take::Take;
 use crate::types::{Fence, Key, Kind, Token, Ttl};
 
-/// The client of a lease or queue position, which keeps this client alive. Only [`stack`](super::stack) knows the type
-/// behind it, because the requests of a client contain leases.
+/// The client of a lease or queue position, which keeps this client alive: the core of a client, or the state of a mock
+/// service.
 pub(crate) type Origin = Arc<dyn Any + Send + Sync>;
 
 /// A held lease. The client renews it in the background until it is released, dropped or lost.

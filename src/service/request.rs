@@ -15,7 +15,7 @@ use crate::signal::{SignalConn, SignalOptions};
 use crate::stats::Stats;
 use crate::types::{Key, Kind, Target, Ttl};
 
-/// An operation. The handles ([`Lock`](crate::Lock) and the others) create these.
+/// A request for one [`Operation`]. The handles ([`Lock`](crate::Lock) and the others) create requests.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Request {
@@ -89,7 +89,7 @@ impl SubscribeRequest {
         self
     }
 
-    /// Sets the options of receiving signals.
+    /// Sets the options for receiving signals.
     #[must_use]
     pub fn options(mut self, options: SignalOptions) -> Self {
         self.options = options;
@@ -370,7 +370,7 @@ pub enum Response {
     Released,
     /// The state of a server.
     Stats(Stats),
-    /// Everything that the cluster has committed before is visible.
+    /// Everything that the cluster committed before the request is visible.
     Visible,
     /// The first server will serve the shard after this time. Until then, no server serves it.
     FailingBack(Duration),

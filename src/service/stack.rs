@@ -1,7 +1,7 @@
 //! The layers of a client: spans, metrics, timeout, the users' layers, and the dispatch.
 //!
 //! The stack exists in two forms. The owned form is the service of a [`Client`](crate::Client). The borrowed form is
-//! for the single calls of the handles: a reference count that all cores modify would cost more than all layers
+//! for the single calls of the handles: a reference count that all CPU cores modify would cost more than all layers
 //! together.
 
 use std::future::poll_fn;

@@ -72,7 +72,7 @@ impl Placement {
         self.shards
     }
 
-    /// The shards of a key.
+    /// Returns the shards of a key.
     #[inline]
     pub(crate) fn place(&self, key: &str) -> Result<Placed> {
         let shard = self.strategy.shard(key, self.shards)?;

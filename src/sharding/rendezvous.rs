@@ -1,7 +1,7 @@
 //! Rendezvous hashing: each shard has a score for each key, and the shard with the highest score serves the key. So a
 //! new shard takes the keys for which it has the highest score, and no key moves between the other shards.
 
-/// The distance between two states of SplitMix64.
+/// The distance between two consecutive states of SplitMix64.
 const GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// A strategy with which few keys move when the number of servers changes: from N servers to N + 1, about one key in N

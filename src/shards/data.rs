@@ -34,7 +34,7 @@ struct Map {
     stable_ref: Option<Zeroizing<String>>,
 }
 
-/// The names of a map.
+/// The names of the entries of a map.
 const NAMES: [&str; 7] = [
     "single",
     "cluster",

@@ -26,8 +26,9 @@ struct Listening {
     refused_next: usize,
 }
 
-/// The first address of a network that is reserved for tests (RFC 2544), and their number.
+/// The first address of a network that is reserved for tests (RFC 2544).
 const FIRST: u32 = u32::from_be_bytes([198, 18, 0, 0]);
+/// The number of addresses of that network.
 const ADDRESSES: u32 = 1 << 17;
 
 /// Returns an address that no other server of this process has, unless the process has had more than 131,072 servers.

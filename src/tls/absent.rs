@@ -1,4 +1,4 @@
-//! Without the feature `tls`: types without values, so that code that uses TLS needs no conditions.
+//! Without the feature `tls`: types without values, so that code that uses TLS needs no conditional compilation.
 
 #[path = "files.rs"]
 mod files;

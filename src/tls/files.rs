@@ -3,7 +3,7 @@
 /// Which authorities a client trusts, and which certificate it presents.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct TlsFiles {
-    /// The authorities that this machine trusts.
+    /// Whether the client trusts the authorities that this machine trusts.
     pub(crate) system_roots: bool,
     /// Whether the operating system's own verifier decides.
     pub(crate) platform_verifier: bool,

@@ -74,8 +74,8 @@ impl Tls {
         Self::default()
     }
 
-    /// Creates settings that trust the authorities of this machine. More can be added. They are read once, when the
-    /// client is built.
+    /// Creates settings that trust the authorities of this machine, which are read once, when the client is built. More
+    /// authorities can be added.
     pub fn system_roots() -> Self {
         Self::trusting(Trusted::SystemRoots)
     }
@@ -189,7 +189,8 @@ impl Tls {
         self.clone().check()?.handshake(stream, host).await
     }
 
-    /// Makes settings from their text form. If it names no authority, those of this machine are trusted.
+    /// Makes settings from their text form. If it names neither an authority nor the platform's verifier, the
+    /// authorities of this machine are trusted.
     pub(crate) fn of_files(files: TlsFiles) -> Result<Self> {
         let mut tls = match (files.platform_verifier, files.system_roots || files.ca.is_none()) {
             (true, _) => Self::trusting(Trusted::Platform),

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use crate::small_file::read_small_file;
 
-/// More than ten times the size of a bundle of all public authorities.
+/// The maximum size of a file: more than ten times the size of a bundle of all public authorities.
 const LONGEST: usize = 4 * 1024 * 1024;
 
 /// A source of PEM text. It is shown by its name, never with its content.
@@ -47,7 +47,7 @@ impl Pem {
         }
     }
 
-    /// Parses all certificates of a text that was read from this source; at least one.
+    /// Parses all certificates of a text that was read from this source. Returns an error if there are none.
     pub(crate) fn certificates(&self, text: &PemText) -> Result<Vec<CertificateDer<'static>>, String> {
         let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
         match all {
@@ -68,8 +68,8 @@ impl Pem {
     }
 }
 
-/// Describes why a certificate and a private key are refused. Only keys that do not match are told to be of different
-/// pairs: a key of an unsupported kind may match its certificate.
+/// Describes why a certificate and a private key are refused. Says that they do not belong together only if the keys
+/// do not match: a key of an unsupported kind may match its certificate.
 pub(crate) fn refused_pair(certificate: &Pem, key: &Pem, error: &rustls::Error) -> String {
     let problem = match error {
         rustls::Error::InconsistentKeys(_) => "do not belong together",

@@ -28,7 +28,7 @@ use super::Timeout;
 /// # let address = server.local_addr().to_string();
 /// let client = Client::builder()
 ///     .servers([address])
-///     // A quick answer or none.
+///     // Allows each request 500 ms in addition to its own wait.
 ///     .layer(TimeoutLayer::new(Duration::from_millis(500)))
 ///     .connect()
 ///     .await?;

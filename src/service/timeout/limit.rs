@@ -87,7 +87,7 @@ pub trait Explain {
     /// Returns an error that says why there was no answer, or `None` if the reason is not known.
     fn explain(&self, subject: &RequestSummary, budget: Budget) -> Option<Error>;
 
-    /// Returns whether there is no layer between this layer and the servers that could delay a request.
+    /// Returns whether no layer between this layer and the servers could delay a request.
     fn is_direct(&self) -> bool {
         false
     }

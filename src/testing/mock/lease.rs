@@ -91,7 +91,7 @@ impl MockLease {
 
     /// Makes the holder lose the lease, for this reason. Has no effect if the lease was lost or released already.
     ///
-    /// Only the holder learns of the loss: a client on a mock service has no callbacks and events about leases.
+    /// Only the holder learns of the loss: a client on a mock service has neither callbacks nor events about leases.
     pub fn lose(&self, reason: LostReason) {
         self.cell.lose(reason);
     }
@@ -118,7 +118,7 @@ impl MockLease {
             if let Some(how) = *given_back.borrow_and_update() {
                 return how;
             }
-            // The sender is in `self`.
+            // Never happens, because `self` has the sender.
             if given_back.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
