@@ -95,7 +95,8 @@ impl Call<()> {
         }
     }
 
-    /// Waits until every write that the cluster committed before this call is visible to the asked server.
+    /// Waits until every write that the cluster committed before this call is visible to the server that gets the
+    /// request.
     #[must_use]
     pub fn barrier() -> Self {
         Self {

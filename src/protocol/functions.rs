@@ -40,7 +40,8 @@
 //! # Cancel safety
 //!
 //! No function is cancel safe. A call that is dropped before it completes leaves an answer under way, so the [`Wire`]
-//! refuses further calls. Whatever the server has granted meanwhile stays granted until the stream is closed.
+//! refuses further calls. Whatever the server has granted meanwhile stays granted until its lease ends or the stream is
+//! closed.
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -60,8 +61,8 @@ use crate::types::{Grant, Key, Kind, Limit, Target, Token, Ttl, WaitSecs};
 ///
 /// # Errors
 ///
-/// [`Auth`](ErrorKind::Auth) if the token is wrong, after which the server closes the connection, or if the server
-/// requires none.
+/// [`Auth`](ErrorKind::Auth) if the token is wrong (the server then closes the connection), or if the server was
+/// started without an auth token.
 ///
 /// # Cancel safety
 ///
@@ -87,7 +88,8 @@ pub async fn ping<S: AsyncRead + AsyncWrite + Unpin>(wire: &mut Wire<S>) -> Resu
 ///
 /// # Errors
 ///
-/// [`Unsupported`](ErrorKind::Unsupported) before the cluster builds (unreleased after 2.1.1), [`NotLeader`](ErrorKind::NotLeader).
+/// [`Unsupported`](ErrorKind::Unsupported) if the server is not a cluster build (unreleased after 2.1.1),
+/// [`NotLeader`](ErrorKind::NotLeader) if it does not lead its cluster.
 ///
 /// # Cancel safety
 ///
@@ -101,8 +103,8 @@ pub async fn barrier<S: AsyncRead + AsyncWrite + Unpin>(wire: &mut Wire<S>) -> R
 ///
 /// # Errors
 ///
-/// [`Unsupported`](ErrorKind::Unsupported) before the cluster builds (unreleased after 2.1.1), and if it is called too
-/// late or twice.
+/// [`Unsupported`](ErrorKind::Unsupported) if the server is not a cluster build (unreleased after 2.1.1), or if this
+/// connection has presented a ref before.
 ///
 /// # Cancel safety
 ///

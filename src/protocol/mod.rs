@@ -5,8 +5,8 @@
 //! the reading side of a server. [`functions`] run the protocol over any async stream, one call at a time, and those of
 //! `blocking` (feature `blocking`) over any blocking stream.
 //!
-//! Source of every rule: the observed behaviour of servers, releases 0.5 to 2.1.1, and the code of cluster builds
-//! (unreleased after 2.1.1).
+//! Source of every rule: the observed behaviour of servers, releases 0.5 to 2.1.1, and the code of cluster builds.
+//! Cluster builds are the builds after 2.1.1 that can form clusters; they are not released yet.
 
 mod auth_token;
 #[cfg(feature = "blocking")]

@@ -363,7 +363,8 @@ fn either(kind: Kind, lock: &'static str, semaphore: &'static str) -> &'static s
     }
 }
 
-/// Reads a number of decimal digits only: no sign, no blank, no fraction.
+/// Parses a number that consists only of decimal digits: no sign, no blank, no fraction. Returns `None` if it is
+/// greater than [`MAX_SECONDS`].
 pub(super) fn read_number(field: &str) -> Option<u64> {
     if field.is_empty() || !field.bytes().all(|b| b.is_ascii_digit()) {
         return None;
@@ -394,7 +395,7 @@ fn target(kind: Kind, limit: u64) -> Option<Target> {
     }
 }
 
-/// Shows the request as it is sent, with secrets left out or shortened.
+/// Shows the request and its fields, with secrets left out or shortened.
 impl fmt::Debug for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -64,8 +64,9 @@ impl Default for RequestDecoder {
 }
 
 impl RequestDecoder {
-    /// Creates a decoder that accepts this number of bytes as the argument of `auth`, and of `signal`. The default is
-    /// [`MAX_LONG_LINE`] for both; servers before 1.15 accept [`MAX_SHORT_LINE`].
+    /// Creates a decoder that accepts at most `auth` bytes as the argument of an `auth` request, and at most `signal`
+    /// bytes as that of a `signal` request. The default is [`MAX_LONG_LINE`] for both; servers before 1.15 accept
+    /// [`MAX_SHORT_LINE`].
     #[must_use]
     pub fn with_longest_arguments(auth: usize, signal: usize) -> Self {
         Self {

@@ -1,4 +1,5 @@
-//! A stream with the protocol on it: one request, one answer. A stream that is out of step is always detected.
+//! Runs the protocol over a stream: one request, then its answer. After a call that was dropped or failed half-way, the
+//! stream is out of step: the next line may not be the answer to the next request. Every further call then fails.
 //!
 //! Everything except the I/O is in [`Exchange`], so that it is the same for async and for blocking streams.
 
@@ -48,7 +49,7 @@ enum InStep {
 }
 
 impl Exchange {
-    /// Encodes the request. No other request can begin until its answer was read.
+    /// Encodes the request. No other request can begin until its answer has been read.
     pub(super) fn begin(&mut self, request: &Request) -> Result<()> {
         if self.in_step == InStep::No {
             return Err(out_of_step());
@@ -147,7 +148,7 @@ impl<S> Wire<S> {
 
 /// The last bytes of a peer before its stream ended, beyond the lines that were understood.
 pub(crate) struct LastWords {
-    /// The bytes that are not a whole line.
+    /// The bytes that were read and not returned as lines.
     pub(crate) bytes: BytesMut,
     /// The error with which the stream ended, if it did not end properly.
     pub(crate) error: Option<Error>,

@@ -24,7 +24,7 @@ pub struct ServerBuilder {
     pub(super) host: String,
     pub(super) port: u16,
     options: ServerOptions,
-    /// The parse result. [`check`](Self::check) returns its error when the server starts.
+    /// The result of parsing the name of the release. [`check`](Self::check) returns its error when the server starts.
     release: Result<Release>,
     /// The result of checking the secret, if there is one. [`check`](Self::check) returns its error, too.
     auth_token: Option<Result<AuthToken>>,

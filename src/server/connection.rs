@@ -81,7 +81,7 @@ struct Session<'a> {
     out: BytesMut,
     /// The queue of signals, from the first `listen` on. Connections that never listen have no cost for signals.
     inbox: Option<Inbox>,
-    /// How many signals of this connection have reached a subscriber since the task last yielded.
+    /// How many signals that this connection published have reached a subscriber since the task last yielded.
     delivered: usize,
     /// `None` unless requests take time.
     pace: Option<RequestPace>,
@@ -96,7 +96,8 @@ enum NextStep {
     Read,
     /// Wait: this request is answered later.
     Wait(Blocked),
-    /// Let the tasks of other connections run: they have signals to write, or wait behind large answers.
+    /// Let the tasks of other connections run: they have signals to write, or have waited while this connection
+    /// produced large answers. Also comes after requests whose time is not over yet.
     Yield,
     /// End: the last answer was an error, and no further answer is given.
     End,

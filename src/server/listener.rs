@@ -33,7 +33,7 @@ pub struct Server {
     tasks: TaskTracker,
 }
 
-/// The state that a server serves, and the member that it is.
+/// The state that a server serves, and the number of its member.
 pub(super) struct Served {
     pub(super) options: ServerOptions,
     /// The state of one server, or the state that all members of a cluster share.
@@ -133,8 +133,8 @@ impl Server {
         shared.state().events().to_vec()
     }
 
-    /// Accepts no new connections, refuses requests on the existing ones, and waits until they end, at most for the
-    /// shutdown timeout.
+    /// Starts the shutdown: accepts no new connections, refuses blocked requests, and from release 1.16 on all further
+    /// requests. Waits until the existing connections end, at most for the shutdown timeout.
     pub(super) async fn drain(&self) {
         self.shared.draining.cancel();
         self.shared.state().drain(self.shared.member, Instant::now());
@@ -166,7 +166,7 @@ impl Server {
     }
 }
 
-/// Returns the time of day in nanoseconds. The fences of earlier servers on this machine are smaller.
+/// Returns the time since the Unix epoch, in nanoseconds. The fences of earlier servers on this machine are smaller.
 fn nanoseconds() -> u64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     now.map_or(0, |since| since.as_nanos() as u64)

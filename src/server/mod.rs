@@ -25,21 +25,21 @@
 //! # }
 //! ```
 //!
-//! With `release("cluster")`, a single server accepts `stable-ref`, but it keeps nothing for a session; a renewal moves
-//! the ownership of a lease. A [`Cluster`] is several such servers on one state. Its leader changes on command, and its
-//! members can be stopped, to test how clients cope with that.
+//! With `release("cluster")`, a single server accepts `stable-ref`, but it keeps nothing for a session; a renewal makes
+//! its connection the owner of the lease. A [`Cluster`] is several such servers on one state. Its leader changes on
+//! command, and its members can be stopped, to test how clients cope with that.
 //!
 //! # What differs from a real server
 //!
-//! It was compared with release 1.10 over some thousand random conversations, and with the public code of that release
-//! and of later ones. The known differences are:
+//! The embedded server was compared with release 1.10 in several thousand random conversations, and with the public
+//! code of that release and of later ones. The known differences are:
 //!
 //! - Requests for more than 9,223,372,036 seconds are errors. Releases before 1.15 let such a number overflow and use
 //!   the result, which no client can want.
 //! - A subscriber that does not read its signals is disconnected. Some builds before 1.11.1 drop its signals instead;
 //!   which builds do this, and when, is not known well enough.
-//! - A renewal or release with a token of no lease does not count as a use of the key. Before 1.16.1 it does, so the
-//!   key is forgotten later; this shows only after [`gc_max_idle`](ServerBuilder::gc_max_idle).
+//! - A renewal or release with a token that belongs to no lease does not count as a use of the key. Before 1.16.1 it
+//!   does, so the key is forgotten later; this shows only after [`gc_max_idle`](ServerBuilder::gc_max_idle).
 //! - Leases are swept even while the server shuts down. Real servers stop the sweep then, but at that time no request
 //!   can wait for a lease.
 //! - The lists of `stats` follow the order of the 64 maps in which real servers keep their keys. Within a map, the

@@ -351,7 +351,7 @@ impl ModelServer {
         }
     }
 
-    /// Cuts a member off from the others. If it leads, it continues to believe so.
+    /// Cuts a member off from the others. If it leads, it continues to believe that it leads.
     pub(crate) fn isolate(&mut self, member: usize) {
         self.state.isolate(member);
     }

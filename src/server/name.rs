@@ -4,8 +4,8 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
-/// A key: any bytes except blanks, tabs and line ends. Every [`Key`](crate::types::Key) is a valid name, but some names
-/// are not valid as a `Key`.
+/// A key: any bytes except the space, the tab, `\r` and `\n`. Every [`Key`](crate::types::Key) is a valid name, but
+/// some names are not valid as a `Key`.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Name(Arc<[u8]>);
 

@@ -14,8 +14,8 @@ const MOST_CAUGHT_UP: Duration = Duration::from_millis(1);
 ///
 /// Requests take a few microseconds, and timers are late by about as much. If each request started after the previous
 /// answer, these delays would add up. So requests follow a schedule: each starts at the scheduled end of the previous
-/// one, and takes exactly its time on average. Late answers are sent together, for at most [`MOST_CAUGHT_UP`]. The
-/// time between an answer and the client's next request does not count: it moves the schedule.
+/// one, and takes exactly its time on average. Answers that are late are sent together: they catch up by at most
+/// [`MOST_CAUGHT_UP`]. The time between an answer and the client's next request does not count: it moves the schedule.
 pub(super) struct RequestPace<C = fn() -> Instant> {
     each: Duration,
     /// The scheduled end of all requests so far.

@@ -47,8 +47,8 @@ impl Random {
             return seeded.u64(..);
         }
         if self.pool.is_empty() && self.refill().is_err() {
-            // The operating system provided numbers when the server started. The fence in the first half keeps tokens
-            // unique even so.
+            // The operating system provided numbers when the server started. From release 2.1 on, the fence in the first
+            // half keeps tokens unique even so.
             return fastrand::u64(..);
         }
         self.pool.pop().unwrap_or_else(|| fastrand::u64(..))

@@ -94,13 +94,13 @@ impl Release {
         numbers(self.as_str())
     }
 
-    /// Returns whether `ping` is a command. Before, it is an error like any unknown command.
+    /// Returns whether `ping` is a command. In earlier releases, it is an error like any unknown command.
     pub(super) fn knows_ping(self) -> bool {
         self >= Self::V1_14
     }
 
-    /// Returns whether a lock and a semaphore of the same name are independent. Before, a lock is a semaphore of limit
-    /// 1.
+    /// Returns whether a lock and a semaphore of the same name are independent. In earlier releases, a lock is a
+    /// semaphore of limit 1.
     pub(super) fn separates_namespaces(self) -> bool {
         self >= Self::V1_14
     }
@@ -110,8 +110,8 @@ impl Release {
         (Self::V1_11..=Self::V1_16).contains(&self)
     }
 
-    /// Returns whether the server watches the socket while a request blocks. Before, it reads nothing until the request
-    /// ends.
+    /// Returns whether the server watches the socket while a request blocks. In earlier releases, it reads nothing
+    /// until the request ends.
     pub(super) fn watches_blocked_connections(self) -> bool {
         self >= Self::V1_15
     }
@@ -132,8 +132,8 @@ impl Release {
         }
     }
 
-    /// Returns whether signals of blanks, and `unlisten` of an invalid pattern, are errors, and a list without
-    /// listeners is empty instead of `null`.
+    /// Returns whether signals of blanks, and `unlisten` of an invalid pattern, are errors. Also returns whether
+    /// `stats` has an empty list instead of `null` if there are no listeners.
     pub(super) fn checks_signals_well(self) -> bool {
         self >= Self::V1_11_2
     }
@@ -143,8 +143,8 @@ impl Release {
         self >= Self::V1_15
     }
 
-    /// Returns whether a ticket knows at once about a grant that was made in the queue. Before, its `w` returns the
-    /// grant even if the lease has ended.
+    /// Returns whether a ticket knows at once about a grant that was made in the queue. In earlier releases, its `w`
+    /// returns the grant even if the lease has ended.
     pub(super) fn knows_grants_of_tickets(self) -> bool {
         self >= Self::V1_15
     }
@@ -161,8 +161,8 @@ impl Release {
         self >= Self::V1_16
     }
 
-    /// Returns whether blanks around the server's own secret are ignored. Before, no presented secret matches such a
-    /// secret.
+    /// Returns whether blanks around the server's own secret are ignored. In earlier releases, no presented secret
+    /// matches such a secret.
     pub(super) fn trims_its_secret(self) -> bool {
         self >= Self::V1_16
     }
@@ -175,17 +175,18 @@ impl Release {
         }
     }
 
-    /// Returns whether a `w` after the end of its grant's lease is refused. Before, it is answered with the old grant.
+    /// Returns whether a `w` after the end of its grant's lease is refused. In earlier releases, it is answered with
+    /// the old grant.
     pub(super) fn refuses_stale_grants(self) -> bool {
         self >= Self::V1_10_1
     }
 
-    /// Returns whether the first half of a token is its fence. Before, the whole token is random.
+    /// Returns whether the first half of a token is its fence. In earlier releases, the whole token is random.
     pub(super) fn makes_fences(self) -> bool {
         self >= Self::V2_1
     }
 
-    /// Returns whether the server accepts `stable-ref`, and a renewal moves the ownership of a lease.
+    /// Returns whether the server accepts `stable-ref`, and a renewal makes its connection the owner of the lease.
     pub(super) fn is_cluster_build(self) -> bool {
         self == Self::Cluster
     }

@@ -52,7 +52,7 @@ use crate::stats::Stats;
 /// `stats` reports the shared state, and the connections of the member that is asked. It adds a `cluster` object
 /// ([`ClusterStats`](crate::ClusterStats)), in which members are called `n0`, `n1` and so on. `commit_index` and
 /// `last_log_index` count the entries that members had to agree on: each request to the leader, even a renewal of an
-/// unknown token; each request that timed out once more; the end of each connection to the leader; and each new leader.
+/// unknown token; each timeout of such a request; the end of each connection to the leader; and each new leader.
 /// `barrier` is answered at once, because there is only one state. Signals do not exist, as in all releases from 2.0
 /// on.
 ///
@@ -64,7 +64,7 @@ use crate::stats::Stats;
 /// Connections stay open and keep their leases and queue positions. If such a connection ends while its member leads
 /// again, its leases and queue positions are released. If it ends while its member does not lead, nothing is released,
 /// and no other connection to the same process can reclaim them. A request that blocks on such a connection gets a
-/// grant, or `timeout`; this `timeout` does not give its queue position up. Leases run on, and the new leader accepts
+/// grant, or `timeout`; this `timeout` does not give up the queue position. Leases run on, and the new leader accepts
 /// their tokens in renewals and releases. A queue position stays until its turn; its grant then has the TTL of the
 /// request. Fences continue to grow.
 ///
@@ -88,7 +88,7 @@ use crate::stats::Stats;
 ///
 /// Each member accepts `stable-ref` once per connection. When a connection that has presented a ref asks for a key
 /// (`l`, `sl`, `e` or `se`, with the same limit), it reclaims a lease or a queue position of its session. This requires
-/// that the leader has seen the former connection end, or that the former connection led to another member, or to this
+/// that the leader has seen the former connection end, or that the former connection was to another member, or to this
 /// member before a restart. The connection reclaims:
 ///
 /// - a lease, if the session has one (of a semaphore, the oldest one), with the same token. The lease starts again,
@@ -228,8 +228,10 @@ impl Cluster {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if there is no such member, and without a runtime,
-    /// [`ErrorKind::Connect`](crate::ErrorKind::Connect) if its address cannot be bound. The member stays stopped then.
+    /// - [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if there is no such member, or no tokio runtime.
+    /// - [`ErrorKind::Connect`](crate::ErrorKind::Connect) if the address of the member cannot be bound.
+    ///
+    /// After an error, the member stays stopped.
     ///
     /// # Cancel safety
     ///

@@ -1,4 +1,4 @@
-//! The subscriptions of all connections, and the delivery of signals. It has no sockets and no clocks.
+//! The subscriptions of all connections, and the delivery of signals, without sockets and clocks.
 //!
 //! Publishing a signal takes one lookup in the table of patterns, which finds the pattern without wildcards, and one
 //! walk through a [trie](trie::PatternTrie) of the patterns with wildcards. Subscriptions to other channels do not slow
@@ -135,7 +135,7 @@ impl SignalHub {
                 group.pass_on(|connection| delivery.offer(connection));
             }
         }
-        // A single pattern contains a connection only once.
+        // The audience of a single pattern contains each connection at most once.
         if patterns.len() > 1 {
             alone.sort_unstable();
             alone.dedup();

@@ -65,8 +65,8 @@ impl Bench {
         }
     }
 
-    /// Creates a cluster of three members. Connections 1 to 3 lead to the first member, which is the leader, connection
-    /// 4 to the second, and connection 5 to the third.
+    /// Creates a cluster of three members. Connections 1 to 3 go to the first member, which is the leader, connection
+    /// 4 goes to the second, and connection 5 to the third.
     pub(super) fn cluster(change: impl FnOnce(&mut ServerOptions)) -> Self {
         let mut options = ServerOptions {
             record_events: true,

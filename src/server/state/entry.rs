@@ -95,7 +95,7 @@ pub(super) struct QueuedTicket {
     pub(super) outlives_wait: bool,
 }
 
-/// A grant that no `w` has answered yet.
+/// A grant that no `w` has collected yet.
 #[derive(Clone, Copy)]
 pub(super) struct Uncollected {
     pub(super) grant: Grant,

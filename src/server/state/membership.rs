@@ -205,7 +205,7 @@ impl State {
         }
     }
 
-    /// Cuts a member off from the others. If it leads, it continues to believe so.
+    /// Cuts a member off from the others. If it leads, it continues to believe that it leads.
     pub(in crate::server) fn isolate(&mut self, member: usize) {
         let Some(membership) = &mut self.membership else { return };
         let term = membership.term;

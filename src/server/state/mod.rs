@@ -148,8 +148,9 @@ impl State {
         Some(self.last_connection)
     }
 
-    /// Removes a connection that has ended: its subscriptions and waits are given up, and its leases are released
-    /// unless this is switched off. A cluster has different rules.
+    /// Removes a connection that has ended, and its subscriptions. Gives up its queue positions and releases its
+    /// leases, unless this is switched off; from release 1.15 on, the queue positions are given up in any case. A
+    /// cluster has different rules.
     pub(in crate::server) fn disconnect(&mut self, connection: ConnectionId, now: Instant) {
         if let Some(signals) = &mut self.signals {
             signals.disconnect(connection);
@@ -371,7 +372,7 @@ impl State {
         left
     }
 
-    /// Forgets keys that were unused for long.
+    /// Forgets keys that have been unused for `gc_max_idle`.
     pub(in crate::server) fn collect(&mut self, now: Instant) {
         let idle = self.options.gc_max_idle;
         self.entries

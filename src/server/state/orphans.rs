@@ -24,7 +24,8 @@ impl Orphans {
 }
 
 impl State {
-    /// Keeps the lease of a connection that has ended for its session. Returns false if the server keeps no orphans.
+    /// Keeps the lease of an ended connection for the session of that connection. Returns false if the server keeps no
+    /// orphans.
     pub(super) fn orphan_lease(&mut self, subject: KeyId, lease: GrantId, now: Instant) -> bool {
         let Some(until) = self.kept_until(now) else {
             return false;
@@ -41,8 +42,8 @@ impl State {
         true
     }
 
-    /// Keeps a queue position of a connection that has ended for its session. Returns false if the server keeps no
-    /// orphans.
+    /// Keeps a queue position of an ended connection for the session of that connection. Returns false if the server
+    /// keeps no orphans.
     pub(super) fn orphan_place(&mut self, subject: KeyId, place: Place, now: Instant) -> bool {
         let Some(until) = self.kept_until(now) else {
             return false;

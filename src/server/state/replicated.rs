@@ -266,7 +266,7 @@ impl State {
         }
     }
 
-    /// Returns whether a connection leads to the leader.
+    /// Returns whether the member at the other end of a connection leads.
     pub(super) fn is_at_leader(&self, connection: ConnectionId) -> bool {
         let client = self.clients.get(&connection);
         client.is_some_and(|client| self.leader() == Some(client.member))

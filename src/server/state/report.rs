@@ -25,7 +25,7 @@ pub(super) enum About {
     Place(Place),
 }
 
-/// The answer to `stats`, with the names, the order and the fractions of the real server.
+/// The answer to `stats`, with the names, the order and the fractions of seconds of the real server.
 #[derive(Serialize)]
 pub(super) struct Report {
     pub(super) connections: u64,
@@ -237,7 +237,7 @@ impl State {
             Kind::Semaphore if limit == 1 && !self.options.release.separates_namespaces() => Kind::Lock,
             kind => kind,
         };
-        // A client can renew any token; a token of no grant has no fence.
+        // A client can renew any token; a token that belongs to no grant has no fence.
         let is_of_grant = kind != EventKind::RenewalRefused;
         let granted = token.filter(|_| is_of_grant && self.options.release.makes_fences());
         Event {

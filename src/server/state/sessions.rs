@@ -1,7 +1,7 @@
 //! Sessions: the leases and queue positions of a connection move to the next connection that presents the same ref.
 //!
 //! Leases and queue positions carry the [`Claim`] of the connection that owns them. A connection with the same ref can
-//! reclaim one in two cases: the leader has seen the former connection end, or the former connection led to another
+//! reclaim one in two cases: the leader has seen the former connection end, or the former connection was to another
 //! process, that is, to another member or to this member before a restart. If a connection to the same process ends and
 //! the leader does not notice it, nothing can be reclaimed from that connection.
 

@@ -14,7 +14,7 @@ pub(in crate::server) struct Trouble {
     /// Set if the leader loses leadership while the members agree on the next request. Contains the next leader, if
     /// any.
     pub(super) falls_in_flight: Option<Option<usize>>,
-    /// Acquires fail.
+    /// Acquires and enqueues fail.
     pub(super) fails_to_persist: bool,
     overlooks_ends: bool,
     /// Connections whose end the members have not noticed.

@@ -1,4 +1,5 @@
-//! Tests of changing leaders, with a clock that the tests control.
+//! Tests of changing leaders, with a clock that the tests control. `fact_N` in the name of a test refers to the same fact
+//! as in `tests/it/cluster_server/facts.rs`.
 
 use std::time::Duration;
 
@@ -267,7 +268,7 @@ fn fact_20_a_leader_in_a_minority_hangs_and_hears_of_nothing() {
         };
         assert!(json.contains(role), "{connection}: {json}");
     }
-    // The other members do not learn of the ends of connections that it sees.
+    // The other members do not learn of the ends of connections that the isolated member sees.
     bench.disconnect(3);
     assert_eq!(bench.release(4, Kind::Lock, "k", token), Response::Done);
     assert_eq!(waits.answer(), None);

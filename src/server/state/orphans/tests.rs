@@ -1,4 +1,5 @@
-//! Tests of orphans, and of the connections that reclaim them, with a clock that the tests control.
+//! Tests of orphans, and of the connections that reclaim them, with a clock that the tests control. `fact_N` in the
+//! name of a test refers to the same fact as in `tests/it/cluster_server/facts.rs`.
 
 use std::time::Duration;
 
@@ -214,7 +215,7 @@ fn fact_3_a_wait_tells_the_seconds_that_are_left_and_the_default_for_none() {
     }
     bench.pass(SECOND);
     assert_eq!(bench.collect(2, "k"), NOT_ENQUEUED, "fact 4: it has expired");
-    // Until the release.
+    // A `w` returns the grant of an `e` until the release.
     let Response::Acquired(grant) = bench.enqueue(3, "free", 30) else {
         panic!("it was free");
     };
@@ -266,7 +267,8 @@ fn fact_21_without_auto_release_leases_stay_and_places_do_not() {
 
 #[test]
 fn fact_22_earlier_builds() {
-    // Without an orphan TTL, a session reclaims nothing, whichever process the former connection led to.
+    // Without an orphan TTL, a session reclaims nothing, whichever process was at the other end of the former
+    // connection.
     let mut bench = Bench::cluster(|options| {
         options.earlier_builds = true;
         options.orphan_ttl = Duration::ZERO;
