@@ -172,8 +172,8 @@ async fn a_replaced_secret_is_used_from_the_next_connection_on() {
     drop(old);
     let second = restarted(address.port(), "second").await;
     works(&client).await;
-    // The file changes after the server: the server refuses the old secret until then. The new secret need not wait for the
-    // half minute for which the client keeps a refused one back.
+    // The file changes after the server: the server refuses the old secret until then. For half a minute the client
+    // does not present a refused secret again, but it presents a new secret at its next attempt.
     drop(second);
     let third = restarted(address.port(), "third").await;
     until("the server has refused the old secret", || {

@@ -366,7 +366,7 @@ fn calls_fail_with_the_reason_if_the_runtime_ends_at_once() {
     elsewhere.block_on(is_over(&client));
 }
 
-/// An object owns a client, and makes a new one after it was closed.
+/// The object owns its client, and makes a new client when it is used after a `close`.
 #[test]
 fn an_object_whose_runtime_has_ended_can_be_closed_and_used_elsewhere() {
     let elsewhere = Runtime::new().unwrap();

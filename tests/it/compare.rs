@@ -153,7 +153,7 @@ fn only_the_part_between_the_comments_is_rewritten() {
     assert_eq!(documents::replace("# Title\n", "new\n"), None);
 }
 
-/// `--from results.json --docs` does the same.
+/// `--from results.json --docs` makes the documents in this way.
 #[test]
 fn results_read_from_a_file_make_the_same_documents() {
     let (first, second) = (folder("first"), folder("second"));
@@ -297,8 +297,8 @@ mod processes {
         assert!(error.starts_with("it cannot be started: "), "{error}");
     }
 
-    /// A guarded script writes lines to its file descriptor 3, a pipe that has a name. The lines end when the last process ends that has
-    /// the pipe, even if no process waits for that one.
+    /// A guarded script writes lines to its file descriptor 3, a pipe that has a name. The lines end when the last
+    /// process that has the pipe ends, even if no other process waits for the end of this process.
     struct Guarded {
         command: Vec<OsString>,
         lines: Receiver<String>,

@@ -89,7 +89,7 @@ async fn an_acquire_waits_for_a_held_key_until_its_deadline() {
         server.stats().locks.iter().all(|lock| lock.key != "b")
     })
     .await;
-    // A deadline that is far enough ends with the grant.
+    // An acquire whose deadline is far enough away ends with the grant.
     let waiting = tokio::spawn(async move { lock.acquire_until(began + LONG).await });
     until("it waits", || server.stats().locks.iter().any(|lock| lock.waiters == 1)).await;
     held.release().await.unwrap();

@@ -149,7 +149,7 @@ async fn names_up_to(events: &mut Events, last: &str) -> Vec<String> {
     names
 }
 
-/// Holders learn of it first. Callbacks and readers of the stream find the health that the event reports.
+/// Holders learn of the loss first. Callbacks and readers of the stream find the health that the event reports.
 #[tokio::test]
 async fn the_leases_of_a_lost_connection_are_reported_lost_before_the_connection_is() {
     let server = Server::builder().port(0).start().await.unwrap();
@@ -194,7 +194,7 @@ async fn leases_of_the_previous_server_are_reported_lost_before_the_next_serves(
     assert_eq!(names, ["Disconnected", "LeaseLost", "ServingChanged", "Connected"]);
 }
 
-/// A callback may take long, and meanwhile the server may grant the keys to others.
+/// A callback may take a long time, and meanwhile the server may grant the keys to others.
 #[tokio::test]
 async fn all_holders_know_of_a_loss_before_the_first_callback_runs() {
     let server = Server::builder().port(0).start().await.unwrap();

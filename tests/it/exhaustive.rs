@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The complete types, each with the reason. The documentation of each says the same.
+/// The types that cannot grow, each with the reason. The documentation of each says the same.
 const COMPLETE: [(&str, &str); 8] = [
     ("call.rs Enqueued", "a server answers one of two"),
     ("distributed/mod.rs EnqueueStatus", "a server answers one of two"),

@@ -229,8 +229,8 @@ async fn a_member_that_falls_silent_is_not_the_first_to_be_asked() {
         .builder()
         .keepalive(Duration::from_millis(200))
         .reply_timeout(Duration::from_millis(1200));
-    // The connection has lasted long enough that the client would ask this member first after another end. Asking it takes longer than
-    // this test may.
+    // The connection lasts longer than a second, so the client would ask this member first if the member had not fallen
+    // silent. Asking it takes the connect timeout, which is longer than this test may take.
     let client = builder
         .connect_timeout(Duration::from_secs(600))
         .connect()

@@ -489,7 +489,8 @@ async fn a_renewal_in_flight_does_not_disturb_a_release() {
             scene.events(EventKind::Released, "k").len() == scene.events(EventKind::Granted, "k").len()
         })
         .await;
-        // Until the next renewal is due: the server would refuse one that follows the release, and the client would take that for a loss.
+        // Waits until the next renewal is due. The server would refuse a renewal that follows the release, and the
+        // client would take the refusal for a loss.
         sleep(Duration::from_millis(600)).await;
         scene.proxy.clear_up();
         releasing.await.unwrap().unwrap();
@@ -714,7 +715,7 @@ fn dropping_the_last_client_gives_everything_back() {
         }
         (client, guards)
     });
-    // Outside of the runtime, and the client before its guards.
+    // Both are dropped outside of the runtime, and the client before its guards.
     drop(client);
     drop(guards);
     runtime.block_on(until("all locks are released and the connection is closed", || {

@@ -17,9 +17,11 @@ use tokio::time::timeout;
 
 const LONG: Duration = Duration::from_secs(30);
 
-/// The releases whose tokens are random, those whose tokens count, and the key of the semaphore by which a client tells them apart.
+/// Releases whose tokens are random.
 const WITHOUT: [&str; 5] = ["1.10", "1.13", "1.14", "1.16", "2.0"];
+/// Releases whose tokens begin with a fence.
 const WITH: [&str; 2] = ["2.1", "cluster"];
+/// The key of the semaphore by which a client tells them apart.
 const PROBE: &str = "dflockd-client-fences";
 
 fn plays(release: &str) -> ServerBuilder {
@@ -395,7 +397,8 @@ struct Tokens {
 }
 
 impl Tokens {
-    /// `grant` returns the answer to the grant of this number, without the leading `ok `. Grants are counted over all connections from 0.
+    /// `grant` gets the number of a grant, and returns the answer of the server without the leading `ok `. The numbers
+    /// begin at 0 and count the grants of all connections together.
     async fn start(grant: impl Fn(u64) -> String + Send + Sync + Clone + 'static) -> Self {
         let released = Arc::new(Mutex::new(Vec::new()));
         let counted = Arc::new(AtomicU64::new(0));
@@ -468,7 +471,7 @@ async fn a_fence_in_the_answer_counts_from_the_first_grant_on() {
     }
 }
 
-/// The probe has shown that the server counts; then another server answers at its address.
+/// The probe has shown that the server issues fences; then another server answers at its address.
 #[tokio::test]
 async fn with_required_fences_a_grant_out_of_sequence_is_released() {
     let counted = |number: u64| format!("{:016x}{:016x} 30", 70 + number, number);

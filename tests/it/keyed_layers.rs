@@ -74,7 +74,7 @@ fn of_lease<T: std::fmt::Debug, E: std::fmt::Debug>(answer: Result<T, KeyedError
     }
 }
 
-/// The numbers of requests that run now, and that ran at once at most.
+/// How many requests run now, and how many have run at once at most.
 #[derive(Default)]
 struct Running {
     now: AtomicUsize,

@@ -142,8 +142,8 @@ async fn an_acquire_takes_no_slot_if_too_few_are_free() {
     all_is_free(&server).await;
 }
 
-/// Two acquires of all slots could each hold half of them. Callers of several slots take turns, also across clients, while others
-/// acquire single slots.
+/// Without turns, two acquires of all slots could each hold half of the slots and wait for the rest. So callers of
+/// several slots take turns, also across clients, while others acquire single slots.
 #[tokio::test]
 async fn acquires_of_several_slots_never_deadlock() {
     let (server, client) = scene().await;

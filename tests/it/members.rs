@@ -160,7 +160,7 @@ type Script = BTreeMap<&'static str, &'static str>;
 const MEMBER: &str = r#"ok {"cluster":{"node_id":"n1","voters":["n1"]}}"#;
 const ALONE: &str = r#"ok {"connections":1}"#;
 
-/// Renewals of an unknown token are refused, as leaders and single servers do.
+/// Makes a script that refuses the renewal of an unknown token, as leaders and single servers do.
 fn script<const N: usize>(more: [(&'static str, &'static str); N]) -> Script {
     let mut script = Script::from([("n", "error"), ("l", "ok 00000000000000070123456789abcdef 30")]);
     script.extend(more);

@@ -10,7 +10,7 @@ use dflockd_client::server::Server;
 use dflockd_client::{Client, ClientBuilder, ErrorKind, LostReason, ReconnectPolicy, SignalConn};
 
 const OLD: &[&str] = &["ping"];
-/// The commands that still older servers do not know: signals, too.
+/// The commands that still older servers do not know: those for signals, too.
 const OLDER: &[&str] = &["ping", "listen", "unlisten", "signal"];
 const NEW: &[&str] = &[];
 
@@ -91,7 +91,7 @@ fn threads_send_no_more_pings() {
     assert_eq!(scene.old.asked("ping"), 1);
 }
 
-/// Another release may come back. A server that knows `ping` may be pinged on each connection.
+/// The server that comes back may be of another release. A server that knows `ping` may be pinged on each connection.
 #[tokio::test]
 async fn a_server_that_was_away_is_pinged_again() {
     let mut scene = Scene::set(OLD, true).await;
@@ -116,7 +116,8 @@ async fn a_server_that_was_away_is_pinged_again() {
     until("the connection is kept alive by pings", || scene.old.asked("ping") > 5).await;
 }
 
-/// A server that knew `ping` is replaced by one that closes the connection at it: no lease is lost by that.
+/// A server that knew `ping` is replaced by one that closes a connection when it gets a `ping`: no lease is lost by
+/// this change.
 #[tokio::test]
 async fn a_release_that_knew_ping_may_be_followed_by_one_that_does_not() {
     let scene = Scene::set(NEW, false).await;

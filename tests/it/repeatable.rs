@@ -179,8 +179,9 @@ impl Drop for Watched {
     }
 }
 
-/// Returns all bytes that pass while callers of two clients compete for keys of a server and of a cluster, listen to signals, are
-/// dropped, and lose the server and the leader. It ends before the runtime does, whose order of dropping tasks depends on earlier tests.
+/// Returns all bytes that pass while callers of two clients compete for keys of a server and of a cluster, listen to
+/// signals, are dropped, and lose the server and the leader. The history ends before the runtime does: the order in
+/// which a runtime drops its tasks depends on earlier tests.
 fn history(seed: u64) -> Vec<String> {
     fastrand::seed(seed);
     let network = Network::default();

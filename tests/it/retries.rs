@@ -139,7 +139,7 @@ async fn the_policy_works_in_towers_retry_layer() {
     releasing.await.unwrap().unwrap();
 }
 
-/// The connection of the first acquire is reset, so its fate is unknown.
+/// Starts a server that resets the connection of the first acquire, so that the fate of this acquire is unknown.
 async fn cuts_the_first() -> (FakeServer, Arc<AtomicUsize>) {
     let acquires = Arc::new(AtomicUsize::new(0));
     let seen = Arc::clone(&acquires);

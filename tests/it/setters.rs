@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The types to which the rule about names applies: clients, handles, guards, and their requests. An address has a `host` as well as a
-/// server.
+/// The sources of the types to which the rule about names applies: clients, handles, guards, and their requests. It
+/// does not apply to all types: an `Endpoint` has a getter `host`, and a `ServerBuilder` has a setter `host`.
 const OF_CLIENTS: [&str; 10] = [
     "blocking/",
     "client/",

@@ -12,7 +12,7 @@ const CONNECTIONS: usize = 4;
 
 const SOON: Duration = Duration::from_secs(10);
 
-/// A pattern and the name of a group, which is empty for none.
+/// A pattern and the name of a group. The name is empty if the subscription belongs to no group.
 type Subscription = (String, String);
 
 #[derive(Clone, Debug)]

@@ -105,7 +105,7 @@ fn seldom() -> ReconnectPolicy {
     ReconnectPolicy::exponential(NEVER, NEVER)
 }
 
-/// The pauses between attempts have grown by then, but do not delay the takeover.
+/// When the delay is over, a pause between attempts is under way. It does not delay the takeover.
 #[tokio::test]
 async fn the_standby_is_asked_when_the_delay_is_over_whatever_the_pauses() {
     let mut pair = Pair::start().await;
@@ -222,7 +222,7 @@ fn waiters(pair: &Pair) -> u64 {
     locks.iter().map(|lock| lock.waiters).sum()
 }
 
-/// A connection that waits is separate, and an answer over it is contact with the primary, too.
+/// A wait has a connection of its own, and an answer over that connection is contact with the primary, too.
 #[tokio::test]
 async fn the_delay_counts_from_the_last_answer_over_any_connection() {
     let delay = Duration::from_secs(4);

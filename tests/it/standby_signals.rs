@@ -140,7 +140,7 @@ async fn a_signal_connection_without_a_client_fails_over_at_once() {
     hears(&mut heard, "first").await;
 }
 
-/// So does the signal connection of a client that is gone.
+/// The signal connection of a client that is gone fails over by itself, too.
 #[tokio::test]
 async fn a_signal_connection_that_outlives_its_client_fails_over_alone() {
     let mut pair = Pair::start_with(Server::builder().release("1.16")).await;

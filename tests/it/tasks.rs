@@ -33,7 +33,7 @@ use tracing_subscriber::layer::SubscriberExt;
 /// A time that only a hang exceeds.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A lease that is not renewed outlives every test.
+/// A TTL so long that a lease outlives every test without a renewal.
 const TTL: Duration = Duration::from_secs(600);
 
 async fn soon<F: Future>(what: &str, future: F) -> F::Output {

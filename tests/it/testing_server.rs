@@ -736,7 +736,7 @@ mod paused {
     }
 }
 
-/// The client gets the grant after the server has ended the lease: an answer takes its time.
+/// The server takes 50 ms for each request, so the client gets the grant after the server has ended the lease.
 #[tokio::test]
 async fn a_lease_can_be_lost_while_its_grant_is_on_its_way() {
     let options = Server::builder().request_time(Duration::from_millis(50));

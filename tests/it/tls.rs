@@ -411,7 +411,7 @@ async fn later_connections_resume_the_first_session() {
             .connect()
             .await
             .unwrap();
-        // Only a full handshake presents a certificate, and this one would be refused.
+        // Only a full handshake presents a certificate, and the client would refuse the new certificate.
         presented.change(&nobody.issue(HERE));
         for reconnects in 1..=3 {
             proxy.cut();

@@ -25,7 +25,7 @@ fn two(first: &[u64]) -> Vec<Line> {
 fn two_believers_in_a_lock_are_found() {
     let said = "believed in until +0.030000 s, together with holder 1 of \"p\"";
     assert_broken(&two(&[5, 25]), &[(Rule::Believers, said)]);
-    // A use after the last use of the other holder proves a belief during that.
+    // If holder 1 uses its lease after the last use of holder 2, holder 1 believed in its lease all that time.
     assert_broken(&two(&[5, 40]), &[(Rule::Believers, said)]);
     assert_broken(&two(&[21]), &[(Rule::Believers, said)]);
 }

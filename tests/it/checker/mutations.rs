@@ -184,7 +184,7 @@ fn show_another_fence(lines: &mut Vec<Line>, rng: &mut Rng) -> Option<()> {
     Some(())
 }
 
-/// Returns the line of the acquire of a lock that was released in order, and its token.
+/// Picks a holder that later releases its lock. Returns the line of its acquire and the token of its grant.
 fn released_holder(lines: &[Line], rng: &mut Rng) -> Option<(usize, Token)> {
     let released: HashSet<Token> = lines
         .iter()
@@ -276,7 +276,7 @@ fn believe_again(lines: &mut Vec<Line>, rng: &mut Rng) -> Option<()> {
     Some(())
 }
 
-/// Removes the loss and delays its caller's end of use.
+/// Removes the lines in which a caller learns of a loss and drops its guard.
 fn keep_loss_quiet(lines: &mut Vec<Line>, rng: &mut Rng) -> Option<()> {
     let lost = any(lines, rng, |what| matches!(what, What::Lost(_)))?;
     let What::Lost(of) = lines[lost].what.clone() else {
@@ -310,7 +310,7 @@ fn return_late(lines: &mut Vec<Line>, rng: &mut Rng) -> Option<()> {
     Some(())
 }
 
-/// Hides the caller that owned a grant for long.
+/// Hides the caller that owned a grant for at least 6 ms.
 fn disown(lines: &mut Vec<Line>, rng: &mut Rng) -> Option<()> {
     (0..20).find_map(|_| disown_one(lines, rng))
 }

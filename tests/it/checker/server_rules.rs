@@ -177,7 +177,8 @@ fn two_servers_may_not_grant_the_same_key_at_once() {
             assert_eq!(!judge(&lines).is_valid(), wrong, "{since}");
         }
     }
-    // To other servers, a grant without an end is held to the end of its lease, or for ever if it names none.
+    // Other servers must assume that a grant without a recorded end lasts to the end of its lease, or for ever if its
+    // line does not say when the lease ends.
     let lease = until(30, of(1));
     for (entry, since, wrong) in [(of(1), 60_000, true), (lease.clone(), 29, true), (lease, 30, false)] {
         let lines = [at(0, What::Granted(entry)), at(since, What::Granted(by("t", of(2))))];

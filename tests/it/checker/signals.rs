@@ -1,4 +1,4 @@
-//! Signals arrive once and in order, gaps are reported, and none is made up.
+//! Signals arrive once and in order, gaps are reported, and no signal is made up.
 
 use super::hand::*;
 use crate::support::history::record::{Extent, Line, Outcome, Subscribed, What};
@@ -108,7 +108,7 @@ fn a_missing_signal_is_found_unless_a_gap_was_reported_in_its_place() {
     assert_broken(&heard(3, "a.b", &over), &[(Rule::Signals, "no gap was told")]);
 }
 
-/// Without a later signal, only the time shows that a gap stands in the place of the missing one.
+/// Without a later signal, only the time shows that a gap stands in the place of the missing signal.
 #[test]
 fn a_gap_that_is_reported_much_later_covers_nothing() {
     let told_at = |ms: u64| heard(1, "a.b", &[(ms, gap(1, Extent::Here))]);
@@ -270,7 +270,8 @@ fn a_gap_of_a_later_member_covers_nothing() {
         lines
     };
     let joins = |ms: u64| [(ms, gap(3, Extent::Begins)), (ms + 1, gap(3, Extent::Ends))];
-    // The signal was acknowledged at 22 ms. A subscription that joins before that may be sent it within the gap with which it begins.
+    // The signal was acknowledged at 22 ms. The server may send it to a subscription that joins before that, within the
+    // gap with which the subscription begins.
     assert_fine(&with_other(22, &joins(22)));
     assert_broken(&with_other(23, &joins(23)), &[UNHEARD]);
     // A subscription that left during trouble may not have noticed the loss.

@@ -1,4 +1,5 @@
-//! Facts about the code of real clusters, on sockets: each test has the number of its fact in the reference.
+//! Facts about the code of real clusters, shown on sockets. Each fact has a number, here and in the unit tests of
+//! `src/server/state`.
 
 use std::time::Duration;
 
@@ -175,7 +176,8 @@ async fn fact_13_an_unnoticed_disconnect_leaves_the_old_waiter_ahead_of_its_sess
     assert_eq!(waiters(&cluster), 2);
     assert_eq!(holder.request("r", "k", &held).await, "ok");
     assert_eq!(again.hear(Duration::from_millis(20)).await, Heard::Nothing);
-    // A waiter whose connection the server sees end while a request blocks leaves the queue, even with time for orphans.
+    // If the server sees a connection end while a request blocks on it, its waiter leaves the queue, even with time for
+    // orphans.
     cluster.overlooks_ends(false);
     drop(again);
     until("the waiter has left the queue", || {
@@ -193,7 +195,8 @@ async fn fact_14_sessions_reclaim_the_grants_of_a_dead_leader_without_time_for_o
     cluster.move_leader(1).unwrap();
     let mut again = session(&addresses[1], "mine").await;
     assert_eq!(token(&again.request("l", "k", "0 300").await), held);
-    // A living leader that sees the connection end keeps the grant only with time for orphans, and does so without a ref, too.
+    // A living leader that sees the connection end keeps the grant only with time for orphans. It then keeps the grant
+    // of a connection without a ref, too.
     let (_cluster, addresses) = start(patient()).await;
     let mut gone = RawConnection::open(&addresses[0]).await;
     gone.request("l", "k", "0 300").await;

@@ -558,7 +558,8 @@ async fn a_stopped_member_is_gone_at_once_and_comes_back_where_it_was() {
     judge(cluster.events());
 }
 
-/// Without this, another connection of this machine could get the port, and the member could not start again.
+/// If the port were not reserved, another connection of this machine could get it, and the member could not start
+/// again.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn the_port_of_a_stopped_member_stays_reserved() {

@@ -1,4 +1,4 @@
-//! Builds of the server with fewer features, or with more, than the newest.
+//! Earlier builds of the cluster, and builds whose members close idle connections.
 
 use std::time::Duration;
 
@@ -9,7 +9,8 @@ use tokio::time::timeout;
 
 use crate::support::cluster::{ClusterScene, LONG, patient, patiently, queued, until_served_by};
 
-/// For this long, earlier builds grant to no other caller what an ended connection leaves behind.
+/// The lease TTL of the clients. If an ended connection leaves behind a lease, or a queue position that is then
+/// granted, earlier builds grant the key to no other caller for this long.
 const SHORT: Duration = Duration::from_secs(1);
 
 /// Releases a guard that may be lost: earlier builds do not move a lease to the connection that renews it. The lease ends with the

@@ -1,4 +1,4 @@
-//! The tests that the guide names exist.
+//! The tests that `docs/failover-tests.md` names exist.
 
 use std::fs::{read_dir, read_to_string};
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! What holders learn about their leases, and what that costs a cluster.
+//! What holders learn about their leases, and what an idle client costs a cluster.
 
 use std::time::Duration;
 

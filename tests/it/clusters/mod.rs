@@ -12,7 +12,8 @@ use std::time::Duration;
 use crate::support::cluster::ClusterScene;
 use dflockd_client::server::Server;
 
-/// So long that a test sees the change of leader without the client's keepalive.
+/// A keepalive interval that is longer than the wait of the test: the client does not learn of the change of leader by
+/// a keepalive.
 const NOT_LOOKED: Duration = Duration::from_secs(10);
 
 /// A cluster that keeps no orphans of a disconnect that a living leader sees.

@@ -113,7 +113,8 @@ async fn a_ghost_that_is_never_seen_to_end_costs_a_lease_and_then_it_is_the_wait
     let lock = patiently(&client, "k");
     let wait = tokio::spawn(async move { lock.acquire().await });
     scene.until_waiters(1).await;
-    // Its member does not lead when the connection ends, and does again before the wait comes back.
+    // The member to which the wait was sent does not lead when the connection ends, and leads again before the client
+    // repeats the wait.
     scene.cluster.depose();
     cut.off();
     until("the connections have ended", || scene.cluster.stats().connections <= 2).await;

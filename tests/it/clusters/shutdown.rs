@@ -1,4 +1,4 @@
-//! A leader that is shut down in order.
+//! The orderly shutdown of a leader.
 
 use dflockd_client::server::EventKind;
 use dflockd_client::{LostReason, Shard};
@@ -16,7 +16,7 @@ async fn an_orderly_shutdown_costs_no_waiter_and_no_release() {
     }
 }
 
-/// Five wait, so many of them at the server, and one at the place of a ticket.
+/// Five callers wait, `at_server` of them at the server, and one more caller waits at the queue position of its ticket.
 async fn shut_down_with_waits(at_server: usize) {
     let scene = ClusterScene::set(patient()).await;
     let holder = scene.client().await;

@@ -54,7 +54,7 @@ async fn a_connectors_error_is_the_source_of_the_clients() {
     was_refused_by_the_tunnel(&builder().connector(refuse).connect().await.unwrap_err());
 }
 
-/// Callers whose timeout ends meanwhile get the source, too.
+/// Callers whose timeout ends while the connector fails get the connector's error as the source, too.
 #[tokio::test]
 async fn callers_get_a_connectors_error_as_the_source() {
     let refuse = service_fn(|_: Endpoint| async { Err::<DuplexStream, _>(TunnelError(403)) });

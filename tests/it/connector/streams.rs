@@ -37,7 +37,7 @@ impl Trickle {
         }
     }
 
-    /// Returns whether this call is pending; it then wakes its task.
+    /// Returns whether this call is pending. If so, wakes the task.
     fn pause(&mut self, which: usize, cx: &mut Context<'_>) -> bool {
         self.pauses[which] = !self.pauses[which];
         if self.pauses[which] {
@@ -87,7 +87,7 @@ async fn a_stream_may_transfer_one_byte_at_a_time() {
     works(&builder().connector(connector).connect().await.unwrap()).await;
 }
 
-/// The client flushes what it writes: such a stream sends nothing before that.
+/// The client flushes what it writes: a stream that buffers writes sends nothing before the flush.
 #[tokio::test]
 async fn a_stream_may_buffer_writes_until_it_is_flushed() {
     let (_server, network) = served().await;
@@ -145,7 +145,7 @@ impl Drop for Faulty {
     }
 }
 
-/// Makes the connection read. The request may be lost with the connection, if it was sent before.
+/// Makes the connection read, by an acquire. The acquire fails if it was sent over this connection.
 async fn wake(client: &Client) {
     if let Err(error) = client.lock("other").unwrap().acquire().await {
         assert_eq!(error.kind(), ErrorKind::Disconnected, "{error}");

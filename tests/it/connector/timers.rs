@@ -125,7 +125,7 @@ fn a_wait_does_not_stay_at_a_machine_that_is_gone() {
         machines.0.fetch_add(1, Ordering::SeqCst);
         let gone = Instant::now();
         waiting.await.unwrap().unwrap().release().await.unwrap();
-        // The keepalive, the reply timeout and the pauses before the next connections.
+        // This is enough for the keepalive, the reply timeout and the pauses before the next connections.
         assert!(gone.elapsed() < Duration::from_secs(30), "{:?}", gone.elapsed());
     });
 }

@@ -60,7 +60,7 @@ async fn a_wait_outlives_its_client_until_its_timeout_before_1_15() {
     assert_eq!(waiters(&server), 0);
 }
 
-/// The server reads what a client sends during its wait when the wait is over, however much it is.
+/// The server reads what a client sends during its wait only when the wait is over, however much it is.
 #[tokio::test]
 async fn nothing_is_read_from_a_connection_that_waits_before_1_15() {
     let (server, address) = play(Release::V1_10).await;

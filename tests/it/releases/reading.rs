@@ -101,7 +101,7 @@ async fn too_long_a_line_is_answered_at_its_end() {
             assert_eq!(connection.hear(SOON).await, line("error"), "{release} {end:?}");
             assert_eq!(connection.hear(SOON).await, Heard::Closed, "{release} {end:?}");
         }
-        // A valid half of a request ends without an answer.
+        // If the input ends after a valid half of a request, the server does not answer.
         let mut connection = RawConnection::open(&address).await;
         connection.send("l\nk\n").await;
         connection.end_sending().await;

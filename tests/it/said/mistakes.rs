@@ -139,8 +139,8 @@ async fn errors_tell_a_missing_token_from_a_wrong_one() {
     said(stats, ErrorKind::Auth, &["presented no authentication token"]);
 }
 
-/// A listener without TLS. It does not answer a TLS handshake, as real servers do not, which take it for the beginning of a line. It
-/// sends every other client these lines, one for each request.
+/// Starts a listener without TLS. Like a real server, which takes a TLS handshake for the beginning of a line, it does
+/// not answer a handshake. It sends every other client this answer, if any, to its first request.
 async fn without_tls(answer: Option<&'static str>) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -431,7 +431,7 @@ fn times_beyond_the_limits_of_sockets_and_servers_are_refused() {
         invalid,
         &["of 22.9s is not acceptable", "read timeout of 23s by 1s at least"],
     );
-    // One second less is enough: then the error is the missing runtime.
+    // A keepalive of 12 s is short enough: the error is then the missing runtime.
     let enough = Client::builder().keepalive(12 * second).build();
     said(enough, invalid, &["tokio runtime"]);
 }

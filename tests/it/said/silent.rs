@@ -61,7 +61,8 @@ fn nothing_was_said<T: Debug>(outcome: Result<T, Error>, part: &str) {
     one_of_these_was_said(outcome, &[part]);
 }
 
-/// Asserts the same for an `enqueue`, whose new connection may be the one without an answer.
+/// Asserts the same for an `enqueue`, which needs a new connection: the error may also say that it got no place in the
+/// queue.
 fn no_place_was_had<T: Debug>(outcome: Result<T, Error>, part: &str) {
     one_of_these_was_said(outcome, &[part, "got no place in its queue"]);
 }
@@ -93,7 +94,8 @@ async fn ask_in_every_way(client: &Client, part: &str) {
     let mut slot_object = DistributedSemaphore::from(client.semaphore("so", 2).unwrap());
     let both = client.lock_all(["m1", "m2"]).unwrap();
     let election = Election::new(client.lock("e").unwrap());
-    // Two callers ask for the same key at once: the first request tells nothing to the second.
+    // Two callers ask for the same key at once: the unanswered request of the first tells the second nothing about the
+    // key.
     let again = client.lock("l").unwrap();
     let no_time = client.lock("z").unwrap().acquire_timeout(Duration::ZERO);
     tokio::join!(
@@ -223,7 +225,7 @@ async fn an_answer_to_one_caller_is_not_repeated_to_another_after_the_server_has
     let first = tokio::spawn(async move { first.acquire().await });
     until("it waits", || scene.server.stats().locks[0].waiters == 1).await;
     scene.stop();
-    // Longer than the client passes a server's answer on to other callers.
+    // This is longer than the time for which the client passes a server's answer on to other callers.
     tokio::time::sleep(Duration::from_millis(500)).await;
     nothing_was_said(client.lock("k").unwrap().acquire().await, "the server did not answer");
     it_is_held(first.await.unwrap(), "another holder has it");
