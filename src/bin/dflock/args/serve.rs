@@ -159,7 +159,7 @@ pub(crate) struct ServeArguments {
     pub(crate) request_micros: u64,
 }
 
-/// Drops the variables that are empty from the description: they count as absent, as they do for clients.
+/// Removes from the description the variables that are empty: they count as absent, as they do for clients.
 pub(super) fn without_empty_variables(command: Command) -> Command {
     let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
     command.mut_args(|flag| match flag.get_env().is_some_and(is_empty) {

@@ -70,7 +70,7 @@ const SUBCOMMANDS: [(&[&str], &str); 10] = [
     (&["env", "settings"], "config"),
 ];
 
-/// Adds the flag or the subcommand that the user may have meant to a refusal. It replaces the parser's own guess.
+/// Adds to a refusal the flag or the subcommand that the user may have meant. It replaces the parser's own guess.
 pub(crate) fn advise(refused: &mut clap::Error) {
     let whole = Arguments::description();
     match refused.kind() {

@@ -33,10 +33,10 @@ pub(super) async fn emit(flags: &SourceFlags, of: &EmitArguments) -> Result<Exit
 /// The maximum length of a line of the protocol, and so of a payload.
 const MOST: usize = 65_536;
 
-/// The length of the longest line break. A line break at the end is not part of the payload.
+/// The length of the longest line break. Line breaks at the end are not part of the payload.
 const LINE_BREAK: usize = 2;
 
-/// Reads standard input, without a line break at its end. A payload that is too long is an error and is never
+/// Reads standard input, without the line breaks at its end. A payload that is too long is an error and is never
 /// truncated.
 fn from_stdin() -> Result<String, Failure> {
     let unread = |why: &dyn std::fmt::Display| Failure::new(Exit::IO, format!("the payload cannot be read: {why}"));

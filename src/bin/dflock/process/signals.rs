@@ -33,8 +33,8 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// Handles the signals that end this process, except those that were ignored at its start. Read the settings
-    /// before: reading a file may take long, and does not look at signals.
+    /// Handles the signals that end this process, except those that were ignored at its start. Read the settings before
+    /// this call: reading a file may block for long, and meanwhile this process would handle no signal.
     pub(crate) fn that_end() -> Result<Self, Failure> {
         let mut signals = Self { streams: Vec::new() };
         signals.add(&ENDING)?;

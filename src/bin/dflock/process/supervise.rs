@@ -102,7 +102,8 @@ impl Supervisor<'_> {
             tokio::select! {
                 biased;
                 (key, reason) = &mut lost, if self.lost.is_none() => self.take_loss(key, reason),
-                // The time of each lease includes the grace. If another lease is lost now, there is no grace left.
+                // The first lease ended by time, so every server still keeps its lease for the grace. If another lease
+                // is lost with its connection, its server may grant the key at once, so the grace is over.
                 _ = &mut taken, if self.is_in_grace() => self.kill(),
                 signal = signals.next() => self.take_signal(signal),
                 () = sleep_until(self.kill_at.unwrap_or(wake)), if self.kill_at.is_some() => self.kill(),
@@ -142,9 +143,9 @@ impl Supervisor<'_> {
         Instant::now() + pause
     }
 
-    /// Returns whether the supervision is over: no process of the group is left, or killed processes have had their
-    /// time (`BURIAL`). After that time, zombies that their parents do not reap do not count, and after a loss no
-    /// process does.
+    /// Returns whether the supervision is over. It is over when no process of the group is left. When `BURIAL` has
+    /// passed since the kill, it is also over if only zombies are left, which their parents do not reap, or if the
+    /// lease was lost.
     fn is_over(&self) -> bool {
         if !self.job.is_alive() {
             return true;

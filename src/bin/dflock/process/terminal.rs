@@ -26,7 +26,7 @@ pub(crate) fn stdin_may_be_read() -> bool {
     !stdin().is_terminal() || is_ours()
 }
 
-/// Puts a process group into the foreground, also from the background.
+/// Puts a process group into the foreground, even if this process is in the background.
 pub(super) fn give_to(group: Pid) {
     undisturbed(move || {
         let _ = tcsetpgrp(stdin(), group);

@@ -30,7 +30,7 @@ pub(crate) struct Survey {
 
 #[derive(Default)]
 struct Asked {
-    /// When the request was sent whose answer is awaited, if one is.
+    /// When the request was sent whose answer is awaited; `None` if no answer is awaited.
     since: Option<Instant>,
     /// The answer that came since the last look.
     answer: Option<Answer>,

@@ -53,7 +53,8 @@ async fn measure(flags: &SourceFlags, of: &BenchArguments) -> Result<Exit, Failu
     // The picture's file is opened first, so that the benchmark fails before it measures if the file cannot be
     // written.
     let canvas = output.svg.as_deref().map(Canvas::open).transpose()?;
-    // The settings are read before signals are handled: reading a file may take long, and does not look at signals.
+    // The settings are read before signals are handled: reading a file may block for long, and meanwhile this process
+    // would handle no signal.
     let (report, exit) = match &of.what {
         Bench::Pairs(of) => {
             let settings = Settings::read(flags, &of.target, &[])?;

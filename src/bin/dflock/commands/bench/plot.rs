@@ -29,8 +29,8 @@ const COLOURS: [RGBColor; 6] = [
     RGBColor(86, 180, 233),
 ];
 
-/// The file of a picture. It is opened before the measuring, so that the benchmark ends before it begins if the file
-/// cannot be written.
+/// The file of a picture. It is opened before the measuring, so that the benchmark fails before it measures if the
+/// file cannot be written.
 pub(super) struct Canvas {
     path: PathBuf,
     file: File,
@@ -74,7 +74,7 @@ impl Canvas {
 impl Drop for Canvas {
     fn drop(&mut self) {
         if self.is_empty {
-            // Of a symbolic link, the file goes, and the link stays.
+            // If the path is a symbolic link, this removes the file to which it leads, and keeps the link.
             drop(std::fs::canonicalize(&self.path).and_then(std::fs::remove_file));
         }
     }

@@ -98,7 +98,7 @@ pub(super) fn rounded(value: f64, digits: i32) -> f64 {
     (value * factor).round() / factor
 }
 
-/// Returns the average of one, or 0 if the count is 0.
+/// Returns the total divided by the count, or 0 if the count is 0.
 pub(super) fn per(total: f64, count: u64) -> f64 {
     match count {
         0 => 0.0,

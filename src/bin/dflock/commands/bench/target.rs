@@ -15,7 +15,7 @@ use crate::sources::Sources;
 /// How long the shutdown at the end waits for the releases.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How long that shutdown waits after Ctrl-C, because the server may be silent, and if no server is connected.
+/// How long that shutdown waits after Ctrl-C, when the server may be silent, or if no server is connected.
 const SHORT_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Shuts a client down, which releases its leases. Waits only a second for that if the measuring was stopped or if no
@@ -43,8 +43,8 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// Reads the settings. `own` are those from the subcommand's flags. Reading a file may take long and does not look
-    /// at signals, so call this before signals are handled.
+    /// Reads the settings. `own` are those from the subcommand's flags. Reading a file may block for long, and
+    /// meanwhile this process would handle no signal, so call this before signals are handled.
     pub(super) fn read(flags: &SourceFlags, of: &BenchTarget, own: &[(&str, String)]) -> Result<Self, Failure> {
         #[cfg(feature = "server")]
         if of.embedded {
@@ -143,7 +143,7 @@ mod embedded {
     use crate::sources::Sources;
 
     /// Reads the settings for clients of the embedded server, whose address is not known yet. Settings that concern
-    /// other servers do not apply: where these are, their secret and TLS.
+    /// other servers do not apply: their addresses, their secret and TLS.
     pub(super) fn builder(flags: &SourceFlags, own: &[(&str, String)]) -> Result<ClientBuilder, Failure> {
         if flags.servers.is_some() || flags.url.is_some() {
             return Err(Failure::new(
@@ -151,11 +151,13 @@ mod embedded {
                 "--embedded starts a server, so --servers and --url cannot name others",
             ));
         }
-        // These servers stand for the embedded one. They replace the others with the settings of each.
+        // These servers stand for the embedded one. They replace the servers of other sources, and the settings that
+        // those sources have for single shards.
         let mut own = own.to_vec();
         own.push(("servers", DEFAULT_SERVERS.join(",")));
         let sources = Sources::read(flags, &own, &[])?;
-        // An error names the source of the setting, which the remaining settings no longer have.
+        // The settings are checked while each still has its source, so that an error can name it. The pairs below have
+        // no sources.
         sources.checked()?;
         let set = sources.values()?.into_iter().filter(applies);
         let pairs = set.filter_map(|setting| Some((setting.name, setting.value?)));

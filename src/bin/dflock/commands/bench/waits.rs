@@ -21,7 +21,7 @@ use crate::failure::Failure;
 /// Longer than a run, so that grants follow only releases and never an expiry.
 const TTL: Duration = Duration::from_secs(600);
 
-/// How long callers may take after Ctrl-C to get the keys that were released at once.
+/// How long callers may take to get their keys after Ctrl-C, which releases all held keys at once.
 const LEAVING: Duration = Duration::from_secs(1);
 
 /// The number of the key, the time of the grant, and the guard.

@@ -22,7 +22,7 @@ pub(super) struct Member {
     pub(super) server: String,
     /// Whether it answered.
     pub(super) answers: bool,
-    /// The state of its cluster that it reports.
+    /// The state that it reports of its cluster.
     pub(super) says: Option<Box<ClusterStats>>,
     /// Whether it granted a lease.
     pub(super) grants: bool,
@@ -41,7 +41,7 @@ impl Member {
     }
 }
 
-/// Judges the state of its cluster that one server reports.
+/// Judges the state that one server reports of its cluster.
 pub(super) fn judge_member(kind: Kind, says: Option<&ClusterStats>) -> Finding {
     let Some(says) = says else {
         return match kind {

@@ -133,8 +133,8 @@ impl Finding {
         }
     }
 
-    /// A failure of the server without a remedy gets the advice to look at the server's log. A failure of this machine
-    /// does not: that log says nothing about it.
+    /// Creates the finding of a failure. If the server failed and the failure has no remedy, the remedy is to look at
+    /// the server's log. That log says nothing about a failure of this machine.
     pub(super) fn fail(check: Check, failure: Failure) -> Self {
         let (exit, what, remedy) = failure.into_parts();
         let is_of_server = [Exit::SERVER_AWAY, Exit::NOT_IN_TIME, Exit::REFUSED].contains(&exit);

@@ -203,11 +203,11 @@ impl Controlled {
     }
 }
 
-/// The number of bytes of the longest line that can be an order, with its end.
+/// The length of the longest line that can be an order, in bytes, including its line break.
 const LONGEST_LINE: usize = 256;
 
-/// Reads a line. A longer one is cut and ends with `…`, and so matches no order. A line that is not UTF-8 matches none
-/// either. The next line is read all the same. Returns `None` at the end of the input.
+/// Reads a line. A line longer than `LONGEST_LINE` is cut and ends with `…`, so that it matches no order. A line that
+/// is not UTF-8 matches no order either. After both, the next line can be read. Returns `None` at the end of the input.
 fn next_line(input: &mut impl BufRead) -> std::io::Result<Option<String>> {
     let mut line = Vec::new();
     let kept = input.by_ref().take(LONGEST_LINE as u64).read_until(b'\n', &mut line)?;
@@ -270,7 +270,7 @@ mod tests {
         assert!(Order::read(&cut, 3).is_err());
     }
 
-    /// Fails at every other read, as one does that a signal interrupts.
+    /// Fails at every other read, as a read does that a signal interrupts.
     struct Interrupted<R>(R, bool);
 
     impl<R: std::io::Read> std::io::Read for Interrupted<R> {

@@ -16,7 +16,7 @@ use super::super::model::{Model, Shard, held, waiters};
 /// How wide the charts of latencies are.
 const CHART: usize = 24;
 
-/// The width of the column of servers: the minimum that comes before other columns, and the maximum.
+/// The minimum and the maximum width of the column of servers. Other columns are left out for the minimum.
 const SERVER: std::ops::RangeInclusive<usize> = 24..=40;
 
 /// What a column shows.
