@@ -207,7 +207,7 @@ async fn ctrl_c_ends_the_measuring_tells_what_there_is_and_leaves_nothing_behind
         "--json",
     ]);
     let mut running = Running::start(&mut command);
-    // The other caller, who has a key of its own, begins when all grants have arrived.
+    // The other caller has a key of its own. It begins again when all grants have arrived.
     until("the leases are held, and the other caller acquires", || {
         assert!(running.child.try_wait().unwrap().is_none(), "{}", running.errors());
         server.stats().locks.len() > 30

@@ -205,7 +205,8 @@ fn flags_count_before_the_environment_and_that_before_a_file() {
     assert_eq!(*servers, expected);
 }
 
-/// The flags are to blame if all is right without them. Otherwise another source is to blame, even if flags are given.
+/// The flags are to blame if they are refused by themselves, or if the settings are right without them. Otherwise
+/// another source is to blame, even if flags are given.
 #[test]
 fn a_wrong_flag_ends_with_64_and_another_wrong_setting_with_78() {
     let cases: [(&str, &str, &[&str], i32); 9] = [

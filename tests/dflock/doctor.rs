@@ -315,8 +315,8 @@ enum Instead {
     HangsUp,
 }
 
-/// Starts a lock server whose leases last this long, whatever their TTL, and that does this at `stats`. All connections
-/// see the same leases; the tokens are counted on each connection.
+/// Starts a lock server whose leases last this long, whatever their TTL. At `stats` it does what `at_stats` says. All
+/// connections see the same leases; the tokens are counted on each connection.
 async fn with_leases_of(lasting: Duration, at_stats: Instead) -> FakeServer {
     let ends = Arc::new(Mutex::new(HashMap::<String, Instant>::new()));
     FakeServer::start(move |mut connection, _| {
@@ -407,7 +407,7 @@ async fn a_server_that_does_not_tell_its_state_is_examined_to_the_end() {
     }
 }
 
-/// Such a release has no `ping` either.
+/// A release that does not know `stats` has no `ping` either.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_hangs_up_at_unknown_commands_without_a_word_knows_no_stats() {
     let old = FakeServer::start(|mut connection, _| async move {
@@ -598,7 +598,7 @@ async fn releases_are_recognized_by_their_commands() {
     }
 }
 
-/// The Python server 0.5.0 does this.
+/// The Python server 0.5.0 hangs up on unknown commands.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_hangs_up_on_unknown_commands_is_examined_to_the_end() {
     let (server, behind) = start(Server::builder().release("1.10")).await;
@@ -657,7 +657,7 @@ async fn a_cluster_is_reported_with_its_leader_and_the_members_that_do_not_answe
     assert!(told["do"].as_str().unwrap().contains("joined by +"), "{told}");
 }
 
-/// Such a leader answers only requests that need no agreement of the members.
+/// A leader that reaches no majority answers only requests that need no agreement of the members.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_reaches_no_majority_is_distinguished_from_a_silent_server() {
     let cluster = Cluster::builder().start().await.unwrap();

@@ -128,7 +128,8 @@ fn as_process_1_it_buries_orphans_and_forwards_signals() {
     });
 }
 
-/// As at the end of `dflock stats | head -1`: the reader wants no more output, so this is no error.
+/// As at the end of `dflock stats | head -1`: the reader wants no more output, so `dflock` ends with 74 and prints no
+/// message.
 #[test]
 fn a_reader_that_has_gone_is_not_complained_to() {
     for arguments in [
@@ -149,7 +150,7 @@ fn a_reader_that_has_gone_is_not_complained_to() {
     }
 }
 
-/// Nothing has started yet, so nothing must be cleaned up.
+/// Nothing has started yet, so there is nothing to clean up.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ctrl_c_ends_it_while_its_settings_cannot_be_read() {
     let folder = std::env::temp_dir().join(format!("dflock-pipe-{}", std::process::id()));

@@ -17,8 +17,8 @@ pub const AT_ONCE: usize = 10;
 pub const STUBBORN: &str =
     r#"trap "" TERM; (sh -c 'trap "" TERM; while :; do sleep 1; done' &); echo $$; while :; do sleep 1; done"#;
 
-/// A margin that leaves a busy machine some time. The grace is longer than the margin, so `dflock` must count the
-/// grace in.
+/// A margin that leaves a busy machine some time. The grace is longer than the margin, so a `dflock` that counted the
+/// lease as lost only the margin before its end would kill too late.
 pub const TIMES: [&str; 6] = ["--ttl", "6s", "--grace", "1600ms", "--set", "loss_margin=1400ms"];
 
 pub fn run(server: &str, key: &str, script: &str) -> Running {
@@ -132,7 +132,7 @@ async fn term_comes_first_and_the_command_may_use_its_grace() {
 pub const TALKATIVE: &str = r#"trap "echo TERM" TERM; (sh -c 'trap "echo TERM" TERM; while :; do sleep 1; done' &)
     echo $$; while :; do sleep 1; done"#;
 
-/// Starts a command with a grace of which it gets nothing if the connection ends.
+/// Starts a command with a long grace. If the connection ends, the command gets none of it.
 pub fn run_with_a_long_grace(server: &str, key: &str) -> Running {
     let mut command = dflock();
     command
@@ -166,8 +166,8 @@ async fn a_connection_that_is_cut_ends_the_command_without_its_grace() {
     assert_eq!(witness.grants("key"), 2);
 }
 
-/// One of two leases is lost by time. The command has its grace until the connection of the other lease ends, whose
-/// server may grant the key at once.
+/// One of two leases is lost by time. The command has its grace until the connection of the other lease ends: the
+/// server of that lease may then grant its key at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_grace_ends_with_the_connection_of_another_part() {
     const GRACE: Duration = Duration::from_secs(9);
