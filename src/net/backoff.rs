@@ -30,8 +30,9 @@ const LAST_RESORT: Duration = Duration::from_secs(5);
 /// The longest pause, whatever a policy returns. Every clock can represent an instant this far ahead.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// A connection that lasted this long was useful, unless it ended because the server fell silent. After a connection
-/// that was not useful, the sequence of pauses continues, and the next member of a cluster is tried first.
+/// A connection that lasted this long was useful, unless it is a shard's connection that ended because the server fell
+/// silent. After a connection that was not useful, the sequence of pauses continues, and the next member of a cluster
+/// is tried first.
 pub(crate) const OF_USE_AFTER: Duration = Duration::from_secs(1);
 
 impl ReconnectPolicy {

@@ -43,9 +43,10 @@ pub(crate) enum Purpose {
     /// out whether the server makes them.
     Pipelined,
     /// Requests that only the leader of a cluster serves. A member that does not lead is refused, and so is a server
-    /// that is not a member. Where the server supports sessions, each connection presents a new name, and that session
-    /// is never resumed. The server keeps the leases of a session for a while after its connection has ended, and the
-    /// client continues to use them by their tokens.
+    /// that is not a member. Where the server supports sessions, the connection presents this name: the configured one,
+    /// or otherwise a new one for each connection. The only requests that are sent again under a new name are tries
+    /// that may have been granted. The server keeps the leases of a session for a while after its connection has ended,
+    /// and the client continues to use them by their tokens.
     Leading(StableRef),
     /// Waits in a cluster, under a name by which another member recognizes them, if the server supports sessions.
     Session(StableRef),
@@ -273,8 +274,8 @@ impl ConnectOptions {
         Ok((wire, None))
     }
 
-    /// Returns whether the client sends `ping` first. It does not if the server is known to be too old for
-    /// `ping`. On a connection for waits, it does not either if the server is known to support `ping`, because such a
+    /// Returns whether the client sends `ping` first. It sends none to a server that is known to be too old for `ping`.
+    /// On a connection for waits, it also sends none to a server that is known to support `ping`, because such a
     /// connection sends another request anyway.
     fn asks_for_ping(&self, abilities: Abilities) -> bool {
         match abilities.ping {

@@ -106,7 +106,7 @@ pub(crate) struct LaneEnd<T> {
 /// The settings of a lane.
 #[derive(Clone, Debug)]
 pub(crate) struct LaneSettings {
-    /// The maximum silence.
+    /// After this long without a request, the lane sends a request of its own.
     pub(crate) keepalive: Duration,
     /// How long a server may take to answer, in addition to the wait that the request asks for.
     pub(crate) reply_timeout: Duration,

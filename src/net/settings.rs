@@ -21,7 +21,7 @@ pub(crate) struct ConnectionSettings {
     pub(crate) fencing: Fencing,
     /// The time for everything from reading the auth token to the last answer of the greeting.
     pub(crate) connect_timeout: Duration,
-    /// The maximum silence on a connection.
+    /// After this long without a request on a connection, the client sends a request of its own.
     pub(crate) keepalive: Duration,
     /// How long a server may take to answer, in addition to the wait that the request asks for.
     pub(crate) reply_timeout: Duration,
@@ -40,7 +40,7 @@ impl ConnectionSettings {
         matches!(self.way, Way::Sockets(_))
     }
 
-    /// Returns the same settings with another maximum silence.
+    /// Returns the same settings with another keepalive interval.
     pub(crate) fn with_keepalive(&self, keepalive: Duration) -> Self {
         Self {
             keepalive,

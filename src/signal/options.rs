@@ -69,7 +69,7 @@ pub struct SignalOptions {
     heartbeat: Option<Duration>,
 }
 
-/// The default maximum silence.
+/// The default heartbeat.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
 impl Default for SignalOptions {
@@ -98,8 +98,9 @@ impl SignalOptions {
         self
     }
 
-    /// Sets the maximum silence of the client; received signals do not show a server that the client is alive. Default:
-    /// 15 s, or two thirds of the servers' [read timeout](crate::ClientBuilder::server_read_timeout) if that is less.
+    /// Sets after how long without a request the client sends one on each connection, so that the server knows that the
+    /// client is alive. Signals that the client receives do not show that. Default: 15 s, or two thirds of the servers'
+    /// [read timeout](crate::ClientBuilder::server_read_timeout) if that is less.
     #[must_use]
     pub fn heartbeat(mut self, interval: Duration) -> Self {
         self.heartbeat = Some(interval);
