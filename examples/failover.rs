@@ -70,7 +70,7 @@ fn tell(health: &ShardHealth) {
     let endpoint = &health.endpoint;
     match (health.last_error(), health.last_failover) {
         (None, None) => println!("health: {endpoint} serves"),
-        // Lost: its connection ended. Deposed: it answered a waiter that it does not lead any more.
+        // Lost: its connection ended. Deposed: it told a waiter that it is no longer the leader.
         (None, Some(why)) => println!(
             "health: {endpoint} serves, failovers: {}, reason: {why}",
             health.failovers

@@ -57,7 +57,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut service = client.clone();
     let ready = service.poll_ready(&mut Context::from_waker(Waker::noop())).is_ready();
     println!("four wait; is there room for a fifth request? {ready}");
-    // The release is sent before the limit applies, so that waiters never block each other.
+    // The release is sent before the layer sees the request, so the waiters that use all places do not block it.
     held.release().await?;
     for waiter in waiting {
         waiter.await??;

@@ -1,5 +1,5 @@
-//! A service of axum in which requests for one account run one at a time, in all of its processes (`LockLayer`), and in which two reports
-//! run at once (`SemaphoreLayer`).
+//! An axum service in which requests for one account run one at a time, in all of its processes (`LockLayer`), and in
+//! which at most two reports run at once (`SemaphoreLayer`).
 //!
 //!     cargo run --example layer_lock
 //!
@@ -66,8 +66,9 @@ async fn read_account(Path(number): Path<u64>, mut request: Request, next: Next)
     next.run(request).await
 }
 
-/// Returns the key: `accounts/7` for `/accounts/7/deposits`. It contains the number and not the text of the path: `/accounts/%37/deposits`
-/// and `/accounts/007/deposits` are requests for the same account, and must exclude it.
+/// Returns the key: `accounts/7` for `/accounts/7/deposits`. It contains the number and not the text of the path:
+/// `/accounts/%37/deposits` and `/accounts/007/deposits` are requests for the same account, and must exclude each
+/// other.
 fn account(request: &Request) -> Option<String> {
     let Account(number) = request.extensions().get()?;
     Some(format!("accounts/{number}"))

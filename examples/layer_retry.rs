@@ -2,8 +2,9 @@
 //!
 //!     cargo run --example layer_retry
 //!
-//! A server that holds as many keys as it may refuses another key until it has forgotten a free one. Nothing is held after an error, so
-//! repeating takes no second grant. A held key is waited for anyway, without a policy.
+//! A server whose number of keys has reached its cap refuses a new key until it has forgotten a free one. After an
+//! error nothing is held, so repeating the request does not take a second grant. A policy is not needed for a held key:
+//! an acquire waits for it anyway.
 
 use std::error::Error as StdError;
 use std::future::{Ready, ready};

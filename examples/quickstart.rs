@@ -1,4 +1,4 @@
-//! Locks and semaphores at work, and what each step took.
+//! Locks and semaphores at work, and how long each step took.
 //!
 //!     cargo run --example quickstart
 //!

@@ -2,9 +2,10 @@
 //!
 //!     cargo run --example signals
 //!
-//! Three workers are members of one group: each job goes to one of them, in turns. Two publishers compete for a lock; its holder publishes,
-//! and when the first one steps down the other continues where it stopped. `DFLOCKD_SERVERS=host:port,…`, or `DFLOCKD_URL`, uses your
-//! servers (releases 1.11 to 1.16) instead of an embedded one.
+//! Three workers are members of one group: each job goes to one of them, in turn. Two publishers compete for a lock;
+//! its holder publishes, and when the first one steps down the other continues where it stopped.
+//! `DFLOCKD_SERVERS=host:port,…`, or `DFLOCKD_URL`, uses your servers (releases 1.11 to 1.16) instead of an embedded
+//! one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -2,8 +2,8 @@
 //!
 //!     cargo run --example two_phase
 //!
-//! A printer is busy. A job queues for it (which does not wait), notifies its user, and only then waits: it keeps its queue position
-//! meanwhile. A plain `acquire` would tell the user nothing until it is over.
+//! A printer is busy. A job queues for it (which does not wait), notifies its user, and only then waits: it keeps its
+//! queue position meanwhile. A plain `acquire` would tell the user nothing until the wait is over.
 
 mod common;
 

@@ -1,9 +1,11 @@
-//! One suite of what every server and this client must do together.
+//! One suite of cases that every server must pass together with this client.
 //!
-//! Each case runs against an embedded server of its own, once for each release that differs in what they test, and against a build
-//! that differs from all of these; or all run against the server that `DFLOCKD_TEST_SERVER=host:port` names (give it room: `--max-locks 100000`; if its read timeout is not 23 s, say so with
-//! `DFLOCKD_TEST_READ_TIMEOUT=seconds`). What that server lacks is probed on connections of their own, and cases that
-//! need it are reported as ignored, by name.
+//! By default the cases run against the embedded server: once for each release that differs in what they test, where
+//! each case has a server of its own, and once against a build that differs from all of these releases. With
+//! `DFLOCKD_TEST_SERVER=host:port` all cases run against that server instead. It needs `--max-locks 100000`, and if its
+//! read timeout is not 23 s, `DFLOCKD_TEST_READ_TIMEOUT=seconds` says what it is. The suite probes which features the
+//! server has, on connections of their own. Cases that need a missing feature are ignored, and their names say which
+//! feature it is.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod suite;
@@ -16,7 +18,7 @@ use libtest_mimic::Arguments;
 use suite::peer::{Abilities, PeerFactory};
 use suite::trials::trials;
 
-/// The oldest; the last with signals; the newest.
+/// The oldest release, the last one with signals, and the newest.
 const RELEASES: [Release; 3] = [Release::V1_10, Release::V1_16, Release::NEWEST];
 
 fn main() -> ExitCode {

@@ -1,8 +1,9 @@
-//! How processes end, and what they leave: in child processes, which are this test run again.
+//! How processes end, and what they leave behind. Each of these processes is a child of the test: the test's program,
+//! started again.
 //!
-//! Whatever a process does inside a critical section (it drops the guard, panics, exits, aborts, is killed, forks), it
-//! ends, and the lock is free at the latest when its lease is over; and where the server releases on disconnect, at
-//! once.
+//! Whatever a process does while it holds the lock (it drops the guard, panics, exits, aborts, forks, or is killed), it
+//! does not hang. The lock becomes free at the end of its lease at the latest, and at once where the server releases on
+//! disconnect.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod support;
@@ -20,18 +21,18 @@ use support::process::first_line;
 use support::until_now;
 use tokio::runtime::Runtime;
 
-/// What the children ask for.
+/// The TTL of the children's leases.
 const TTL: Duration = Duration::from_secs(2);
 
 /// How long a child may take for anything.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Which of the endings below a child is to play, and where its server is.
+/// The variables that tell a child which of the endings below it executes, and where its server is.
 const ENDING: &str = "DFLOCKD_TEST_ENDING";
 const SERVER: &str = "DFLOCKD_TEST_ENDING_SERVER";
 
-/// A way to end: its name, what the child does, how its process must end, and whether it lives on after it has given
-/// back.
+/// A way to end: its name, what the child does, and how its process must end, or that it lives on after it has released
+/// the lock.
 struct Ending {
     name: &'static str,
     play: fn(Stage),
@@ -40,15 +41,15 @@ struct Ending {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Ends {
-    /// With this exit code.
+    /// The process ends with this exit code.
     Code(i32),
-    /// By this signal, of its own doing.
+    /// The process ends by this signal, which it raises itself.
     Signal(i32),
-    /// It holds until it is killed.
+    /// The process holds the lock until the test kills it.
     Killed,
-    /// It gives back and lives on until it is told to end.
+    /// The process releases the lock, and lives on until the test tells it to end.
     Lives,
-    /// The same, but its runtime is gone, and with it what could give back: only its connections end.
+    /// The process lives on, but its runtime has ended and can release nothing: only its connections end.
     LivesWithoutRuntime,
 }
 
@@ -172,7 +173,7 @@ fn main() -> ExitCode {
 /// A child that is killed when the test is over.
 struct Actor {
     child: Child,
-    /// Closed to have it end.
+    /// The standard input of the child. Closing it tells the child to end.
     cue: Option<std::process::ChildStdin>,
 }
 
@@ -185,7 +186,7 @@ impl Actor {
             .env(SERVER, server.local_addr().to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            // What it panics with is on purpose.
+            // Panics of the children are intended: their messages are not shown.
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
@@ -209,7 +210,7 @@ impl Actor {
 
 impl Drop for Actor {
     fn drop(&mut self) {
-        // One that has ended has no number any more.
+        // After a child has ended, its process id may belong to another process.
         if self.lives() {
             kill_its_children(&self.child);
         }
@@ -227,14 +228,14 @@ fn server(runtime: &Runtime, auto_release: bool) -> Server {
     runtime.block_on(server.start()).unwrap()
 }
 
-/// Watches a child end, and what becomes of its lock.
+/// Watches how a child ends, and what happens to its lock.
 fn watch(ending: &Ending, auto_release: bool) -> Result<(), Failed> {
     let runtime = Runtime::new().unwrap();
     let server = server(&runtime, auto_release);
     let mut actor = Actor::start(ending.name, &server);
     first_line(&mut actor.child, "held");
     if ending.ends == Ends::Killed {
-        // Longer than the TTL: it is renewed as long as its holder lives.
+        // Longer than the TTL: the lease is renewed as long as its holder lives.
         thread::sleep(TTL.mul_f64(1.25));
         assert_eq!(server.stats().locks.len(), 1);
         actor.child.kill().unwrap();
@@ -271,13 +272,13 @@ fn seen(server: &Server, kind: EventKind) -> usize {
     server.events().iter().filter(|event| event.kind == kind).count()
 }
 
-/// Whatever it forks is of its group.
+/// Makes the command the leader of a process group, to which all processes that it forks belong.
 #[cfg(unix)]
 fn lead_a_group(command: &mut Command) {
     std::os::unix::process::CommandExt::process_group(command, 0);
 }
 
-/// A child of its own that hangs, which a test has failed for, must not stay.
+/// Kills the processes that a child has forked: if one of them hangs, so that a test fails, it must not stay.
 #[cfg(unix)]
 fn kill_its_children(leader: &Child) {
     let group = format!("-{}", leader.id());
@@ -304,7 +305,7 @@ fn signal_of(_: ExitStatus) -> Option<i32> {
     None
 }
 
-/// Has a child judge for itself, and say what is wrong.
+/// Runs a child that checks its own results, and fails with the child's output if the child fails.
 fn run_to_its_end(name: &str) -> Result<(), Failed> {
     let runtime = Runtime::new().unwrap();
     let server = server(&runtime, true);
@@ -320,7 +321,7 @@ fn run_to_its_end(name: &str) -> Result<(), Failed> {
 
 // The children.
 
-/// What a child has to play with.
+/// What the function of a child is given.
 struct Stage {
     server: String,
 }
@@ -357,7 +358,7 @@ impl Stage {
     }
 }
 
-/// Tells the parent.
+/// Tells the parent that the lock is held.
 fn held() {
     println!("held");
     std::io::stdout().flush().unwrap();
@@ -436,8 +437,8 @@ fn hold_for_ever(stage: Stage) {
     until_the_cue();
 }
 
-/// Clients, handles, guards, places and objects, dropped by many threads while others still wait, and then main
-/// returns.
+/// Drops clients, handles, guards, tickets and objects in many threads while others still wait, and then returns from
+/// main.
 fn drop_everything(stage: Stage) {
     let first = stage.lock().acquire().unwrap();
     held();
@@ -456,7 +457,7 @@ fn drop_everything(stage: Stage) {
                 drop(client);
             }
             drop((object, place));
-            // The rest goes with the thread.
+            // The other values are dropped when the thread ends.
         }));
     }
     threads.into_iter().for_each(|thread| thread.join().unwrap());
@@ -522,7 +523,7 @@ fn async_hold_for_ever(stage: Stage) {
     });
 }
 
-/// Where the system tells.
+/// Counts the threads of the clients, on systems that show them.
 fn count_threads(stage: &Stage) {
     let clients: Vec<_> = (0..8).map(|_| stage.client()).collect();
     let using: Vec<_> = clients
@@ -544,7 +545,7 @@ fn count_threads(stage: &Stage) {
     assert_eq!(names.len(), 2, "{names:?}");
 }
 
-/// Forks while other threads use the client. No child may hang, use what is its parent's, or give it back.
+/// Forks while other threads use the client. No child may hang, or use or release what belongs to its parent.
 #[cfg(unix)]
 fn fork_again_and_again(stage: &Stage) {
     use std::sync::Arc;
@@ -578,7 +579,8 @@ fn fork_again_and_again(stage: &Stage) {
     for _ in 0..100 {
         match fork::fork().unwrap() {
             fork::Fork::Child => {
-                // Nothing is printed: the parent's threads may have held the lock for that.
+                // The child prints nothing: a thread of the parent may have held the lock of standard output during the
+                // fork.
                 let misused = |result: Result<(), Error>| result.is_err_and(|error| error.kind() == ErrorKind::Misuse);
                 let client = clients.remove(0);
                 let mut good = misused(client.lock("new").and_then(|lock| lock.acquire().map(drop)));

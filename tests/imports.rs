@@ -1,5 +1,5 @@
-//! Modules import one way, in the order that docs/design.md gives. Test code and links of the documentation are exempt, and so are
-//! a parent and its children, and what a builder makes.
+//! No two modules of the library import each other: imports follow the order that docs/design.md gives. Exempt are test
+//! code, links of the documentation, a parent and its children, and a builder and the type that it builds.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -7,10 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-/// Pairs that know each other: `X::builder()` and `XBuilder::build()`.
+/// Pairs of modules that may import each other: `X::builder()` needs one, and `XBuilder::build()` the other.
 const BUILDERS: [(&str, &str); 1] = [("server::builder", "server::listener")];
 
-/// What stands before an item that is only there for tests, or for them and fuzzers.
+/// The attributes of items that exist only for tests, or only for tests and fuzzers.
 const TESTS_ONLY: [&str; 2] = ["#[cfg(test)]", "#[cfg(any(test, fuzzing))]"];
 
 /// The source of each module, by its path in the crate; the root's is empty.
@@ -139,7 +139,7 @@ fn modules(sources: &[(&str, &str)]) -> Sources {
     sources.collect()
 }
 
-/// The rows of the table under the heading "Imports" and where each module stands, from the top.
+/// Returns the row of each module in the table under the heading "Imports", counted from the top.
 fn rows(design: &str) -> BTreeMap<String, usize> {
     let section = design
         .split("### Imports\n")
@@ -151,7 +151,8 @@ fn rows(design: &str) -> BTreeMap<String, usize> {
     named.collect()
 }
 
-/// Reads the library. A file's module is its path: that is enough for the two modules that have files for other builds.
+/// Reads the library. A file's path is taken as its module: that is good enough for the two modules that have separate
+/// files for other builds.
 fn sources() -> Sources {
     let mut sources = read(&root().join("src"));
     // The command is a crate of its own.
@@ -227,7 +228,7 @@ fn item(text: &str) -> usize {
     text.len()
 }
 
-/// The modules whose files are only there for tests.
+/// Returns the modules whose files exist only for tests.
 fn test_modules(sources: &Sources) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for (module, source) in sources {
@@ -350,7 +351,7 @@ fn inline_paths(source: &str) -> Vec<String> {
     paths
 }
 
-/// The module that a path leads to, and the name in it; nothing for paths to other crates.
+/// Returns the module that a path leads to, and the name in it, or `None` for a path to another crate.
 fn resolve(module: &str, path: &str, sources: &Sources) -> Option<(String, String)> {
     let mut parts = path.split("::").peekable();
     let mut current = match *parts.peek()? {
@@ -390,7 +391,8 @@ fn top(module: &str) -> &str {
     module.split("::").next().unwrap_or_default()
 }
 
-/// Where two modules part: the siblings that they are, or are in. Nothing if one is in the other.
+/// Returns the siblings at which the paths of two modules part: each is one of the modules, or contains it. `None` if
+/// one module contains the other.
 fn siblings(from: &str, to: &str) -> Option<(String, String)> {
     let (a, b): (Vec<_>, Vec<_>) = (from.split("::").collect(), to.split("::").collect());
     let common = a.iter().zip(&b).take_while(|(a, b)| a == b).count();

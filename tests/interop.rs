@@ -1,8 +1,8 @@
-//! Strangers: the real Python server under this client, the real Python clients on the embedded server, and both kinds
-//! of client in one queue.
+//! The real Python server under this client, the real Python clients on the embedded server, and both kinds of client
+//! in one queue.
 //!
-//! They need the virtual environments that `tests/interop/setup` makes. Without them nothing is run, and that is said;
-//! with `DFLOCKD_REQUIRE_INTEROP=1` it is a failure.
+//! These tests need the virtual environments that `tests/interop/setup` makes. Without them the tests run nothing and
+//! say so, or, with `DFLOCKD_REQUIRE_INTEROP=1`, fail.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 #[cfg(unix)]
@@ -151,7 +151,7 @@ async fn python_client(environment: &'static str, auth: Option<&'static str>) {
     python_suite(environment, auth, Server::builder(), Vec::new()).await;
 }
 
-/// The same over TLS, with a client certificate where a secret is wanted too.
+/// Runs the same suite over TLS, with a client certificate if there is a secret, too.
 async fn python_client_over_tls(environment: &'static str, auth: Option<&'static str>) {
     let (servers, clients) = (Authority::new("servers"), Authority::new("clients"));
     let (identity, client) = (servers.issue(&["127.0.0.1"]), clients.issue(&["python"]));
@@ -247,7 +247,7 @@ impl Contender {
     }
 }
 
-/// Rust, Python, Rust, Python: whoever came first is served first.
+/// A Rust task, a Python process, a Rust task and a Python process get the lock in the order in which they asked.
 async fn one_queue(environment: &'static str) {
     let server = Server::builder().port(0).record_events(true).start().await.unwrap();
     let client = Client::builder()
@@ -292,7 +292,7 @@ async fn one_queue(environment: &'static str) {
     assert_eq!(granted, tokens);
 }
 
-/// What a test's blocking threads use.
+/// Connects a blocking client for threads that wait for at most a minute.
 async fn blocking_client(server: &Server) -> blocking::Client {
     let builder = blocking::Client::builder()
         .servers([server.local_addr().to_string()])
@@ -340,12 +340,12 @@ async fn one_semaphore_in_order(environment: &'static str) {
             .map(|event| event.connection)
             .collect()
     };
-    // A place in the queue is its connection's.
+    // Each waiter has a connection of its own, so the connections show the order of the waiters.
     assert_eq!(of(EventKind::Granted)[LIMIT as usize..], of(EventKind::Queued));
     assert_eq!(of(EventKind::Queued).len(), 6);
 }
 
-/// Counts who is inside, and the most there ever were.
+/// Counts how many are inside, and the most that were inside at once.
 #[derive(Default)]
 struct Turnstile {
     inside: AtomicU32,
@@ -383,7 +383,7 @@ impl Turnstile {
     }
 }
 
-/// Python threads and Rust threads want three slots, a hundred times each kind: never more than three are inside.
+/// Python threads and Rust threads want three slots, each kind a hundred times: never more than three are inside.
 async fn one_semaphore_in_a_crowd(environment: &'static str) {
     const LIMIT: u32 = 3;
     const THREADS: usize = 4;

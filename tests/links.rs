@@ -1,8 +1,9 @@
 //! Every link of the documents leads to a file that exists, and to a heading in it. Every test that they name exists. Nothing is asked of the network.
 //!
-//! The chapters of the guide are read in three places: in the repository, as a book, and on docs.rs as `dflockd_client::guide`. A link
-//! between chapters is therefore a reference (`[text][loss.md#causes]`): `docs/guide/rustdoc-links.md` defines the same labels for docs.rs, where they
-//! lead to modules, and counts there because it comes first. `WRITE_GUIDE_LINKS=1 cargo test --test links` writes that file.
+//! The chapters of the guide are read in three places: in the repository, as a book, and on docs.rs as
+//! `dflockd_client::guide`. A link between chapters is therefore a reference (`[text][loss.md#causes]`).
+//! `docs/guide/rustdoc-links.md` defines the same labels for docs.rs, where they lead to modules; there it comes first,
+//! so its definitions take precedence. `WRITE_GUIDE_LINKS=1 cargo test --test links` writes that file.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -112,7 +113,7 @@ fn links_between_chapters_have_a_definition_for_docs_rs() {
     let found = fs::read_to_string(&path).unwrap();
     let of = |text: &str| text.lines().map(str::to_owned).collect::<BTreeSet<_>>();
     let (found, expected) = (of(&found), of(&expected));
-    // Of a picture, the line has thousands of characters.
+    // The line of a picture has thousands of characters, so only the label is shown.
     let labels: BTreeSet<&str> = found
         .symmetric_difference(&expected)
         .map(|line| line.split("]: ").next().unwrap())
@@ -159,7 +160,7 @@ fn every_test_that_a_document_names_exists() {
     assert!(unknown.is_empty(), "there is no such test:\n{}", unknown.join("\n"));
 }
 
-/// The names in code, without their modules, that have as many words as the name of a test has.
+/// Returns the names in code, without their modules, that look like names of tests: they have at least four words.
 fn tests_named(text: &str) -> Vec<&str> {
     let code = text.lines().flat_map(|line| line.split('`').skip(1).step_by(2));
     let names = code.filter_map(|code| code.rsplit([':', ' ']).next());
@@ -207,7 +208,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The files of the project that end so, relative to its root.
+/// Returns the files of the project with this extension, relative to its root.
 fn files(extension: &str) -> Vec<PathBuf> {
     fn read(folder: &Path, extension: &str, found: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(root().join(folder)).unwrap() {
@@ -257,7 +258,7 @@ fn prose(text: &str) -> String {
     prose
 }
 
-/// Code between backticks becomes as many `x`, unless it is the text of a link.
+/// Replaces each character of code between backticks by `x`, so that no link is found in code.
 fn without_code(line: &str) -> String {
     let mut out = String::new();
     for (index, part) in line.split('`').enumerate() {
@@ -353,7 +354,7 @@ fn anchors(text: &str) -> BTreeSet<String> {
     anchors
 }
 
-/// What a label leads to on docs.rs: a module, or, of a picture, the picture itself.
+/// Returns what a label leads to on docs.rs: a module, or, for a picture, the picture itself.
 fn for_docs_rs(target: &str) -> String {
     if target.ends_with(".svg") {
         let picture = fs::read_to_string(root().join(GUIDE).join(target)).unwrap();

@@ -11,7 +11,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// How long a process may take to end once its standard input has ended, before it is killed.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How much of the end of its standard error is printed.
+/// How many bytes from the end of a process's standard error are kept, to be printed.
 const TOLD: usize = 2000;
 
 /// A process that ends when this is dropped. It must end by itself when its standard input does, or run under
@@ -63,7 +63,8 @@ impl Child {
         })
     }
 
-    /// Returns the next line that it prints. An error if none comes within this time, or if it has ended.
+    /// Returns the next line that the process prints. Returns an error if no line comes within `patience`, or if the
+    /// process has ended.
     pub(crate) fn line(&mut self, patience: Duration) -> Result<String, String> {
         match self.lines.recv_timeout(patience) {
             Ok(line) => Ok(line),
@@ -79,7 +80,7 @@ impl Child {
         }
     }
 
-    /// Waits until it ends with success. An error if it does not end within this time, or fails.
+    /// Waits until the process ends with success. Returns an error if it fails, or does not end within `patience`.
     pub(crate) fn succeed(&mut self, patience: Duration) -> Result<(), String> {
         match self.wait(patience)? {
             status if status.success() => Ok(()),

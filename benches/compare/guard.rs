@@ -1,6 +1,7 @@
-//! No process outlives its owner. Each has a pipe as its standard input, which ends with the process at the other end, however that ended.
-//! A guard runs programs that ignore their standard input: it kills them, and all that they started, when the input ends. On systems other
-//! than Unix a guard kills only the program that it started itself.
+//! Guards, which ensure that no process outlives its owner. Each process has a pipe as its standard input, which ends
+//! when the process at the other end of the pipe ends, for whatever reason. A guard runs programs that ignore their
+//! standard input: it kills them, and all that they started, when the input ends. On systems other than Unix a guard
+//! kills only the program that it started itself.
 
 use std::error::Error;
 use std::ffi::OsString;

@@ -7,7 +7,7 @@ pub(crate) fn raise_descriptors() {
 
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
-    // Otherwise some sides fail with many workers, and report why.
+    // If this fails, some sides fail with many workers, and report why.
     let _ = setrlimit(Resource::Nofile, limit);
 }
 

@@ -1,5 +1,5 @@
-//! Measures pairs of acquire and release a second, for this client and for its alternatives: clients in other languages on the same
-//! embedded server, and for orientation other systems.
+//! Measures pairs of acquire and release a second, for this client and for its alternatives: clients in other languages
+//! on the same embedded server and, for orientation, other systems.
 //!
 //!     cargo bench --bench compare
 //!     cargo bench --bench compare -- --rounds 1 --seconds 0.5 --workers 1,100 --sides tasks,python-2-tasks
@@ -69,8 +69,8 @@ struct Arguments {
     /// Writes into the documents of the project.
     #[arg(long)]
     docs: bool,
-    /// Fails unless 100 tasks of this client make at least this many times the pairs of 100 tasks of the Python client 2.1.1, each with
-    /// its own key.
+    /// Fails unless 100 tasks of this client make at least this many times as many pairs as 100 tasks of the Python
+    /// client 2.1.1, each with its own key.
     #[arg(long)]
     at_least: Option<f64>,
     /// Passed by cargo.

@@ -26,7 +26,8 @@ const COLOURS: [RGBColor; 9] = [
     RGBColor(0, 0, 0),
 ];
 
-/// Draws pairs a second over workers, with a line for each side and a bar from its least to its most. Both axes are logarithmic.
+/// Draws pairs a second over workers, with a line for each side, and a bar from its lowest to its highest rate. Both
+/// axes are logarithmic.
 pub(crate) fn draw(results: &Results, keys: Keys, path: &Path) -> Result<(), Box<dyn Error>> {
     let workers = results.workers(keys);
     let (Some(first), Some(last)) = (workers.iter().min(), workers.iter().max()) else {

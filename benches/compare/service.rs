@@ -17,7 +17,7 @@ use crate::process::free_port;
 const PATIENCE: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// How often a server is restarted that did not get its free port.
+/// How often a server is started before it counts as failed: another process may take its free port.
 const TRIES: usize = 3;
 
 /// What the embedded server prints before its address.
@@ -31,7 +31,7 @@ pub(crate) enum System {
     Etcd,
 }
 
-/// A server in a process of its own, which ends with this.
+/// A server in a process of its own, which ends when this is dropped.
 pub(crate) struct Service {
     /// Dropped with the service.
     _child: Child,

@@ -132,8 +132,8 @@ fn python(environment: &str, kind: &str) -> Result<Program, String> {
     Ok(script(environment, "python.py", Some(kind)))
 }
 
-/// The registry that the developers of this crate can reach answers `E404` for `dflockd-client`. So no version is known to be that client,
-/// and only a named package is installed.
+/// Installs the npm package that `--typescript` names. The registry that the developers of this crate can reach answers
+/// `E404` for `dflockd-client`, so no package is known to be that client.
 fn typescript(packages: &Packages) -> Result<Program, String> {
     let Some(package) = &packages.typescript else {
         return Err("its package has to be named: --typescript NAME@VERSION".to_owned());

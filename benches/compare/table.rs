@@ -95,7 +95,7 @@ pub(crate) fn notes(results: &Results) -> String {
     text
 }
 
-/// Returns the sides that are missing in whole or in part, with a key for each worker, or `None` if none is.
+/// Returns the sides that are missing in whole or in part, with a key for each worker, or `None` if no side is missing.
 pub(crate) fn missing(results: &Results) -> Option<String> {
     let left_out = results.left_out.iter().map(|side| side.label.as_str()).collect();
     let has_failed = |side: &&Side| {
@@ -183,7 +183,7 @@ fn filled(cell: Option<&Cell>, range: fn(Spread) -> Option<String>) -> String {
     }
 }
 
-/// Returns in how many of its rounds the side succeeded, or `None` if in all.
+/// Returns in how many of its rounds the side succeeded, or `None` if it succeeded in all.
 fn rounds(cell: &Cell) -> Option<String> {
     let (measured, failed) = (cell.rates.len(), cell.failures.len());
     (failed > 0).then(|| format!("{measured} of {} rounds", measured + failed))

@@ -148,7 +148,7 @@ fn measure(work: &Work, counts: &[Arc<Count>], failures: &mpsc::Receiver<Failure
     })
 }
 
-/// Waits for this time; an error if a worker fails.
+/// Waits for this time. Returns an error if a worker fails meanwhile.
 fn go_on(time: Duration, failures: &mpsc::Receiver<Failure>) -> Result<(), Box<dyn Error>> {
     match failures.recv_timeout(time) {
         Ok(failure) => Err(failure.to_string().into()),

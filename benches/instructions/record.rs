@@ -53,7 +53,8 @@ fn path() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("benches/instructions/recorded.txt")
 }
 
-/// The other inputs of instruction counts: the compiler, the architecture, and the C library, whose allocator is counted too.
+/// Returns what instruction counts depend on besides the programs: the compiler, the architecture, and the C library,
+/// whose allocator is counted too.
 pub(crate) fn toolchain() -> Result<String, Box<dyn Error>> {
     let compiler = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned());
     let told = |command: &mut Command| -> Result<String, Box<dyn Error>> {

@@ -76,14 +76,14 @@ impl Process {
         Ok(wrong.then(|| format!("{} by itself", self.how_it_ended(status))))
     }
 
-    /// Tells it to end in order. Returns a problem if it had already ended by itself.
+    /// Tells the process to shut down. Returns a problem if it had already ended by itself.
     pub(crate) fn end(&mut self) -> std::io::Result<Option<String>> {
         let before = self.child.try_wait()?;
         self.input = None;
         Ok(before.map(|status| format!("{} by itself", self.how_it_ended(status))))
     }
 
-    /// Waits until it has ended in order. Returns a problem if it has not.
+    /// Waits until the process has shut down. Returns a problem if it ended otherwise, or does not end.
     pub(crate) async fn ended(&mut self) -> std::io::Result<Option<String>> {
         const PATIENCE: Duration = Duration::from_secs(60);
         let give_up = Instant::now() + PATIENCE;

@@ -1,4 +1,4 @@
-//! The controller of a run: it starts all processes, causes faults, ends all in order, and checks the records.
+//! The controller of a run: it starts all processes, causes faults, shuts all processes down, and checks the records.
 
 use std::error::Error;
 use std::fs;
@@ -109,7 +109,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error
 impl World {
     async fn start(directory: &Path, clients: usize, seed: u64) -> Result<Self, Box<dyn Error>> {
         let record = witness::record(&record_of(directory, "controller".to_owned()))?;
-        // It is made before any process opens it.
+        // The resource is created before any process opens it.
         drop(Resource::open(directory)?);
         let mut servers = Vec::new();
         for number in 0..=SINGLES {

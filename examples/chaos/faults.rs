@@ -170,7 +170,7 @@ async fn freeze_client(world: &World, random: &mut Rng, what: &'static str, (fro
         process: slot.name.as_str().into(),
     };
     slot.process.freeze()?;
-    // The recorded time is within that of the freeze, because it excuses violations.
+    // The recorded time must lie within the time of the freeze, because it excuses violations.
     world.record.note(What::ProcessFrozen(itself.clone()));
     world.tally.count(what);
     sleep(between(random, from, to)).await;
@@ -262,7 +262,8 @@ async fn disturb_cluster(world: &World, random: &mut Rng) -> Outcome {
     Ok(())
 }
 
-/// Between one client and one server, one client and all servers, or all clients and one server.
+/// Disturbs the connections between one client and one server, one client and all servers, or all clients and one
+/// server.
 async fn disturb_network(world: &World, random: &mut Rng) -> Outcome {
     let network = &world.network;
     let (client, server) = (random.usize(..network.clients()), random.usize(..network.each()));

@@ -21,10 +21,11 @@ fn bounds() -> Bounds {
         scheduling: nanoseconds(Duration::from_secs(3)),
         // A silence of a second, then a second without an answer, and a busy machine.
         unnoticed: nanoseconds(Duration::from_secs(3)),
-        // The default heartbeat of signal connections, then the same.
+        // The default heartbeat of signal connections, then a second without an answer, and a busy machine.
         silence: nanoseconds(Duration::from_secs(17)),
         unowned: nanoseconds(Duration::from_secs(6)),
-        // The longest time for which a way or a server holds something back, of each one.
+        // Covers the longest time for which a proxy holds something back, and after that the longest for which a server
+        // does.
         transit: nanoseconds(Duration::from_secs(12)),
         delivery: nanoseconds(Duration::from_secs(12)),
     }

@@ -51,11 +51,11 @@ pub(crate) async fn run_cluster(job: ClusterJob) -> Result<ExitCode, Box<dyn Err
     Ok(ExitCode::SUCCESS)
 }
 
-/// Records each event before any client can know of it.
+/// Returns a function that records each event before any client can know of it.
 fn recorder(to: &Record) -> Result<impl Fn(&Event) + Send + Sync + 'static, Box<dyn Error>> {
     let writer = witness::record(to)?;
     let server = Name::from(&to.name);
-    // Both are the same clock, but `Instant` does not show its value.
+    // `Instant` and `witness::now` read the same clock, but an `Instant` does not show its value.
     let start = Instant::now().checked_sub(Duration::from_nanos(witness::now()));
     let start = start.ok_or("the clock goes back to its beginning")?;
     Ok(move |event: &Event| {

@@ -352,7 +352,7 @@ impl SeveralHeld {
         let all = self.holders.iter().zip(self.guards.guards());
         let calls = all.map(|(holder, guard)| self.witness.releases(caller, *holder, guard));
         let calls: Vec<Call<'_>> = calls.collect();
-        // The error does not tell which of them it is about.
+        // The error does not say which of the locks it is about.
         let outcome = self.guards.release().await;
         for call in calls {
             call.done(&outcome);

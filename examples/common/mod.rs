@@ -1,4 +1,4 @@
-//! The common part of the recipes: servers, and a narrator.
+//! What the recipes share: a function that connects to servers, and a printer of timed events.
 
 use std::time::Instant;
 

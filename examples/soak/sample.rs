@@ -29,7 +29,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Returns those of this process.
+    /// Returns the resources of this process.
     pub(crate) fn here() -> Result<Self, Box<dyn Error>> {
         Ok(Self {
             resident: resident("self")?,
@@ -40,7 +40,8 @@ impl Process {
         })
     }
 
-    /// Returns those of this process as soon as it has no more descriptors and tasks than before, or after half a minute.
+    /// Returns the resources of this process as soon as it has no more descriptors and tasks than before, or after half
+    /// a minute.
     pub(crate) async fn settled_to(before: &Self) -> Result<Self, Box<dyn Error>> {
         let give_up = Instant::now() + Duration::from_secs(30);
         loop {

@@ -1,4 +1,4 @@
-//! The process of the servers, with a proxy in front of each, and its occasional faults.
+//! The process of the servers. It has a proxy in front of each server, and causes faults now and then.
 
 #[path = "../../tests/support/proxy.rs"]
 #[allow(dead_code, unreachable_pub, clippy::unwrap_used, missing_docs)]
@@ -116,7 +116,7 @@ impl ServersProcess {
     }
 }
 
-/// Precedes the numbers of a report.
+/// The first word of a report, before its numbers.
 const HAVE: &str = "have ";
 
 impl ServersHave {
@@ -182,7 +182,7 @@ pub(crate) async fn serve(leases: usize) -> Result<(), Box<dyn Error>> {
     say(&format!("signals {}", ways.signals.address))?;
     say(&format!("control {}", control.local_addr()))?;
     say("ready")?;
-    // Nothing is written there: it ends with the process at its other end.
+    // Nothing is written to standard input: it ends when the process at its other end does.
     let (mut input, mut nothing) = (tokio::io::stdin(), [0; 16]);
     tokio::select! {
         _ = input.read(&mut nothing) => Ok(()),

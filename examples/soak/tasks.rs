@@ -40,7 +40,7 @@ impl Worker {
         }
     }
 
-    /// Pauses for half to one and a half times as long, at the pace of the load.
+    /// Pauses for 0.5 to 1.5 times `millis`, multiplied by the pace of the load.
     async fn pause(&self, millis: u64) {
         let long = Duration::from_millis(millis).mul_f64(self.pace * (0.5 + fastrand::f64()));
         tokio::select! {

@@ -76,7 +76,7 @@ impl Postgres {
     /// Returns `None` if PostgreSQL is not installed.
     fn start() -> Option<Self> {
         let programs = programs()?;
-        // The path of a socket may have 107 bytes, and that of the target folder may be longer.
+        // The path of a socket may have at most 107 bytes, and the path of the target folder may be longer.
         let folder = std::env::temp_dir().join(format!("dflockd-pg-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         // PostgreSQL refuses to run as root. Debian's package has a user for it.

@@ -16,7 +16,7 @@ fn the_blocks_of_the_chapter_on_tests_stand_in_the_file_that_it_names() {
     assert!(blocks.len() > 10, "{} blocks", blocks.len());
 }
 
-/// A reader has neither the modules beside it nor the guide.
+/// A reader copies the file alone, without the modules beside it and without the guide.
 #[test]
 fn that_file_needs_no_other_file_of_this_repository() {
     let file = fs::read_to_string(root().join("tests/it/testing_your_code.rs")).unwrap();

@@ -1,4 +1,4 @@
-//! `dflock` against the Python server 0.5.0, which knows locks alone.
+//! `dflock` against the Python server 0.5.0, which has locks only.
 
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
