@@ -4,7 +4,8 @@
 // Compiled only for `cargo doc`, and for `cargo test`, which runs the examples. Programs that use this crate do not
 // contain it.
 //
-// Links between chapters are defined twice. The definitions for docs.rs come first, so they count here; `tests/links.rs` writes and checks them.
+// The target of each link between chapters is defined twice: for docs.rs, and for the book. rustdoc uses the first
+// definition, which is the one for docs.rs. `tests/links.rs` writes and checks the definitions for docs.rs.
 
 #[doc = include_str!("../docs/guide/rustdoc-links.md")]
 #[doc = include_str!("../docs/guide/src/getting-started.md")]

@@ -20,7 +20,8 @@
 //!
 //! # Where to look
 //!
-//! - [`guide`]: from the first lock to failover, fences and sizing, in reading order, with a page of guarantees and a glossary.
+//! - [`guide`]: from the first lock to failover, fences and sizing, in reading order, with a page of guarantees and a
+//!   glossary.
 //! - [`Client`] and its [`builder`](Client::builder): servers, timeouts, sharding, health, shutdown. It is a
 //!   [`tower::Service`] of [`Request`]s.
 //! - [`ClientOptions`]: the same from a URL, the environment or a configuration file; [`ClientBuilder::from_url`] and
@@ -61,9 +62,9 @@
 //! is over. If the client cannot renew a lease, the holder learns of its loss before the server may grant the key to
 //! another holder: the deadline is the time at which the last successful acquire or renewal was *sent*, plus the TTL,
 //! less a [margin](ClientBuilder::loss_margin). If the connection over which the lease was acquired ends, the server
-//! releases the lease, and the client reports the loss to the holder at once. In the moment before, the server may
-//! already have granted the key to another holder. Use a [`Fence`] against that, and against a process that is stopped
-//! while it holds a lock. Servers issue fences from release 2.1 on; require them with [`ClientBuilder::fencing`].
+//! releases the lease, and the client reports the loss to the holder at once. The server may have granted the key to
+//! another holder just before that report. Use a [`Fence`] against that, and against a process that is stopped while it
+//! holds a lock. Servers issue fences from release 2.1 on; require them with [`ClientBuilder::fencing`].
 //!
 //! # Cancel safety
 //!

@@ -19,7 +19,7 @@ impl SignalConn {
     ///
     /// Safe: dropping the future closes the connection.
     ///
-    /// An example is with [`SignalConn`].
+    /// See [`SignalConn`] for an example.
     pub async fn connect(server: impl Into<String>) -> Result<Self> {
         Self::open(
             ClientBuilder::default().servers([server.into()]),

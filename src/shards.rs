@@ -74,7 +74,7 @@ impl Shard {
     }
 
     /// Creates a shard of the members of one cluster, in any order. (Clusters need a server build later than release
-    /// 2.1.) The client sends requests to the leader, and finds the new leader after a change:
+    /// 2.1.1.) The client sends requests to the leader, and finds the new leader after a change:
     ///
     /// - If a member names the leader, the client connects to that address, provided that it is among `members` (the
     ///   same text, except for upper and lower case) or on an [allowed host](Self::allowed_hosts). Otherwise, and while

@@ -132,7 +132,7 @@ pub struct ClusterStats {
     /// The term that the member knows. It grows with each election.
     #[serde(deserialize_with = "or_empty")]
     pub term: u64,
-    /// The name of the leader; empty if the member knows none.
+    /// The name of the leader; empty if the member knows no leader.
     #[serde(deserialize_with = "or_empty")]
     pub leader_id: String,
     /// The address at which clients reach the leader, if the member knows it.

@@ -89,7 +89,8 @@ impl Leadership {
     }
 
     /// Returns the number of this term, which grows from each leader to the next. Returns `None` if the server is not
-    /// known to issue fences: see [`Lease::fence`](crate::Lease::fence). With
+    /// known to issue fences (see [`Lease::fence`](crate::Lease::fence)), or if the key
+    /// [moves](crate::ClientBuilder::previous_servers) between shards. With
     /// [`Fencing::Required`](crate::Fencing::Required) every leader has a term.
     #[must_use]
     pub fn term(&self) -> Option<Fence> {

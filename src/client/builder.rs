@@ -128,9 +128,9 @@ impl ClientBuilder {
     }
 
     /// Limits how often the client repeats one operation in a cluster. It repeats an operation if the member that got
-    /// it is not the leader, or if it lost the leader during a wait. After the last repetition, the caller gets the
-    /// retryable error [`NotLeader`](crate::ErrorKind::NotLeader) or [`Disconnected`](crate::ErrorKind::Disconnected).
-    /// Default: 16.
+    /// it is not the leader, and an acquire also if the connection to the leader was lost before the answer. After the
+    /// last repetition, the caller gets the retryable error [`NotLeader`](crate::ErrorKind::NotLeader) or
+    /// [`Disconnected`](crate::ErrorKind::Disconnected). Default: 16.
     pub fn max_redirects(mut self, times: u32) -> Self {
         self.options.max_redirects = times;
         self
@@ -455,9 +455,9 @@ impl ClientBuilder {
 
     /// Sets how many pipelined connections each shard has, from 1 to 16. Default: 1.
     ///
-    /// A server works on one request of a connection at a time. If the server needs long for a request, or runs one
-    /// thread per connection, more connections give more throughput. Otherwise they have a small cost. Requests for a
-    /// key keep their order: while one request for a key is in flight, further requests for that key use the same
+    /// A server works on one request of a connection at a time. If the server takes long to answer a request, or runs
+    /// one thread per connection, more connections give more throughput. Otherwise they have a small cost. Requests for
+    /// a key keep their order: while one request for a key is in flight, further requests for that key use the same
     /// connection. All other requests use the least busy connection. A lease belongs to the connection that acquired it
     /// (in a cluster, to the one that acquired or renewed it last), and that connection renews it while it is up. So
     /// the loss of a connection costs only its own leases.
@@ -588,15 +588,15 @@ impl ClientBuilder {
         self
     }
 
-    /// Adds a callback that the client calls for each held lease that is lost, of any handle; see
+    /// Adds a callback that the client calls for each held lease that is lost, whichever handle acquired it; see
     /// [`ClientEvent::LeaseLost`]. Each call of this method adds a further callback.
     ///
     /// The callback runs in the task of the lease's shard and delays all other work of that task, including renewals.
     /// It must be fast and must not block. For longer work, use [`Client::events`]. If the callback panics, the client
     /// logs the panic.
     ///
-    /// The client keeps its callbacks, so a callback that keeps a clone of the client, or a handle or lease of it, keeps the client alive for
-    /// ever. Give it a [`WeakClient`](crate::WeakClient) instead.
+    /// The client keeps its callbacks, so a callback that keeps a clone of the client, or a handle or lease of it,
+    /// keeps the client alive for ever. Give it a [`WeakClient`](crate::WeakClient) instead.
     ///
     /// ```
     /// let builder = dflockd_client::Client::builder().on_lost(|lost| eprintln!("{} is lost: {}", lost.key, lost.reason));
@@ -610,8 +610,8 @@ impl ClientBuilder {
     }
 
     /// Adds a callback that the client calls for each renewal that fails while its lease is still held; see
-    /// [`ClientEvent::RenewalFailed`]. The client repeats the renewal. The callback runs where that of
-    /// [`on_lost`](Self::on_lost) runs, under the same rules.
+    /// [`ClientEvent::RenewalFailed`]. The client repeats the renewal. The callback runs in the same task as a callback
+    /// of [`on_lost`](Self::on_lost), under the same rules.
     ///
     /// ```
     /// let builder = dflockd_client::Client::builder()

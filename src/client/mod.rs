@@ -129,8 +129,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the key is invalid (see [`Key::new`](crate::Key::new)), or the limit
-    /// is 0.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the key is invalid (see [`Key::new`](crate::Key::new)), or
+    /// the limit is 0.
     pub fn semaphore(&self, key: impl AsRef<str>, limit: u32) -> Result<Semaphore> {
         let target = Target::Semaphore(Limit::new(limit)?);
         Handle::new(&self.core, target, key.as_ref()).map(Semaphore)
@@ -267,8 +267,8 @@ impl Client {
     }
 
     /// Waits until everything that the shards' clusters have committed so far is visible. Later requests of this client
-    /// see every earlier change, which any client made through any member. Locks do not need this. Use it before
-    /// [`stats`](Self::stats), which a member answers from its local state. A standalone server answers at once.
+    /// see every change that any client made before this call, through any member. Locks do not need this. Use it
+    /// before [`stats`](Self::stats), which a member answers from its local state. A standalone server answers at once.
     ///
     /// # Errors
     ///
@@ -305,14 +305,14 @@ impl Client {
     /// Switches a shard with [standbys](crate::Shard::standby) back to its first server.
     ///
     /// The client first connects to that server; if that fails, nothing changes. Then it reports all leases of the
-    /// standby as lost ([`LostReason::Failback`]) and releases them. For the [takeover
-    /// delay](crate::Shard::takeover_delay) it sends no request to the first server, because other clients may still
-    /// hold leases on the standby. Switch all clients at the same time: the first server can grant keys to a client
-    /// that switches alone while other clients hold the same keys on the standby.
+    /// standby as lost ([`LostReason::Failback`]) and releases them. During the [takeover
+    /// delay](crate::Shard::takeover_delay) that follows, it sends no request to the first server, because other
+    /// clients may still hold leases on the standby. Switch all clients at the same time: the first server can grant
+    /// keys to a client that switches alone while other clients hold the same keys on the standby.
     ///
-    /// Returns for how long no server serves the shard from now on. If the first server already serves the shard, the
-    /// result is zero. If the switch is already under way, the result is the rest of the delay. In both cases the
-    /// client releases nothing.
+    /// Returns that delay: the time, from now on, during which no server serves the shard. If the first server already
+    /// serves the shard, the result is zero. If the switch is already under way, the result is the rest of the delay.
+    /// In both cases the client releases nothing.
     ///
     /// # Errors
     ///
@@ -383,7 +383,7 @@ impl Client {
     ///
     /// Safe: dropping the future closes the connections.
     ///
-    /// An example is with [`emit`](Self::emit).
+    /// See [`emit`](Self::emit) for an example.
     pub async fn subscribe(&self, pattern: impl AsRef<str>) -> Result<SignalConn> {
         self.subscribe_with(SubscribeRequest::new(Pattern::new(pattern)?)).await
     }
@@ -428,13 +428,14 @@ impl Client {
             .collect()
     }
 
-    /// Returns a receiver that reports each change of a shard's health, or `None` if there is no such shard.
+    /// Returns a receiver of a shard's health, or `None` if there is no such shard. Of several changes that come before
+    /// the next look, the receiver shows only the last; [`events`](Self::events) reports all.
     #[must_use]
     pub fn watch_health(&self, shard: usize) -> Option<watch::Receiver<ShardHealth>> {
         self.core().topology.shards.get(shard).map(|shard| shard.health.clone())
     }
 
-    /// Returns a watch that reports each change of the health of any shard.
+    /// Returns a watch on the health of all shards. See [`HealthWatch::changed`] for several changes in a row.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]

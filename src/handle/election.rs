@@ -68,7 +68,7 @@ impl Election {
     ///
     /// Safe: dropping the future ends the candidacy; if the candidate is elected meanwhile, it resigns.
     ///
-    /// An example is with [`Election`].
+    /// See [`Election`] for an example.
     pub async fn campaign(&self) -> Result<Leadership> {
         loop {
             // The delay is random, so that candidates do not keep retrying at the same moment.
@@ -139,7 +139,7 @@ impl Leadership {
     ///
     /// Safe: dropping the future does not stop the resignation.
     ///
-    /// An example is with [`Election`].
+    /// See [`Election`] for an example.
     pub async fn resign(self) -> Result<()> {
         self.guard.release().await
     }

@@ -28,7 +28,6 @@ const TOGETHER: usize = 16;
 const PREFIX: &str = "dflockd-client-many";
 
 /// Acquires `slots` slots, waiting until `until`. `None` means no wait.
-///
 pub(crate) async fn take(handle: &Handle, slots: u32, until: Option<Instant>) -> Result<Taken> {
     check(handle, slots)?;
     if let Some(passed) = until.filter(|until| *until <= Instant::now()) {

@@ -48,7 +48,7 @@ impl MultiLock {
         })
     }
 
-    /// Sets how long [`acquire`](Self::acquire) waits for all of them together. Default: the client's acquire timeout.
+    /// Sets how long [`acquire`](Self::acquire) waits for all locks together. Default: the client's acquire timeout.
     #[must_use]
     pub fn acquire_timeout(mut self, timeout: Duration) -> Self {
         self.acquire_timeout = timeout;

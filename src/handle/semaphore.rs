@@ -15,7 +15,7 @@ use crate::handle::ticket::Enqueued;
 use crate::lease::policy::RenewPolicy;
 use crate::types::Key;
 
-/// A semaphore on one key. At most as many holders as its limit have a slot at the same time.
+/// A semaphore on one key. Its limit is the number of slots that can be held at the same time.
 ///
 /// [`Client::semaphore`](crate::Client::semaphore) creates it. It is cheap to clone and to keep. The handle itself
 /// holds nothing: each acquire returns a [`SemaphorePermit`]. Every user of a key must give the same limit.
@@ -149,8 +149,8 @@ impl Semaphore {
     ///
     /// # Errors
     ///
-    /// As [`acquire`](Self::acquire); [`Unavailable`](crate::ErrorKind::Unavailable) if no server answered within the request
-    /// timeout.
+    /// As [`acquire`](Self::acquire); [`Unavailable`](crate::ErrorKind::Unavailable) if no server answered within the
+    /// request timeout.
     ///
     /// # Cancel safety
     ///
@@ -182,8 +182,8 @@ impl Semaphore {
     ///
     /// **Callers that take several slots** cannot deadlock: each first acquires a lock, its turn. The turn is on the
     /// semaphore's shard, and its key is `dflockd-client-many/`, a checksum and the semaphore's key. The caller holds
-    /// the turn until it has all slots. The turn counts as one more key towards the server's `--max-locks`. So these
-    /// callers get their slots in the order of their arrival, regardless of how many slots they want. Callers that take
+    /// the turn until it has all slots. So these callers get their slots in the order of their arrival, regardless of
+    /// how many slots they want. The turn counts as one more key towards the server's `--max-locks`. Callers that take
     /// single slots take no turn. Their requests are in the semaphore's queue together with those of the caller that
     /// has the turn, so neither kind of caller starves. Other client libraries that take several slots one by one do
     /// not use turns.

@@ -18,7 +18,7 @@ pub(crate) struct Handle {
     pub(crate) core: Arc<Core>,
     pub(crate) target: Target,
     pub(crate) key: Key,
-    /// If another key's shard serves this key: that other key.
+    /// Another key, whose shard serves this key. `None`: this key's own shard serves it.
     beside: Option<Key>,
     pub(crate) wait: Duration,
     /// Unchecked: see [`request`](Self::request).
@@ -83,8 +83,8 @@ impl Handle {
         turn.kept()
     }
 
-    /// Returns the same handle, but its leases are renewed for as long as they are held. Callers use it for leases that
-    /// are granted before the rest; afterwards the leases get the [`renew_terms`](Self::renew_terms).
+    /// Returns the same handle, but its leases are renewed for as long as they are held. Callers that acquire several
+    /// leases use it until all leases are granted; then the leases get the [`renew_terms`](Self::renew_terms).
     pub(crate) fn kept(self) -> Self {
         self.renewing(|policy| {
             policy.renew = true;
@@ -109,8 +109,8 @@ impl Handle {
         }
     }
 
-    /// Acquires the key, waiting until `deadline`. After the deadline this sends nothing, not even a try, because its
-    /// answer would take longer.
+    /// Acquires the key, waiting until `deadline`. After the deadline this sends nothing, not even a try, because the
+    /// answer to a try would come even later.
     pub(crate) async fn acquire_until(&self, deadline: Instant) -> Result<Lease> {
         let wait = deadline.saturating_duration_since(Instant::now());
         if wait.is_zero() {
