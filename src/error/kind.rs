@@ -30,7 +30,8 @@ pub enum ErrorKind {
     /// request. If it granted a lease, the server releases that lease because of the disconnect, or when the TTL is
     /// over.
     Disconnected,
-    /// The server requires an authentication token, rejected the given one, or accepts none.
+    /// Authentication failed: the server requires a token, rejected the given token, or accepts no token at all, or the
+    /// client could not read its token.
     Auth,
     /// The peer violated the dflockd protocol. Its connection was closed.
     Protocol,

@@ -58,7 +58,8 @@ impl HealthBoard {
             news = before.map(|before| news_between(&before, health)).unwrap_or_default();
             changed
         });
-        // Callbacks are the user's code, which may read the health.
+        // `send_if_modified` locks the health, so no event is emitted there: callbacks are user code, which may read
+        // the health.
         for event in news {
             self.events.tell(|_| event);
         }

@@ -16,9 +16,9 @@ use crate::types::{Fence, Key, Kind};
 /// A `shard` is the index of a shard, from 0, in the order in which the shards were given.
 ///
 /// **Order.** Each task of the client emits its own events in order. A shard emits the events of its connections and
-/// leases, a signal connection those of its gaps, and an attempt to connect that of a rejected token. When a
-/// connection ends or another server takes over, [`LeaseLost`](Self::LeaseLost) of each affected lease comes first,
-/// then [`Disconnected`](Self::Disconnected) or [`ServingChanged`](Self::ServingChanged), then
+/// leases. A signal connection emits the events of its gaps. An attempt to connect emits the event of a failed
+/// authentication. When a connection ends or another server takes over, [`LeaseLost`](Self::LeaseLost) of each affected
+/// lease comes first, then [`Disconnected`](Self::Disconnected) or [`ServingChanged`](Self::ServingChanged), then
 /// [`Connected`](Self::Connected). The [health](crate::Client::watch_health) of a shard changes before the event.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -50,7 +50,7 @@ pub enum ClientEvent {
         endpoint: Arc<str>,
         /// How many attempts have failed, at any of its servers, since the last working connection.
         attempt: u32,
-        /// Why this one failed.
+        /// Why the last attempt failed.
         error: Error,
     },
     /// Another of a shard's [servers](crate::Shard) has taken over.
@@ -64,15 +64,16 @@ pub enum ClientEvent {
         reason: FailoverReason,
     },
     /// A server rejected the authentication token, requires a token although the client has none, or has no token
-    /// itself and so rejects every token. Emitted at the first rejection, on a connection of any kind, and again only
-    /// after that server has accepted the client in between.
+    /// itself and so rejects every token. Or the client could not read its token. Emitted at the first such failure of
+    /// an attempt to connect, whatever the connection is for. Emitted again for the same server only if that server has
+    /// accepted the client since then.
     #[non_exhaustive]
     AuthRefused {
         /// The shard.
         shard: usize,
         /// The server, or the address that was tried.
         endpoint: Arc<str>,
-        /// The server's answer.
+        /// The server's answer, or why the token could not be read.
         error: Error,
     },
     /// A shard is closed permanently.
@@ -143,8 +144,8 @@ pub struct RenewalFailed {
     pub error: Error,
 }
 
-/// The limit that callers waiting for keys have reached. Its text form is its [name](Self::as_str), also for parsing
-/// and serde.
+/// The limit that callers waiting for keys have reached. It is shown, parsed and serialized as its
+/// [name](Self::as_str).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]

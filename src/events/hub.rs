@@ -15,7 +15,7 @@ const KEPT: usize = 1024;
 /// A callback of the user for each event.
 pub(crate) type Callback = Arc<dyn Fn(&ClientEvent) + Send + Sync>;
 
-/// Receives the events of one client.
+/// Passes the events of one client to its callbacks and streams.
 #[derive(Clone, Default)]
 pub(crate) struct EventHub(Arc<Wanted>);
 
@@ -75,7 +75,7 @@ impl fmt::Debug for EventHub {
     }
 }
 
-/// Receives the events of one shard.
+/// Passes the events of one shard to the client's hub.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ShardEvents {
     hub: EventHub,

@@ -2,10 +2,10 @@
 //!
 //! | event | source |
 //! | --- | --- |
-//! | connections, the serving server, the end | a change of a shard's [health](crate::ShardHealth): [`board`] compares it with the previous one |
-//! | refused secrets | an attempt to connect, for any purpose: [`Refusals`](crate::net::refusals::Refusals) |
-//! | leases, renewals, bounds of waits | the shard |
-//! | gaps in signals | the link |
+//! | connections, a change of the serving server, the end of a shard | a change of a shard's [health](crate::ShardHealth): [`board`] compares it with the previous one |
+//! | failed authentication | an attempt to connect, for any purpose: [`Refusals`](crate::net::refusals::Refusals) |
+//! | lost leases, failed renewals, limits of waits | the shard |
+//! | gaps in signals | a signal connection |
 //!
 //! An event is only created while there is a receiver.
 
