@@ -78,8 +78,9 @@ pub type SemaphoreLayer<R> = KeyedLayer<SemaphorePermit, R>;
 ///    error, and nothing is sent.
 /// 2. The lease is acquired, within the [acquire timeout](Self::acquire_timeout).
 /// 3. The closure of [`on_acquired`](Self::on_acquired) may change the request, for example to put the fence into it.
-/// 4. The inner service is called. If the lease is lost before its future is ready, that future is dropped, and then the caller gets
-///    [`KeyedError::Lease`] with an error of kind [`LeaseLost`](ErrorKind::LeaseLost).
+/// 4. The inner service is called. If the lease is lost before the future of the inner service is ready, that future is
+///    dropped, and then the caller gets [`KeyedError::Lease`] with an error of kind
+///    [`LeaseLost`](ErrorKind::LeaseLost).
 /// 5. The lease is released. When the server has answered the release, or after the request timeout, the caller gets
 ///    the response or the inner service's error. A failed release does not change the response, because the work was
 ///    done while the lease was held; it is logged as a warning. The release goes on in the background, and the lease
@@ -90,8 +91,8 @@ pub type SemaphoreLayer<R> = KeyedLayer<SemaphorePermit, R>;
 /// The lease covers the response's future. It does not cover tasks that a handler spawned, or a body that is streamed
 /// afterwards.
 ///
-/// [`guide::layers`](https://docs.rs/dflockd-client/latest/dflockd_client/guide/layers/index.html) has more details, and the
-/// example `layer_lock` uses an axum service.
+/// [`guide::layers`](https://docs.rs/dflockd-client/latest/dflockd_client/guide/layers/index.html) has more details.
+/// The example `layer_lock` uses an axum service.
 pub struct KeyedLayer<G, R> {
     section: Arc<Section<G, R>>,
 }

@@ -22,10 +22,11 @@ use crate::types::{Fence, Grant, Key, Kind, Token, Ttl};
 /// The times of a new lease.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CellTimes {
+    /// When the shard handled the grant.
     pub(crate) got: Moment,
     /// The deadline, as seen at `got`.
     pub(crate) deadline: Instant,
-    /// The total suspended time of the machine at which the lease counts as lost even before the deadline.
+    /// If the machine's total suspended time reaches this value, the lease counts as lost even before the deadline.
     pub(crate) lost_when_suspended: Duration,
 }
 
@@ -42,8 +43,8 @@ pub(crate) struct LeaseCell {
     got_at: Instant,
     /// When the lease counts as lost, in nanoseconds since `got_at`, plus the total suspended time of the machine.
     deadline: AtomicU64,
-    /// The total suspended time of the machine, in nanoseconds, at which the lease counts as lost even before the
-    /// deadline.
+    /// If the machine's total suspended time reaches this value, in nanoseconds, the lease counts as lost even before
+    /// the deadline.
     lost_when_suspended: AtomicU64,
     state: AtomicU8,
     /// Whether another holder had the key when this lease was requested.

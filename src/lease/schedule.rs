@@ -1,7 +1,7 @@
 //! The times of one lease. Pure arithmetic.
 //!
 //! All times count from the moment at which the request that acquired or renewed the lease was *sent*. The server's
-//! lease runs from its grant, which was later. So each time that this module computes is early, never late.
+//! lease runs from its grant, which was later. So the times that this module computes are early, never late.
 
 use std::num::NonZeroU64;
 use std::time::Duration;
@@ -105,8 +105,8 @@ impl Schedule {
         after(sent_at, wanted.min(lifetime.mul_f64(0.9)))
     }
 
-    /// Returns the total suspended time of the machine at which the server may have given up a connection over which it
-    /// has received nothing since `sent`.
+    /// Returns a limit for the machine's total suspended time. Once that time reaches the limit, the server may have
+    /// given up a connection over which it has received nothing since `sent`.
     pub(crate) fn lost_when_suspended(&self, sent: Moment) -> Duration {
         match self.longest_suspend {
             Some(longest) => sent.suspended.saturating_add(longest),

@@ -20,8 +20,8 @@ use serde::{Deserialize, Serialize};
 /// - from one server, or from the members of one cluster, which share a counter. Independent servers, such as a
 ///   [standby](crate::Shard::standby) and its primary, count separately;
 /// - across a restart of a standalone server if its clock does not go back, or if it runs with `--fence-state-file`.
-///   Such a server starts to count from the current time. A cluster starts from 0, so a resource that has seen fences
-///   of a standalone server rejects those of a cluster that replaces it.
+///   A standalone server starts to count from the current time. A cluster starts from 0, so a resource that has seen
+///   fences of a standalone server rejects those of a cluster that replaces it.
 ///
 /// A fence is a plain number and will stay one: its field is public, and it is shown, parsed and serialized as a
 /// number.
