@@ -1,4 +1,5 @@
-//! `dflock`: locks, semaphores, elections and signals of dflockd servers, for shells. `docs/guide/src/command-reference.md` describes it.
+//! `dflock`: locks, semaphores, elections and signals of dflockd servers, for shells.
+//! `docs/guide/src/command-reference.md` describes it.
 
 mod args;
 mod colors;

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// A pattern of whole keys: `*` is any text, `/` included, `?` is one character, and `\` takes the next character as it is.
+/// A pattern of whole keys: `*` is any text, `/` included, `?` is one character, and `\` takes the next character as
+/// it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Glob {
     text: String,

@@ -17,7 +17,8 @@ pub(crate) use self::row::{Field, Kind, Row, arrange, rows};
 /// How long shards have to answer before a look shows them as late, and at most half of the interval between looks.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// How long a single look waits for shards whose first attempt to connect is still under way, once another shard has answered.
+/// How long a single look waits for shards whose first attempt to connect is still under way, once another shard has
+/// answered.
 const FIRST_ATTEMPT: Duration = Duration::from_secs(2);
 
 /// Asks shards and collects their answers.
