@@ -1,7 +1,7 @@
 //! `tls`: the handshake as clients make it, and the certificate that the server presents.
 //!
-//! The library's own TLS verifies the server and says what is wrong with its certificate. The expiry is read here: rustls does
-//! not show it.
+//! The library's own TLS verifies the server and says what is wrong with its certificate. The expiry is read
+//! here: rustls does not show it.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
