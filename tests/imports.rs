@@ -1,5 +1,6 @@
-//! No two modules of the library import each other: imports follow the order that docs/design.md gives. Exempt are test
-//! code, links of the documentation, a parent and its children, and a builder and the type that it builds.
+//! No two modules of the library, or of the command, import each other, and those of the library follow the order that
+//! docs/design.md gives. Exempt are test code, links of the documentation, a parent and its children, and a builder and
+//! the type that it builds.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

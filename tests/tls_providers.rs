@@ -1,5 +1,5 @@
-//! Which cryptography TLS is made of, and who verifies certificates: with each set of features that says so, each of which is built
-//! and run by itself (`.ci/run`).
+//! Which cryptographic provider TLS uses, and what verifies certificates. `.ci/run` builds and runs these tests
+//! separately for each set of features that matters for that.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod support;
@@ -99,7 +99,7 @@ impl fmt::Debug for Offers {
     }
 }
 
-/// The name of a provider's source of random numbers tells one from another.
+/// Returns whether a configuration has the provider of this name, which the provider's source of random numbers shows.
 fn is_named(config: &ServerConfig, name: &str) -> bool {
     format!("{:?}", config.crypto_provider().secure_random).contains(name)
 }
@@ -162,7 +162,7 @@ fn a_provider_that_the_process_has_installed_counts_before_that() {
         let suites: Vec<_> = suites.into_iter().filter(|suite| only(*suite)).collect();
         assert_eq!(suites, [CipherSuite::TLS13_CHACHA20_POLY1305_SHA256]);
 
-        // A client that was built before keeps what it has, also when its files change.
+        // A client that was connected before the installation keeps its provider, even when its files change.
         let Some(early) = early else { return };
         folder.write("ca.pem", &format!("{}\n", authority.pem()));
         let before = offers.count();
@@ -195,10 +195,10 @@ async fn without_a_provider_the_error_says_what_mends_it() {
             assert!(error.to_string().contains(part), "{error}");
         }
     }
-    // Configurations of the program's own bring their provider along.
+    // A configuration that the program makes itself contains a provider.
     let (_server, address) = served(Arc::new(identity.server_config(&[&TLS13]))).await;
     locks_and_unlocks(client(&address, Tls::config(client_config(&authority)))).await;
-    // And without TLS there is nothing to miss.
+    // Without TLS, no provider is needed.
     let plain = Server::builder().port(0).start().await.unwrap();
     locks_and_unlocks(Client::builder().servers([plain.local_addr().to_string()])).await;
 }
@@ -223,7 +223,7 @@ mod platform {
         builder.connect().await.unwrap_err().to_string()
     }
 
-    /// On Linux what the platform trusts is what these variables name.
+    /// On Linux, these variables name the certificates that the platform trusts.
     #[test]
     fn the_platforms_verifier_takes_what_the_platform_trusts_and_nothing_else() {
         let (folder, authority) = (Folder::new(), Authority::new("of the machine"));
@@ -266,7 +266,7 @@ mod platform {
                 let error = refused(client(&address, Tls::platform_verifier())).await;
                 assert!(error.contains("unknown issuer"), "{error}");
             }
-            // Others that are named are trusted, too.
+            // Other authorities that the configuration names are trusted, too.
             let (_server, theirs) = served(server_config(&others.issue(HERE)).unwrap()).await;
             let both = Tls::platform_verifier().ca_pem(others.pem());
             locks_and_unlocks(client(&theirs, both.clone())).await;

@@ -1,9 +1,9 @@
 //! Replays conversations recorded from a real server (`tests/data`), line by line.
 //!
-//! Against the embedded server, started anew for each, with every release that must answer so; or, with
-//! `DFLOCKD_TEST_BINARY=path`, once against that server binary, started with each conversation's flags; with
-//! `DFLOCKD_TEST_BINARY_RELEASE_FLAG=--release` it is told which release to play, and `DFLOCKD_TEST_BINARY_SUBCOMMAND=serve` is its first
-//! argument.
+//! By default each conversation is replayed against a new embedded server of each release that must answer as recorded.
+//! With `DFLOCKD_TEST_BINARY=path` it is replayed once, against that server binary, which is started with the
+//! conversation's flags. Then `DFLOCKD_TEST_BINARY_RELEASE_FLAG=--release` names the flag that tells the binary which
+//! release to play, and `DFLOCKD_TEST_BINARY_SUBCOMMAND=serve` is the binary's first argument.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod support;
@@ -54,7 +54,7 @@ enum Action {
     Sleep,
 }
 
-/// A server that ends with it.
+/// A server that ends when this is dropped.
 enum Peer {
     Embedded(Server),
     Process(ServerProcess),
@@ -117,7 +117,7 @@ struct Tokens {
 }
 
 impl Tokens {
-    /// Puts the real tokens in.
+    /// Replaces the names of tokens by the real tokens.
     fn fill(&self, text: &str) -> String {
         let mut names: Vec<&String> = self.by_name.keys().collect();
         // $t10 before $t1.
@@ -127,7 +127,7 @@ impl Tokens {
         })
     }
 
-    /// Whether a line is the expected one; binds tokens that appear for the first time.
+    /// Returns whether a line is the expected one; binds tokens that appear for the first time.
     fn matches(&mut self, expected: &str, line: &str) -> bool {
         let expected: Vec<&str> = expected.split(' ').collect();
         let got: Vec<&str> = line.split(' ').collect();
@@ -150,7 +150,7 @@ impl Tokens {
     }
 }
 
-/// The fields that conversations compare, lists sorted.
+/// Returns the fields that conversations compare, with their lists sorted.
 fn reduce(value: &Value) -> Value {
     const FIELDS: [&str; 7] = [
         "connections",
@@ -263,8 +263,8 @@ async fn play(conversation: Conversation, release: Release) -> Result<(), String
     Ok(())
 }
 
-/// So many conversations are played at once. They tell the order of requests of several connections by short silences, which a machine
-/// that has more to do does not keep.
+/// How many conversations are replayed at once. They determine the order of requests over several connections by short
+/// silences, for which a machine with more to do is too slow.
 const AT_ONCE: usize = 50;
 
 /// Plays each conversation on each release, and returns how many conversations there are.

@@ -211,7 +211,7 @@ async fn work(mut session: Session, number: usize, seen: Arc<Seen>, end: Arc<Ato
     rounds
 }
 
-/// Runs sessions while `trouble` is made, and then judges.
+/// Runs sessions while `trouble` runs, and then judges the records.
 async fn under_load(hangs_up: bool, trouble: impl AsyncFnOnce(&Cluster, &Seen)) -> Cluster {
     let options = Server::builder()
         .record_events(true)

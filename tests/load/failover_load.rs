@@ -28,7 +28,7 @@ const LIMIT: u32 = 3;
 #[derive(Default)]
 struct Seen {
     rounds: AtomicUsize,
-    /// Requests of unknown fate, as their callers were told.
+    /// Requests with an unknown outcome, according to the errors that their callers got.
     unknown: AtomicUsize,
     end: AtomicBool,
 }
@@ -112,7 +112,7 @@ struct Outcome {
     failovers: u64,
 }
 
-/// Runs clients while `trouble` is made, and then judges.
+/// Runs clients while `trouble` runs, and then judges the records.
 async fn under_load(ttl: Duration, trouble: impl AsyncFnOnce(&Cluster, &Seen)) -> Outcome {
     let scene = ClusterScene::set(patient()).await;
     let seen = Arc::new(Seen::default());
@@ -193,8 +193,9 @@ async fn a_leader_that_flaps_a_hundred_times_costs_no_lease_and_no_request() {
     assert_eq!(outcome.scene.count(EventKind::Released), outcome.verdict.grants);
 }
 
-/// A process never sees the end of a connection that ended while its member did not lead. When the member leads again, it keeps the
-/// queue position for that connection. A wait that returns too soon queues behind its own old position, whose grant then expires.
+/// A member that does not lead never sees that a client's connection to it ends. When it leads again, it keeps the
+/// queue position of that connection. A wait that returns too soon queues behind its own old position, whose grant then
+/// expires.
 #[tokio::test(flavor = "multi_thread")]
 async fn members_that_keep_leading_again_cost_only_the_grants_of_old_connections() {
     let outcome = flapping(12, Duration::from_secs(2), false).await;

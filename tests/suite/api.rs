@@ -295,7 +295,7 @@ impl AllLocks {
     }
 }
 
-/// A lock that keeps its own guard. The blocking one is on its thread during a call.
+/// A lock that keeps its own guard. During a call, the blocking one is lent to a thread.
 pub enum Object {
     Async(dflockd_client::DistributedLock),
     Blocking(Option<blocking::DistributedLock>),

@@ -1,11 +1,11 @@
-//! A build between 1.10 and 2.0, played by a proxy in front of an embedded server: the first halves of its tokens are random, its grants
-//! name the fence as a third number, and lists without an entry are `null`.
+//! A build between 1.10 and 2.0, which a proxy in front of an embedded server imitates: the first halves of its tokens
+//! are random, its grants name the fence as a third number, and lists without an entry are `null`.
 
 use dflockd_client::server::Server;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
-/// Starts it until the end of the process.
+/// Starts the proxy, which runs until the process ends. Returns its address.
 pub async fn start(server: Server) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();

@@ -6,7 +6,7 @@ use dflockd_client::{Grant, Key, Limit, Result, Token, Ttl, WaitSecs};
 
 use super::api::{Api, on_a_thread};
 
-/// The blocking one is on its thread during a call.
+/// A stream of either kind. During a call, the blocking one is lent to a thread.
 pub enum Wire {
     Async(RawWire<tokio::net::TcpStream>),
     Blocking(Option<RawWire<std::net::TcpStream>>),

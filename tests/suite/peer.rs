@@ -118,7 +118,7 @@ impl PeerFactory {
         self.external.is_some()
     }
 
-    /// Peers of this release, if they are embedded.
+    /// Returns a factory whose peers are of this release, if they are embedded.
     pub fn playing(&self, release: Release) -> Self {
         Self {
             release,
@@ -139,7 +139,7 @@ impl PeerFactory {
         }
     }
 
-    /// Peers that share one running server.
+    /// Returns a factory whose peers share one running server.
     pub fn of(address: &str, read_timeout: Duration) -> Self {
         Self {
             external: Some(address.to_owned()),
@@ -149,7 +149,7 @@ impl PeerFactory {
         }
     }
 
-    /// Peers that share a build that names fences in its grants.
+    /// Returns a factory whose peers share a build that names fences in its grants.
     pub async fn of_a_build_with_named_fences(&self) -> Self {
         let server = Server::builder().port(0).max_locks(100_000);
         let server = server.read_timeout(self.read_timeout).start().await.unwrap();

@@ -12,7 +12,7 @@ use super::peer::Peer;
 
 const SOON: Duration = Duration::from_secs(10);
 
-/// A signal connection of either client. The blocking one is on its thread during a call.
+/// A signal connection of either client. During a call, the blocking one is lent to a thread.
 enum Conn {
     Async(dflockd_client::SignalConn),
     Blocking(Option<blocking::SignalConn>),

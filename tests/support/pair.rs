@@ -95,7 +95,7 @@ impl Pair {
         records
     }
 
-    /// Returns them as lines of one record.
+    /// Returns all records as the lines of one record.
     pub fn lines(&self) -> Vec<Line> {
         let mut lines = Vec::new();
         for (name, events) in self.records() {

@@ -70,8 +70,8 @@ impl Drop for ServerProcess {
     }
 }
 
-/// Returns a port that is free now, and that this process returns once. It is below the ports that systems use for outgoing connections,
-/// so none of the many that tests make can take it before the server does.
+/// Returns a port that is free now, and that this process returns only once. It is below the ports that systems use for
+/// outgoing connections, so none of the many connections that tests make can take it before the server does.
 pub fn free_port() -> u16 {
     const FIRST: u32 = 10_000;
     const COUNT: u32 = 20_000;

@@ -107,7 +107,7 @@ impl Proxy {
         }
     }
 
-    /// Leads new connections to another server.
+    /// Passes new connections to another server.
     pub fn lead_to(&self, server: &str) {
         server.clone_into(&mut self.server.lock().unwrap());
     }
@@ -207,7 +207,7 @@ impl Weather {
     }
 }
 
-/// Carries bytes in one direction until the end, or until the weather ends the connection.
+/// Carries bytes in one direction until their end, or until the settings of the proxy end the connection.
 async fn pump(way: Way, mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut forecast: watch::Receiver<Weather>) {
     // There are two for each connection. Large buffers would stay in the heap of the process long after their connections.
     let mut buffer = vec![0; 8 * 1024];
@@ -215,7 +215,7 @@ async fn pump(way: Way, mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut for
     loop {
         let count = from.read(&mut buffer).await.unwrap_or_default();
         if count == 0 {
-            // Without a forecast the proxy is gone.
+            // If the sender of the settings is gone, so is the proxy.
             drop(forecast.wait_for(|weather| !weather.stall_ends).await);
             return;
         }

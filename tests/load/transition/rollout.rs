@@ -41,7 +41,7 @@ struct Work {
 }
 
 impl Work {
-    /// Acquires, uses and releases in turn; sometimes it drops a call, wherever that is.
+    /// Acquires, uses and releases in turn; sometimes it drops a call at a random point.
     async fn go_on(self, caller: usize) {
         for round in caller.. {
             if self.end.load(Ordering::SeqCst) {
@@ -108,7 +108,7 @@ impl Rollout {
     }
 
     async fn begin_in(trouble: bool, generation: impl Fn(&Fleet) -> ClientBuilder) -> Self {
-        // A release without fences: those of two servers cannot be compared.
+        // A release without fences, because the fences of two servers cannot be compared.
         let fleet = Fleet::set_of("1.16").await;
         let mut rollout = Self {
             observer: Observer::new("0", fleet.start),

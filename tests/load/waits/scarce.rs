@@ -136,7 +136,7 @@ async fn tickets_on_all_connections_block_no_wait_and_further_tickets_are_an_err
     scene.until_waiters(0).await;
 }
 
-/// Connections that own leases and carry no wait do not count: there may be as many of them again.
+/// Connections that own leases and carry no wait do not count towards the limit: there may be that many in addition.
 #[tokio::test]
 async fn leases_do_not_use_up_the_connections_for_waits() {
     let scene = Scene::set().await;

@@ -251,7 +251,7 @@ impl ClientProcess {
         }
     }
 
-    /// Shuts the client down while its programs run. Returns whether they did.
+    /// Shuts the client down while its programs run. Returns whether they were still running.
     pub fn shut_down(&self) -> bool {
         let (Some(host), Some(process)) = (&self.host, &self.process) else {
             return false;

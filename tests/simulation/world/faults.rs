@@ -26,7 +26,7 @@ impl World {
         victim.is_some() && self.under_way.values().any(|other| other.victim() == victim)
     }
 
-    /// Returns whether the fault took effect: it has none on a host that is down.
+    /// Applies a fault. Returns whether it took effect: a fault has no effect on a host that is down.
     fn afflict(&mut self, what: What, is_first: bool, now: Time) -> bool {
         match what {
             What::Partition { client, shard, .. }
@@ -152,7 +152,7 @@ impl World {
             } => self.silence(client) + SECOND / 2,
             // The systems find out that a machine has lost their connections.
             What::LoseServer { .. } | What::LoseClient { .. } => 3 * SECOND,
-            // The server ends in order, and is restarted after that only.
+            // The server shuts down gracefully, and is restarted only after that.
             What::DrainServer { .. } => 4 * SECOND,
             _ => 0,
         }

@@ -31,7 +31,8 @@ const WINDOW: usize = 16 * 1024;
 /// The number of a host.
 pub type HostId = usize;
 
-/// A direction of a connection: the client's has an even number, the server's the next one.
+/// The number of one direction of a connection. The client's direction has an even number, and the server's direction
+/// the next one.
 pub type PipeId = u64;
 
 /// The properties of the connections between a host and an address.

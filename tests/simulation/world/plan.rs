@@ -213,7 +213,7 @@ impl What {
     }
 }
 
-/// The thing that a lasting fault takes away, until all such faults are over.
+/// What a lasting fault disables, until all lasting faults with the same victim are over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Victim {
     /// The servers of a shard do not run.
@@ -373,8 +373,8 @@ impl Plan {
         self.faults.iter().map(delay).sum()
     }
 
-    /// Returns after how long without an answer a subscription finds at the latest that its connection is lost: the default heartbeat of
-    /// signal connections, which does not follow the clients' keepalive, plus the reply timeout.
+    /// Returns the longest time without an answer until a subscription detects that its connection is lost: the default
+    /// heartbeat of signal connections, which does not follow the clients' keepalive, plus the reply timeout.
     pub fn signal_silence(&self) -> Duration {
         let heartbeat = Duration::from_secs(15).min(self.read_timeout.mul_f64(2.0 / 3.0));
         let reply_timeout = self.clients.iter().map(|client| client.reply_timeout).max();
@@ -386,8 +386,8 @@ impl Plan {
         self.shards.iter().all(|shard| !shard.auto_release)
     }
 
-    /// Returns whether a queue position may outlive its client: at a member that does not lead, which sees no connection end (this takes a
-    /// fault), and at releases before 1.15 with surviving leases.
+    /// Returns whether a queue position may outlive its client. This happens at a member that does not lead and so sees
+    /// no connection end (only after a fault), and at releases before 1.15 where leases survive.
     pub fn leaves_ghosts(&self) -> bool {
         let before_1_15 = ["1.10", "1.11", "1.14"];
         let has_faults = !self.faults.is_empty();

@@ -38,9 +38,9 @@ enum Running {
     None,
     Single(Server),
     Cluster(Arc<Cluster>),
-    /// It ends in order.
+    /// It shuts down gracefully.
     Draining,
-    /// It has ended in order.
+    /// It has shut down gracefully.
     Drained,
 }
 
@@ -173,7 +173,7 @@ impl Servers {
         }
     }
 
-    /// Shuts a single server down in order. Returns whether one was running.
+    /// Shuts a single server down gracefully. Returns whether one was running.
     pub fn drain(&self) -> bool {
         let Some(host) = &self.host else { return false };
         let slot = Arc::clone(&self.running);
@@ -201,7 +201,7 @@ impl Servers {
         true
     }
 
-    /// Returns whether it has ended in order, or is not running.
+    /// Returns whether it has shut down gracefully, or is not running.
     pub fn has_ended(&self) -> bool {
         self.host.is_none() || self.is_drained()
     }

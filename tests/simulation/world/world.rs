@@ -28,7 +28,7 @@ pub(super) struct World {
     pub(super) faults: BTreeMap<&'static str, u64>,
     /// The faults under way, by number.
     pub(super) under_way: BTreeMap<usize, What>,
-    /// Shards whose servers are or were just full, with the last time.
+    /// Shards whose servers are full or were full a moment ago, with the last time at which they were.
     full: BTreeMap<usize, Time>,
     /// Troubles whose causes have ended, with the time until which they may have effects.
     pub(super) lingering: Vec<(Time, Trouble)>,
@@ -243,7 +243,8 @@ impl World {
         (plan.keepalive + plan.reply_timeout).as_nanos() as Time
     }
 
-    /// A client that a full server refuses waits until others have gone, and tries again. The record has this as trouble.
+    /// A client that a full server refuses waits until others have gone, and tries again. The record shows this time as
+    /// trouble.
     fn watch_full_servers(&mut self) {
         let trouble = |shard: usize| Trouble {
             trouble: Name::from(format!("server {shard} is full")),

@@ -34,8 +34,9 @@ impl History {
         self
     }
 
-    /// Returns the lines in the order in which they are judged: by their times. Lines of one server keep their order, since the server read
-    /// its clock before it took the lock that makes the order: no line counts as earlier than the one before.
+    /// Returns the lines in the order in which they are judged: by their times. Lines of one server keep their order:
+    /// the server reads its clock before it takes the lock that determines the order, so a line may have an earlier
+    /// time than the line before it, and then counts as of the same time.
     pub fn in_order(&self) -> Vec<Line> {
         let mut lines = self.lines.clone();
         let mut last: HashMap<Name, u64> = HashMap::new();

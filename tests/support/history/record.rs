@@ -78,7 +78,7 @@ pub enum What {
     /// A renewal of a token that holds nothing.
     RenewalRefused(Entry),
 
-    /// Trouble begins that no client can mend: of the network, a server, a leader.
+    /// Trouble of the network, a server or a leader begins, which no client can mend.
     TroubleBegun(Trouble),
     /// The trouble ends.
     TroubleEnded(Trouble),
@@ -141,10 +141,10 @@ pub struct Invoke {
     /// The requested TTL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl: Option<u64>,
-    /// The token that is renewed or released.
+    /// The holder whose token is renewed or released.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub holder: Option<u64>,
-    /// The `enqueue` that is waited for.
+    /// The `enqueue` operation whose ticket is waited for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ticket: Option<u64>,
     /// The channel of an emit, or the pattern of a `listen`.

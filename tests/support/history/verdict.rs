@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// How much was judged, so that a test can assert that it was not nothing.
+/// How much was judged, so that a test can assert that enough was judged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     pub lines: usize,
@@ -26,7 +26,7 @@ pub struct Counts {
     pub keys: usize,
     /// Grants that were held at the end.
     pub held: usize,
-    /// Fences that were compared with one before.
+    /// Fences that were compared with an earlier one.
     pub fences: usize,
     /// Grants whose time without an owner was measured: all that the rule does not exempt.
     pub owned: usize,

@@ -54,12 +54,12 @@ impl Writer {
         self.last_id.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Records an event of now.
+    /// Records an event at the current time.
     pub fn note(&self, what: What) {
         self.note_at(self.now(), what);
     }
 
-    /// Records an event of this time.
+    /// Records an event at this time.
     pub fn note_at(&self, at: u64, what: What) {
         let line = Line { at, what };
         let mut sink = self.sink();
@@ -71,7 +71,7 @@ impl Writer {
         }
     }
 
-    /// Records that a caller uses its holder; returns whether it may.
+    /// Calls `is_held`, records the use of a holder with the result, and returns the result.
     pub fn note_use(&self, process: &Name, holder: u64, is_held: impl FnOnce() -> bool) -> bool {
         let before = self.now();
         let held = is_held();

@@ -12,14 +12,14 @@ use super::super::trace::Trace;
 use super::half_open::{HalfOpens, Memberships};
 use super::{Connects, Cut, HostId, Link, MS, PipeId, SECOND, Time, Traffic, Where};
 
-/// How long it takes to send a segment again that a partition dropped.
+/// The time after which a segment that a partition dropped is sent again.
 const RETRANSMIT: Time = 40 * MS;
 
 /// After this time a system probes the other end of a connection.
 const KEEPALIVE: Time = 2 * SECOND;
 
 pub(super) struct Pipe {
-    /// The host that writes, and below it the one that reads.
+    /// The host that writes; `to` is the host that reads.
     pub(super) from: HostId,
     pub(super) to: HostId,
     /// The link, by the client's host and the server's address.

@@ -1,4 +1,4 @@
-//! Operations return in time: with a timeout, by then, and every one in the end.
+//! Operations return in time: those with a timeout by its end, and all others at some time.
 //!
 //! An operation is late by the running time of its process between its deadline and its return; more than `scheduling` is a violation.
 //! So a frozen process is judged by what it does after the thaw. Trouble outside the process is no excuse.

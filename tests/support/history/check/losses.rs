@@ -2,10 +2,10 @@
 //!
 //! Final: a holder whose caller learnt of the loss, or for which `is_held` was false, is never believed in again.
 //!
-//! In time, for a caller that waits for the loss (`watched`): before the server can grant the key to another caller. That is before the
-//! server lets the lease expire. If the server ended the grant otherwise, it is at once; if a fault can have hidden the end, within
-//! `unnoticed` and before the end of the lease. `scheduling` of running time is allowed. A holder that is dropped or released first is
-//! exempt.
+//! In time, for a caller that waits for the loss (`watched`): before the server can grant the key to another caller. If
+//! the server lets the lease expire, the loss must be reported before that. If the server ended the grant otherwise,
+//! the loss must be reported at once or, if a fault can have hidden the end of the grant, within `unnoticed` and before
+//! the end of the lease. `scheduling` of running time is allowed. A holder that is dropped or released first is exempt.
 
 use super::super::facts::Facts;
 use super::super::facts::grants::{Ending, Grant};

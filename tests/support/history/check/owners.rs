@@ -176,7 +176,7 @@ fn unowned(findings: &mut Findings<'_>, grant: &Grant, mut owned: Owned<'_>) {
 
 /// Operations that may return a grant of a key.
 struct Seekers<'a> {
-    /// In the order of their invocations, each with its end and the last end of all up to it.
+    /// In the order of their invocations. Each has its end, and the latest end of all operations up to it.
     of_keys: HashMap<(Kind, &'a Name), Vec<Seeker<'a>>>,
     /// Operations that name no key.
     of_any: Vec<Seeker<'a>>,

@@ -39,7 +39,8 @@ impl Gaps {
         last.is_some_and(|gap| gap.open > 0)
     }
 
-    /// Returns when the first gap was reported between two reports, and not before that time.
+    /// Returns when the first gap after the report `before`, and not earlier than `since`, was reported, or `None` if
+    /// that was after the report `behind`.
     pub fn told(&self, before: Option<usize>, behind: Option<usize>, since: u64) -> Option<u64> {
         let late = self.0.partition_point(|gap| gap.at < since);
         let after = self

@@ -184,7 +184,7 @@ fn is_covered(findings: &Findings<'_>, (subscription, heard): &Listener<'_>, emi
         .all
         .meet(emit.at.saturating_sub(silence), done.saturating_add(delivery));
     if let Some(told) = heard.gaps.told(before, behind, emit.at) {
-        // Without a later signal, only its time shows that this gap stands in the place of the signal.
+        // Without a later signal, only the time of this gap shows that it stands for the missing signal.
         let most = delivery.saturating_add(if was_broken { silence } else { 0 });
         return behind.is_some() || facts.processes.ran(&subscription.process, done, told) <= most;
     }

@@ -3,8 +3,8 @@
 //! Once: to each subscription once for all its patterns without a group, and once more for each of its groups. A group whose members have
 //! no other pattern gets a signal once in all.
 //!
-//! In order: among the signals of one caller on one channel, a signal that was acknowledged before the next was emitted comes before that.
-//! Between channels no order is promised, since they may be at different servers.
+//! In order: among the signals of one caller on one channel, a signal that was acknowledged before the next one was
+//! emitted is delivered before that one. Between channels no order is promised, since they may be at different servers.
 //!
 //! Missing: an acknowledged signal must reach each subscription that had a matching pattern before the emit and lived for `delivery` after
 //! the acknowledgement. Otherwise a gap must be reported between its neighbours (the signals of the same caller and channel that were
