@@ -117,7 +117,8 @@ impl Call<()> {
         Self {
             request: Request::StableRef { reference },
             read: |request, response| match response {
-                // The ref is valid, so the refusal concerns the server or the moment.
+                // The ref is valid, so the server does not know the request, or has accepted a ref on this connection
+                // before.
                 Response::Refused(Status::Error) => Err(Error::new(
                     ErrorKind::Unsupported,
                     "the server does not take a `stable-ref`: it is not a cluster build (unreleased after 2.1.1), or this \

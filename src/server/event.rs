@@ -40,7 +40,8 @@ pub struct Event {
 pub enum EventKind {
     /// A waiter took a queue position.
     Queued,
-    /// A waiter left its queue position: its wait timed out, or its connection ended.
+    /// A waiter left its queue position without a grant: its wait timed out, its connection or its orphan TTL ended,
+    /// the server began to shut down, or a new leader forgot the position.
     Left,
     /// A lease was granted.
     Granted,

@@ -9,7 +9,7 @@
 //!
 //! Real servers have signals in the releases 1.11 to 1.16, and the embedded server has them when it plays one of these.
 //! A subscriber that does not read is disconnected when [`signal_buffer`](ServerBuilder::signal_buffer) signals wait
-//! for it.
+//! for it and one more comes.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]

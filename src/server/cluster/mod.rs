@@ -78,10 +78,10 @@ use crate::stats::Stats;
 ///
 /// # The end of a connection
 ///
-/// When the leader sees a connection end, it gives up the queue position at which a request of the connection blocks.
-/// The other leases and queue positions that the connection owns are released at once, or kept for the
-/// [`orphan_ttl`](super::ServerBuilder::orphan_ttl), whether or not the connection presented a ref. (A connection that
-/// renews a lease becomes its owner.) Without
+/// When the leader sees a connection end, it gives up the queue position at which a request of the connection blocks,
+/// unless the connection has reclaimed that position. The other leases and queue positions that the connection owns are
+/// released at once, or kept for the [`orphan_ttl`](super::ServerBuilder::orphan_ttl), whether or not the connection
+/// presented a ref. (A connection that renews a lease becomes its owner.) Without
 /// [`auto_release_on_disconnect`](super::ServerBuilder::auto_release_on_disconnect), leases run until their TTL.
 ///
 /// # Refs
@@ -300,7 +300,8 @@ impl Cluster {
     /// Cuts a member off from the others. If it led, no other member leads until [`move_leader`](Self::move_leader),
     /// and the isolated member still believes that it leads: requests that need an agreement with the others (`n`, `r`,
     /// `e`, …) hang, and are answered with `error` when the [read timeout](super::ServerBuilder::read_timeout) is over.
-    /// Requests that block there do not learn of grants.
+    /// For `l` and `w`, the wait time is added to the read timeout. Requests that already block there do not learn of
+    /// grants.
     ///
     /// # Errors
     ///
