@@ -45,8 +45,8 @@ pub(crate) enum Fate {
     RetryBounded,
     /// It returns to its position among the waits.
     PutBack,
-    /// If its connection presented a session's name, it is sent again under that name, at most `max_redirects` times.
-    /// Otherwise it fails.
+    /// If its connection presented a session's name, it is sent again under that name, at most `max_redirects` times,
+    /// or without a limit if it gives up a queue position. Otherwise it fails.
     RetryInSession,
     /// The caller gets the error.
     Fail,
