@@ -40,7 +40,7 @@ pub(crate) struct Moment {
 }
 
 impl Moment {
-    /// Returns the current moment. A suspend during this call counts as later.
+    /// Returns the current moment. A suspend during this call counts as if it came after the moment.
     pub(crate) fn now() -> Self {
         let suspended = suspended();
         Self {

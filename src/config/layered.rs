@@ -46,8 +46,8 @@ impl LayeredOptions {
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for a text that is not a URL, and for unknown settings.
-    /// [`read`](Self::read) checks the values.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for a text that is not a URL, and for a setting that is unknown
+    /// or given twice. [`read`](Self::read) checks the values.
     pub fn from_url(url: &str) -> Result<Self> {
         url::read(url).map(Self::new)
     }
@@ -56,7 +56,8 @@ impl LayeredOptions {
     ///
     /// # Errors
     ///
-    /// As [`from_url`](Self::from_url), and for a setting that is given twice.
+    /// As [`from_url`](Self::from_url), for a value that is not UTF-8, and if both `DFLOCKD_URL` and `DFLOCKD_SERVERS`
+    /// are set.
     pub fn from_env() -> Result<Self> {
         Self::from_vars(std::env::vars_os())
     }
@@ -80,7 +81,7 @@ impl LayeredOptions {
     ///
     /// # Errors
     ///
-    /// As [`from_env`](Self::from_env).
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for a setting that is unknown or given twice.
     pub fn from_pairs<N, V>(pairs: impl IntoIterator<Item = (N, V)>) -> Result<Self>
     where
         N: AsRef<str>,

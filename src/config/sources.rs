@@ -30,7 +30,7 @@ impl ClientOptions {
     }
 
     /// Reads the environment variables `DFLOCKD_URL`, `DFLOCKD_SERVERS`, `DFLOCKD_AUTH_TOKEN`,
-    /// `DFLOCKD_AUTH_TOKEN_FILE`, and, for each setting, `DFLOCKD_CLIENT_` with its name in capitals, such as
+    /// `DFLOCKD_AUTH_TOKEN_FILE`, and, for each other setting, `DFLOCKD_CLIENT_` with its name in capitals, such as
     /// `DFLOCKD_CLIENT_LEASE_TTL`.
     ///
     /// The variable of a setting overrides the same setting in the URL. Empty variables count as absent. Missing
@@ -42,8 +42,8 @@ impl ClientOptions {
     ///
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for an invalid value; the message names the variable and says
     /// which values are valid. The same kind if both `DFLOCKD_URL` and `DFLOCKD_SERVERS` are set, and for an unknown
-    /// name that begins with `DFLOCKD_CLIENT_`, except names that Kubernetes sets for a Service called
-    /// `dflockd-client`.
+    /// name that begins with `DFLOCKD_CLIENT_`, except names that Kubernetes or Docker sets for a service whose name
+    /// begins with `dflockd-client`.
     pub fn from_env() -> Result<Self> {
         Self::from_vars(std::env::vars_os())
     }

@@ -107,7 +107,7 @@ impl Holder<LockGuard> {
     }
 }
 
-/// Shares the handle's client.
+/// Creates an object that shares the handle's client.
 impl From<Lock> for Holder<LockGuard> {
     fn from(lock: Lock) -> Self {
         Self::with_handle(lock.0)

@@ -69,7 +69,7 @@ impl Holder<SemaphorePermit> {
     }
 }
 
-/// Shares the handle's client.
+/// Creates an object that shares the handle's client.
 impl From<Semaphore> for Holder<SemaphorePermit> {
     fn from(semaphore: Semaphore) -> Self {
         Self::with_handle(semaphore.0)

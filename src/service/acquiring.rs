@@ -1,7 +1,7 @@
 //! An acquire: a try, followed by a wait if the key is held and the request has time to wait.
 //!
-//! The timeout layer limits tries. This module ends an acquire that may wait exactly at its deadline. State that most
-//! acquires need is stored inline; state that few acquires need is boxed.
+//! The timeout layer limits tries. This module ends an acquire that has a wait, exactly at its deadline. State that
+//! most acquires need is stored inline; state that few acquires need is boxed.
 
 pub(super) mod moving;
 

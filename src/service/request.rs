@@ -71,7 +71,7 @@ pub struct SubscribeRequest {
 }
 
 impl SubscribeRequest {
-    /// Subscribes to all signals of the matching channels.
+    /// Creates a subscription to all signals of the matching channels.
     #[must_use]
     pub fn new(pattern: Pattern) -> Self {
         Self {
@@ -81,7 +81,7 @@ impl SubscribeRequest {
         }
     }
 
-    /// Subscribes as a member of a group. Each signal goes to one member of the group. [`Group`] describes which
+    /// Makes the subscriber a member of a group. Each signal goes to one member of the group. [`Group`] describes which
     /// signals a group can lose.
     #[must_use]
     pub fn group(mut self, group: Group) -> Self {

@@ -1,4 +1,4 @@
-//! The shards of requests, for code that only needs their names.
+//! The shards of requests, for code that needs only the index of a shard.
 
 use super::request::Request;
 use crate::sharding::Placement;

@@ -76,8 +76,8 @@ impl TestServer {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Timeout`] after 30 s of the runtime's clock. With paused time, these 30 s pass without
-    /// delay.
+    /// [`ErrorKind::InvalidInput`] for an invalid key, and [`ErrorKind::Timeout`] after 30 s of the runtime's clock.
+    /// With paused time, these 30 s pass without delay.
     ///
     /// # Cancel safety
     ///
