@@ -1,5 +1,5 @@
-//! The parts of `benches/compare`: the documents that it makes of results, and that none of its processes outlives it. `.ci/run` runs
-//! the whole.
+//! The parts of `benches/compare`: the documents that it makes of results, and that none of its processes outlives it.
+//! `.ci/run` runs the whole comparison.
 
 #[allow(dead_code)]
 #[path = "../../benches/compare/child.rs"]

@@ -53,7 +53,8 @@ async fn a_url_has_the_secret_the_servers_and_the_settings() {
     assert!(too_short.to_string().contains("lease TTL 7ms"), "{too_short}");
 }
 
-/// The policy is set for all leases of a client, in a text and in code. A handle begins with it and may change parts of it.
+/// The policy is set for all leases of a client, in a URL and in code. A handle begins with it and may change parts of
+/// it.
 #[tokio::test]
 async fn a_renewal_policy_is_set_for_a_client_and_changed_for_a_handle() {
     let server = Server::builder().port(0).start().await.unwrap();

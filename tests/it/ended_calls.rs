@@ -92,7 +92,7 @@ async fn an_acquire_that_timed_out_before_it_had_room_takes_none_later() {
     lock.acquire().await.unwrap().release().await.unwrap();
 }
 
-/// The client releases the lease before it ends, and so does not lose it.
+/// Before the client ends, it releases the lease, and so does not lose it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_ends_with_a_dropped_call_releases_its_lease() {
     let mut dropped = 0;

@@ -113,7 +113,7 @@ async fn a_grant_a_renewal_and_a_release_have_a_line_each() {
     );
 }
 
-/// The connector's text is in the source of the error, which has a text of its own.
+/// The connector's text is in the source of the error. The error itself has another text.
 #[tokio::test]
 async fn the_line_of_a_failed_attempt_has_all_causes() {
     let spans = Spans::default();

@@ -1,4 +1,4 @@
-//! Several slots of one semaphore: all or none, without deadlocks, and without remains of dropped acquires.
+//! Several slots of one semaphore: all or none, without deadlocks. Dropped acquires leave nothing behind.
 
 use std::time::Duration;
 
@@ -257,7 +257,7 @@ async fn an_acquire_dropped_at_any_stage_leaves_nothing() {
         held.release().await.unwrap();
         all_is_free(&server).await;
     }
-    // Drops an acquire after one poll more each time, until one completes.
+    // Drops an acquire after one more poll each time, until one completes.
     let mut dropped = 0;
     loop {
         let slots = client.semaphore("k", 5).unwrap();

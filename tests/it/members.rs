@@ -185,7 +185,7 @@ impl Fake {
                         match *script.get(command.as_str()).unwrap_or(&"ok") {
                             "-" => return,
                             "long" => connection.say(&format!("ok {{{}\n", " ".repeat(1 << 20))).await,
-                            // The oldest servers answer an unknown command so, and hang up.
+                            // The oldest servers answer an unknown command in this way, and hang up.
                             "error-" => return connection.say("error\n").await,
                             answer => connection.say(&format!("{answer}\n")).await,
                         }

@@ -233,7 +233,7 @@ async fn work_under_several_locks_is_stopped_when_one_is_lost() {
     let locks = client.lock_all(["a", "b"]).unwrap().lease_ttl(Duration::from_secs(1));
     let work = locks.with_locks(async |all| {
         let (cancelled, victim) = (all.cancellation_token(), &all.guards()[1]);
-        // Cancelling a token of one's own is not a loss.
+        // Each call returns another token: cancelling one of them is not a loss, and does not cancel the others.
         all.cancellation_token().cancel();
         assert!(!cancelled.is_cancelled());
         let stream = tokio::net::TcpStream::connect(server.local_addr()).await.unwrap();

@@ -146,7 +146,7 @@ async fn more_waiters_than_connections(recorded: &Recorded) {
     scene
         .until_value("wait_connections_exhausted_total", &[("reason", "limit")], 1.0)
         .await;
-    // The wait tries once the local holder has released.
+    // When the local holder has released, the wait sends a try.
     held_too.release().await.unwrap();
     scene
         .until_value("wait_tries_total", &[("outcome", "granted")], 1.0)

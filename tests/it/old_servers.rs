@@ -99,7 +99,8 @@ async fn a_server_that_was_away_is_pinged_again() {
     let client = builder.connect().await.unwrap();
     for times in [2, 3] {
         scene.old.away().await;
-        // The client noticed the end after the server had stopped accepting, so this error is of an attempt that the server refused.
+        // The client noticed the end after the server had stopped accepting, so this error comes from an attempt that
+        // the server refused.
         until("an attempt fails", || {
             let error = client.health()[0].last_error().cloned();
             error.is_some_and(|error| error.kind() == ErrorKind::Connect)

@@ -478,7 +478,7 @@ async fn a_server_without_signals_is_an_error_of_its_own_and_costs_no_lease() {
     guard.release().await.unwrap();
 }
 
-/// The Python server does so: an unknown command ends the connection.
+/// The Python server closes the connection at an unknown command.
 #[tokio::test]
 async fn a_server_that_closes_at_an_unknown_command_is_the_same_error() {
     let server = FakeServer::start(|mut connection, _| async move {

@@ -25,7 +25,7 @@ fn health(client: &Client) -> (String, u64, Option<FailoverReason>) {
     (health.endpoint.to_string(), health.failovers, health.last_failover)
 }
 
-/// A client whose primary was killed.
+/// Acquires and releases a lock at the primary, kills the primary, and waits until the standby serves.
 async fn at_the_standby(pair: &mut Pair, client: &Client) {
     client
         .lock("k")
@@ -181,7 +181,8 @@ async fn a_grant_that_arrives_after_a_failback_is_discarded() {
     pair.judge();
 }
 
-/// The same for a grant so late that the client confirms it first: the confirmation arrives after the failback.
+/// The standby's grant arrives so late that the client confirms it first, and the confirmation arrives after the
+/// failback: no caller gets the grant.
 #[tokio::test]
 async fn a_confirmation_that_arrives_after_a_failback_is_discarded() {
     let (asked, may_answer) = (Arc::new(Notify::new()), Arc::new(Notify::new()));

@@ -42,7 +42,7 @@ fn a_process_that_does_not_run_is_not_late() {
     assert_fine(&killed);
 }
 
-/// Such an acquire asks for the later keys even when its time is over.
+/// An acquire of several keys asks for the later keys even when its time is over.
 #[test]
 fn the_timeout_of_an_acquire_of_several_keys_counts_running_time_only() {
     let frozen = |returned_at: u64| {
@@ -253,7 +253,7 @@ fn the_grant_of_a_cancelled_acquire_is_found_long_before_its_lease_ends() {
     // Trouble later, or at another server, is no excuse.
     assert_broken(&broken("s", 71, 72), &found);
     assert_broken(&broken("t", 15, 16), &found);
-    // During trouble the client may not know of the request that was granted, so the rule does not judge such a grant.
+    // Trouble during the acquire makes the fate of its request unknown, so the rule does not judge such a grant.
     assert_eq!(judge(&broken("s", 15, 16)).assert().owned, 0);
 }
 

@@ -68,7 +68,7 @@ pub(crate) fn place(place: u64) -> Entry {
     }
 }
 
-/// Returns the entry with a lease that ends then.
+/// Returns the entry with a lease that ends at `ms`.
 pub(crate) fn until(ms: u64, entry: Entry) -> Entry {
     let ends = Some(ms * MS);
     Entry { ends, ..entry }

@@ -28,7 +28,7 @@ const MARGIN: u64 = 2 * MS;
 const CALLERS: usize = 6;
 const CHANNEL: &str = "c.d";
 
-/// A key of a lock, or of a semaphore of two.
+/// The key of a lock, or of a semaphore with a limit of two.
 struct Key {
     kind: Kind,
     limit: u64,

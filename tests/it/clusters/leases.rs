@@ -21,7 +21,8 @@ async fn a_ticket_that_is_collected_late_has_the_requested_ttl_and_not_that_of_i
     let ticket = queued(&lock).await;
     held.release().await.unwrap();
     until("the ticket is granted", || scene.count(EventKind::Granted) == 2).await;
-    // Less than a second is left, which the cluster reports as zero seconds, and the server as its default of 33.
+    // Waits until less than a second of the lease is left. No whole second is left then, and the server answers with
+    // its default TTL of 33 s instead.
     sleep_until(Instant::now() + ttl.mul_f64(0.8)).await;
     let guard = timeout(LONG, ticket.wait(LONG)).await.unwrap().unwrap();
     assert!(guard.is_held());

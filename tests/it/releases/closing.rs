@@ -53,7 +53,8 @@ async fn a_wait_outlives_its_client_until_its_timeout_before_1_15() {
     gone.send("l\nk\n2 300\n").await;
     until("it waits", || waiters(&server) == 1).await;
     drop(gone);
-    // A wait of one second, timed by the same clock of the server.
+    // This wait of one second and the wait of two seconds are timed by the same clock of the server, so this one ends
+    // first.
     assert_eq!(holder.request("l", "k", "1").await, "timeout");
     assert_eq!((server.stats().connections, waiters(&server)), (2, 1));
     until("the wait has timed out", || server.stats().connections == 1).await;

@@ -26,7 +26,7 @@ async fn stats_have_fractions_and_an_order() {
         let stats = read().await;
         assert_eq!(stats, {
             let mut again = read().await;
-            // Except for the fields that change with time.
+            // The answers may differ in the fields that change with time.
             for (list, field) in [("locks", "lease_expires_in_s"), ("idle_locks", "idle_s")] {
                 for (now, before) in again[list]
                     .as_array_mut()

@@ -277,7 +277,8 @@ async fn errors_explain_another_limit_and_the_single_namespace_of_old_servers() 
         ],
     );
 
-    // On such a server a lock may meet a semaphore: on the embedded server of that release, and on one that knows fewer commands.
+    // On such a server the key of a lock may be in use as a semaphore. The embedded server plays such a release, and
+    // the fake server is one that knows fewer commands.
     let (_server, address) = start(Server::builder().release("1.10")).await;
     let client = builder(&address).connect().await.unwrap();
     let both = ["before 1.14", "use different keys"];
