@@ -32,7 +32,7 @@ impl Process {
 /// and a mutex that they held during the fork stays locked for ever. So in a child, the drop forgets the value.
 pub(super) struct Ours<T: Take> {
     value: T,
-    /// `None` after the value was moved out. Dropping the rest then releases nothing.
+    /// `None` after the value was moved out. Dropping the remaining value then releases nothing.
     process: Option<Process>,
 }
 
@@ -91,7 +91,7 @@ impl<T: Take + fmt::Debug> fmt::Debug for Ours<T> {
     }
 }
 
-// Dropping a clone releases nothing while another clone is left.
+// Dropping a clone of these types releases nothing while another clone is left, so `take` may return a clone.
 
 impl Take for Client {
     fn take(&mut self) -> Self {

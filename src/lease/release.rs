@@ -1,5 +1,5 @@
-//! Delivers the outcome of a release to its holder. The outcome goes through the lease's cell, and the waker that came
-//! with the release wakes the task. So a release needs no channel.
+//! Delivers the outcome of a release to the task that waits for it. The outcome goes through the lease's cell, and the
+//! waker that came with the release wakes the task. So a release needs no channel.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -12,8 +12,8 @@ use tokio::sync::oneshot::error::TryRecvError;
 use super::cell::{LeaseCell, ReleaseOutcome};
 use crate::error::Result;
 
-/// Delivers a release's outcome to its holder. Dropping this value without an outcome tells the holder that no outcome
-/// will come.
+/// Delivers a release's outcome to the task that waits for it. Dropping this value without an outcome tells that task
+/// that no outcome will come.
 ///
 /// It keeps the waker, and so the memory of the releasing task, until the release has ended, even if that task no
 /// longer waits. The release has ended at the latest when the TTL of the lease is over.
