@@ -63,8 +63,8 @@ fn resident(process: &str) -> Result<u64, Box<dyn Error>> {
     Ok(kilobytes.ok_or("the system tells no VmRSS")?.parse()?)
 }
 
-/// Makes a pair now and then over a bare socket, with an otherwise idle server: the current speed of the machine, independent of the
-/// client.
+/// Makes a pair now and then over a bare socket to an otherwise idle server. This shows the current speed of the
+/// machine, independent of the client.
 pub(crate) struct Probe {
     latencies: Arc<Mutex<Histogram<u64>>>,
 }

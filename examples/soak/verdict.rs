@@ -101,8 +101,8 @@ fn row(name: &str, (early, late): (f64, f64), factor: f64, more: f64, machine: f
     flat
 }
 
-/// Prints and judges the growth of memory in an hour: at most a twentieth, or 4 MiB. In a much shorter run, 2 MiB do not count as growth,
-/// whatever they would be in an hour.
+/// Prints and judges the growth of memory in an hour: at most a twentieth of the memory is allowed, or 4 MiB if that is
+/// more. In a run that is much shorter, 2 MiB in the whole run are allowed, whatever they would be in an hour.
 fn slope(samples: &[Sample], resident: f64) -> bool {
     let mut slopes = Vec::new();
     for (number, first) in samples.iter().enumerate() {

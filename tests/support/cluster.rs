@@ -162,7 +162,7 @@ impl Cut {
             .reconnect(soon())
     }
 
-    /// The members, without the knowledge that they keep orphans.
+    /// Returns a shard of the members for clients that do not know that the members keep orphans.
     pub fn shard(&self) -> Shard {
         Shard::cluster(self.proxies.iter().map(|proxy| proxy.address.clone()))
     }
@@ -171,7 +171,7 @@ impl Cut {
         self.builder().connect().await.unwrap()
     }
 
-    /// From now on nothing passes, and neither side sees its connections end.
+    /// Lets nothing pass from now on. Neither side sees its connections end.
     pub fn black_hole(&self) {
         for proxy in &self.proxies {
             proxy.change(|weather| {

@@ -144,7 +144,7 @@ impl World {
         self.end_all_faults(self.now);
     }
 
-    /// The programs go on for a while and end; then nothing is left to happen.
+    /// Lets the programs go on for a while and end, and expects that nothing of them is left.
     fn run_to_the_end(&mut self) {
         let faults_end = self.now;
         let give_up = self.plan.programs_end + PATIENCE;

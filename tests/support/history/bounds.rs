@@ -22,7 +22,7 @@ pub struct Bounds {
 }
 
 impl Default for Bounds {
-    /// For a client with default settings on a busy machine.
+    /// Returns bounds for a client with default settings on a busy machine.
     fn default() -> Self {
         Self {
             scheduling: nanoseconds(Duration::from_secs(2)),

@@ -16,7 +16,7 @@ pub(super) struct Memberships {
 }
 
 impl Memberships {
-    /// The server reads these bytes.
+    /// Notes the groups that a client joins or leaves with bytes that the server reads.
     pub(super) fn hear(&mut self, bytes: &[u8]) {
         self.decoder.read_space().extend_from_slice(bytes);
         while let Ok(Some(request)) = self.decoder.next_request() {
@@ -53,7 +53,7 @@ pub(super) struct HalfOpens {
 }
 
 impl HalfOpens {
-    /// A connection that its server still has is cut, or closed by its client.
+    /// Notes that a connection was cut, or closed by its client, while its server still has it.
     pub(super) fn begin(&mut self, now: Time, connection: PipeId, memberships: &Memberships) {
         self.open.entry(connection).or_insert_with(|| HalfOpen {
             connection,
@@ -63,7 +63,7 @@ impl HalfOpens {
         self.joined(now, connection, memberships);
     }
 
-    /// Bytes have arrived over a connection. They matter only if it became half open after they were sent.
+    /// Notes that bytes have arrived over a connection. They matter only if it became half open after they were sent.
     pub(super) fn joined(&mut self, now: Time, connection: PipeId, memberships: &Memberships) {
         let Some(half_open) = self.open.get_mut(&connection) else {
             return;
@@ -75,7 +75,7 @@ impl HalfOpens {
         }
     }
 
-    /// The server has ended the connection.
+    /// Notes that the server has ended the connection.
     pub(super) fn end(&mut self, now: Time, connection: PipeId) {
         let ended = self.open.remove(&connection);
         self.over.extend(ended.map(|open| HalfOpen {

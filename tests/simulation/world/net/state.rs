@@ -38,7 +38,7 @@ pub(super) struct Pipe {
     pub(super) cut: Option<(Where, Cut)>,
     /// The writer has shut its side down, or is gone.
     pub(super) write_ended: bool,
-    /// The reader is gone.
+    /// Whether the reader is there.
     pub(super) reader: Reader,
     pub(super) read_waker: Option<Waker>,
     pub(super) write_waker: Option<Waker>,
@@ -281,7 +281,7 @@ impl State {
         }
     }
 
-    /// The writer ends its direction.
+    /// Ends a direction for its writer.
     pub(super) fn end(&mut self, id: PipeId, end: End) {
         let now = self.now;
         let Some(pipe) = self.pipes.get_mut(&id) else { return };
@@ -300,7 +300,7 @@ impl State {
         self.at(due, Happening::Arrive(id));
     }
 
-    /// The keepalive of the other systems finds out that their peer is gone.
+    /// Lets the keepalive of the other systems find out that their peer is gone.
     pub(super) fn probe(&mut self, is_dead: impl Fn(&Pipe) -> bool) {
         let due = self.now + KEEPALIVE;
         let found = self.pipes.iter_mut().filter(|(_, pipe)| {
@@ -318,7 +318,7 @@ impl State {
         }
     }
 
-    /// The reader of a direction is gone.
+    /// Notes that the reader of a direction is gone.
     pub(super) fn reader_is_gone(&mut self, id: PipeId) {
         match id & 1 == 0 {
             // The reader was the server.
@@ -327,7 +327,7 @@ impl State {
         }
     }
 
-    /// The client has dropped a connection that the server may still have.
+    /// Notes that the client has dropped a connection that the server may still have.
     fn becomes_half_open(&mut self, id: PipeId) {
         let up = id & !1;
         if let Some(pipe) = self.pipes.get(&up).filter(|pipe| pipe.reader == Reader::There) {
@@ -362,7 +362,7 @@ impl State {
         wakers
     }
 
-    /// Nothing more passes. Both ends learn of it later, after the bytes that were sent before.
+    /// Lets nothing more pass. Both ends learn of it later, after the bytes that were sent before.
     pub(super) fn cut_at(&mut self, id: PipeId, cut: Cut, due: Time) {
         self.trace
             .note(self.now, format_args!("cut {id} behind what is sent: {cut:?}"));
