@@ -35,7 +35,8 @@
 //!
 //! All functions return the server's refusal as a typed error ([`ErrorKind`]), `Protocol` for a malformed answer (too
 //! long, not UTF-8, or of the wrong shape), and `Disconnected` if the stream ends or fails. After the last two, the
-//! stream is out of step and every further call on it fails.
+//! stream is out of step and every further call on it fails, except after an answer to [`stats`] whose JSON cannot be
+//! parsed.
 //!
 //! # Cancel safety
 //!
@@ -184,8 +185,8 @@ pub async fn enqueue<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 /// Waits at the position that [`enqueue`] took over the same stream. This is the second phase of a two-phase acquire.
-/// The lease runs from the grant. If the grant came before this call, a standalone server restarts the lease with its
-/// answer.
+/// The lease runs from the grant. If the grant came before this call, servers up to release 2.1 restart the lease with
+/// their answer.
 ///
 /// # Errors
 ///

@@ -25,7 +25,8 @@ pub enum Status {
     NotEnqueued,
     /// `error_already_enqueued`: a second enqueue for this key on this connection.
     AlreadyEnqueued,
-    /// `error_lease_expired`: the lease expired before the wait collected it.
+    /// `error_lease_expired`: the lease expired before the wait collected its grant, or, in cluster builds, before the
+    /// renewal.
     LeaseExpired,
     /// `error_draining`: the server is shutting down.
     Draining,

@@ -119,14 +119,15 @@ impl ServerBuilder {
     /// | 1.15 | the server closes a connection as soon as its client closes it or its sending half, even while a request blocks on it | the server notices this only when the request ends: until then the request keeps its queue position and the connection its leases, and a client that closed only its sending half gets the answer |
     /// | 1.15 | the server closes a connection if 4,096 bytes arrive behind a request that blocks | the bytes wait |
     /// | 1.15 | a queue position ends with its connection | without [`auto_release_on_disconnect`](Self::auto_release_on_disconnect) it stays, and is granted in its turn |
-    /// | 1.15 | a `w` for a grant that was made in the queue and has expired is answered with `error_lease_expired`, and after the sweep with `error_not_enqueued`; for a grant that was made at once, all releases do this | the lease starts again if it was not swept yet |
+    /// | 1.15 | a `w` for a grant that was made in the queue and has expired is answered with `error_lease_expired`, and after the sweep with `error_not_enqueued`; for a grant that was made at once, all releases up to 2.1 do this | the lease starts again if it was not swept yet |
     /// | 1.15 | the argument lines of `auth` and of `signal` can have 64 KiB | 256 bytes |
     /// | 1.16 | a server that [shuts down](Server::shutdown) answers requests with `error_draining` and closes the connection | it serves requests, but none of them can wait |
     /// | 1.16 | blanks around the server's own [secret](Self::auth_token) are ignored | no client can present such a secret |
     /// | 2.1 | the first half of a token is its fence; fences start at the server's start time in nanoseconds | tokens are random |
     /// | `cluster` | `barrier` and `stable-ref` exist, but have no effect on a single server | errors |
     /// | `cluster` | the read timeout starts with the first byte of a request | it starts with the answer to the previous request |
-    /// | `cluster` | an expired lease cannot be released, and its renewal is answered with `error_lease_expired`, swept or not | until the sweep, the lease can be released; its renewal is answered with `error` |
+    /// | `cluster` | an expired lease cannot be released; until the sweep, its renewal is answered with `error_lease_expired` | until the sweep, the lease can be released; its renewal is answered with `error` |
+    /// | `cluster` | a `w` for a grant that has expired is answered with `error_lease_expired` even after the sweep; in a [`Cluster`](super::Cluster), with `error_not_enqueued` even before the sweep | `error_lease_expired` until the sweep, then `error_not_enqueued` |
     /// | `cluster` | a `w` does not restart the lease of a grant that was made before it | the answer to the `w` restarts the lease |
     /// | `cluster` | a lease belongs to the connection that renewed it last | to the connection that acquired it |
     /// | `cluster` | the greatest limit of a semaphore is 1,048,576 | 9,223,372,036,854,775,807 |

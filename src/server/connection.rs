@@ -97,7 +97,7 @@ enum NextStep {
     /// Wait: this request is answered later.
     Wait(Blocked),
     /// Let the tasks of other connections run: they have signals to write, or have waited while this connection
-    /// produced large answers. Also comes after requests whose time is not over yet.
+    /// produced large answers. Also ends the turn of a connection whose requests take time.
     Yield,
     /// End: the last answer was an error, and no further answer is given.
     End,

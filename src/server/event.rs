@@ -62,8 +62,8 @@ pub enum EventKind {
     Forgotten,
     /// A test ended the lease: [`TestServer::lose`](crate::testing::TestServer::lose).
     Revoked,
-    /// A `w` collected the grant of a ticket, which was made at once or in the queue: its lease starts again. Clusters
-    /// record no such event, because the lease is not restarted there.
+    /// A `w` collected the grant of a ticket, which was made at once or in the queue: its lease starts again. Cluster
+    /// builds record no such event, because they do not restart the lease.
     Collected,
     /// The server refused a renewal because its token belongs to no lease. The event has no fence. If the server does
     /// not know the key, the limit is 1 whatever it was before, and in releases before 1.14 the namespace is that of

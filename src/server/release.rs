@@ -143,8 +143,8 @@ impl Release {
         self >= Self::V1_15
     }
 
-    /// Returns whether a ticket knows at once about a grant that was made in the queue. In earlier releases, its `w`
-    /// returns the grant even if the lease has ended.
+    /// Returns whether the server checks the lease before it answers the `w` of a grant that was made in the queue. In
+    /// earlier releases, this `w` restarts an expired lease that was not swept yet.
     pub(super) fn knows_grants_of_tickets(self) -> bool {
         self >= Self::V1_15
     }
@@ -175,8 +175,8 @@ impl Release {
         }
     }
 
-    /// Returns whether a `w` after the end of its grant's lease is refused. In earlier releases, it is answered with
-    /// the old grant.
+    /// Returns whether the `w` of a grant that was made in the queue is refused after the sweep of the lease. In
+    /// earlier releases, it is answered with the old grant.
     pub(super) fn refuses_stale_grants(self) -> bool {
         self >= Self::V1_10_1
     }

@@ -16,7 +16,7 @@ impl State {
         let Some(subject) = key.known else {
             return Response::Refused(Status::Error);
         };
-        // A single server accepts the release of an expired lease until the sweep.
+        // Releases up to 2.1 accept the release of an expired lease until the sweep.
         if self.options.release.is_cluster_build() {
             self.expire_entry(subject, now);
         }
@@ -98,7 +98,8 @@ impl State {
 
     /// Ends a lease whose time is over, and its ticket if the grant was not collected.
     pub(super) fn expire_lease(&mut self, subject: KeyId, lease: GrantId, now: Instant) {
-        // In cluster builds, the ticket stays and tells its `w` that the lease has expired.
+        // On a single server of a cluster build, the ticket stays and tells its `w` that the lease has expired. In a
+        // cluster, `end_lease` drops it.
         if !self.options.release.is_cluster_build() {
             self.drop_ticket(subject, lease);
         }
