@@ -37,7 +37,7 @@ pub struct RequestDecoder {
 pub enum RequestError {
     /// The three lines are not a valid request. The next request can be parsed.
     Malformed,
-    /// The stream is out of step: answer and close.
+    /// A line cannot be read, so the stream is out of step. A server answers with an error and closes the connection.
     Line(LineError),
 }
 

@@ -140,8 +140,8 @@ impl Cluster {
         Control::of(&self.state)
     }
 
-    /// Returns the number of the leader, counted from 0. `None` after [`depose`](Self::depose), and after the leader
-    /// was stopped.
+    /// Returns the number of the leader, counted from 0. `None` while no member leads, for example after
+    /// [`depose`](Self::depose), or after the leader was stopped or isolated.
     #[must_use]
     pub fn leader(&self) -> Option<usize> {
         self.state().leader()
