@@ -12,9 +12,9 @@
 //! | `DFLOCKD_URL`, or `DFLOCKD_SERVERS` and others | an embedded server | lock servers, and how to talk to them: `docs/guide/src/configuration.md` |
 //! | `RUST_LOG` | `info` | what is logged |
 //!
-//! The lock servers must issue fences: release 2.1 or later. With an earlier one the service does not start, and says why: tokens of such a
-//! server are random, and every second deposit would be refused. If such a server replaces a newer one later, it is not used: deposits are
-//! refused with 503, and `/health` says why.
+//! The lock servers must issue fences: release 2.1 or later. With an earlier one the service does not start, and says
+//! why: tokens of such a server are random, and about every second deposit would be refused. If such a server replaces
+//! a newer one later, it is not used: deposits are refused with 503, and `/health` says why.
 //!
 //! A deposit is a read, some work and a write; only the lock keeps other requests from doing the same in between. A layer around the
 //! handler acquires the lock, and stops the handler if the lease is lost; the handler gets the fence, and knows nothing of locks. SIGTERM
@@ -152,7 +152,7 @@ async fn balance(State(accounts): State<Arc<Accounts>>, Path(id): Path<u32>) -> 
     accounts.read(id).map(Json)
 }
 
-/// For holders of the lock outside of this process, which send their fence.
+/// Sets a balance, for holders of the lock outside of this process, which send their fence.
 async fn overwrite(
     State(accounts): State<Arc<Accounts>>,
     Path(id): Path<u32>,
@@ -195,7 +195,7 @@ impl Accounts {
         })
     }
 
-    /// One statement compares the fences and writes, so the two cannot come apart.
+    /// Writes with one statement that also compares the fences, so that no other write can come in between.
     fn write(&self, id: u32, balance: i64, fence: Fence) -> Result<Balance, Refusal> {
         let sql = "INSERT INTO accounts (id, balance, fence) VALUES (?1, ?2, ?3)
                    ON CONFLICT (id) DO UPDATE SET balance = ?2, fence = ?3 WHERE fence <= ?3";

@@ -1,6 +1,6 @@
 //! The limit of open files, which child processes inherit.
 
-/// Raises it as far as the system allows: many clients open one connection for each worker.
+/// Raises the limit of open files as far as the system allows: many clients open one connection for each worker.
 #[cfg(unix)]
 pub(crate) fn raise_descriptors() {
     use rustix::process::{Resource, getrlimit, setrlimit};

@@ -213,7 +213,8 @@ impl Contestant {
     }
 }
 
-/// Returns the first line of an error. All of it is printed; it names folders and servers of this machine only.
+/// Returns the first line of an error, for the results; the output of this program has all of it. An error names
+/// folders and servers of this machine only.
 fn one_line(text: &str) -> String {
     let line = text.lines().next().unwrap_or_default();
     line.trim().trim_end_matches('.').to_owned()

@@ -55,8 +55,8 @@ fn instructions(profile: &Path) -> Result<f64, Box<dyn Error>> {
     Ok(sum.trim().parse()?)
 }
 
-/// Returns how often the allocator was called. A profile names a function once, `cfn=(7) malloc`, and by its number from then on; the next
-/// line has the number of calls from there.
+/// Returns how often the allocator was called. A profile names a function once, `cfn=(7) malloc`, and by its number
+/// from then on. The line after a `cfn=` has the number of calls of that function.
 fn allocations(profile: &Path) -> Result<f64, Box<dyn Error>> {
     let text = fs::read_to_string(profile)?;
     let mut allocators = HashSet::new();

@@ -3,10 +3,11 @@
 //!     cargo bench --bench instructions
 //!     cargo bench --bench instructions -- --record
 //!
-//! Time on a busy machine shows no differences below 10 %. Instructions do: the programs of `programs.rs` run in one thread, over pipes in
-//! memory and in paused time, and valgrind's callgrind counts the instructions of client and embedded server together. Each program runs
-//! twice, for a number of operations and for three times as many; the difference counts, so its start does not. Runs differ by less than
-//! 0.5 %, because of the random seed of the hash tables.
+//! Time on a busy machine shows no differences below 10 %. Instructions do: the programs of `programs.rs` run in one
+//! thread, over pipes in memory and in paused time, and valgrind's callgrind counts the instructions of client and
+//! embedded server together. Each program runs twice, for a number of operations and for three times as many. The
+//! figure is the difference of the two runs, so the start of the program does not count. Runs differ by less than 0.5
+//! %, because of the random seed of the hash tables.
 //!
 //! It fails if a program takes over 3 % more instructions than recorded, or over 3 % more allocations. The figures hold for one compiler, C
 //! library and architecture. If one of them differs, it prints the table and compares nothing: record again, in a commit of its own.

@@ -17,7 +17,7 @@ use crate::round::Latencies;
 
 type Failure = Box<dyn Error + Send + Sync>;
 
-/// See the table in the documentation of this benchmark.
+/// A way to make pairs: the table in the documentation of this benchmark describes each.
 #[derive(Clone, Copy)]
 pub(crate) enum Way {
     Tasks { connections: usize },
@@ -256,7 +256,7 @@ enum Step {
 }
 
 impl Step {
-    /// The request, after this answer.
+    /// Returns the request of this step. `answer` is the answer to the previous request.
     fn request(&self, acquire: &str, worker: usize, answer: &str) -> Result<String, Failure> {
         Ok(match self {
             Self::Acquire => acquire.to_owned(),

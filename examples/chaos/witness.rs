@@ -183,7 +183,7 @@ impl Guard {
 }
 
 fn token_of(lease: &Lease) -> Token {
-    // 32 hexadecimal digits, by its type.
+    // The type guarantees 32 hexadecimal digits.
     lease.token().as_str().parse().unwrap_or(Token(0))
 }
 

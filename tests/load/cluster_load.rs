@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const KEYS: usize = 4;
 const SESSIONS: usize = 12;
 
-/// A logical session: it finds the leader, presents its ref, and repeats requests without an answer.
+/// A logical session: it finds the leader, presents its ref, and repeats requests that got no answer.
 struct Session {
     addresses: Vec<String>,
     reference: String,

@@ -27,8 +27,8 @@ pub async fn an_enqueue_takes_a_queue_position_and_a_later_wait_acquires(peer: P
     let second = ticket.wait(LONG).await.unwrap();
     assert!(second.is_held());
     second.release().await.unwrap();
-    // Releases before 1.15 notice the end of a waiter when they grant it the key. Without that, the lock would stay taken for a TTL, which
-    // is longer.
+    // Releases before 1.15 notice the end of a waiter only when they grant it the key. If they did not notice it then,
+    // the lock would stay taken for a TTL, which is longer than this timeout.
     let third = lock.acquire_timeout(LONG).acquire().await;
     drop(third.expect("the abandoned ticket does not block the lock"));
 }

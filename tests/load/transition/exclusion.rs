@@ -182,7 +182,7 @@ async fn acquires_of_several_slots_in_neighbouring_generations_never_deadlock() 
     }
 }
 
-/// While a server is down, the keys that it has a part in are unavailable, and no others.
+/// While a server is down, the keys that must be held on it are unavailable, and no others.
 #[tokio::test]
 async fn a_server_that_is_down_costs_the_keys_that_move_to_it_or_from_it() {
     for (down, other) in [(2, 0), (0, 2)] {

@@ -34,7 +34,7 @@ pub struct Holder {
 pub struct Holders {
     pub all: Vec<Holder>,
     by_id: HashMap<(Name, u64), usize>,
-    /// The first holder of each token.
+    /// The holders of each token.
     by_token: HashMap<Token, Vec<usize>>,
 }
 
