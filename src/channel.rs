@@ -9,7 +9,7 @@ use tokio::task::unconstrained;
 
 /// The maximum number of checks for messages that are being sent. Sending takes two steps, and the sender's thread may
 /// be stopped between them.
-const LOOKS: usize = 100_000;
+const MAX_POLLS: usize = 100_000;
 
 /// Closes a channel and returns all messages. These include messages that are being sent at this moment: their `send`
 /// returns success.
@@ -20,7 +20,7 @@ pub(crate) fn close<T>(receiver: &mut UnboundedReceiver<T>) -> Vec<T> {
     receiver.close();
     let mut left = Vec::new();
     let mut cx = Context::from_waker(Waker::noop());
-    for _ in 0..LOOKS {
+    for _ in 0..MAX_POLLS {
         // Polls regardless of tokio's cooperative budget.
         match pin!(unconstrained(poll_fn(|cx| receiver.poll_recv(cx)))).poll(&mut cx) {
             Poll::Ready(Some(message)) => left.push(message),
@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_sent_is_there_whenever_it_was_sent() {
+    fn messages_sent_before_or_during_the_close_are_returned() {
         for _ in 0..2_000 {
             let (sender, mut receiver) = mpsc::unbounded_channel();
             let start = Arc::new(Barrier::new(3));
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_task_that_has_done_much_gets_all_of_it() {
+    async fn a_task_without_budget_gets_all_messages() {
         let (sender, mut receiver) = mpsc::unbounded_channel();
         for number in 0..10_000 {
             sender.send(number).unwrap();

@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_cannot_be_seen_is_escaped_and_all_else_stays() {
+    fn invisible_characters_are_escaped_and_others_kept() {
         for (text, shown) in [
             ("orders/42", "orders/42"),
             ("größe/鍵/e\u{301}/\"'\\", "größe/鍵/e\u{301}/\"'\\"),

@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn three_digits_are_told_and_whole_seconds_are_kept() {
+    fn durations_have_three_digits_and_keep_whole_seconds() {
         for (nanos, said) in [
             (0, "0ns"),
             (7, "7ns"),

@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_is_said_twice_whatever_the_system_says() {
+    fn a_description_of_an_io_error_repeats_nothing() {
         // All error numbers of the systems, and some unused ones.
         for number in 1..200 {
             let error = io_failed(

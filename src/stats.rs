@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_member_says_of_its_cluster_is_read_whatever_is_missing() {
+    fn the_cluster_part_is_read_even_if_fields_are_missing() {
         let read = |json: &str| {
             serde_json::from_str::<Stats>(json)
                 .unwrap_or_else(|e| panic!("{json}: {e}"))
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn listeners_in_no_group_are_told_without_one() {
+    fn listeners_without_a_group_are_shown_without_one() {
         let json = r#"[{"pattern":"a.>","listeners":2},{"pattern":"jobs","group":"g","listeners":3}]"#;
         let channels: Vec<SignalChannelStats> = serde_json::from_str(json).unwrap_or_else(|e| panic!("{e}"));
         assert_eq!((channels[0].group.as_deref(), channels[0].listeners), (None, 2));
@@ -326,7 +326,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_null_is_as_if_it_was_not_sent(ways in prop::collection::vec(sent(), 64)) {
+        fn a_null_field_is_treated_as_missing(ways in prop::collection::vec(sent(), 64)) {
             let whole = json!({
                 "connections": 7,
                 "locks": [{"key": "a", "owner_conn_id": 1, "lease_expires_in_s": 9.5, "waiters": 2}, {"key": "b", "waiters": 1}],

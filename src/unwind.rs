@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_was_said_is_told_at_once_and_after_a_while() {
+    async fn the_message_of_a_panic_is_returned_for_panics_at_once_and_later() {
         assert_eq!(catch(|| 1), Ok(1));
         let number = 7;
         assert_eq!(catch(|| panic!("as it is")).unwrap_err().to_string(), "as it is");

@@ -277,7 +277,7 @@ impl Router {
         for place in &self.topology.shards {
             // If the shard's actor has just died, it does not get the message, and the router does not start another
             // one.
-            drop(place.tell(Input::Shutdown(Shutdown { until, told: None })));
+            drop(place.tell(Input::Shutdown(Shutdown { until, reply: None })));
         }
     }
 

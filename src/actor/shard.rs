@@ -35,7 +35,7 @@ use crate::net::stream::Stream;
 use crate::protocol::StableRef;
 use crate::shard::ask::Ask;
 use crate::shard::effect::{AcquireOutcome, Answer, Effect, Effects, Handover, Opening, Role};
-use crate::shard::held::{Acquired, HeldLease, HeldPlace, WayBack};
+use crate::shard::held::{Acquired, HeldLease, HeldPosition, WayBack};
 use crate::shard::ids::LaneId;
 use crate::shard::input::{Input, Inputs, Mailbox};
 use crate::shard::request::Pending;
@@ -346,9 +346,9 @@ impl Driver {
                 Effect::Publish(health) => self.publish(health),
                 Effect::HandOver(handover) => drop(self.handover.send_replace(handover)),
                 Effect::ProbeFirst(ask) => self.probe_first(ask),
-                Effect::End(told, report) => {
-                    if let Some(told) = told {
-                        drop(told.send(report));
+                Effect::End(reply, report) => {
+                    if let Some(reply) = reply {
+                        drop(reply.send(report));
                     }
                     self.is_over = true;
                 }
@@ -461,12 +461,12 @@ impl Driver {
                     }
                     AcquireOutcome::Busy(refusal) => Acquired::Busy(refusal),
                     AcquireOutcome::Queued(id, target, key, refusal) => {
-                        Acquired::Queued(HeldPlace::new(id, target, key, refusal, Arc::clone(&self.holders)))
+                        Acquired::Queued(HeldPosition::new(id, target, key, refusal, Arc::clone(&self.holders)))
                     }
                 });
                 ask.tell(acquired);
             }
-            Answer::Release(told, outcome) => told.tell(outcome),
+            Answer::Release(reply, outcome) => reply.tell(outcome),
             Answer::Question(question, answer, at) => question.tell(answer, &at),
             Answer::Failback(ask, answer) => ask.tell(answer),
         }

@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_dropped_here_is_given_back_once_and_in_a_forked_child_never() {
+    fn a_value_is_released_once_in_its_own_process_and_never_in_a_forked_child() {
         let told = Rc::new(RefCell::new(0));
         let teller = || Teller(Some(Rc::clone(&told)));
         drop(Ours::new(teller()));

@@ -159,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_child_that_was_forked_is_told_so() {
+    fn a_forked_child_gets_an_error_that_says_so() {
         runtime().unwrap();
         let shared = SHARED.get().unwrap();
         assert!(shared.check(Process::current()).is_ok());
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_runtime_is_no_place_to_block_unless_it_is_said_to_be_one() {
+    fn blocking_inside_a_runtime_is_refused_unless_it_is_declared_allowed() {
         let runtime = Builder::new_current_thread().build().unwrap();
         let _inside = runtime.enter();
         let error = block_on(|| async { 1 }).unwrap_err();

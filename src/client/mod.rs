@@ -630,7 +630,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_client_goes_anywhere_and_so_do_its_answers() {
+    fn a_client_and_its_futures_are_send_and_sync() {
         fn anywhere<T: Clone + Send + Sync + 'static>() {}
         fn another_task<T: Send + 'static>() {}
         anywhere::<Client>();

@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_moment_before_a_suspend_is_longer_ago() {
+    fn a_suspend_makes_earlier_moments_older() {
         let secs = Duration::from_secs;
         let at = Instant::now() + secs(100);
         let moment = Moment {

@@ -114,7 +114,7 @@ impl ClientOptions {
             request_timeout: self.request_timeout,
             acquire_timeout: self.acquire_timeout,
             renew_policy: self.renew_policy,
-            renew_terms: self.renew_policy.check()?.beside(pace),
+            renew_terms: self.renew_policy.check()?.relative_to(pace),
             sink: supplied.sink.of_client(name.clone()),
             key_class: supplied.key_class,
             events,
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn the_defaults_are_good() {
+    fn the_default_settings_are_valid() {
         let config = ClientOptions::default().check(Supplied::default()).unwrap();
         assert_eq!(config.shards.len(), 1);
         assert_eq!(
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_connection_must_be_noticed_before_the_server_gives_its_leases_away() {
+    fn keepalives_must_detect_a_dead_connection_before_its_leases_end() {
         let text = refusal(|o| o.keepalive = Duration::from_secs(13));
         assert!(
             text.contains("23s by 1s at least") && text.contains("server_read_timeout"),
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_noticed_a_second_before_that_or_a_tenth_of_a_short_read_timeout() {
+    fn keepalives_detect_it_a_second_or_a_tenth_of_a_short_read_timeout_earlier() {
         let check = |keepalive, reply, patience| {
             let options = ClientOptions {
                 keepalive: Duration::from_millis(keepalive),
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_is_taken_than_a_socket_takes() {
+    fn durations_beyond_the_limits_of_a_socket_are_refused() {
         let silence = |keepalive: Duration, reply_timeout: Duration| {
             let options = ClientOptions {
                 keepalive,

@@ -6,8 +6,8 @@ use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::said::{Said, Source};
 use super::settings::written;
+use super::source_settings::{Source, SourceSettings};
 use super::value::Text;
 use super::{ClientOptions, LayeredOptions};
 use crate::shards::{Shard, ValueKind};
@@ -84,25 +84,29 @@ impl<'de> Visitor<'de> for OptionsReader {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ClientOptions, A::Error> {
-        let Mapped { said, shards, previous } = read_map(&mut map)?;
+        let Mapped {
+            given,
+            shards,
+            previous,
+        } = read_map(&mut map)?;
         let mut start = ClientOptions::default();
         if let Some(shards) = shards {
             start.shards = shards;
         }
         start.previous_shards = previous;
-        said.into_options(start).map_err(A::Error::custom)
+        given.into_options(start).map_err(A::Error::custom)
     }
 }
 
 /// The contents of a map. The shards are separate, because the map can contain settings of the shards in addition.
 struct Mapped {
-    said: Said,
+    given: SourceSettings,
     shards: Option<Vec<Shard>>,
     previous: Option<Vec<Shard>>,
 }
 
 fn read_map<'de, A: MapAccess<'de>>(map: &mut A) -> Result<Mapped, A::Error> {
-    let mut said = Said::nothing(Source::Data);
+    let mut given = SourceSettings::nothing(Source::Data);
     let (mut shards, mut previous) = (None, None);
     while let Some(name) = map.next_key::<String>()? {
         if name == "servers" {
@@ -116,11 +120,15 @@ fn read_map<'de, A: MapAccess<'de>>(map: &mut A) -> Result<Mapped, A::Error> {
             }
             previous = Some(map.next_value::<Option<Servers>>()?.map(|servers| servers.0));
         } else {
-            said.add_datum(&name, map.next_value()?).map_err(A::Error::custom)?;
+            given.add_datum(&name, map.next_value()?).map_err(A::Error::custom)?;
         }
     }
     let previous = previous.flatten();
-    Ok(Mapped { said, shards, previous })
+    Ok(Mapped {
+        given,
+        shards,
+        previous,
+    })
 }
 
 /// Deserializes the same forms as [`ClientOptions`], but does not parse the values yet, because other sources may
@@ -146,7 +154,7 @@ impl<'de> Visitor<'de> for LayerReader {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<LayeredOptions, A::Error> {
         let Mapped {
-            mut said,
+            mut given,
             shards,
             previous,
         } = read_map(&mut map)?;
@@ -155,7 +163,7 @@ impl<'de> Visitor<'de> for LayerReader {
                 shards,
                 ..ClientOptions::default()
             };
-            said.add_shards(&shards).map_err(A::Error::custom)?;
+            given.add_shards(&shards).map_err(A::Error::custom)?;
         }
         if let Some(previous) = previous {
             let text = Shard::write_all(&previous);
@@ -165,10 +173,11 @@ impl<'de> Visitor<'de> for LayerReader {
                     "previous_servers has more than addresses: here it is a text such as \"a:6388,b:6388\", or a list of such texts",
                 ));
             }
-            said.add("previous_servers", Text::new(text))
+            given
+                .add("previous_servers", Text::new(text))
                 .map_err(A::Error::custom)?;
         }
-        Ok(LayeredOptions::new(said))
+        Ok(LayeredOptions::new(given))
     }
 }
 
@@ -222,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_map_says_what_a_url_says() {
+    fn a_map_and_a_url_give_the_same_options() {
         let url = "dflockd://sesame@a:1+b:1,c:1;d:1/?orphan_ttl=30s&takeover_delay=40s&connect_timeout=3s&renew_ratio=0.25\
                    &survives_disconnect=true&max_waiters=7";
         for json in [
@@ -241,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_left_out_and_all_else_is_read_as_it_was() {
+    fn serialized_options_omit_secrets_and_are_read_back_unchanged() {
         let options =
             ClientOptions::from_url("dflockd://sesame@a:1+b:1/?stable_ref=sesame&orphan_ttl=30s&max_waiters=7")
                 .unwrap();
@@ -267,7 +276,7 @@ mod tests {
             ),
             (
                 r#"{"auth_token": 987654}"#,
-                "setting auth_token is not acceptable: it is a number, and should be a text: write the secret",
+                "setting auth_token is not acceptable: it is a number, and should be a text: write the auth token",
             ),
             (
                 r#"{"auth_token": ["a", "b"]}"#,
@@ -372,9 +381,9 @@ mod tests {
             _ if setting.form() == DURATION_FORM => format!("{}s{seed}ns", seed % 7),
             _ => ["7", "true", "a b", "1.5", "null"][seed as usize % 5].to_owned(),
         };
-        let mut said = Said::nothing(Source::Data);
-        said.add(name, Text::new(text)).unwrap();
-        said.into_options(options).unwrap()
+        let mut given = SourceSettings::nothing(Source::Data);
+        given.add(name, Text::new(text)).unwrap();
+        given.into_options(options).unwrap()
     }
 
     /// All settings that data can contain, except shards, the secret, and TLS, which has its own tests.

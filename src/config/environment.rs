@@ -4,8 +4,8 @@ use std::ffi::OsString;
 use std::fmt;
 
 use super::nearest::nearest;
-use super::said::{OWN_VARIABLES, Said, Source, VARIABLES, bare_variable};
 use super::settings::{TABLE, find};
+use super::source_settings::{OWN_VARIABLES, Source, SourceSettings, VARIABLES, bare_variable};
 use super::url;
 use super::value::Text;
 use crate::error::{Error, ErrorKind, Result};
@@ -51,8 +51,8 @@ const FAMILIES_OF_SERVERS: [&str; 3] = ["CLUSTER_", "HTTP_", "RAFT_"];
 /// # Errors
 ///
 /// `InvalidInput`; the message names the variable.
-pub(super) fn read(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Said> {
-    let mut said = Said::nothing(Source::Environment);
+pub(super) fn read(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Result<SourceSettings> {
+    let mut given = SourceSettings::nothing(Source::Environment);
     let mut below = None;
     for (name, value) in variables {
         let Some(name) = name.to_str().filter(|name| name.starts_with(VARIABLES)) else {
@@ -79,7 +79,7 @@ pub(super) fn read(variables: impl IntoIterator<Item = (OsString, OsString)>) ->
             continue;
         }
         if name != URL {
-            said.add_named(name, value)?;
+            given.add_named(name, value)?;
         } else if below.is_none() {
             let read = url::read(&value).map_err(|error| of_url(&error))?;
             below = Some(read.of_variable(URL));
@@ -91,13 +91,13 @@ pub(super) fn read(variables: impl IntoIterator<Item = (OsString, OsString)>) ->
         }
     }
     match below {
-        None => Ok(said),
+        None => Ok(given),
         // The URL and `DFLOCKD_SERVERS` are both set: every URL names servers.
-        Some(_) if said.has("servers") => Err(Error::new(
+        Some(_) if given.has("servers") => Err(Error::new(
             ErrorKind::InvalidInput,
             format!("{URL} and DFLOCKD_SERVERS both say where the servers are: give one of them"),
         )),
-        Some(below) => Ok(said.over(below)),
+        Some(below) => Ok(given.over(below)),
     }
 }
 
@@ -228,13 +228,13 @@ mod tests {
     }
 
     #[test]
-    fn what_nothing_says_has_its_default() {
+    fn settings_without_a_variable_have_their_defaults() {
         let read = options(&[("HOME", "/root"), ("DFLOCKD_CLIENT_LEASE_TTL", " ")]).unwrap();
         assert_eq!(read.expose_url(), ClientOptions::default().expose_url());
     }
 
     #[test]
-    fn a_setting_counts_before_the_url_and_the_secret_in_whatever_way_it_is_given() {
+    fn a_variable_overrides_the_url_and_so_does_each_form_of_the_auth_token() {
         let url = "dflockd://sesame@a:1/?keepalive=3s&reply_timeout=4s";
         let read = options(&[
             ("DFLOCKD_CLIENT_KEEPALIVE", "5s\n"),
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn what_servers_read_means_nothing_here() {
+    fn variables_of_servers_are_ignored() {
         let servers = [
             ("DFLOCKD_HOST", "0.0.0.0"),
             ("DFLOCKD_MAX_WAITERS", "0"),
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_that_kubernetes_sets_for_a_service_mean_nothing_here() {
+    fn variables_that_kubernetes_sets_for_a_service_are_ignored() {
         let address = "tcp://10.0.0.11:6388";
         let links = [
             ("SERVICE_HOST", "10.0.0.11"),
@@ -388,11 +388,11 @@ mod tests {
             ),
             (
                 &[("DFLOCKD_URL", "dflockd://ses%0Aame@a:1")],
-                "environment variable DFLOCKD_URL: the secret of the URL is not acceptable",
+                "environment variable DFLOCKD_URL: the auth token of the URL is not acceptable",
             ),
             (
                 &[("DFLOCKD_AUTH_TOKEN", "ses\name")],
-                "environment variable DFLOCKD_AUTH_TOKEN is not acceptable: write the secret, of 1 to 65536 bytes",
+                "environment variable DFLOCKD_AUTH_TOKEN is not acceptable: write the auth token, of 1 to 65536 bytes",
             ),
             (
                 &[("DFLOCKD_CLIENT_TLS_CA_FILE", "x")],
@@ -440,7 +440,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_value_that_is_no_text_is_refused_where_it_matters() {
+    fn a_value_that_is_not_unicode_is_refused_if_the_variable_is_used() {
         use std::os::unix::ffi::OsStringExt;
         let bytes = || OsString::from_vec(vec![0xff]);
         assert!(ClientOptions::from_vars([("OTHER", bytes()), ("DFLOCKD_HOST", bytes())]).is_ok());

@@ -4,8 +4,8 @@ use std::ffi::OsString;
 use std::fmt;
 
 use super::ClientOptions;
-use super::said::{Said, Source};
 use super::settings::{TABLE, full_name};
+use super::source_settings::{Source, SourceSettings};
 use super::value::Text;
 use super::{environment, url};
 use crate::error::Result;
@@ -34,12 +34,12 @@ use crate::error::Result;
 /// ```
 #[derive(Clone)]
 pub struct LayeredOptions {
-    said: Said,
+    given: SourceSettings,
 }
 
 impl LayeredOptions {
-    pub(super) fn new(said: Said) -> Self {
-        Self { said }
+    pub(super) fn new(given: SourceSettings) -> Self {
+        Self { given }
     }
 
     /// Reads the settings of a URL. See [`ClientOptions::from_url`].
@@ -87,18 +87,18 @@ impl LayeredOptions {
         N: AsRef<str>,
         V: Into<String>,
     {
-        let mut said = Said::nothing(Source::Pairs);
+        let mut given = SourceSettings::nothing(Source::Pairs);
         for (name, value) in pairs {
-            said.add_named(name.as_ref(), Text::new(value.into()))?;
+            given.add_named(name.as_ref(), Text::new(value.into()))?;
         }
-        Ok(Self::new(said))
+        Ok(Self::new(given))
     }
 
     /// Puts this source above `lower`. An authentication token in this source overrides one in `lower`, even if they
     /// are given in different ways (as a text, a variable or a file).
     #[must_use]
     pub fn over(self, lower: Self) -> Self {
-        Self::new(self.said.over(lower.said))
+        Self::new(self.given.over(lower.given))
     }
 
     /// Parses all settings.
@@ -107,7 +107,7 @@ impl LayeredOptions {
     ///
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput). The message names the setting and says which values are valid.
     pub fn read(&self) -> Result<ClientOptions> {
-        self.said.clone().into_options(ClientOptions::default())
+        self.given.clone().into_options(ClientOptions::default())
     }
 
     /// Returns all settings, including those with default values, and the source of each. Secrets are not shown.
@@ -120,7 +120,7 @@ impl LayeredOptions {
         let mut values = Vec::with_capacity(TABLE.len());
         for setting in TABLE {
             let mut variable = Source::Environment.spell(setting.name());
-            let source = match self.said.source_of(setting.name()) {
+            let source = match self.given.source_of(setting.name()) {
                 None => SettingSource::Default,
                 Some(Source::Url) => SettingSource::Url,
                 Some(Source::Environment) => SettingSource::Environment,
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn the_highest_source_that_says_a_setting_counts() {
+    fn the_highest_source_that_gives_a_setting_decides() {
         let flags = layer(&[("lease_ttl", "10s")]);
         let variables =
             LayeredOptions::from_vars([("DFLOCKD_CLIENT_LEASE_TTL", "20s"), ("DFLOCKD_AUTH_TOKEN", "sesame")]).unwrap();
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_of_shards_goes_with_their_servers() {
+    fn settings_of_single_shards_come_from_the_source_of_the_servers() {
         let file = data(
             r#"{"servers": [{"cluster": ["a:1", "b:1"], "orphan_ttl": "30s", "stable_ref": "sesame"}, {"cluster": ["c:1"]}, "d:1"]}"#,
         );

@@ -7,8 +7,8 @@ mod layered;
 mod nearest;
 mod on_unavailable;
 mod options;
-mod said;
 mod settings;
+mod source_settings;
 mod sources;
 mod transition;
 mod url;
@@ -72,7 +72,7 @@ impl Config {
     /// Returns the renewal terms of a lease: of its own policy, or of the client's if it has none.
     pub(crate) fn renewal(&self, own: Option<&RenewPolicy>) -> Result<RenewTerms> {
         match own {
-            Some(policy) => Ok(policy.check()?.beside(self.shard.machine.schedule.pace)),
+            Some(policy) => Ok(policy.check()?.relative_to(self.shard.machine.schedule.pace)),
             None => Ok(self.renew_terms),
         }
     }

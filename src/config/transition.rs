@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn each_shard_is_there_once_and_the_current_ones_come_first() {
+    fn each_shard_is_listed_once_and_the_current_ones_come_first() {
         let (shards, placement) = placed(
             "dflockd://a:1,b:1+c:1,D:1/?sharding_strategy=rendezvous_hash_shard\
              &previous_servers=e:1,d:1,c:1%2Bb:1&previous_sharding_strategy=stable_hash_shard",
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_transition_is_refused_with_the_remedy() {
+    fn an_invalid_transition_is_refused_with_the_remedy() {
         for (parameters, said) in [
             ("previous_servers=a:1", "without previous_sharding_strategy"),
             ("previous_sharding_strategy=stable_hash_shard", "no key moves"),

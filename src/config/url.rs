@@ -1,8 +1,8 @@
 //! Options as a URL: `dflockd://token@a:6388+b:6388,c:6388/?connect_timeout=3s`. Pure. The grammar is in `docs/guide/src/configuration.md`.
 
 use super::ClientOptions;
-use super::said::{Said, Source};
 use super::settings::{full_name, written};
+use super::source_settings::{Source, SourceSettings};
 use super::value::Text;
 use crate::error::{Error, ErrorKind, Result};
 use crate::escape::Shortened;
@@ -30,10 +30,10 @@ pub(super) enum Secrets {
 /// # Errors
 ///
 /// `InvalidInput`. The message names the invalid part, without any text that may be a secret.
-pub(super) fn read(url: &str) -> Result<Said> {
+pub(super) fn read(url: &str) -> Result<SourceSettings> {
     let url = url.trim();
     if url.contains(HIDDEN) {
-        return refuse("it has … in place of a secret, as it is shown: give it with the secret");
+        return refuse("it has … in place of the auth token, as it is shown: give the URL with the auth token");
     }
     if !url.chars().all(|c| c.is_ascii_graphic()) {
         return refuse("it has a character that must be percent-encoded: a blank is %20");
@@ -41,9 +41,9 @@ pub(super) fn read(url: &str) -> Result<Said> {
     let Some((scheme, rest)) = url.split_once("://") else {
         return refuse("it has no scheme: write dflockd://host:6388");
     };
-    let mut said = Said::nothing(Source::Url);
+    let mut given = SourceSettings::nothing(Source::Url);
     match SCHEMES.iter().find(|(name, _)| scheme.eq_ignore_ascii_case(name)) {
-        Some((_, true)) => said.add("tls", Text::new("true".to_owned()))?,
+        Some((_, true)) => given.add("tls", Text::new("true".to_owned()))?,
         Some((_, false)) => {}
         None if scheme.chars().all(|c| c.is_ascii_alphanumeric()) => {
             let remedy = "write dflockd:// or, with TLS, dflockds://";
@@ -52,10 +52,10 @@ pub(super) fn read(url: &str) -> Result<Said> {
         None => return refuse("it begins with no scheme: write dflockd:// or, with TLS, dflockds://"),
     }
     let (authority, tail) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-    read_authority(authority, &mut said)?;
+    read_authority(authority, &mut given)?;
     if tail.contains('@') {
         return refuse(
-            "an @ stands behind the first /, ? or #: in the secret those are written %2F, %3F and %23, and behind it an @ is %40",
+            "there is an @ after the first /, ? or #: in the auth token write these as %2F, %3F and %23, and after the first of them write an @ as %40",
         );
     }
     if tail.contains('#') {
@@ -63,32 +63,36 @@ pub(super) fn read(url: &str) -> Result<Said> {
     }
     let tail = tail.strip_prefix('/').unwrap_or(tail);
     match tail.strip_prefix('?') {
-        Some(query) => read_query(query, &mut said)?,
+        Some(query) => read_query(query, &mut given)?,
         None if tail.is_empty() => {}
         None => {
             let remedy = "these URLs have none; parameters begin with a ?";
             return Err(Error::invalid("path of the URL", Shortened(tail), remedy));
         }
     }
-    Ok(said)
+    Ok(given)
 }
 
 /// Reads the secret and the servers.
-fn read_authority(authority: &str, said: &mut Said) -> Result<()> {
+fn read_authority(authority: &str, given: &mut SourceSettings) -> Result<()> {
     let servers = match authority.split_once('@') {
         None => authority,
         Some((_, servers)) if servers.contains('@') => {
-            return refuse("it has more than one @: in the secret it is written %40");
+            return refuse("it has more than one @: in the auth token it is written %40");
         }
         Some((secret, _)) if secret.contains(':') => {
-            return refuse("a user and a password stand before the @: write the secret alone, and a : in it as %3A");
+            return refuse(
+                "there are a user and a password before the @: write only the auth token, and a : in it as %3A",
+            );
         }
-        Some(("", _)) => return refuse("nothing stands before the @: write the secret there, or leave the @ out"),
+        Some(("", _)) => {
+            return refuse("there is nothing before the @: write the auth token there, or leave the @ out");
+        }
         Some((secret, servers)) => {
             let secret = percent::decode(secret);
-            said.add(
+            given.add(
                 "auth_token",
-                secret.or_else(|problem| refuse(&format!("in the secret, {problem}")))?,
+                secret.or_else(|problem| refuse(&format!("in the auth token, {problem}")))?,
             )?;
             servers
         }
@@ -96,11 +100,11 @@ fn read_authority(authority: &str, said: &mut Said) -> Result<()> {
     if servers.is_empty() {
         return refuse("it names no server: write dflockd://host:6388");
     }
-    said.add("servers", Text::new(servers.to_owned()))
+    given.add("servers", Text::new(servers.to_owned()))
 }
 
 /// Reads the parameters.
-fn read_query(query: &str, said: &mut Said) -> Result<()> {
+fn read_query(query: &str, given: &mut SourceSettings) -> Result<()> {
     if query.is_empty() {
         return Ok(());
     }
@@ -112,13 +116,15 @@ fn read_query(query: &str, said: &mut Said) -> Result<()> {
             );
         };
         match name {
-            "auth_token" => return refuse("its secret stands before the servers: write dflockd://secret@host:6388"),
+            "auth_token" => {
+                return refuse("in a URL the auth token is before the servers: write dflockd://auth-token@host:6388");
+            }
             "servers" => return refuse("its servers stand behind dflockd://, and not in a parameter"),
             _ => {}
         }
         let value = percent::decode(value)
             .map_err(|problem| Error::invalid("URL parameter", Shortened(name), &format!("in its value, {problem}")))?;
-        said.add_named(name, value)?;
+        given.add_named(name, value)?;
     }
     Ok(())
 }
@@ -208,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_of_one_shard_by_itself_is_written_so() {
+    fn a_setting_of_one_shard_is_written_with_its_number() {
         for url in [
             "dflockd://a:1+b:1,c:1,d:1+e:1/?orphan_ttl.0=30s",
             "dflockd://a:1+b:1,c:1,d:1+e:1/?orphan_ttl.0=30s&orphan_ttl.2=40s",
@@ -336,11 +342,11 @@ mod tests {
             let error = refusal(url);
             assert!(!error.contains("ses"), "{url}: {error}");
         }
-        assert!(refusal("dflockd://…@a:1").contains("in place of a secret"));
+        assert!(refusal("dflockd://…@a:1").contains("in place of the auth token"));
     }
 
     #[test]
-    fn no_secret_is_shown_of_options() {
+    fn options_show_no_secret() {
         let read = options("dflockd://sesame@a:1+b:1/?stable_ref=sesame2");
         for shown in [read.to_string(), format!("{read:?}"), format!("{read:#?}")] {
             assert!(shown.contains('…') && !shown.contains("ses"), "{shown}");

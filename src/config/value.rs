@@ -159,7 +159,7 @@ impl Value for String {
 
 /// The authentication token.
 impl Value for Text {
-    const FORM: &'static str = "the secret, of 1 to 65536 bytes without line breaks and NUL, or leave it out";
+    const FORM: &'static str = "the auth token, of 1 to 65536 bytes without line breaks and NUL, or leave it out";
 
     fn read(text: &str) -> Result<Self, String> {
         match AuthToken::new(text) {

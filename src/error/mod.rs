@@ -311,7 +311,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn says_what_where_and_why() {
+    fn an_error_has_its_message_endpoint_and_cause() {
         let endpoint: Arc<str> = "127.0.0.1:6388".into();
         let error = Error::new(ErrorKind::Connect, "cannot connect")
             .caused_by(std::io::Error::other("refused"))
@@ -323,20 +323,20 @@ mod tests {
     }
 
     #[test]
-    fn a_cause_that_the_message_tells_is_left_out() {
+    fn a_cause_that_the_message_contains_is_left_out() {
         let cause = std::io::Error::other("refused");
         let error = Error::new(ErrorKind::Connect, format!("cannot connect: {cause}")).caused_by(cause);
         assert!(error.source().is_none(), "{}", error.chain());
     }
 
     #[test]
-    fn what_others_chose_is_shown_escaped() {
+    fn text_from_outside_is_shown_escaped() {
         let error = Error::new(ErrorKind::Protocol, "\u{1b}[31mred\nline").at(&"unix:/\u{7}".into());
         assert_eq!(error.to_string(), "\\u{1b}[31mred\\nline (server unix:/\\u{7})");
     }
 
     #[test]
-    fn what_does_not_pass_by_itself_is_fatal_whatever_its_kind() {
+    fn an_error_that_does_not_pass_by_itself_is_fatal_whatever_its_kind() {
         let error = Error::new(ErrorKind::Connect, "the certificate has expired").fatal();
         assert!(error.is_fatal() && !error.is_retryable());
         assert_eq!(error.kind(), ErrorKind::Connect);

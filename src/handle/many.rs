@@ -22,7 +22,7 @@ use crate::service::Lease;
 use crate::types::{Key, MAX_KEY_BYTES, Target};
 
 /// How many slots are requested at once. It is the default of `exclusive_connections_per_key`.
-const TOGETHER: usize = 16;
+const RENEWAL_BATCHING: usize = 16;
 
 /// The prefix of the keys of turns.
 const PREFIX: &str = "dflockd-client-many";
@@ -155,14 +155,14 @@ async fn gather(handle: &Handle, slots: u32, until: Option<Instant>) -> Result<T
     // Until all slots are granted, the client renews the slots that it has, regardless of the handle's policy.
     let handle = &match slots {
         1 => handle.clone(),
-        _ => handle.clone().kept(),
+        _ => handle.clone().renewed_while_held(),
     };
     let mut held = SemaphorePermits::empty();
     let loss = held.cancellation_token();
     let mut asked: Vec<Asked<'_>> = Vec::new();
     for taken in 0..slots {
         let unasked = usize::try_from(slots - taken).unwrap_or(usize::MAX) - asked.len();
-        asked.extend((0..unasked.min(TOGETHER - asked.len())).map(|_| ask(handle, until)));
+        asked.extend((0..unasked.min(RENEWAL_BATCHING - asked.len())).map(|_| ask(handle, until)));
         tokio::select! {
             biased;
             // One of the slots is lost. The check returns the error.
@@ -207,7 +207,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_turn_has_a_valid_key_whatever_the_semaphore_is_called() {
+    fn the_turn_lock_of_any_semaphore_has_a_valid_key() {
         let key = |text: &str| Key::new(text).unwrap();
         let turn = turn_key(&key("workers")).unwrap();
         assert_eq!(turn.as_str(), "dflockd-client-many/b82d7dc0/workers");

@@ -182,7 +182,7 @@ impl MultiLock {
     async fn take(&self, until: Option<Instant>) -> Result<MultiLockGuard> {
         let mut held = MultiLockGuard::empty();
         for lock in &self.locks {
-            let handle = lock.0.clone().while_holding(!held.is_empty()).kept();
+            let handle = lock.0.clone().while_holding(!held.is_empty()).renewed_while_held();
             let lease = async {
                 match until {
                     Some(until) => handle.acquire_until(until).await,

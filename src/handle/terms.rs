@@ -19,7 +19,7 @@ pub(crate) struct Handle {
     pub(crate) target: Target,
     pub(crate) key: Key,
     /// Another key, whose shard serves this key. `None`: this key's own shard serves it.
-    beside: Option<Key>,
+    routing_key: Option<Key>,
     pub(crate) wait: Duration,
     /// Unchecked: see [`request`](Self::request).
     ttl: Option<Duration>,
@@ -35,7 +35,7 @@ impl Handle {
         Ok(Self {
             target,
             key: Key::new(key)?,
-            beside: None,
+            routing_key: None,
             wait: config.acquire_timeout,
             ttl: config.shard.machine.lease_ttl.map(Ttl::as_duration),
             renew_policy: None,
@@ -76,16 +76,16 @@ impl Handle {
     pub(crate) fn turn(&self, key: Key) -> Self {
         let turn = Self {
             target: Target::Lock,
-            beside: Some(self.key.clone()),
+            routing_key: Some(self.key.clone()),
             key,
             ..self.clone()
         };
-        turn.kept()
+        turn.renewed_while_held()
     }
 
     /// Returns the same handle, but its leases are renewed for as long as they are held. Callers that acquire several
     /// leases use it until all leases are granted; then the leases get the [`renew_terms`](Self::renew_terms).
-    pub(crate) fn kept(self) -> Self {
+    pub(crate) fn renewed_while_held(self) -> Self {
         self.renewing(|policy| {
             policy.renew = true;
             policy.max_hold = None;
@@ -180,7 +180,7 @@ impl Handle {
         Ok(AcquireRequest {
             target: self.target,
             key: self.key.clone(),
-            beside: self.beside.clone(),
+            routing_key: self.routing_key.clone(),
             wait,
             ttl: self.ttl.map(Ttl::new).transpose()?,
             renew_policy: self.renew_policy,

@@ -139,7 +139,7 @@ pub(crate) struct RenewTerms {
 
 impl RenewTerms {
     /// Returns these terms for a client whose pace is `pace`. Drops the lease's own pace if it is the same.
-    pub(crate) fn beside(self, pace: Pace) -> Self {
+    pub(crate) fn relative_to(self, pace: Pace) -> Self {
         Self {
             pace: self.pace.filter(|own| *own != pace),
             ..self

@@ -17,12 +17,12 @@ use crate::error::Result;
 ///
 /// It keeps the waker, and so the memory of the releasing task, until the release has ended, even if that task no
 /// longer waits. The release has ended at the latest when the TTL of the lease is over.
-pub(crate) struct ReleaseTold {
+pub(crate) struct ReleaseReply {
     cell: Arc<LeaseCell>,
     waker: Option<Waker>,
 }
 
-impl ReleaseTold {
+impl ReleaseReply {
     /// Creates the value for a lease's only release. `waker` belongs to the task that is about to wait for the outcome,
     /// if it is known.
     pub(crate) fn new(cell: &Arc<LeaseCell>, waker: Option<Waker>) -> Self {
@@ -35,7 +35,7 @@ impl ReleaseTold {
     }
 }
 
-impl Drop for ReleaseTold {
+impl Drop for ReleaseReply {
     fn drop(&mut self) {
         self.cell.end_release(None);
         if let Some(waker) = self.waker.take() {
@@ -157,10 +157,10 @@ mod tests {
         ]
     }
 
-    fn tell(told: ReleaseTold, outcome: ReleaseOutcome) {
+    fn tell(reply: ReleaseReply, outcome: ReleaseOutcome) {
         match outcome {
-            Some(outcome) => told.tell(outcome),
-            None => drop(told),
+            Some(outcome) => reply.tell(outcome),
+            None => drop(reply),
         }
     }
 
@@ -168,11 +168,11 @@ mod tests {
     fn the_task_that_released_is_woken_once_and_hears_the_outcome() {
         for (outcome, heard) in outcomes() {
             let (cell, task) = (cell(), Arc::<Task>::default());
-            let told = ReleaseTold::new(&cell, Some(task.waker()));
+            let reply = ReleaseReply::new(&cell, Some(task.waker()));
             let mut answer = ReleaseAnswer::new(&cell, Some(task.waker()));
             assert!(task.poll(&mut answer).is_pending() && task.poll(&mut answer).is_pending());
             assert_eq!(task.wakes(), 0);
-            tell(told, outcome);
+            tell(reply, outcome);
             assert_eq!(task.wakes(), 1);
             assert_eq!(kind(task.poll(&mut answer)), heard);
         }
@@ -184,10 +184,10 @@ mod tests {
             for (outcome, heard) in outcomes() {
                 let (cell, first, other) = (cell(), Arc::<Task>::default(), Arc::<Task>::default());
                 let waker = knows_waker.then(|| first.waker());
-                let told = ReleaseTold::new(&cell, waker.clone());
+                let reply = ReleaseReply::new(&cell, waker.clone());
                 let mut answer = ReleaseAnswer::new(&cell, waker);
                 assert!(first.poll(&mut answer).is_pending() && other.poll(&mut answer).is_pending());
-                tell(told, outcome);
+                tell(reply, outcome);
                 assert_eq!(other.wakes(), 1);
                 assert_eq!(kind(other.poll(&mut answer)), heard);
             }
@@ -199,7 +199,7 @@ mod tests {
         for (outcome, heard) in outcomes() {
             let (cell, task) = (cell(), Arc::<Task>::default());
             let mut answer = ReleaseAnswer::new(&cell, None);
-            tell(ReleaseTold::new(&cell, None), outcome);
+            tell(ReleaseReply::new(&cell, None), outcome);
             assert_eq!(kind(task.poll(&mut answer)), heard);
         }
     }
@@ -208,7 +208,7 @@ mod tests {
     fn the_outcome_of_a_release_does_not_change_the_state_of_the_lease() {
         let cell = cell();
         cell.release();
-        drop(ReleaseTold::new(&cell, None));
+        drop(ReleaseReply::new(&cell, None));
         assert_eq!(cell.state(), LeaseState::Released);
     }
 }

@@ -427,7 +427,7 @@ impl ConnectOptions {
         Err(Error::new(
             ErrorKind::Connect,
             format!(
-                "the server closed the connection without a word: it may be full (its --max-connections), or draining{or_tls}"
+                "the server closed the connection without an answer: it may be full (its --max-connections), or draining{or_tls}"
             ),
         )
         .caused_by(error))

@@ -223,7 +223,7 @@ fn mistake(text: &str) -> Option<&'static str> {
         return Some("write host:port alone, without a path");
     }
     text.contains('@')
-        .then_some("write host:port alone, without a user; the secret is given with ClientBuilder::auth_token")
+        .then_some("write host:port alone, without a user; the auth token is given with ClientBuilder::auth_token")
 }
 
 fn is_like_ipv6(host: &str) -> bool {

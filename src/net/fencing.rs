@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_beside_the_token_is_a_fence_whatever_the_token() {
+    fn a_number_after_the_token_is_a_fence_whatever_the_token() {
         let named = |number| Grant {
             fence: Some(Fence(number)),
             ..grant(fastrand::u64(..))

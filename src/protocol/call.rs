@@ -305,8 +305,14 @@ fn refused(request: &Request, response: &Response) -> Error {
         (_, Response::Refused(status)) => status.to_error(request.subject()),
         // The decoder passes only answers of the shapes that the request expects. JSON may be a megabyte long, so it is
         // not shown.
-        (_, Response::Json(_)) => Error::new(ErrorKind::Protocol, format!("JSON is no answer to {request:?}")),
-        (_, other) => Error::new(ErrorKind::Protocol, format!("{other:?} is no answer to {request:?}")),
+        (_, Response::Json(_)) => Error::new(
+            ErrorKind::Protocol,
+            format!("JSON is not a valid answer to {request:?}"),
+        ),
+        (_, other) => Error::new(
+            ErrorKind::Protocol,
+            format!("{other:?} is not a valid answer to {request:?}"),
+        ),
     }
 }
 

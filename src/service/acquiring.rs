@@ -216,7 +216,7 @@ impl<'a, H: Borrow<Arc<Core>> + Clone + Send + 'a> Acquiring<'a, H> {
 /// runtime's driver.
 #[inline(always)]
 fn first_alarm(now: Instant, until: Instant) -> Sleep {
-    match RequestSpan::shows_waits() {
+    match RequestSpan::shows_wait_spans() {
         true => sleep_until(until.min(now + NOTICEABLE)),
         false => sleep_until(until),
     }
@@ -266,8 +266,8 @@ fn tried<'a>(
     if patience == Patience::Try {
         request.waits_for(WaitsFor::Answer);
     }
-    let (told, answer) = oneshot::channel();
-    let ask = Ask { told, _room: room };
+    let (reply, answer) = oneshot::channel();
+    let ask = Ask { reply, _room: room };
     place.tell(Input::Acquire(acquire_message(core, request, ask)?, patience))?;
     Ok(Stage::IsTried(answer))
 }

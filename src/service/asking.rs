@@ -23,9 +23,9 @@ pub(super) async fn ask<T>(
     reserved: Reserved,
     send: impl FnOnce(Ask<T>) -> Result<()>,
 ) -> Result<T> {
-    let (told, answer) = oneshot::channel();
+    let (reply, answer) = oneshot::channel();
     let _room = take_room(place, room, reserved).await?;
-    send(Ask { told, _room })?;
+    send(Ask { reply, _room })?;
     match answer.await {
         Ok(answer) => answer,
         Err(_) => Err(place.lost().await),

@@ -111,10 +111,10 @@ impl Core {
         self.ending.begin(shut_down());
         let mut reports = Vec::new();
         for shard in &self.topology.shards {
-            let (told, report) = oneshot::channel();
-            let told = Some(told);
+            let (reply, report) = oneshot::channel();
+            let reply = Some(reply);
             // A shard that has ended holds no leases.
-            if shard.tell(Input::Shutdown(Shutdown { until, told })).is_ok() {
+            if shard.tell(Input::Shutdown(Shutdown { until, reply })).is_ok() {
                 reports.push(report);
             }
         }

@@ -29,7 +29,7 @@ use crate::error::{Budget, Error, Result};
 use crate::lease::release::ReleaseAnswer;
 use crate::protocol::{Call, Channel, Group, Payload};
 use crate::shard::acquire::Patience;
-use crate::shard::held::{Acquired, HeldPlace};
+use crate::shard::held::{Acquired, HeldPosition};
 use crate::shard::input::Input;
 use crate::shard::progress::{Refusal, WaitsFor};
 use crate::shard::question::Question;
@@ -255,7 +255,7 @@ async fn collect(core: impl Borrow<Arc<Core>>, queued: QueuePlace, wait: Duratio
 async fn collect_at(
     core: &Arc<Core>,
     place: &ShardPlace,
-    ticket: HeldPlace,
+    ticket: HeldPosition,
     wait: Duration,
     until: Instant,
 ) -> Result<Response> {

@@ -16,7 +16,7 @@ use crate::lease::cell::LeaseCell;
 use crate::lease::policy::{RenewPolicy, RenewTerms};
 use crate::lease::release::ReleaseAnswer;
 use crate::lease::state::{LeaseState, LostReason};
-use crate::shard::held::{HeldLease, HeldPlace};
+use crate::shard::held::{HeldLease, HeldPosition};
 #[cfg(feature = "blocking")]
 use crate::take::Take;
 use crate::types::{Fence, Key, Kind, Token, Ttl};
@@ -524,7 +524,7 @@ pub(crate) enum Rest {
 
 /// A queue position, as the service returns it. The handles wrap it as [`Ticket`](crate::Ticket).
 pub struct QueuePlace {
-    held: HeldPlace,
+    held: HeldPosition,
     /// Present if the key moves.
     rest: Option<Box<Rest>>,
     // Dropped last, so that the client cannot end before the position is given up.
@@ -532,7 +532,7 @@ pub struct QueuePlace {
 }
 
 impl QueuePlace {
-    pub(crate) fn new(held: HeldPlace, client: Origin) -> Self {
+    pub(crate) fn new(held: HeldPosition, client: Origin) -> Self {
         Self {
             held,
             rest: None,
@@ -566,7 +566,7 @@ impl QueuePlace {
         &mut self.client
     }
 
-    pub(crate) fn into_parts(self) -> (HeldPlace, Option<Rest>) {
+    pub(crate) fn into_parts(self) -> (HeldPosition, Option<Rest>) {
         (self.held, self.rest.map(|rest| *rest))
     }
 }

@@ -278,7 +278,7 @@ pub struct AcquireRequest {
     pub(crate) target: Target,
     pub(crate) key: Key,
     /// If another key's shard serves this request: that other key.
-    pub(crate) beside: Option<Key>,
+    pub(crate) routing_key: Option<Key>,
     pub(crate) wait: Duration,
     pub(crate) ttl: Option<Ttl>,
     /// `None` means the client's policy.
@@ -308,7 +308,7 @@ impl AcquireRequest {
         Self {
             target,
             key,
-            beside: None,
+            routing_key: None,
             wait: Duration::ZERO,
             ttl: None,
             renew_policy: None,
@@ -319,7 +319,7 @@ impl AcquireRequest {
 
     /// Returns the key that determines the shard.
     pub(crate) fn routed_by(&self) -> &Key {
-        self.beside.as_ref().unwrap_or(&self.key)
+        self.routing_key.as_ref().unwrap_or(&self.key)
     }
 
     /// Records what the request waits for from now on.
@@ -385,7 +385,7 @@ impl Response {
     pub(crate) fn out_of_place(&self) -> Error {
         Error::new(
             ErrorKind::Protocol,
-            format!("{self:?} is no answer to what was asked: a layer of this client put it there"),
+            format!("{self:?} is not a valid response to this request: a layer of this client created it"),
         )
     }
 }

@@ -177,7 +177,7 @@ impl Policy<Request, Response, Error> for RetryPolicy {
         let (pause, left) = self.next(call, Instant::now(), fastrand::f64())?;
         request.spend(request.wait().saturating_sub(left));
         let (attempts, retry_in) = (call.attempts, human(pause));
-        tracing::debug!(%operation, attempts, %retry_in, error = %error.chain(), "asked again after an error");
+        tracing::debug!(%operation, attempts, %retry_in, error = %error.chain(), "a request is repeated after an error");
         Some(sleep(pause))
     }
 
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn so_many_attempts_are_made_with_pauses_that_grow() {
+    async fn the_given_number_of_attempts_is_made_with_growing_pauses() {
         let policy = RetryPolicy::default();
         let (attempts, took, _) = fails(&policy, acquire(60 * SECOND), ErrorKind::MaxLocks).await;
         assert_eq!(attempts, 5);
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_time_of_a_request_stays_what_it_is() {
+    async fn retries_do_not_exceed_the_time_of_the_request() {
         let policy = RetryPolicy::default().max_attempts(u32::MAX).pauses(SECOND, SECOND);
         let (attempts, took, left) = fails(&policy, acquire(10 * SECOND), ErrorKind::MaxLocks).await;
         assert!(took < 10 * SECOND && attempts >= 10, "{attempts} {took:?}");
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn each_request_begins_anew() {
+    async fn each_request_has_the_whole_policy_to_itself() {
         let mut shared = RetryPolicy::default().max_attempts(u32::MAX).pauses(SECOND, SECOND);
         for _ in 0..3 {
             let request = acquire(10 * SECOND);
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn only_what_is_retryable_and_safe_is_made_again() {
+    async fn only_retryable_and_safe_requests_are_repeated() {
         let again = async |policy: &RetryPolicy, request: Request, kind| fails(policy, request, kind).await.0 > 1;
         let policy = RetryPolicy::default();
         for kind in ErrorKind::ALL {
@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_shown_in_words_and_read_as_it_was_written() {
+    fn a_policy_is_shown_in_words_and_read_as_it_was_written() {
         let policy = RetryPolicy::default().max_elapsed(90 * SECOND);
         assert_eq!(policy.to_string(), "5 attempts within 90s, pauses of 50ms to 5s");
         assert_eq!(policy.clone().max_attempts(1).to_string(), "off");

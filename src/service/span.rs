@@ -151,14 +151,14 @@ impl RequestSpan {
     }
 
     /// Returns whether any subscriber may want the span of a wait.
-    pub(super) fn shows_waits() -> bool {
+    pub(super) fn shows_wait_spans() -> bool {
         tracing::enabled!(Level::INFO)
     }
 
     /// Creates the span of an acquire that waits, if any subscriber wants it. It has info level, because a trace of the
     /// caller's work should show the wait.
     pub(super) fn of_wait(awaited: &Awaited<'_>, place: &ShardPlace, core: &Core) -> Option<Self> {
-        if !Self::shows_waits() {
+        if !Self::shows_wait_spans() {
             return None;
         }
         let site = Site::at(place, core.routes.client.as_deref());

@@ -50,14 +50,14 @@ pub(crate) fn for_client(core: &Arc<Core>) -> ClientStack {
 pub(crate) async fn execute(core: &Arc<Core>, request: Request) -> Result<Response> {
     let mut answer = for_call(core).call(request).await;
     if let (true, Ok(response)) = (core.has_layers(), &mut answer) {
-        take_in(response, core);
+        attach_client(response, core);
     }
     answer
 }
 
 /// Makes sure that a lease or queue position in a response belongs to a client. One that a user's layer created belongs
 /// to no client. It gets this client, so that its release passes through this client's layers.
-fn take_in(response: &mut Response, core: &Arc<Core>) {
+fn attach_client(response: &mut Response, core: &Arc<Core>) {
     let client = match response {
         Response::Granted(lease) => lease.client_mut(),
         Response::Queued(place) => place.client_mut(),
@@ -105,7 +105,7 @@ pub(crate) async fn collect(place: QueuePlace, wait: Duration) -> Result<Lease> 
 }
 
 /// Returns the core that a lease or queue position came from. Callers only have origins that are a core, because
-/// `take_in` replaces any other origin.
+/// `attach_client` replaces any other origin.
 fn core_of(origin: Origin) -> Result<Arc<Core>> {
     origin.downcast().map_err(|_| client_is_gone())
 }

@@ -97,13 +97,13 @@ impl ShardMachine {
                 self.wait_ended(from, turn);
                 match response {
                     Response::Granted(grant) if self.is_grant_of_another_request(from, &grant.token) => {
-                        self.end_place_again(from, target, key, times, turn);
+                        self.end_position_again(from, target, key, times, turn);
                     }
                     Response::Granted(grant) => {
                         self.connections.own(from);
                         self.give_back_grant(target, key, grant, from, turn);
                     }
-                    Response::TimedOut => self.end_place_again(from, target, key, times, turn),
+                    Response::TimedOut => self.end_position_again(from, target, key, times, turn),
                     _ => {}
                 }
             }
@@ -166,10 +166,13 @@ impl ShardMachine {
     }
 
     pub(super) fn refused(&self, target: Target, key: &Key, response: &Response) -> Error {
-        self.here(match response {
+        self.at_endpoint(match response {
             Response::Refused(Status::LimitMismatch) => limit_mismatch(key, target, self.namespaces()),
             Response::Refused(status) => status.to_error(key.as_str()),
-            other => Error::new(ErrorKind::Protocol, format!("{other:?} is no answer to an acquire")),
+            other => Error::new(
+                ErrorKind::Protocol,
+                format!("{other:?} is not a valid answer to an acquire"),
+            ),
         })
     }
 }

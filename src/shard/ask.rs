@@ -9,7 +9,7 @@ use crate::error::Result;
 /// The permit is returned when the answer is consumed, not when the caller goes away. That bounds memory.
 #[derive(Debug)]
 pub(crate) struct Ask<T> {
-    pub(crate) told: oneshot::Sender<Result<T>>,
+    pub(crate) reply: oneshot::Sender<Result<T>>,
     pub(crate) _room: OwnedSemaphorePermit,
 }
 
@@ -17,10 +17,10 @@ impl<T> Ask<T> {
     /// Sends the answer. If the caller is gone, the answer is dropped together with what it holds; dropping a lease
     /// releases it.
     pub(crate) fn tell(self, answer: Result<T>) {
-        drop(self.told.send(answer));
+        drop(self.reply.send(answer));
     }
 
     pub(crate) fn is_gone(&self) -> bool {
-        self.told.is_closed()
+        self.reply.is_closed()
     }
 }

@@ -7,7 +7,7 @@ use tokio::sync::{Semaphore, oneshot};
 use super::acquire::{Acquire, Patience};
 use super::ask::Ask;
 use super::effect::{AcquireOutcome, Answer, Opening};
-use super::held::{Acquired, HeldLease, HeldPlace};
+use super::held::{Acquired, HeldLease, HeldPosition};
 use super::input::{Inputs, Mailbox, ShutdownReport};
 use super::rules::RequestKind;
 use super::*;
@@ -124,10 +124,10 @@ impl Bench {
                     }
                     AcquireOutcome::Busy(refusal) => Acquired::Busy(refusal),
                     AcquireOutcome::Queued(id, target, key, refusal) => {
-                        Acquired::Queued(HeldPlace::new(id, target, key, refusal, self.mailbox.way_back()))
+                        Acquired::Queued(HeldPosition::new(id, target, key, refusal, self.mailbox.way_back()))
                     }
                 })),
-                Effect::Answer(Answer::Release(told, outcome)) => told.tell(outcome),
+                Effect::Answer(Answer::Release(reply, outcome)) => reply.tell(outcome),
                 Effect::Answer(Answer::Question(question, answer, at)) => question.tell(answer, &at),
                 _ => {}
             }
@@ -300,7 +300,7 @@ pub(super) fn grant(number: u64) -> Grant {
 }
 
 pub(super) fn ask<T>() -> (Ask<T>, oneshot::Receiver<Result<T>>) {
-    let (told, receiver) = oneshot::channel();
+    let (reply, receiver) = oneshot::channel();
     let room = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-    (Ask { told, _room: room }, receiver)
+    (Ask { reply, _room: room }, receiver)
 }

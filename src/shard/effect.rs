@@ -15,7 +15,7 @@ use super::question::Question;
 use super::request::Pending;
 use crate::error::Result;
 use crate::lease::cell::LeaseCell;
-use crate::lease::release::ReleaseTold;
+use crate::lease::release::ReleaseReply;
 use crate::net::connect::Purpose;
 use crate::net::endpoint::Endpoint;
 use crate::net::health::ShardHealth;
@@ -81,7 +81,7 @@ impl Role {
         match self {
             Self::Pipelined => "pipelined",
             Self::Exclusive => "exclusive",
-            Self::Disposable => "aside",
+            Self::Disposable => "disposable",
         }
     }
 }
@@ -99,7 +99,7 @@ pub(crate) struct Handover {
 /// A caller and its answer.
 pub(crate) enum Answer {
     Acquire(Ask<Acquired>, Result<AcquireOutcome>),
-    Release(ReleaseTold, Result<()>),
+    Release(ReleaseReply, Result<()>),
     Question(Box<Question>, Result<Response>, Arc<str>),
     Failback(Ask<Duration>, Result<Duration>),
 }

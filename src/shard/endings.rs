@@ -99,7 +99,7 @@ impl ShardMachine {
                     self.queue(wait, Some(arrival), turn.now);
                 }
             }
-            Work::Repeating => self.repeats.left(id),
+            Work::Repeating => self.repeats.detach_lane(id),
             Work::Opening(None) | Work::Idle(_) | Work::Ending => {}
         }
         for pending in leftovers.unwritten {

@@ -109,7 +109,7 @@ impl ShardMachine {
                 None => {
                     self.give_back_orphan(&acquire, grant, owner, turn);
                     let error = Status::LeaseExpired.to_error(acquire.key.as_str());
-                    let error = self.here(error);
+                    let error = self.at_endpoint(error);
                     return turn.tell(acquire.ask, Err(error));
                 }
             }
@@ -149,7 +149,7 @@ impl ShardMachine {
             Again::Waits(until) if goes_on && until > turn.now => self.wait(Wait::Caller(acquire, until), turn),
             _ => {
                 let error = Status::LeaseExpired.to_error(acquire.key.as_str());
-                let error = self.here(error);
+                let error = self.at_endpoint(error);
                 turn.tell(acquire.ask, Err(error));
             }
         }
@@ -168,7 +168,7 @@ impl ShardMachine {
             "the connection that owned the grant of {:?} was lost before the grant was confirmed",
             acquire.key
         );
-        let error = self.here(Error::new(ErrorKind::Disconnected, message));
+        let error = self.at_endpoint(Error::new(ErrorKind::Disconnected, message));
         self.give_back_orphan(&acquire, grant, owner, turn);
         turn.tell(acquire.ask, Err(error));
     }

@@ -10,7 +10,7 @@ use super::ask::Ask;
 use super::ids::{LeaseId, TicketId};
 use super::progress::Refusal;
 use crate::lease::cell::LeaseCell;
-use crate::lease::release::{ReleaseAnswer, ReleaseTold};
+use crate::lease::release::{ReleaseAnswer, ReleaseReply};
 use crate::types::{Key, Target};
 
 /// The outcome of an acquire, as its caller gets it.
@@ -20,14 +20,14 @@ pub(crate) enum Acquired {
     /// A server says that the key is held.
     Busy(Refusal),
     /// The key is held, and the caller has a queue position.
-    Queued(HeldPlace),
+    Queued(HeldPosition),
 }
 
 /// The way from a lease or a queue position back to its shard. Sending never blocks and never panics. If the shard is
-/// gone, the message is dropped, and dropping `told` wakes the task that awaits it.
+/// gone, the message is dropped, and dropping `reply` wakes the task that awaits it.
 pub(crate) trait FromHolder: Send + Sync {
-    /// Releases a lease. `told` is `None` if the guard was dropped.
-    fn release(&self, id: LeaseId, told: Option<ReleaseTold>);
+    /// Releases a lease. `reply` is `None` if the guard was dropped.
+    fn release(&self, id: LeaseId, reply: Option<ReleaseReply>);
     /// Limits the renewals of a lease to this time from now on.
     fn renew_for(&self, id: LeaseId, hold: Duration);
     /// Waits, until this instant, for the grant at a queue position.
@@ -41,7 +41,7 @@ pub(crate) trait FromHolder: Send + Sync {
 pub(crate) type WayBack = Arc<Box<dyn FromHolder>>;
 
 /// A queue position that a caller holds. Dropping it gives the position up.
-pub(crate) struct HeldPlace {
+pub(crate) struct HeldPosition {
     id: TicketId,
     pub(crate) target: Target,
     pub(crate) key: Key,
@@ -51,7 +51,7 @@ pub(crate) struct HeldPlace {
     used: bool,
 }
 
-impl HeldPlace {
+impl HeldPosition {
     #[cfg(any(test, feature = "server"))]
     pub(crate) fn id(&self) -> TicketId {
         self.id
@@ -76,7 +76,7 @@ impl HeldPlace {
 }
 
 #[cfg(feature = "blocking")]
-impl crate::take::Take for HeldPlace {
+impl crate::take::Take for HeldPosition {
     fn take(&mut self) -> Self {
         let mut taken = Self::new(
             self.id,
@@ -91,7 +91,7 @@ impl crate::take::Take for HeldPlace {
 }
 
 /// Only sends a message: works anywhere, never blocks, never panics.
-impl Drop for HeldPlace {
+impl Drop for HeldPosition {
     fn drop(&mut self) {
         if !self.used {
             self.shard.give_up(self.id);
@@ -110,7 +110,7 @@ pub(crate) struct HeldLease {
 enum Stage {
     Held,
     /// The release was sent. The waker, if it is known, belongs to the task that awaits the outcome.
-    GivenBack(Option<Waker>),
+    Released(Option<Waker>),
 }
 
 impl HeldLease {
@@ -147,9 +147,9 @@ impl HeldLease {
     /// that `waker` wakes should await it.
     pub(crate) fn begin_release(&mut self, waker: Option<&Waker>) {
         if let Stage::Held = self.stage {
-            self.stage = Stage::GivenBack(waker.cloned());
-            let told = ReleaseTold::new(&self.cell, waker.cloned());
-            self.shard.release(self.id, Some(told));
+            self.stage = Stage::Released(waker.cloned());
+            let reply = ReleaseReply::new(&self.cell, waker.cloned());
+            self.shard.release(self.id, Some(reply));
         }
     }
 
@@ -158,7 +158,7 @@ impl HeldLease {
     pub(crate) fn release(mut self) -> ReleaseAnswer {
         self.begin_release(None);
         let waker = match &mut self.stage {
-            Stage::GivenBack(waker) => waker.take(),
+            Stage::Released(waker) => waker.take(),
             Stage::Held => None,
         };
         ReleaseAnswer::new(&self.cell, waker)
@@ -169,7 +169,7 @@ impl HeldLease {
 impl crate::take::Take for HeldLease {
     fn take(&mut self) -> Self {
         let mut taken = Self::new(Arc::clone(&self.cell), self.id, Arc::clone(&self.shard));
-        taken.stage = std::mem::replace(&mut self.stage, Stage::GivenBack(None));
+        taken.stage = std::mem::replace(&mut self.stage, Stage::Released(None));
         taken
     }
 }

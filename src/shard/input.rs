@@ -15,7 +15,7 @@ use super::question::Question;
 use super::request::Pending;
 use crate::channel;
 use crate::error::Result;
-use crate::lease::release::ReleaseTold;
+use crate::lease::release::ReleaseReply;
 use crate::net::dial::LaneEvent;
 use crate::types::{Key, Token};
 
@@ -34,8 +34,8 @@ pub(crate) enum Input {
     Failback(Ask<Duration>),
     /// The outcome of the probe of the first endpoint.
     FirstProbed(Result<()>, Ask<Duration>),
-    /// The holder releases a lease. `told` is `None` if the guard was dropped.
-    Release { id: LeaseId, told: Option<ReleaseTold> },
+    /// The holder releases a lease. `reply` is `None` if the guard was dropped.
+    Release { id: LeaseId, reply: Option<ReleaseReply> },
     /// Limit the renewals of a lease to this time from now on.
     RenewFor { id: LeaseId, hold: Duration },
     /// An event of a connection.
@@ -58,7 +58,7 @@ pub(crate) struct Shutdown {
     /// When the shard ends at the latest, even if some leases are not released.
     pub(crate) until: Instant,
     /// Receives the report.
-    pub(crate) told: Option<oneshot::Sender<ShutdownReport>>,
+    pub(crate) reply: Option<oneshot::Sender<ShutdownReport>>,
 }
 
 /// The outcome of [`Client::shutdown`](crate::Client::shutdown).
@@ -121,8 +121,8 @@ impl Drop for Inputs {
 }
 
 impl FromHolder for Mailbox {
-    fn release(&self, id: LeaseId, told: Option<ReleaseTold>) {
-        self.send(Input::Release { id, told });
+    fn release(&self, id: LeaseId, reply: Option<ReleaseReply>) {
+        self.send(Input::Release { id, reply });
     }
 
     fn renew_for(&self, id: LeaseId, hold: Duration) {

@@ -223,14 +223,14 @@ impl ShardMachine {
                 ttl: acquire.ttl,
             },
             Pending::Collect(ticket, until) => {
-                let (target, key) = self.places.wait_key(*ticket)?;
+                let (target, key) = self.positions.wait_key(*ticket)?;
                 Request::Wait {
                     kind: target.kind(),
                     key,
                     wait: left(until),
                 }
             }
-            Pending::Rejoin(ticket, _) => self.places.request(*ticket)?,
+            Pending::Rejoin(ticket, _) => self.positions.request(*ticket)?,
             Pending::GiveUp(target, key, _) => Request::Wait {
                 kind: target.kind(),
                 key: key.clone(),

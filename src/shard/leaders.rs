@@ -34,7 +34,7 @@ impl ShardMachine {
             .is_some_and(|connection| connection.role == Role::Exclusive)
         {
             self.connections.retire(from, turn);
-            self.repeats.left(from);
+            self.repeats.detach_lane(from);
         }
         let refusal = self.at_lane(from, refusal);
         if is_current {

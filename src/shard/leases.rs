@@ -8,11 +8,11 @@ use super::ShardMachine;
 use super::acquire::Acquire;
 use super::effect::{Answer, Effect, Turn};
 use super::ids::{LaneId, LeaseId};
-use super::request::{GivenBack, Pending, PendingRelease, Renewal};
+use super::request::{Pending, PendingRelease, ReleaseSubject, Renewal};
 use crate::clock::{Moment, after};
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::{ClientEvent, RenewalFailed};
-use crate::lease::release::ReleaseTold;
+use crate::lease::release::ReleaseReply;
 use crate::lease::state::{LeaseState, LostReason};
 use crate::protocol::{Response, Status};
 use crate::types::{Grant, Key, Target, Token};
@@ -43,13 +43,13 @@ impl ShardMachine {
                 let to_ask = self.leases.check_now(id, self.connections.is_serving());
                 self.renew_all(to_ask.into_iter().collect(), turn);
             }
-            None => self.doubted.note(token),
+            None => self.unknown_tokens.note(token),
         }
     }
 
     /// Checks the lease of a grant that has just arrived, if a check of its token was requested before.
     pub(super) fn check_if_doubted(&mut self, token: Token, turn: &mut Turn<'_>) {
-        if self.doubted.take(&token) {
+        if self.unknown_tokens.take(&token) {
             self.check_lease(token, turn);
         }
     }
@@ -151,7 +151,10 @@ impl ShardMachine {
         let key = self.leases.claim(id).map(|claim| claim.cell.key.clone());
         let error = match (answer, &key) {
             (Response::Refused(status), Some(key)) => status.to_error(key.as_str()),
-            (other, _) => Error::new(ErrorKind::Protocol, format!("{other:?} is no answer to a renewal")),
+            (other, _) => Error::new(
+                ErrorKind::Protocol,
+                format!("{other:?} is not a valid answer to a renewal"),
+            ),
         };
         error.at(self.endpoint_of(from).shared_text())
     }
@@ -234,19 +237,19 @@ impl ShardMachine {
     // Releases.
 
     /// Handles the release of a lease by its guard, or the drop of the guard.
-    pub(super) fn release(&mut self, id: LeaseId, told: Option<ReleaseTold>, turn: &mut Turn<'_>) {
+    pub(super) fn release(&mut self, id: LeaseId, reply: Option<ReleaseReply>, turn: &mut Turn<'_>) {
         let Some(claim) = self.leases.claim(id) else {
             // The lease was lost with its connection, so there is nothing to release.
             return;
         };
         let LeaseState::Lost(why) = claim.cell.state_at(self.leases.moment(turn.now)) else {
             if self.leases.begin_release(id, turn.now).is_some() {
-                let release = PendingRelease::of(claim, Some(id), false, told, turn.now);
+                let release = PendingRelease::of(claim, Some(id), false, reply, turn.now);
                 self.begin_release(release, turn);
             }
             return;
         };
-        if let Some(told) = told {
+        if let Some(reply) = reply {
             let error = Error::new(
                 ErrorKind::LeaseLost,
                 format!(
@@ -254,7 +257,7 @@ impl ShardMachine {
                     claim.cell.key
                 ),
             );
-            turn.push(Effect::Answer(Answer::Release(told, Err(self.here(error)))));
+            turn.push(Effect::Answer(Answer::Release(reply, Err(self.at_endpoint(error)))));
         }
         // If only the deadline has passed, the server may still have the lease.
         if why == LostReason::Expired && self.leases.begin_release(id, turn.now).is_some() {
@@ -301,10 +304,10 @@ impl ShardMachine {
             Response::Refused(status) => Err(status.to_error(release.key().as_str())),
             other => Err(Error::new(
                 ErrorKind::Protocol,
-                format!("{other:?} is no answer to a release"),
+                format!("{other:?} is not a valid answer to a release"),
             )),
         };
-        let outcome = outcome.map_err(|error| self.here(error));
+        let outcome = outcome.map_err(|error| self.at_endpoint(error));
         self.end_release(release, outcome, turn);
     }
 
@@ -323,8 +326,8 @@ impl ShardMachine {
             closing.count(release.key(), outcome.is_ok());
         }
         self.tell_release(&release, &outcome);
-        if let Some(told) = release.told {
-            turn.push(Effect::Answer(Answer::Release(told, outcome)));
+        if let Some(reply) = release.reply {
+            turn.push(Effect::Answer(Answer::Release(reply, outcome)));
         }
     }
 
@@ -345,7 +348,7 @@ impl ShardMachine {
                 release.key()
             );
             let error = Error::new(ErrorKind::LeaseLost, message);
-            let error = self.here(error);
+            let error = self.at_endpoint(error);
             self.end_release(release, Err(error), turn);
         }
     }
@@ -379,12 +382,12 @@ impl ShardMachine {
     pub(super) fn release_grant(&mut self, target: Target, key: Key, grant: Grant, owner: LaneId, turn: &mut Turn<'_>) {
         let release = PendingRelease {
             target,
-            given_back: GivenBack::Grant(Box::new((key, grant.token))),
+            subject: ReleaseSubject::Grant(Box::new((key, grant.token))),
             id: None,
             owner,
             until: after(turn.now, grant.ttl.as_duration()),
             repeated: true,
-            told: None,
+            reply: None,
         };
         self.begin_release(release, turn);
     }

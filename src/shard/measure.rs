@@ -8,7 +8,7 @@ use super::acquire::{Acquire, Patience};
 use super::ask::Ask;
 use super::effect::{AcquireOutcome, Answer};
 use super::ids::LeaseId;
-use super::registry::{GrantTimes, Together};
+use super::registry::{Batching, GrantTimes};
 use super::*;
 use crate::lease::policy::RenewTerms;
 use crate::net::failover::Policy;
@@ -59,10 +59,10 @@ impl LoneShard {
     pub fn pairs(&mut self) -> usize {
         let mut callers = Vec::with_capacity(self.keys.len());
         for key in self.keys.clone() {
-            let (told, caller) = oneshot::channel();
+            let (reply, caller) = oneshot::channel();
             callers.push(caller);
             let room = Arc::clone(&self.room).try_acquire_owned().unwrap();
-            let ask = Ask { told, _room: room };
+            let ask = Ask { reply, _room: room };
             let acquire = Acquire::new(Target::Lock, key, Ttl::from_secs(30), RenewTerms::default(), ask);
             self.handle(Input::Acquire(acquire, Patience::TryThenWait));
         }
@@ -70,8 +70,8 @@ impl LoneShard {
         let held = std::mem::take(&mut self.held);
         for id in &held {
             // The guard was dropped.
-            let told = None;
-            self.handle(Input::Release { id: *id, told });
+            let reply = None;
+            self.handle(Input::Release { id: *id, reply });
         }
         self.answer(&Response::Done);
         2 * held.len() + 2
@@ -105,7 +105,7 @@ pub struct HeldLeases {
 
 const TTL_SECS: u64 = 30;
 
-const ALONE: Together = Together {
+const ALONE: Batching = Batching {
     within: Duration::ZERO,
     most: 1,
 };

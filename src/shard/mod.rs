@@ -9,10 +9,10 @@
 //! | --- | --- |
 //! | [`connections`] | the connections, and the work of each |
 //! | [`waits`] | waiting callers, and the server-side waits that serve them |
-//! | [`places`] | tickets, and queue positions that are being reclaimed |
+//! | [`positions`] | tickets, and queue positions that are being reclaimed |
 //! | [`registry`] | leases: when each one is renewed, lost or released |
 //! | [`confirming`] | grants that are being confirmed |
-//! | [`doubted`] | tokens of grants that are checked when they arrive |
+//! | [`unknown_tokens`] | tokens of grants that are checked when they arrive |
 //! | [`releases`] | pending releases |
 //! | [`repeats`] | tries that the server may have granted although no answer arrived |
 //! | [`parked`] | requests that wait for a connection |
@@ -36,7 +36,6 @@ mod confirming;
 mod connecting;
 mod connection;
 mod connections;
-mod doubted;
 pub(crate) mod effect;
 mod endings;
 #[cfg(all(feature = "server", feature = "tls"))]
@@ -58,7 +57,7 @@ mod metrics;
 mod model;
 mod numbers;
 mod parked;
-mod places;
+mod positions;
 pub(crate) mod progress;
 pub(crate) mod question;
 pub(crate) mod registry;
@@ -74,6 +73,7 @@ mod shutdown;
 mod standby;
 #[cfg(feature = "server")]
 pub(crate) mod started;
+mod unknown_tokens;
 mod wait_answers;
 mod wait_pace;
 mod waiting;
@@ -86,20 +86,20 @@ use tracing::Span;
 
 use self::confirming::Confirming;
 use self::connections::Connections;
-use self::doubted::Doubted;
 use self::effect::{Effect, Effects, Handover, Role, Turn};
 use self::ids::LaneId;
 use self::input::Input;
 use self::metrics::{Population, ShardMetrics};
 use self::parked::Parked;
-use self::places::Places;
-use self::registry::{Registry, Together};
+use self::positions::QueuePositions;
+use self::registry::{Batching, Registry};
 use self::releases::Releases;
 use self::repeats::Repeats;
 use self::request::{Pending, Wait};
 use self::serving::Serving;
 use self::shortage::Shortage;
 use self::shutdown::Closing;
+use self::unknown_tokens::UnknownTokens;
 use self::wait_pace::WaitPace;
 use self::waits::Waits;
 use crate::error::Error;
@@ -131,7 +131,7 @@ const CLOSED_TOGETHER: usize = 100;
 
 /// Renewals that become due within this time of each other are sent together. This makes some renewals early, and none
 /// late.
-const TOGETHER: Together = Together {
+const RENEWAL_BATCHING: Batching = Batching {
     within: Duration::from_millis(10),
     most: 32,
 };
@@ -209,7 +209,7 @@ pub(crate) struct ShardMachine {
     leases: Registry,
     releases: Releases,
     confirming: Confirming,
-    doubted: Doubted,
+    unknown_tokens: UnknownTokens,
     repeats: Repeats,
     waits: Waits<Wait>,
     /// When a connection may next be opened for a wait, or a key is next tried.
@@ -224,7 +224,7 @@ pub(crate) struct ShardMachine {
     waiters_refused: bool,
     /// The server's default TTL, once a grant has shown it.
     default_ttl: Option<Ttl>,
-    places: Places,
+    positions: QueuePositions,
     parked: Parked,
     /// Whether the server supports `ping`, if that is known.
     knows_ping: Option<bool>,
@@ -287,9 +287,9 @@ impl ShardMachine {
                 .remembering_tokens(is_cluster),
             releases: Releases::new(is_cluster),
             confirming: Confirming::default(),
-            doubted: Doubted::default(),
+            unknown_tokens: UnknownTokens::default(),
             repeats: Repeats::default(),
-            places: Places::default(),
+            positions: QueuePositions::default(),
             parked: Parked::new(),
             knows_ping: None,
             housekeeping_at: None,
@@ -340,7 +340,7 @@ impl ShardMachine {
             Input::Ask(question) => self.submit(Pending::Ask(question), turn),
             Input::Failback(ask) => self.failback(ask, turn),
             Input::FirstProbed(outcome, ask) => self.first_was_probed(outcome, ask, turn),
-            Input::Release { id, told } => self.release(id, told, turn),
+            Input::Release { id, reply } => self.release(id, reply, turn),
             Input::RenewFor { id, hold } => self.leases.renew_for(id, hold, now),
             Input::Lane(lane, event) => self.lane_event(lane, event, turn),
             Input::Tick => self.tick(turn),
@@ -415,7 +415,9 @@ impl ShardMachine {
     }
 
     fn tick(&mut self, turn: &mut Turn<'_>) {
-        let due = self.leases.tick(turn.now, TOGETHER, self.connections.is_serving());
+        let due = self
+            .leases
+            .tick(turn.now, RENEWAL_BATCHING, self.connections.is_serving());
         if !due.expired.is_empty() {
             tracing::warn!(
                 shard = self.index,
@@ -498,7 +500,7 @@ impl ShardMachine {
         error.at(self.endpoint_of(lane).shared_text())
     }
 
-    fn here(&self, error: Error) -> Error {
+    fn at_endpoint(&self, error: Error) -> Error {
         error.at(self.endpoint().shared_text())
     }
 

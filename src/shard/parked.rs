@@ -88,13 +88,13 @@ mod tests {
     use crate::shard::question::{Answered, Question};
 
     fn question() -> (Pending, oneshot::Receiver<Result<Answered<()>>>) {
-        let (tell, told) = oneshot::channel();
+        let (tell, reply) = oneshot::channel();
         let room = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
         let ask = Ask {
-            told: tell,
+            reply: tell,
             _room: room,
         };
-        (Pending::Ask(Question::of_any(Call::ping(), ask)), told)
+        (Pending::Ask(Question::of_any(Call::ping(), ask)), reply)
     }
 
     #[test]
@@ -102,9 +102,9 @@ mod tests {
         let mut parked = Parked::new();
         let mut callers = Vec::new();
         for index in 0..10 * CLEAN_AT_LEAST {
-            let (pending, told) = question();
+            let (pending, reply) = question();
             if index % 100 == 0 {
-                callers.push(told);
+                callers.push(reply);
             }
             parked.keep(pending);
             assert!(parked.len() <= CLEAN_AT_LEAST, "{index}");

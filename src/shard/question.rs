@@ -13,7 +13,7 @@ pub(crate) struct Question {
     pub(crate) of_the_leader: bool,
     /// How often the question was sent again.
     pub(crate) redirects: u32,
-    told: Box<dyn AnswerSink>,
+    reply: Box<dyn AnswerSink>,
 }
 
 /// The receiver of the answer.
@@ -81,17 +81,17 @@ impl Question {
             request: call.request().clone(),
             of_the_leader,
             redirects: 0,
-            told: Box::new(TypedSink { ask, call }),
+            reply: Box::new(TypedSink { ask, call }),
         })
     }
 
     /// Gives the caller the answer, or the error of a question that was not answered. `at` names the server.
     pub(crate) fn tell(self, answer: Result<Response>, at: &Arc<str>) {
-        self.told.tell(answer, at);
+        self.reply.tell(answer, at);
     }
 
     /// Whether the caller no longer waits.
     pub(crate) fn is_gone(&self) -> bool {
-        self.told.is_gone()
+        self.reply.is_gone()
     }
 }

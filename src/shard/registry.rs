@@ -35,7 +35,7 @@ use crate::types::{Grant, Key, Kind, Target, Token};
 
 /// Which renewals are sent together with one that is due.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Together {
+pub(crate) struct Batching {
     /// Renewals that become due within this duration.
     pub(crate) within: Duration,
     /// The maximum number of renewals in one batch, because callers' requests wait behind the batch. Renewals that are
@@ -178,9 +178,9 @@ impl Registry {
         };
         let slot = self.free.pop().unwrap_or_else(|| self.slots.add());
         let mut id = LeaseId { slot, generation: 0 };
-        if let Some(place) = self.slots.get_mut(slot) {
-            place.entry = Some(entry);
-            id.generation = place.generation;
+        if let Some(position) = self.slots.get_mut(slot) {
+            position.entry = Some(entry);
+            id.generation = position.generation;
         }
         if let Some(tokens) = &mut self.tokens {
             tokens.insert(grant.token, id);
@@ -251,12 +251,12 @@ impl Registry {
     /// Reports expired leases as lost, and returns the leases to renew. Unless `connected`, renewals are kept for
     /// [`take_overdue`](Self::take_overdue). Brings forward some renewals that are due soon, so that they are sent with
     /// the others.
-    pub(crate) fn tick(&mut self, now: Instant, together: Together, connected: bool) -> Due {
+    pub(crate) fn tick(&mut self, now: Instant, batching: Batching, connected: bool) -> Due {
         let mut due = Due::default();
         let mut not_yet = Vec::new();
-        let (until, at) = (self.epoch.stamp(now + together.within), self.epoch.stamp(now));
+        let (until, at) = (self.epoch.stamp(now + batching.within), self.epoch.stamp(now));
         while let Some((when, id)) = self.timer.first().copied() {
-            if when > until || when > at && due.renew.len() >= together.most {
+            if when > until || when > at && due.renew.len() >= batching.most {
                 break;
             }
             self.timer.remove(&(when, id));

@@ -93,18 +93,18 @@ impl Releases {
 mod tests {
     use super::*;
     use crate::shard::bench::{SECOND, grant, key};
-    use crate::shard::request::GivenBack;
+    use crate::shard::request::ReleaseSubject;
     use crate::types::Target;
 
     fn release(name: &str, until: Instant) -> PendingRelease {
         PendingRelease {
             target: Target::Lock,
-            given_back: GivenBack::Grant(Box::new((key(name), grant(1).token))),
+            subject: ReleaseSubject::Grant(Box::new((key(name), grant(1).token))),
             id: None,
             owner: 1,
             until,
             repeated: false,
-            told: None,
+            reply: None,
         }
     }
 

@@ -75,7 +75,7 @@ impl Repeats {
     }
 
     /// Notes that a connection carries no more tries under its name.
-    pub(super) fn left(&mut self, lane: LaneId) {
+    pub(super) fn detach_lane(&mut self, lane: LaneId) {
         if let Some(named) = self.0.iter_mut().find(|named| named.lane == Some(lane)) {
             named.lane = None;
         }
@@ -192,7 +192,7 @@ impl ShardMachine {
             .get(lane)
             .is_some_and(|connection| connection.in_flight == 0)
         {
-            self.repeats.left(lane);
+            self.repeats.detach_lane(lane);
             self.connections.retire(lane, turn);
             self.schedule_housekeeping(turn);
         }
@@ -211,7 +211,7 @@ impl ShardMachine {
             Response::Granted(grant) => self.repeat_granted(repeat, grant, sent_at, from, turn),
             Response::TimedOut => {
                 let (target, key) = repeat.key.clone();
-                self.end_place(from, target, key, turn);
+                self.end_position(from, target, key, turn);
                 self.repeat_refused(repeat, turn);
             }
             other => {

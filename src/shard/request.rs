@@ -15,7 +15,7 @@ use super::rules::{Abandoned, RequestKind, Rules};
 use super::waits::Waiter;
 use crate::clock::after;
 use crate::lease::cell::LeaseCell;
-use crate::lease::release::ReleaseTold;
+use crate::lease::release::ReleaseReply;
 use crate::net::lane::Caller;
 use crate::protocol::StableRef;
 use crate::shard::registry::Claim;
@@ -140,7 +140,7 @@ pub(crate) struct Renewal {
 /// A release under way. It is sent again after each reconnect, until it is answered or the TTL is over.
 pub(crate) struct PendingRelease {
     pub(crate) target: Target,
-    pub(crate) given_back: GivenBack,
+    pub(crate) subject: ReleaseSubject,
     /// The registry's entry, if it still exists.
     pub(crate) id: Option<LeaseId>,
     /// The connection to which the server attributes the lease.
@@ -150,11 +150,11 @@ pub(crate) struct PendingRelease {
     /// Whether "not held" counts as released, because the release was sent before and its answer was lost, or because
     /// the lease may have ended before the release was sent.
     pub(crate) repeated: bool,
-    pub(crate) told: Option<ReleaseTold>,
+    pub(crate) reply: Option<ReleaseReply>,
 }
 
 /// The lease or grant that a release ends.
-pub(crate) enum GivenBack {
+pub(crate) enum ReleaseSubject {
     Lease(Arc<LeaseCell>),
     /// A grant that no caller received.
     Grant(Box<(Key, Token)>),
@@ -166,7 +166,7 @@ impl PendingRelease {
         claim: Claim,
         id: Option<LeaseId>,
         repeated: bool,
-        told: Option<ReleaseTold>,
+        reply: Option<ReleaseReply>,
         now: Instant,
     ) -> Self {
         Self {
@@ -174,23 +174,23 @@ impl PendingRelease {
             id,
             owner: claim.owner,
             until: after(now, claim.cell.ttl.as_duration()),
-            given_back: GivenBack::Lease(claim.cell),
+            subject: ReleaseSubject::Lease(claim.cell),
             repeated,
-            told,
+            reply,
         }
     }
 
     pub(crate) fn key(&self) -> &Key {
-        match &self.given_back {
-            GivenBack::Lease(cell) => &cell.key,
-            GivenBack::Grant(grant) => &grant.0,
+        match &self.subject {
+            ReleaseSubject::Lease(cell) => &cell.key,
+            ReleaseSubject::Grant(grant) => &grant.0,
         }
     }
 
     pub(crate) fn token(&self) -> &Token {
-        match &self.given_back {
-            GivenBack::Lease(cell) => &cell.token,
-            GivenBack::Grant(grant) => &grant.1,
+        match &self.subject {
+            ReleaseSubject::Lease(cell) => &cell.token,
+            ReleaseSubject::Grant(grant) => &grant.1,
         }
     }
 }

@@ -16,7 +16,7 @@ use super::connections::Work;
 use super::effect::Turn;
 use super::held::Acquired;
 use super::ids::{Arrival, LaneId, TicketId, WaitKey};
-use super::places::{AfterRejoin, TakenPlace, Use};
+use super::positions::{AfterRejoin, QueuePosition, Use};
 use super::request::{Pending, ServerWait, Wait};
 use super::waits::Occupant;
 use crate::clock::after;
@@ -35,7 +35,7 @@ impl ShardMachine {
 
     /// Waits for the grant at a ticket's queue position.
     pub(super) fn collect(&mut self, id: TicketId, until: Instant, ask: Ask<Acquired>, turn: &mut Turn<'_>) {
-        match self.places.collect(id, until, ask) {
+        match self.positions.collect(id, until, ask) {
             Ok(Some(lane)) => self.send_on(lane, Pending::Collect(id, until), turn),
             Ok(None) => {}
             Err(ask) => {
@@ -46,7 +46,7 @@ impl ShardMachine {
                         "the queue position was lost with its connection: enqueue again",
                     ),
                 };
-                let error = self.here(error);
+                let error = self.at_endpoint(error);
                 turn.tell(ask, Err(error));
             }
         }
@@ -54,9 +54,9 @@ impl ShardMachine {
 
     /// Handles the drop of a ticket.
     pub(super) fn give_up(&mut self, id: TicketId, turn: &mut Turn<'_>) {
-        if let Some(Use::On(lane, place)) = self.places.give_up(id) {
+        if let Some(Use::On(lane, position)) = self.positions.give_up(id) {
             self.leave_ticket(lane, turn.now);
-            let give_up = Pending::GiveUp(place.target, place.key.clone(), 1);
+            let give_up = Pending::GiveUp(position.target, position.key.clone(), 1);
             self.send_on(lane, give_up, turn);
         }
     }
@@ -79,8 +79,8 @@ impl ShardMachine {
     ) -> Option<Wait> {
         match session {
             Some(session) if !self.is_closing() => {
-                let is_collected = self.places.is_collected(id);
-                if !self.places.leave_connection(id) {
+                let is_collected = self.positions.is_collected(id);
+                if !self.positions.leave_connection(id) {
                     return None;
                 }
                 // A position for which no caller waits yet is reclaimed after every change of the leader, without a
@@ -102,14 +102,17 @@ impl ShardMachine {
     pub(super) fn rejoin_answered(&mut self, id: TicketId, response: &Response, from: LaneId, turn: &mut Turn<'_>) {
         let (Response::Queued | Response::Acquired(_)) = response else {
             self.wait_ended(from, turn);
-            let error = match (response, self.places.wait_key(id)) {
+            let error = match (response, self.positions.wait_key(id)) {
                 (Response::Refused(status), Some((_, key))) => status.to_error(key.as_str()),
-                (other, _) => Error::new(ErrorKind::Protocol, format!("{other:?} is no answer to an enqueue")),
+                (other, _) => Error::new(
+                    ErrorKind::Protocol,
+                    format!("{other:?} is not a valid answer to an enqueue"),
+                ),
             };
             let error = self.at_lane(from, error);
             return self.ticket_refused(id, error, turn);
         };
-        let Some(next) = self.places.taken_back(id, from) else {
+        let Some(next) = self.positions.taken_back(id, from) else {
             return self.wait_ended(from, turn);
         };
         if let Some(mut connection) = self.connections.get_mut(from) {
@@ -124,7 +127,7 @@ impl ShardMachine {
 
     /// Handles a position that could not be reclaimed.
     pub(super) fn ticket_refused(&mut self, id: TicketId, error: Error, turn: &mut Turn<'_>) {
-        if let Some(ask) = self.places.remove(id).and_then(TakenPlace::into_caller) {
+        if let Some(ask) = self.positions.remove(id).and_then(QueuePosition::into_caller) {
             turn.tell(ask, Err(error));
         }
     }
@@ -157,7 +160,7 @@ impl ShardMachine {
     /// Gives up a position over the connection that owns it, after the server has answered that the wait's time is
     /// over. That answer alone does not end a position that was reclaimed, or a position at a member that has ceased to
     /// lead.
-    pub(super) fn end_place(&mut self, lane: LaneId, target: Target, key: Key, turn: &mut Turn<'_>) {
+    pub(super) fn end_position(&mut self, lane: LaneId, target: Target, key: Key, turn: &mut Turn<'_>) {
         if self.is_in_a_session(lane) {
             self.send_on(lane, Pending::GiveUp(target, key, 1), turn);
         }
@@ -166,7 +169,14 @@ impl ShardMachine {
     /// Gives up a position again, until the server says that there is no position left. A member may answer `timeout`
     /// without ending the position: if the `w` came after an `e` that reclaimed a position whose ticket was dropped
     /// meanwhile, or if the member has ceased to lead.
-    pub(super) fn end_place_again(&mut self, lane: LaneId, target: Target, key: Key, times: u32, turn: &mut Turn<'_>) {
+    pub(super) fn end_position_again(
+        &mut self,
+        lane: LaneId,
+        target: Target,
+        key: Key,
+        times: u32,
+        turn: &mut Turn<'_>,
+    ) {
         if self.is_in_a_session(lane) && times < MOST_GIVE_UPS {
             self.send_on(lane, Pending::GiveUp(target, key, times + 1), turn);
         }
@@ -230,7 +240,7 @@ impl ShardMachine {
             }
             Pending::Collect(ticket, _) => match session {
                 Some(session) if goes_on => self
-                    .places
+                    .positions
                     .leave_connection(ticket)
                     .then_some(Wait::Rejoin(ticket, session)),
                 Some(session) => self.give_up_instead(ticket, session, refusal, turn),
@@ -271,12 +281,12 @@ impl ShardMachine {
         refusal: Error,
         turn: &mut Turn<'_>,
     ) -> Option<Wait> {
-        let place = self.places.remove(id)?;
-        if place.is_to_give_up() {
+        let position = self.positions.remove(id)?;
+        if position.is_to_give_up() {
             return None;
         }
-        let (target, key) = (place.target, place.key.clone());
-        if let Some(ask) = place.into_caller() {
+        let (target, key) = (position.target, position.key.clone());
+        if let Some(ask) = position.into_caller() {
             turn.tell(ask, Err(refusal));
         }
         Some(self.giving_up(target, key, session, turn.now))
@@ -300,7 +310,7 @@ impl ShardMachine {
                 turn.tell(ask, Err(refusal));
                 session.map(|session| self.giving_up(target, key, *session, turn.now))
             }
-            Wait::Rejoin(id, session) if self.places.is_to_give_up(id) => Some(Wait::Rejoin(id, session)),
+            Wait::Rejoin(id, session) if self.positions.is_to_give_up(id) => Some(Wait::Rejoin(id, session)),
             Wait::Rejoin(id, session) => self.give_up_instead(id, session, refusal, turn),
             // Its callers get the error separately.
             Wait::Resume(wait) => {
@@ -329,8 +339,8 @@ impl ShardMachine {
     /// which finds the position or the grant. It sends no `e` before: without a position, the `e` would take a new one,
     /// and with a position, the first `w` after an `e` would not end it.
     pub(super) fn giving_up(&mut self, target: Target, key: Key, session: StableRef, now: Instant) -> Wait {
-        let place = TakenPlace::to_give_up(target, key, self.leases.moment(now));
-        Wait::Rejoin(self.places.insert(place), session)
+        let position = QueuePosition::to_give_up(target, key, self.leases.moment(now));
+        Wait::Rejoin(self.positions.insert(position), session)
     }
 
     /// Queues a wait, at its former position among this client's waits or behind all of them.
@@ -338,7 +348,7 @@ impl ShardMachine {
         let key = match &wait {
             Wait::Caller(acquire, _) | Wait::Ticket(acquire) => Some(acquire.wait_key()),
             Wait::Resume(wait) => Some(wait.wait_key()),
-            Wait::Rejoin(id, _) => self.places.wait_key(*id),
+            Wait::Rejoin(id, _) => self.positions.wait_key(*id),
         };
         let Some(key) = key else { return };
         match wait {
@@ -358,7 +368,7 @@ impl ShardMachine {
     fn gives_up(&self, wait: &Pending) -> bool {
         match wait {
             Pending::GiveUp(..) => true,
-            Pending::Rejoin(id, _) => self.places.is_to_give_up(*id),
+            Pending::Rejoin(id, _) => self.positions.is_to_give_up(*id),
             _ => false,
         }
     }
@@ -368,10 +378,10 @@ impl ShardMachine {
         match wait {
             Pending::Wait(wait) => self.count_redirect(&mut wait.redirects),
             Pending::Enqueue(acquire) => self.count_redirect(&mut acquire.redirects),
-            Pending::Rejoin(id, _) if self.places.is_to_give_up(*id) => true,
+            Pending::Rejoin(id, _) if self.positions.is_to_give_up(*id) => true,
             Pending::Rejoin(id, _) | Pending::Collect(id, _) => {
                 let most = self.settings.max_redirects;
-                self.places.count_rejoin(*id).is_some_and(|times| times <= most)
+                self.positions.count_rejoin(*id).is_some_and(|times| times <= most)
             }
             _ => true,
         }

@@ -19,7 +19,7 @@ use crate::types::{Key, Target};
 /// The state of a shutdown.
 pub(super) struct Closing {
     until: Instant,
-    told: Option<oneshot::Sender<ShutdownReport>>,
+    reply: Option<oneshot::Sender<ShutdownReport>>,
     report: ShutdownReport,
 }
 
@@ -27,7 +27,7 @@ impl Closing {
     pub(super) fn new(shutdown: Shutdown) -> Self {
         Self {
             until: shutdown.until,
-            told: shutdown.told,
+            reply: shutdown.reply,
             report: ShutdownReport::default(),
         }
     }
@@ -51,7 +51,7 @@ impl Closing {
         left: impl Iterator<Item = Key>,
     ) -> (Option<oneshot::Sender<ShutdownReport>>, ShutdownReport) {
         self.report.unreleased.extend(left);
-        (self.told, self.report)
+        (self.reply, self.report)
     }
 }
 
@@ -79,7 +79,7 @@ impl ShardMachine {
     /// Tells waiting callers that the client is shut down, and gives up the queue positions of their sessions, as far
     /// as time allows.
     fn give_up_all_waits(&mut self, turn: &mut Turn<'_>) {
-        let mut places: Vec<(Target, Key, StableRef)> = Vec::new();
+        let mut positions: Vec<(Target, Key, StableRef)> = Vec::new();
         let mut waits: Vec<Wait> = Vec::new();
         let is_cluster = self.serving.is_cluster();
         let keeps_grants = self.leaves_grants_behind();
@@ -102,12 +102,12 @@ impl ShardMachine {
             };
             self.waits.ended(&key, occupant, turn.now);
             if let (Some(target), Some(session)) = (connection.target, connection.session) {
-                places.push((target, key.1, session));
+                positions.push((target, key.1, session));
             }
         }
         waits.extend(self.waits.drain_all(turn.now));
         for wait in waits {
-            let place = match wait {
+            let position = match wait {
                 Wait::Caller(acquire, _) => {
                     turn.tell(acquire.ask, Err(shut_down()));
                     None
@@ -124,7 +124,7 @@ impl ShardMachine {
                     session.map(|session| (target, key, *session))
                 }
                 Wait::Rejoin(id, session) => {
-                    let key = self.places.wait_key(id);
+                    let key = self.positions.wait_key(id);
                     key.map(|(target, key)| (target, key, session))
                 }
                 Wait::Resume(wait) => {
@@ -134,12 +134,12 @@ impl ShardMachine {
                     session.map(|session| (target, key, session))
                 }
             };
-            places.extend(place);
+            positions.extend(position);
         }
-        for ask in self.places.take_callers() {
+        for ask in self.positions.take_callers() {
             turn.tell(ask, Err(shut_down()));
         }
-        for (target, key, session) in places {
+        for (target, key, session) in positions {
             let give_up = self.giving_up(target, key, session, turn.now);
             self.queue(give_up, None, turn.now);
         }
@@ -170,8 +170,8 @@ impl ShardMachine {
         self.connections.close_all(turn);
         if let Some(closing) = self.closing.take() {
             // Leases that were lost before have already been reported.
-            let (told, report) = closing.finish(self.leases.releasing());
-            turn.push(Effect::End(told, report));
+            let (reply, report) = closing.finish(self.leases.releasing());
+            turn.push(Effect::End(reply, report));
         }
     }
 }
@@ -184,14 +184,14 @@ mod tests {
     #[test]
     fn the_report_says_what_was_released_and_what_was_not() {
         let until = Instant::now() + SECOND;
-        let mut closing = Closing::new(Shutdown { until, told: None });
+        let mut closing = Closing::new(Shutdown { until, reply: None });
         assert_eq!(closing.until(), until);
         closing.count(&key("a"), true);
         closing.count(&key("b"), false);
         closing.count(&key("c"), true);
         assert_eq!(closing.until(), until, "answers do not prolong it");
-        let (told, report) = closing.finish([key("d"), key("e")].into_iter());
-        assert!(told.is_none());
+        let (reply, report) = closing.finish([key("d"), key("e")].into_iter());
+        assert!(reply.is_none());
         assert_eq!(
             (report.released, report.unreleased),
             (2, vec![key("b"), key("d"), key("e")])
@@ -203,10 +203,11 @@ mod tests {
         let (tell, mut caller) = oneshot::channel();
         let shutdown = Shutdown {
             until: Instant::now(),
-            told: Some(tell),
+            reply: Some(tell),
         };
-        let (told, report) = Closing::new(shutdown).finish(std::iter::empty());
-        told.expect("a caller waits for the report")
+        let (reply, report) = Closing::new(shutdown).finish(std::iter::empty());
+        reply
+            .expect("a caller waits for the report")
             .send(report)
             .expect("the caller is there");
         assert_eq!(caller.try_recv(), Ok(ShutdownReport::default()));

@@ -40,7 +40,7 @@ impl ShardMachine {
                     release.key()
                 ),
             );
-            let error = self.here(error);
+            let error = self.at_endpoint(error);
             self.end_release(release, Err(error), turn);
         }
     }
@@ -138,7 +138,7 @@ impl ShardMachine {
                 human(delay)
             ),
         );
-        let error = self.here(error);
+        let error = self.at_endpoint(error);
         let retry = self.serving.reconnect.go_back(&error);
         let here = self.serving.at();
         self.connections.hang_up_elsewhere(here, false, turn);

@@ -4,7 +4,7 @@ use tokio::sync::oneshot;
 
 use super::acquire::Patience;
 use super::bench::{Bench, SECOND, ask, grant, key};
-use super::held::{Acquired, HeldPlace};
+use super::held::{Acquired, HeldPosition};
 use super::input::Shutdown;
 use super::progress::Refusal;
 use super::question::Question;
@@ -34,9 +34,9 @@ fn a_guard_that_is_dropped_during_the_shutdown_does_not_change_the_report() {
     let mut bench = Bench::connected(|_| {});
     let lease = bench.hold("k");
     let until = bench.now + 5 * SECOND;
-    bench.handle(Input::Shutdown(Shutdown { until, told: None }));
+    bench.handle(Input::Shutdown(Shutdown { until, reply: None }));
     let (id, _) = (lease.id(), drop(lease));
-    bench.handle(Input::Release { id, told: None });
+    bench.handle(Input::Release { id, reply: None });
     // The release stays unanswered.
     bench.pass(5 * SECOND);
     let report = bench.report.expect("the shard has ended");
@@ -82,7 +82,7 @@ fn a_grant_that_is_confirmed_during_the_shutdown_is_released() {
     let (mut bench, _, mut receiver) = confirmed_grant(false);
     let (pipelined, request) = bench.sent(RequestKind::Confirm);
     let until = bench.now + 5 * SECOND;
-    bench.handle(Input::Shutdown(Shutdown { until, told: None }));
+    bench.handle(Input::Shutdown(Shutdown { until, reply: None }));
     bench.answer(pipelined, request, Response::Renewed(Some(10)));
     match receiver.try_recv().unwrap() {
         Err(error) => assert_eq!(error.kind(), ErrorKind::Shutdown),
@@ -185,7 +185,7 @@ fn a_lease_that_survives_its_connection_belongs_to_the_connection_that_renewed_i
 }
 
 /// Takes a ticket. Returns it with the connection of its queue position.
-fn ticket(bench: &mut Bench) -> (LaneId, HeldPlace) {
+fn ticket(bench: &mut Bench) -> (LaneId, HeldPosition) {
     let mut receiver = bench.acquire("k", Patience::Enqueue);
     let owner = bench.opens();
     bench.answer_to(owner, RequestKind::Enqueue, Response::Queued);
@@ -197,7 +197,7 @@ fn ticket(bench: &mut Bench) -> (LaneId, HeldPlace) {
 
 fn begin_shutdown(bench: &mut Bench) {
     let until = bench.now + 5 * SECOND;
-    bench.handle(Input::Shutdown(Shutdown { until, told: None }));
+    bench.handle(Input::Shutdown(Shutdown { until, reply: None }));
 }
 
 /// Answers the request that gives up the position. If the answer is a grant, answers the grant's release, too.

@@ -8,7 +8,7 @@ use super::answers::{UnclaimedGrant, wait_ended_by_server};
 use super::effect::{AcquireOutcome, Turn};
 use super::ids::{LaneId, TicketId, WaitKey};
 use super::metrics::Tried;
-use super::places::TakenPlace;
+use super::positions::QueuePosition;
 use super::request::{Pending, Probe, ServerWait, Wait};
 use crate::clock::Moment;
 use crate::ending::shut_down;
@@ -21,7 +21,7 @@ impl ShardMachine {
     pub(super) fn key_of(&self, wait: &Pending) -> Option<Key> {
         match wait {
             Pending::Wait(wait) => Some(wait.key.clone()),
-            Pending::Collect(ticket, _) => self.places.wait_key(*ticket).map(|(_, key)| key),
+            Pending::Collect(ticket, _) => self.positions.wait_key(*ticket).map(|(_, key)| key),
             _ => None,
         }
     }
@@ -98,7 +98,7 @@ impl ShardMachine {
             }
             Response::TimedOut => {
                 if !was_cut || wait.session.is_some() {
-                    self.end_place(from, wait.target, wait.key, turn);
+                    self.end_position(from, wait.target, wait.key, turn);
                 }
                 self.tell_overdue(&key, turn);
             }
@@ -140,14 +140,15 @@ impl ShardMachine {
     pub(super) fn collect_answered(&mut self, ticket: TicketId, response: Response, from: LaneId, turn: &mut Turn<'_>) {
         let was_cut = self.connections.get(from).is_some_and(|connection| connection.cut);
         self.wait_ended(from, turn);
-        if let (Response::TimedOut, false, Some((target, key))) = (&response, was_cut, self.places.wait_key(ticket)) {
-            self.end_place(from, target, key, turn);
+        if let (Response::TimedOut, false, Some((target, key))) = (&response, was_cut, self.positions.wait_key(ticket))
+        {
+            self.end_position(from, target, key, turn);
         }
-        let Some(place) = self.places.remove(ticket) else {
+        let Some(position) = self.positions.remove(ticket) else {
             return;
         };
-        let (key, enqueued_at, asked) = (place.wait_key(), place.enqueued_at(), place.ttl());
-        let acquire = place.into_acquire().filter(|acquire| !acquire.ask.is_gone());
+        let (key, enqueued_at, asked) = (position.wait_key(), position.enqueued_at(), position.ttl());
+        let acquire = position.into_acquire().filter(|acquire| !acquire.ask.is_gone());
         let response = match response {
             // This connection has sent the `e` for the queue position. So the server has granted the position, and
             // dropped it together with the expired lease.
@@ -226,10 +227,12 @@ impl ShardMachine {
         }
         let Some(mut connection) = self.connections.get_mut(from) else {
             let error = Error::new(ErrorKind::Disconnected, "the connection was closed");
-            let error = self.here(error);
+            let error = self.at_endpoint(error);
             return turn.tell(acquire.ask, Err(error));
         };
-        let id = self.places.insert(TakenPlace::of(&acquire, Some(from), enqueued_at));
+        let id = self
+            .positions
+            .insert(QueuePosition::of(&acquire, Some(from), enqueued_at));
         connection.hold_ticket(id, turn.now);
         drop(connection);
         let refusal = self.refusal_of(acquire.target.kind(), &acquire.key, turn.now);

@@ -180,7 +180,7 @@ impl ShardMachine {
                 }
                 _ => self.waits.ended(&key, Occupant::Wait, turn.now),
             },
-            Start::Ticket(key, arrival, wait) => self.ask_for_place(lane, key, arrival, wait, turn),
+            Start::Ticket(key, arrival, wait) => self.ask_for_position(lane, key, arrival, wait, turn),
         }
     }
 
@@ -203,14 +203,14 @@ impl ShardMachine {
     }
 
     /// Sends a request about a ticket's queue position, which the server answers at once.
-    fn ask_for_place(&mut self, lane: LaneId, key: WaitKey, arrival: Arrival, wait: Wait, turn: &mut Turn<'_>) {
+    fn ask_for_position(&mut self, lane: LaneId, key: WaitKey, arrival: Arrival, wait: Wait, turn: &mut Turn<'_>) {
         let pending = match wait {
             Wait::Ticket(acquire) => {
                 acquire.waits_for(WaitsFor::Answer);
                 Pending::Enqueue(acquire)
             }
-            Wait::Rejoin(ticket, session) => match self.places.take_to_give_up(ticket) {
-                Some(place) => Pending::GiveUp(place.target, place.key.clone(), 1),
+            Wait::Rejoin(ticket, session) => match self.positions.take_to_give_up(ticket) {
+                Some(position) => Pending::GiveUp(position.target, position.key.clone(), 1),
                 None => Pending::Rejoin(ticket, session),
             },
             Wait::Caller(..) | Wait::Resume(_) => return self.waits.ended(&key, Occupant::Ticket, turn.now),
@@ -316,7 +316,7 @@ impl ShardMachine {
                 self.lost_with_its_session(wait, lost, turn);
             }
             Wait::Resume(wait) => self.resume(id, key, arrival, wait, turn),
-            wait => self.ask_for_place(id, key, arrival, wait, turn),
+            wait => self.ask_for_position(id, key, arrival, wait, turn),
         }
     }
 
@@ -327,7 +327,7 @@ impl ShardMachine {
             if let Some(session) = wait.session {
                 self.waits.turn_into_give_up(&key, turn.now);
                 let give_up = self.giving_up(wait.target, wait.key, session, turn.now);
-                self.ask_for_place(id, key, arrival, give_up, turn);
+                self.ask_for_position(id, key, arrival, give_up, turn);
             }
             return;
         }
@@ -348,7 +348,7 @@ impl ShardMachine {
             "no exclusive connection"
         );
         let connection = self.connections.remove(id);
-        self.repeats.left(id);
+        self.repeats.detach_lane(id);
         if let Some(Work::Opening(Some(bound))) = connection.map(|connection| connection.work) {
             self.put_back(*bound, turn.now);
         }
@@ -448,7 +448,7 @@ impl ShardMachine {
             closable.extend(self.connections.closable(&key, soon).into_iter().take(count));
         }
         if let Some(since) = turn.now.checked_sub(KEPT_UNCLAIMED) {
-            let abandoned = self.places.abandoned(turn.now, since).into_iter();
+            let abandoned = self.positions.abandoned(turn.now, since).into_iter();
             closable.extend(abandoned.filter(|id| {
                 let connection = self.connections.get(*id);
                 connection.is_some_and(|connection| connection.is_closable(soon))

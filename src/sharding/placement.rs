@@ -119,7 +119,7 @@ impl Previous {
 mod tests {
     use super::*;
 
-    /// Places keys such as `1.2`: the first number is the shard in the current list, the second the shard in the
+    /// QueuePositions keys such as `1.2`: the first number is the shard in the current list, the second the shard in the
     /// previous list.
     fn placement(shards: usize, previous: Vec<usize>) -> Placement {
         fn part(key: &str, part: usize) -> usize {

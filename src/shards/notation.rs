@@ -93,7 +93,7 @@ fn refuse_secret(text: &str) -> Result<()> {
     if text.contains('@') || text.contains("%40") && !text.contains("unix:") {
         return Err(Error::new(
             ErrorKind::InvalidInput,
-            "a list of servers with an @ is not acceptable: write only the servers, and give the secret separately",
+            "a list of servers with an @ is not acceptable: write only the servers, and give the auth token separately",
         ));
     }
     Ok(())
@@ -169,7 +169,7 @@ mod tests {
         }
         let error = Shard::read_all("dflockd://ses+ame@a:1").unwrap_err().to_string();
         assert!(
-            error.contains("give the secret separately") && !error.contains("ses"),
+            error.contains("give the auth token separately") && !error.contains("ses"),
             "{error}"
         );
     }

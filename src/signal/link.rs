@@ -66,7 +66,7 @@ impl Link {
             metrics: LaneMetrics::new(&sink),
         };
         let health = watch::Sender::new(ShardHealth::connecting(index, first));
-        let told = health.subscribe();
+        let health_changes = health.subscribe();
         let arguments = LinkArguments {
             index,
             plan: plan.clone(),
@@ -89,7 +89,7 @@ impl Link {
         })?;
         let link = Self {
             actor,
-            health: told,
+            health: health_changes,
             room: Arc::new(Semaphore::new(config.shard.connection.max_in_flight)),
         };
         if let Some(family) = family {
@@ -114,11 +114,11 @@ impl Link {
     }
 
     async fn ask<T>(&self, message: impl FnOnce(Ask<T>) -> LinkMessage) -> Result<T> {
-        let (told, answer) = oneshot::channel();
+        let (reply, answer) = oneshot::channel();
         // The semaphore is never closed.
         let _room = Arc::clone(&self.room).acquire_owned().await.map_err(|_| self.gone())?;
         self.actor
-            .send_message(message(Ask { told, _room }))
+            .send_message(message(Ask { reply, _room }))
             .map_err(|_| self.gone())?;
         tokio::select! {
             biased;

@@ -250,7 +250,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_follow_the_rules_and_none_is_used_twice() {
+    fn metric_names_follow_the_rules_and_are_unique() {
         let names: BTreeSet<&str> = ALL.iter().map(|family| family.name).collect();
         assert_eq!(names.len(), ALL.len());
         for family in ALL {

@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn a_class_is_made_once() {
+    fn a_class_is_created_once() {
         let names = names();
         let orders = names.of("orders/1");
         assert_eq!(*orders, "orders");

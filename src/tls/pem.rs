@@ -53,7 +53,10 @@ impl Pem {
         match all {
             Ok(all) if all.is_empty() => Err(format!("{self} holds no certificate in PEM form")),
             Ok(all) => Ok(all),
-            Err(error) => Err(format!("{self} holds no certificates in PEM form: {}", told(&error))),
+            Err(error) => Err(format!(
+                "{self} holds no certificates in PEM form: {}",
+                describe(&error)
+            )),
         }
     }
 
@@ -62,7 +65,7 @@ impl Pem {
         PrivateKeyDer::from_pem_slice(text).map_err(|error| {
             format!(
                 "{self} holds no private key in PEM form (PKCS #8, PKCS #1 or SEC1, not encrypted): {}",
-                told(&error)
+                describe(&error)
             )
         })
     }
@@ -80,7 +83,7 @@ pub(crate) fn refused_pair(certificate: &Pem, key: &Pem, error: &rustls::Error) 
 
 /// Describes the mistake in PEM text, without the parser's own messages: some of them quote the text, which may be
 /// a key.
-fn told(error: &rustls::pki_types::pem::Error) -> &'static str {
+fn describe(error: &rustls::pki_types::pem::Error) -> &'static str {
     use rustls::pki_types::pem::Error;
     match error {
         Error::MissingSectionEnd { .. } => "a section has no end",

@@ -112,7 +112,7 @@ fn a_target_is_shown_with_its_limit() {
 }
 
 #[test]
-fn what_is_no_ttl_or_limit_is_refused_by_name() {
+fn an_invalid_ttl_or_limit_is_refused_with_its_value() {
     for text in ["", "s", "0", "0s", "33", "+33s", "-1s", "33ms", "9223372037s", "1.5"] {
         let error = text.parse::<Ttl>().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput);

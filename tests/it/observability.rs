@@ -267,7 +267,7 @@ async fn connections(recorded: &Recorded) {
     );
     scene.client.stats().await.unwrap();
     assert_eq!(
-        recorded.value("connections", &[("kind", "aside"), ("state", "up")]),
+        recorded.value("connections", &[("kind", "disposable"), ("state", "up")]),
         1.0
     );
 

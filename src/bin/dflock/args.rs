@@ -136,7 +136,7 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    /// Returns the name of this subcommand if it is no client, so that it does not use the settings.
+    /// Returns the name of this subcommand if it does not use the settings of clients.
     pub(crate) fn without_settings(&self) -> Option<&'static str> {
         match self {
             #[cfg(feature = "server")]

@@ -128,7 +128,7 @@ fn judge(error: &Error) -> (Exit, Option<&'static str>) {
         ErrorKind::Auth => (
             Exit::NOT_ALLOWED,
             Some(
-                "give the servers' secret in a file: DFLOCKD_AUTH_TOKEN_FILE=/path, or auth_token_file in the settings",
+                "give the servers' auth token in a file: DFLOCKD_AUTH_TOKEN_FILE=/path, or auth_token_file in the settings",
             ),
         ),
         ErrorKind::LeaseLost | ErrorKind::NotHeld => (Exit::LOST, None),

@@ -26,7 +26,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_terminal_obeys_is_escaped() {
+    fn control_characters_are_escaped_for_the_terminal() {
         for (text, shown) in [
             ("orders/42 für \\", "orders/42 für \\"),
             ("\u{1b}[2J\r\n\t", r"\u{1b}[2J\r\n\t"),

@@ -38,7 +38,7 @@ impl Sources {
                 format!("--set takes no {secret}: other users of this machine see the arguments of processes"),
             )
             .remedy(
-                "the environment or the settings file, or a file with the secret alone, named by auth_token_file",
+                "the environment or the settings file, or a file with only the auth token, named by auth_token_file",
             ));
         }
         pairs.extend(flags.set.iter().map(|(name, value)| (name.as_str(), value.clone())));

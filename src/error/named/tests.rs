@@ -38,7 +38,7 @@ where
 }
 
 #[test]
-fn values_with_names_are_known_by_them() {
+fn named_values_are_parsed_from_their_names() {
     are_known_by_their_names(&ErrorKind::ALL, ErrorKind::as_str);
     are_known_by_their_names(&FailoverReason::ALL, FailoverReason::as_str);
     are_known_by_their_names(&Fencing::ALL, Fencing::as_str);
@@ -50,7 +50,7 @@ fn values_with_names_are_known_by_them() {
 }
 
 #[test]
-fn they_are_shown_by_their_names_where_no_sentence_says_more() {
+fn named_values_are_shown_by_their_names() {
     for kind in ErrorKind::ALL {
         assert_eq!(kind.to_string(), kind.as_str());
     }

@@ -83,7 +83,7 @@ fn acquire(key: &str, target: Target) -> Request {
 }
 
 #[tokio::test]
-async fn each_end_is_counted_where_it_belongs() {
+async fn each_outcome_is_counted_in_its_own_series() {
     let mut scene = Scene::set(None);
     let slot = Target::Semaphore(Limit::new(3).unwrap());
     for _ in 0..2 {
@@ -112,7 +112,7 @@ async fn each_end_is_counted_where_it_belongs() {
 }
 
 #[tokio::test]
-async fn keys_have_classes_where_somebody_asked_for_them() {
+async fn keys_have_classes_if_a_classifier_is_set() {
     let mut scene = Scene::set(Some(Classifier::new(|key| key.split('/').next().unwrap_or("other"))));
     for key in ["a/1", "a/2", "b/1"] {
         scene.ask(acquire(key, Target::Lock), Some(Ok(Response::Busy))).await;
@@ -135,7 +135,7 @@ async fn keys_have_classes_where_somebody_asked_for_them() {
 }
 
 #[tokio::test]
-async fn where_nobody_records_nothing_is_measured() {
+async fn without_a_recorder_nothing_is_measured() {
     let (inner, mut handle) = mock::pair::<Request, Response>();
     let inner = inner.map_err(Error::of_layer as fn(BoxError) -> Error);
     let mut service = MetricsLayer(None::<Arc<RequestMetrics>>).layer(inner);

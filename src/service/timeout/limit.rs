@@ -71,9 +71,9 @@ pub(crate) fn unanswered(operation: Operation, about: &Scope, budget: Budget) ->
         Operation::Enqueue => format!("the server did not answer the enqueue of {about} within {budget}"),
         Operation::Collect => format!("the server did not answer the wait for the turn of {about} within {budget}"),
         Operation::Release => {
-            format!("the server did not answer the release of {about} within {budget}; it is still on its way")
+            format!("the server did not answer the release of {about} within {budget}; the release is still under way")
         }
-        Operation::Failback => format!("the first server was not there within {budget}"),
+        Operation::Failback => format!("the first server of the shard was not in use within {budget}"),
         Operation::Emit => format!("the server did not answer the signal to {about} within {budget}"),
         Operation::Subscribe => format!("not all servers answered the subscription within {budget}"),
         // Requests to a single server.
@@ -162,9 +162,9 @@ impl<X: Explain> TimeLimit<X> {
             Operation::Enqueue => format!("{about} got no place in its queue within {budget}"),
             Operation::Collect => format!("the wait for the turn of {about} was not answered within {budget}"),
             Operation::Release => {
-                format!("the release of {about} was not answered within {budget}; it is still on its way")
+                format!("the release of {about} was not answered within {budget}; the release is still under way")
             }
-            Operation::Failback => format!("the first server was not there within {budget}"),
+            Operation::Failback => format!("the first server of the shard was not in use within {budget}"),
             Operation::Emit => format!("the signal to {about} was not answered within {budget}"),
             Operation::Subscribe => format!("the subscription was not answered by all servers within {budget}"),
             // Requests to a single server.

@@ -99,7 +99,7 @@ async fn errors_of_the_inner_service_keep_their_kind_or_become_a_layers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn back_pressure_passes_and_so_does_its_failure() {
+async fn back_pressure_and_a_failed_inner_service_are_passed_on() {
     let (mut service, mut handle) = mock::spawn_layer::<Request, Response, _>(layer());
     handle.allow(0);
     assert!(service.poll_ready().is_pending());
@@ -112,7 +112,7 @@ async fn back_pressure_passes_and_so_does_its_failure() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_knows_more_is_asked_why() {
+async fn an_explainer_supplies_the_error_of_a_timeout() {
     #[derive(Clone)]
     struct Away;
     impl Explain for Away {
@@ -128,7 +128,7 @@ async fn who_knows_more_is_asked_why() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_waits_end_by_themselves_only_the_others_get_an_alarm() {
+async fn requests_with_a_wait_get_no_timeout_if_the_inner_service_ends_waits() {
     let layer = layer().where_waits_end(true);
     let (error, took) = unanswered(layer.clone(), acquire(Duration::ZERO)).await;
     assert!(error.is_timeout() && took >= FIVE);

@@ -31,7 +31,7 @@ fn a_repeated_try_ignores_a_lease_that_was_released_meanwhile() {
     let (lane, mut caller) = lost_try(&mut bench);
     drop(lease);
     let id = bench.shard.leases.ids().next().unwrap();
-    bench.handle(Input::Release { id, told: None });
+    bench.handle(Input::Release { id, reply: None });
     bench.answer_to(bench.pipelined(), RequestKind::Release, Response::Done);
     bench.answer_to(lane, RequestKind::Repeat, Response::Granted(grant(1)));
     assert!(!bench.has_sent(RequestKind::Confirm));
@@ -159,7 +159,7 @@ fn a_client_with_a_name_forgets_the_tokens_of_ended_leases() {
         confirmed(&mut bench);
         drop(lease(&mut caller));
         let id = bench.shard.leases.ids().next().unwrap();
-        bench.handle(Input::Release { id, told: None });
+        bench.handle(Input::Release { id, reply: None });
         bench.answer_to(pipelined, RequestKind::Release, Response::Done);
     }
     assert_eq!(bench.shard.connections.get(pipelined).unwrap().found.len(), 0);

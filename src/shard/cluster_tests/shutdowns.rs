@@ -40,9 +40,9 @@ fn a_release_that_a_draining_leader_refuses_goes_on_at_the_next_and_counts_as_do
     let mut bench = Bench::cluster(|_| {});
     let held = bench.hold("k");
     let id = held.id();
-    let told = Some(ReleaseTold::new(&held.cell, None));
+    let reply = Some(ReleaseReply::new(&held.cell, None));
     let mut answer = ReleaseAnswer::new(&held.cell, None);
-    bench.handle(Input::Release { id, told });
+    bench.handle(Input::Release { id, reply });
     bench.answer_to(
         bench.pipelined(),
         RequestKind::Release,

@@ -51,12 +51,12 @@ fn a_recent_grant_of_a_ticket_is_also_confirmed_in_a_cluster() {
 
 #[test]
 fn a_ticket_without_a_ttl_has_the_default_ttl_that_the_server_gave_to_an_acquire() {
-    for (told, expected) in [(Some(20), 20), (None, 33)] {
+    for (left, expected) in [(Some(20), 20), (None, 33)] {
         let mut bench = Bench::connected(|_| {});
         bench.ttl = None;
-        if let Some(told) = told {
+        if let Some(left) = left {
             let caller = bench.acquire("other", Patience::Try);
-            bench.answer_to(bench.pipelined(), RequestKind::Try, left_of(7, told));
+            bench.answer_to(bench.pipelined(), RequestKind::Try, left_of(7, left));
             std::mem::forget(caller);
         }
         let (lane, mut caller) = collects(&mut bench, SECOND);

@@ -140,7 +140,7 @@ fn a_lease_that_is_being_released_is_not_the_grant_of_a_lost_try() {
     let held = bench.hold("k");
     bench.handle(Input::Release {
         id: held.id(),
-        told: None,
+        reply: None,
     });
     std::mem::forget(held);
     let (lane, mut caller) = lost_try(&mut bench);
@@ -171,7 +171,7 @@ fn a_shutdown_waits_for_the_grants_of_lost_tries_and_releases_them() {
     let mut bench = Bench::cluster(|_| {});
     let (lane, mut caller) = lost_try(&mut bench);
     let until = bench.now + 5 * SECOND;
-    bench.handle(Input::Shutdown(input::Shutdown { until, told: None }));
+    bench.handle(Input::Shutdown(input::Shutdown { until, reply: None }));
     assert!(bench.report.is_none());
     bench.answer_to(lane, RequestKind::Repeat, Response::Granted(grant(5)));
     assert_eq!(failed(&mut caller), ErrorKind::Shutdown);

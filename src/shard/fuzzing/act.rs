@@ -80,7 +80,7 @@ impl Bench {
                 self.tell_what_was_sent();
             }
             Act::Drop(which) => {
-                self.callers.drop_place(which);
+                self.callers.drop_position(which);
                 self.tell_what_was_sent();
             }
             Act::Failback => {
@@ -131,8 +131,8 @@ impl Bench {
             Act::ShutDown(wait) => {
                 let until = self.now + Duration::from_millis(100) * u32::from(wait);
                 self.ends_by = Some(self.ends_by.map_or(until, |by| by.max(until)));
-                let told = Some(self.callers.shutdown());
-                self.tell(Input::Shutdown(Shutdown { until, told }));
+                let reply = Some(self.callers.shutdown());
+                self.tell(Input::Shutdown(Shutdown { until, reply }));
             }
         }
     }

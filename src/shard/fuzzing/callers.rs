@@ -15,7 +15,7 @@ use crate::lease::state::LeaseState;
 use crate::protocol::{Call, Request, Response};
 use crate::shard::acquire::Acquire;
 use crate::shard::ask::Ask;
-use crate::shard::held::{Acquired, HeldLease, HeldPlace};
+use crate::shard::held::{Acquired, HeldLease, HeldPosition};
 use crate::shard::ids::LaneId;
 use crate::shard::input::ShutdownReport;
 use crate::shard::progress::Refusal;
@@ -31,7 +31,7 @@ pub(super) struct Callers {
     releasing: Vec<ReleaseAnswer>,
     shutting_down: Vec<oneshot::Receiver<ShutdownReport>>,
     leases: Vec<HeldLease>,
-    places: Vec<HeldPlace>,
+    positions: Vec<HeldPosition>,
     /// Unfinished probes of the first server.
     pub(super) probes: Vec<Ask<Duration>>,
     /// For each token, the instant until which the server keeps its lease, and the connection that got it.
@@ -60,9 +60,9 @@ impl Callers {
 
     fn new_ask<T>(&mut self) -> (Ask<T>, oneshot::Receiver<Result<T>>) {
         self.count += 1;
-        let (told, receiver) = oneshot::channel();
+        let (reply, receiver) = oneshot::channel();
         let room = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-        (Ask { told, _room: room }, receiver)
+        (Ask { reply, _room: room }, receiver)
     }
 
     pub(super) fn acquire(&mut self, what: u8, ttl: u8) -> Box<Acquire> {
@@ -85,10 +85,10 @@ impl Callers {
     }
 
     pub(super) fn collect(&mut self, which: u8, until: Instant) {
-        if let Some(index) = usize::from(which).checked_rem(self.places.len()) {
+        if let Some(index) = usize::from(which).checked_rem(self.positions.len()) {
             let (ask, receiver) = self.new_ask();
             self.waiting.push(receiver);
-            self.places.swap_remove(index).collect(until, ask);
+            self.positions.swap_remove(index).collect(until, ask);
         }
     }
 
@@ -108,9 +108,9 @@ impl Callers {
     }
 
     pub(super) fn shutdown(&mut self) -> oneshot::Sender<ShutdownReport> {
-        let (told, receiver) = oneshot::channel();
+        let (reply, receiver) = oneshot::channel();
         self.shutting_down.push(receiver);
-        told
+        reply
     }
 
     /// Drops a caller's receiver. A lease that it was given meanwhile is released.
@@ -130,9 +130,9 @@ impl Callers {
         }
     }
 
-    pub(super) fn drop_place(&mut self, which: u8) {
-        if let Some(index) = usize::from(which).checked_rem(self.places.len()) {
-            self.places.swap_remove(index);
+    pub(super) fn drop_position(&mut self, which: u8) {
+        if let Some(index) = usize::from(which).checked_rem(self.positions.len()) {
+            self.positions.swap_remove(index);
         }
     }
 
@@ -173,14 +173,14 @@ impl Callers {
 
     /// Lets the callers take their answers.
     pub(super) fn take_answers(&mut self) {
-        let (leases, places) = (&mut self.leases, &mut self.places);
+        let (leases, positions) = (&mut self.leases, &mut self.positions);
         self.waiting.retain_mut(|receiver| match receiver.try_recv() {
             Ok(Ok(Acquired::Lease(lease))) => {
                 leases.push(lease);
                 false
             }
-            Ok(Ok(Acquired::Queued(place))) => {
-                places.push(place);
+            Ok(Ok(Acquired::Queued(position))) => {
+                positions.push(position);
                 false
             }
             Ok(_) => false,

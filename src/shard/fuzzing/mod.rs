@@ -20,7 +20,7 @@ use self::lanes::Lanes;
 use self::terms::Terms;
 use super::ShardMachine;
 use super::effect::{AcquireOutcome, Answer, Effect, Effects};
-use super::held::{Acquired, HeldLease, HeldPlace};
+use super::held::{Acquired, HeldLease, HeldPosition};
 use super::ids::LaneId;
 use super::input::{Input, Inputs, Mailbox};
 use super::request::Pending;
@@ -130,9 +130,9 @@ impl Bench {
             Effect::Answer(answer) => self.answer(answer),
             Effect::Publish(_) | Effect::HandOver(_) => {}
             Effect::ProbeFirst(ask) => self.callers.probes.push(ask),
-            Effect::End(told, report) => {
-                if let Some(told) = told {
-                    drop(told.send(report));
+            Effect::End(reply, report) => {
+                if let Some(reply) = reply {
+                    drop(reply.send(report));
                 }
                 self.is_over = true;
             }
@@ -146,10 +146,10 @@ impl Bench {
                 AcquireOutcome::Busy(refusal) => Acquired::Busy(refusal),
                 AcquireOutcome::Queued(id, target, key, refusal) => {
                     let holders = self.mailbox.way_back();
-                    Acquired::Queued(HeldPlace::new(id, target, key, refusal, holders))
+                    Acquired::Queued(HeldPosition::new(id, target, key, refusal, holders))
                 }
             })),
-            Answer::Release(told, outcome) => told.tell(outcome),
+            Answer::Release(reply, outcome) => reply.tell(outcome),
             Answer::Question(question, answer, at) => question.tell(answer, &at),
             Answer::Failback(ask, answer) => ask.tell(answer),
         }

@@ -169,12 +169,12 @@ impl World {
             client, lease, token, ..
         } = self.callers.held.swap_remove(which);
         let now = self.now();
-        let told = self.rng.bool();
+        let awaited = self.rng.bool();
         self.trace
-            .log(now, "releases", &[client.index as u64, u64::from(told)], || {
+            .log(now, "releases", &[client.index as u64, u64::from(awaited)], || {
                 format!("{:?} {}", lease.cell.key, grant(token))
             });
-        if !told {
+        if !awaited {
             return drop(lease);
         }
         let cell = Arc::clone(&lease.cell);
@@ -261,7 +261,7 @@ impl World {
         if self.clients[index].closing.is_some() || self.clients[index].is_over {
             return;
         }
-        let (told, report) = oneshot::channel();
+        let (reply, report) = oneshot::channel();
         let until = now + time;
         self.clients[index].closing = Some(ClosingClient {
             until,
@@ -270,7 +270,7 @@ impl World {
         });
         let input = Input::Shutdown(Shutdown {
             until,
-            told: Some(told),
+            reply: Some(reply),
         });
         self.clients[index].mailbox.send(input);
         self.notice_inputs();

@@ -25,7 +25,7 @@ pub(super) struct Book {
     pub(super) left: Left,
     /// When a grant of a key last ended.
     ended_at: HashMap<(Kind, Key), Instant>,
-    /// Places in queues, by their number.
+    /// QueuePositions in queues, by their number.
     places: BTreeMap<u64, PlaceRecord>,
     /// The keys for which clients have requested tickets. The positions of tickets cannot be distinguished from
     /// others.
@@ -285,7 +285,7 @@ impl Book {
     }
 
     /// Notes that a client has learned of the end of the grants that `is_it` selects.
-    pub(super) fn told(&mut self, now: Instant, is_it: impl Fn(&GivenUp) -> bool) {
+    pub(super) fn note_loss_told(&mut self, now: Instant, is_it: impl Fn(&GivenUp) -> bool) {
         for given_up in &mut self.given_up {
             if given_up.told_at.is_none() && is_it(given_up) {
                 given_up.told_at = Some(now);

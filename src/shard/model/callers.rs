@@ -15,7 +15,7 @@ use crate::lease::release::ReleaseAnswer;
 use crate::lease::state::LeaseState;
 use crate::shard::acquire::Acquire;
 use crate::shard::ask::Ask;
-use crate::shard::held::{Acquired, HeldLease, HeldPlace};
+use crate::shard::held::{Acquired, HeldLease, HeldPosition};
 use crate::shard::progress::Refusal;
 use crate::shard::question::Answered;
 use crate::types::{Key, Target, Token, Ttl};
@@ -92,7 +92,7 @@ pub(super) struct SimHeld {
 /// A ticket that a caller holds.
 pub(super) struct HeldTicket {
     pub(super) client: ClientId,
-    pub(super) ticket: HeldPlace,
+    pub(super) ticket: HeldPosition,
 }
 
 #[derive(Default)]
@@ -157,9 +157,9 @@ impl Callers {
     pub(super) fn ask<T>(&mut self, id: CallId) -> (Ask<T>, oneshot::Receiver<Result<T>>, Arc<Semaphore>) {
         let room = Arc::new(Semaphore::new(1));
         self.by_room.insert(Arc::as_ptr(&room) as usize, id);
-        let (told, receiver) = oneshot::channel();
+        let (reply, receiver) = oneshot::channel();
         let permit = Arc::clone(&room).try_acquire_owned().unwrap();
-        (Ask { told, _room: permit }, receiver, room)
+        (Ask { reply, _room: permit }, receiver, room)
     }
 
     /// Returns the call of a request.

@@ -78,7 +78,7 @@ impl World {
             let mut wires = client.lanes.values().filter_map(|lane| lane.wire);
             wires.any(|wire| wire.server <= server)
         };
-        self.book.told(now, |given_up| match given_up.owner {
+        self.book.note_loss_told(now, |given_up| match given_up.owner {
             Some((owner, _)) if survives => owner == client.id && !has_left(given_up.server),
             owner => owner.is_none_or(|owner| owner == (client.id, lane)),
         });

@@ -180,7 +180,7 @@ impl World {
             self.close_lane(index, lane);
         }
         self.book
-            .told(now, |given_up| given_up.owner.is_none_or(|(owner, _)| owner == id));
+            .note_loss_told(now, |given_up| given_up.owner.is_none_or(|(owner, _)| owner == id));
         self.clients[index].shard = None;
         // The inputs in the mailbox are dropped with it.
         self.clients[index].inputs = None;

@@ -43,7 +43,7 @@ pub(super) fn describe(input: &Input) -> String {
         Input::Acquire(acquire, patience) => {
             format!("{:?} {:?} {:?} {patience:?}", acquire.target, acquire.key, acquire.ttl)
         }
-        Input::Release { id, told } => format!("{id:?}, told: {}", told.is_some()),
+        Input::Release { id, reply } => format!("{id:?}, reply: {}", reply.is_some()),
         Input::Lane(_, LaneEvent::Failed(error)) => error.to_string(),
         Input::Lane(_, LaneEvent::Report(report)) => {
             let replies: Vec<String> = report

@@ -11,7 +11,7 @@ use super::world::World;
 use crate::net::lane::Command;
 use crate::protocol::Request;
 use crate::shard::effect::{AcquireOutcome, Answer, Effect, Opening, Role};
-use crate::shard::held::{Acquired, HeldLease, HeldPlace};
+use crate::shard::held::{Acquired, HeldLease, HeldPosition};
 use crate::shard::ids::LaneId;
 use crate::shard::request::Pending;
 
@@ -47,11 +47,11 @@ impl World {
             Effect::ProbeFirst(_) => {
                 self.broken(|| "a shard that is no standby shard probes its first server".to_owned())
             }
-            Effect::End(told, report) => {
+            Effect::End(reply, report) => {
                 self.trace
                     .log(now, "client ends", &[index as u64], || format!("{report:?}"));
-                if let Some(told) = told {
-                    drop(told.send(report));
+                if let Some(reply) = reply {
+                    drop(reply.send(report));
                 }
                 self.clients[index].is_over = true;
                 self.check_end(index);
@@ -160,7 +160,7 @@ impl World {
                     AcquireOutcome::Lease(id, cell) => Acquired::Lease(HeldLease::new(cell, id, holders)),
                     AcquireOutcome::Busy(refusal) => Acquired::Busy(refusal),
                     AcquireOutcome::Queued(id, target, key, refusal) => {
-                        Acquired::Queued(HeldPlace::new(id, target, key, refusal, holders))
+                        Acquired::Queued(HeldPosition::new(id, target, key, refusal, holders))
                     }
                 });
                 let numbers = [index as u64, call, u64::from(acquired.is_ok())];
@@ -168,10 +168,10 @@ impl World {
                 ask.tell(acquired);
                 self.wake_call(call);
             }
-            Answer::Release(told, outcome) => {
+            Answer::Release(reply, outcome) => {
                 self.trace
                     .log(now, "released", &[index as u64], || format!("{outcome:?}"));
-                told.tell(outcome);
+                reply.tell(outcome);
                 self.wake_releases(id);
             }
             Answer::Question(question, answer, at) => {

@@ -37,7 +37,7 @@ impl ShardMachine {
             waits_here: self.waits.local(),
             waits_at_server: self.waits.at_server(),
             has_waits: !self.waits.is_empty(),
-            places: self.places.len(),
+            places: self.positions.len(),
             parked: self.parked.count(),
             ..Books::default()
         };

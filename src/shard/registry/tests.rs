@@ -6,7 +6,7 @@ use crate::lease::state::LeaseState;
 use crate::telemetry::sink::ShardSink;
 use crate::types::{Fence, Token, Ttl};
 
-const TOGETHER: Together = Together {
+const RENEWAL_BATCHING: Batching = Batching {
     within: Duration::from_millis(10),
     most: 3,
 };
@@ -52,13 +52,16 @@ async fn the_last_limit_on_renewals_counts() {
     let due = registry.next_due().unwrap();
     assert!(due <= start + secs(5.0));
     tokio::time::advance(due - start).await;
-    assert_eq!(registry.tick(due, TOGETHER, true).renew, vec![id]);
+    assert_eq!(registry.tick(due, RENEWAL_BATCHING, true).renew, vec![id]);
     // The time ended while the renewal was under way. The lease keeps its end, whatever TTL the server answers with.
     registry.renew_for(id, Duration::ZERO, due);
     assert!(registry.renewed(id, 1, due.into(), Some(10), due));
     assert_eq!(registry.next_due(), Some(start + secs(9.5)));
     tokio::time::advance(start + secs(9.5) - due).await;
-    assert_eq!(registry.tick(start + secs(9.5), TOGETHER, true).expired.count(), 1);
+    assert_eq!(
+        registry.tick(start + secs(9.5), RENEWAL_BATCHING, true).expired.count(),
+        1
+    );
     assert_eq!(cell.state(), LeaseState::Lost(LostReason::Expired));
     registry.renew_for(id, secs(100.0), Instant::now());
     assert_eq!(
@@ -76,21 +79,24 @@ async fn a_lease_is_renewed_in_time_and_lost_before_the_server_may_grant_it_to_o
     let due = registry.next_due().unwrap();
     assert!(due >= start + secs(4.5) && due <= start + secs(5.0));
     tokio::time::advance(due - start).await;
-    assert_eq!(registry.tick(due, TOGETHER, true).renew, vec![id]);
+    assert_eq!(registry.tick(due, RENEWAL_BATCHING, true).renew, vec![id]);
 
     registry.renewed(id, 1, due.into(), Some(10), Instant::now());
     assert!(registry.next_due() >= Some(due + secs(4.5)));
     let second = registry.next_due().unwrap();
-    assert_eq!(registry.tick(second, TOGETHER, true).renew, vec![id]);
+    assert_eq!(registry.tick(second, RENEWAL_BATCHING, true).renew, vec![id]);
     // The second renewal is not answered, so the deadline of the first one stands.
     assert_eq!(registry.next_due(), Some(due + secs(9.5)));
     assert_eq!(
-        registry.tick(due + secs(9.5) - secs(0.005), TOGETHER, true),
+        registry.tick(due + secs(9.5) - secs(0.005), RENEWAL_BATCHING, true),
         Due::default(),
         "the lease is not reported as lost early"
     );
     assert_eq!(cell.state(), LeaseState::Held);
-    assert_eq!(registry.tick(due + secs(9.5), TOGETHER, true).expired.count(), 1);
+    assert_eq!(
+        registry.tick(due + secs(9.5), RENEWAL_BATCHING, true).expired.count(),
+        1
+    );
     assert_eq!(cell.state(), LeaseState::Lost(LostReason::Expired));
     // The late answer changes nothing.
     registry.renewed(id, 1, second.into(), Some(10), Instant::now());
@@ -103,7 +109,7 @@ async fn a_late_answer_does_not_revive_a_lease_that_was_seen_lost() {
     let mut registry = registry(0.5);
     let start = Instant::now();
     let (id, cell) = insert(&mut registry, 10, start, RenewTerms::default());
-    registry.tick(start + secs(5.0), TOGETHER, true);
+    registry.tick(start + secs(5.0), RENEWAL_BATCHING, true);
     tokio::time::advance(secs(9.6)).await;
     assert_eq!(cell.state(), LeaseState::Lost(LostReason::Expired));
     registry.renewed(id, 1, (start + secs(5.0)).into(), Some(10), Instant::now());
@@ -116,7 +122,7 @@ async fn without_a_connection_renewals_are_kept_for_the_next() {
     let mut registry = registry(0.5);
     let start = Instant::now();
     let (id, _cell) = insert(&mut registry, 10, start, RenewTerms::default());
-    assert_eq!(registry.tick(start + secs(5.0), TOGETHER, false).renew, vec![]);
+    assert_eq!(registry.tick(start + secs(5.0), RENEWAL_BATCHING, false).renew, vec![]);
     assert_eq!(registry.take_overdue(), vec![id]);
     assert_eq!(registry.take_overdue(), vec![], "the renewal is returned once");
     registry.renewal_failed(id);
@@ -170,7 +176,7 @@ async fn renewals_stop_as_the_terms_of_the_lease_say() {
     };
     let (id, _cell) = insert(&mut registry, 10, start, hold);
     let due = registry.next_due().unwrap();
-    assert_eq!(registry.tick(due, TOGETHER, true).renew, vec![id]);
+    assert_eq!(registry.tick(due, RENEWAL_BATCHING, true).renew, vec![id]);
     registry.renewed(id, 1, due.into(), Some(10), Instant::now());
     assert_eq!(
         registry.next_due(),
@@ -192,7 +198,7 @@ async fn a_lease_keeps_its_own_renew_ratio() {
     for _ in 0..3 {
         let due = registry.next_due().unwrap();
         assert!(due >= sent_at + secs(1.8) && due <= sent_at + secs(2.0));
-        assert_eq!(registry.tick(due, TOGETHER, true).renew, vec![id]);
+        assert_eq!(registry.tick(due, RENEWAL_BATCHING, true).renew, vec![id]);
         registry.renewed(id, 1, due.into(), Some(10), Instant::now());
         sent_at = due;
     }
@@ -203,7 +209,7 @@ async fn a_released_lease_is_neither_renewed_nor_reported() {
     let mut registry = registry(0.5);
     let start = Instant::now();
     let (id, cell) = insert(&mut registry, 10, start, RenewTerms::default());
-    registry.tick(start + secs(5.0), TOGETHER, true);
+    registry.tick(start + secs(5.0), RENEWAL_BATCHING, true);
     assert!(registry.begin_release(id, Instant::now()).is_some());
     registry.renewed(id, 1, (start + secs(5.0)).into(), Some(10), Instant::now());
     assert_eq!((cell.state(), registry.next_due()), (LeaseState::Released, None));
@@ -261,7 +267,7 @@ async fn a_lease_is_released_once_and_not_renewed_after_that() {
     let (id, _cell) = insert(&mut registry, 10, start, RenewTerms::default());
     assert!(registry.begin_release(id, Instant::now()).is_some());
     assert_eq!(registry.next_due(), None);
-    assert_eq!(registry.tick(start + secs(9.9), TOGETHER, true), Due::default());
+    assert_eq!(registry.tick(start + secs(9.9), RENEWAL_BATCHING, true), Due::default());
     assert!(
         registry.take_overdue().is_empty(),
         "a lease that is being released is not renewed after a reconnect"
@@ -296,7 +302,7 @@ async fn a_suspect_lease_is_lost_after_its_survival_unless_it_is_renewed() {
         "the lease is lost without any input"
     );
     registry.renewed(id, 1, Instant::now().into(), None, Instant::now());
-    assert_eq!(registry.tick(Instant::now(), TOGETHER, true).expired.count(), 1);
+    assert_eq!(registry.tick(Instant::now(), RENEWAL_BATCHING, true).expired.count(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -362,7 +368,7 @@ async fn a_suspend_brings_renewals_and_deadlines_forward() {
         Some(renewal - secs(3.0)),
         "the same total changes nothing"
     );
-    let due = registry.tick(start + secs(2.0), TOGETHER, true);
+    let due = registry.tick(start + secs(2.0), RENEWAL_BATCHING, true);
     assert_eq!(due.renew.len(), 2);
     // Sent before a suspend of 4 s, answered after it.
     let sent = registry.moment(start + secs(2.0));
@@ -373,7 +379,10 @@ async fn a_suspend_brings_renewals_and_deadlines_forward() {
     // The other lease was not renewed: 9 s of it are over.
     assert_eq!(other.remaining_at(now), secs(0.5));
     registry.note_suspended(secs(7.5), start + secs(2.0));
-    assert_eq!(registry.tick(start + secs(2.0), TOGETHER, true).expired.count(), 1);
+    assert_eq!(
+        registry.tick(start + secs(2.0), RENEWAL_BATCHING, true).expired.count(),
+        1
+    );
     assert_eq!(
         other.state_at(registry.moment(start)),
         LeaseState::Lost(LostReason::Expired)
@@ -409,7 +418,7 @@ async fn a_long_suspend_ends_leases_that_depend_on_their_connection() {
     let mut depends = of(Some(secs(12.0)));
     let (id, cell) = insert(&mut depends);
     depends.note_suspended(secs(11.0), start);
-    assert_eq!(depends.tick(start, TOGETHER, true), Due::default());
+    assert_eq!(depends.tick(start, RENEWAL_BATCHING, true), Due::default());
     // A renewal over the owning connection shows that this connection is still open. A renewal over another connection
     // does not.
     for (from, is_lost) in [(1, false), (2, true)] {
@@ -418,7 +427,7 @@ async fn a_long_suspend_ends_leases_that_depend_on_their_connection() {
         assert!(depends.renewed(id, from, sent, None, start));
         let total = depends.suspended + secs(11.0);
         depends.note_suspended(total, start);
-        let expired = depends.tick(start, TOGETHER, true).expired.count();
+        let expired = depends.tick(start, RENEWAL_BATCHING, true).expired.count();
         assert_eq!(expired, usize::from(is_lost), "{from}");
         let state = cell.state_at(depends.moment(start));
         assert_eq!(
@@ -444,18 +453,18 @@ fn renewals_that_are_due_soon_are_sent_with_one_that_is_due_up_to_a_maximum() {
     let mut renewed = 0;
     let mut largest = 0;
     while let Some(due) = registry.next_due().filter(|due| *due < start + secs(7.0)) {
-        let now = registry.tick(due, TOGETHER, true).renew.len();
-        assert!((1..=TOGETHER.most).contains(&now), "{now}");
+        let now = registry.tick(due, RENEWAL_BATCHING, true).renew.len();
+        assert!((1..=RENEWAL_BATCHING.most).contains(&now), "{now}");
         (renewed, largest) = (renewed + now, largest.max(now));
     }
-    assert_eq!((renewed, largest), (100, TOGETHER.most));
+    assert_eq!((renewed, largest), (100, RENEWAL_BATCHING.most));
     // All renewals that are due are sent together, even if there are more than the maximum.
     let late = start + secs(5.6);
     let mut registry = self::registry(0.5);
     for _ in 0..100 {
         insert(&mut registry, 10, start, RenewTerms::default());
     }
-    assert_eq!(registry.tick(late, TOGETHER, true).renew.len(), 100);
+    assert_eq!(registry.tick(late, RENEWAL_BATCHING, true).renew.len(), 100);
 }
 
 /// The server may have answered the renewal under way before the lease was removed, so only the second answer counts.
@@ -468,7 +477,7 @@ async fn a_check_of_a_lease_sends_another_renewal_while_one_is_under_way() {
     assert_eq!(registry.find(&Token::OF_NOTHING), None);
     let due = registry.next_due().unwrap();
     tokio::time::advance(due - start).await;
-    assert_eq!(registry.tick(due, TOGETHER, true).renew, vec![id]);
+    assert_eq!(registry.tick(due, RENEWAL_BATCHING, true).renew, vec![id]);
     assert_eq!(registry.find(&token), Some(id));
     assert_eq!(registry.check_now(id, true), Some(id));
     assert!(registry.renewed(id, 1, due.into(), Some(10), Instant::now()));

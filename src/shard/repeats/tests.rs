@@ -67,10 +67,10 @@ fn a_name_whose_connection_left_is_forgotten_unless_tries_wait_under_it() {
     let mut repeats = repeats(&[("a", "n1"), ("x", "n2"), ("b", "n1")]);
     present(&mut repeats, 1);
     present(&mut repeats, 2);
-    repeats.left(3);
+    repeats.detach_lane(3);
     assert!(!repeats.wants_connection(), "connection 1 presents the name");
     // The connection ends before its tries are written.
-    repeats.left(1);
+    repeats.detach_lane(1);
     assert!(repeats.wants_connection());
     assert_eq!(present(&mut repeats, 4).as_deref(), Some("n1"));
     assert!(
@@ -78,10 +78,10 @@ fn a_name_whose_connection_left_is_forgotten_unless_tries_wait_under_it() {
         "this connection no longer presents the name"
     );
     assert_eq!(keys(&repeats.take(4)), ["a", "b"], "the tries keep their order");
-    repeats.left(4);
+    repeats.detach_lane(4);
     assert!(!repeats.is_empty(), "the second name still has a connection");
     repeats.take(2);
-    repeats.left(2);
+    repeats.detach_lane(2);
     assert!(repeats.is_empty() && !repeats.wants_connection());
 }
 

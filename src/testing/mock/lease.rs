@@ -11,7 +11,7 @@ use super::MockState;
 use crate::clock::{Moment, after};
 use crate::error::{Error, ErrorKind};
 use crate::lease::cell::{CellTimes, LeaseCell};
-use crate::lease::release::ReleaseTold;
+use crate::lease::release::ReleaseReply;
 use crate::lease::state::{LeaseState, LostReason};
 use crate::service::{Lease, Origin};
 use crate::shard::ask::Ask;
@@ -143,7 +143,7 @@ struct Keeper {
 }
 
 impl FromHolder for Keeper {
-    fn release(&self, _: LeaseId, told: Option<ReleaseTold>) {
+    fn release(&self, _: LeaseId, told: Option<ReleaseReply>) {
         let cell = &self.lease.cell;
         let was_held = cell.release();
         let how = match told {

@@ -25,7 +25,7 @@ use crate::client::builder::ClientBuilder;
 use crate::error::{Error, ErrorKind, Result};
 use crate::net::endpoint::Endpoint;
 use crate::service::{AcquireRequest, Operation, QueuePlace, Request, Response, UserLayer};
-use crate::shard::held::HeldPlace;
+use crate::shard::held::HeldPosition;
 use crate::shard::ids::TicketId;
 use crate::shard::progress::{Refusal, WaitsFor};
 use crate::types::{Fence, Grant, Key, Target, Token, Ttl};
@@ -299,7 +299,7 @@ impl MockService {
     }
 
     /// Notes that a ticket waits.
-    fn collect(&self, place: QueuePlace) -> Result<(HeldPlace, MockPlace)> {
+    fn collect(&self, place: QueuePlace) -> Result<(HeldPosition, MockPlace)> {
         let (held, _) = place.into_parts();
         let known = self.0.script().places.get(&held.id()).cloned();
         let known = known.ok_or_else(|| {
@@ -316,7 +316,7 @@ impl MockService {
 
 /// A request, with the queue position at which it waits.
 enum Asked {
-    Collect((HeldPlace, MockPlace), Duration),
+    Collect((HeldPosition, MockPlace), Duration),
     Other(Request),
 }
 

@@ -8,10 +8,10 @@ use tokio::time::Instant;
 
 use super::MockState;
 use crate::error::{Error, ErrorKind};
-use crate::lease::release::ReleaseTold;
+use crate::lease::release::ReleaseReply;
 use crate::service::{AcquireRequest, Origin, QueuePlace};
 use crate::shard::ask::Ask;
-use crate::shard::held::{Acquired, FromHolder, HeldPlace, WayBack};
+use crate::shard::held::{Acquired, FromHolder, HeldPosition, WayBack};
 use crate::shard::ids::{LeaseId, TicketId};
 use crate::shard::progress::Refusal;
 use crate::types::{Key, Target, Ttl};
@@ -46,7 +46,7 @@ impl MockPlace {
             mock: Arc::downgrade(mock),
         }));
         let origin: Origin = Arc::<MockState>::clone(mock);
-        let held = HeldPlace::new(id, target, key, refusal, keeper);
+        let held = HeldPosition::new(id, target, key, refusal, keeper);
         (QueuePlace::new(held, origin), place)
     }
 
@@ -65,7 +65,7 @@ struct Keeper {
 
 impl FromHolder for Keeper {
     /// Does nothing, because a queue position has no lease.
-    fn release(&self, _: LeaseId, _: Option<ReleaseTold>) {}
+    fn release(&self, _: LeaseId, _: Option<ReleaseReply>) {}
 
     fn renew_for(&self, _: LeaseId, _: Duration) {}
 

@@ -79,7 +79,7 @@ fn one_of_these_was_said<T: Debug>(outcome: Result<T, Error>, parts: &[&str]) {
 }
 
 /// Asserts that the error says that the key is held.
-fn it_is_held<T: Debug>(outcome: Result<T, Error>, part: &str) {
+fn a_lease_is_held<T: Debug>(outcome: Result<T, Error>, part: &str) {
     let error = outcome.expect_err("it is held");
     assert_eq!(error.kind(), ErrorKind::Timeout, "{error:?}");
     assert!(error.to_string().contains(part), "{error}");
@@ -141,7 +141,7 @@ fn threads_get_the_same_errors() {
     let client = scene.builder().connect_blocking().unwrap();
     let holder = runtime.block_on(scene.bystander());
     let guard = runtime.block_on(async { holder.lock("h").unwrap().acquire().await.unwrap() });
-    it_is_held(client.lock("h").unwrap().acquire(), "another holder has it");
+    a_lease_is_held(client.lock("h").unwrap().acquire(), "another holder has it");
     assert!(
         !blocking::DistributedLock::from(client.lock("h").unwrap())
             .acquire()
@@ -175,16 +175,16 @@ async fn errors_say_that_a_key_is_held() {
         let mut object = DistributedLock::from(lock.clone());
         let mut slot_object = DistributedSemaphore::from(slot.clone());
         tokio::join!(
-            async { it_is_held(lock.acquire().await, "another holder has it") },
-            async { it_is_held(slot.acquire().await, "all slots are taken") },
-            async { it_is_held(both.acquire().await, "\"l\" was not granted") },
+            async { a_lease_is_held(lock.acquire().await, "another holder has it") },
+            async { a_lease_is_held(slot.acquire().await, "all slots are taken") },
+            async { a_lease_is_held(both.acquire().await, "\"l\" was not granted") },
             async { assert!(!object.acquire().await.unwrap()) },
             async { assert!(!slot_object.acquire().await.unwrap()) },
         );
         let Enqueued::Queued(ticket) = lock.enqueue().await.unwrap() else {
             panic!("it is held");
         };
-        it_is_held(ticket.wait(wait).await, "the turn of \"l\" did not come");
+        a_lease_is_held(ticket.wait(wait).await, "the turn of \"l\" did not come");
         assert!(lock.try_acquire().await.unwrap().is_none());
     }
 }
@@ -207,7 +207,7 @@ async fn the_error_is_about_the_shard_of_its_key() {
     silent.stop();
     tokio::join!(
         async { nothing_was_said(client.lock(&away).unwrap().acquire().await, "the server did not answer") },
-        async { it_is_held(client.lock(&held).unwrap().acquire().await, "another holder has it") },
+        async { a_lease_is_held(client.lock(&held).unwrap().acquire().await, "another holder has it") },
         async {
             let both = client.lock_all([&away, &held]).unwrap();
             nothing_was_said(both.acquire().await, "the server did not answer");
@@ -228,7 +228,7 @@ async fn an_answer_to_one_caller_is_not_repeated_to_another_after_the_server_has
     // This is longer than the time for which the client passes a server's answer on to other callers.
     tokio::time::sleep(Duration::from_millis(500)).await;
     nothing_was_said(client.lock("k").unwrap().acquire().await, "the server did not answer");
-    it_is_held(first.await.unwrap(), "another holder has it");
+    a_lease_is_held(first.await.unwrap(), "another holder has it");
 }
 
 /// More callers than may be in flight: the others get an error about that, not about the key.

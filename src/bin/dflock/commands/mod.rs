@@ -34,7 +34,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
     if let (Some(name), Some(flag)) = (arguments.command.without_settings(), flags.given()) {
         return Err(Failure::new(
             Exit::USAGE,
-            format!("`dflock {name}` is no client, so {flag} does not apply to it"),
+            format!("`dflock {name}` does not use the settings of clients, so {flag} does not apply to it"),
         )
         .remedy("leave it out"));
     }

@@ -18,7 +18,7 @@ use crate::tell;
 pub(super) const TTL: &str = "30s";
 
 /// The default time between TERM and KILL for processes that outlive the command.
-const PARTING: Duration = Duration::from_secs(5);
+const REMAINING_GRACE: Duration = Duration::from_secs(5);
 
 pub(super) async fn run(flags: &SourceFlags, of: &RunArguments) -> Result<Exit, Failure> {
     let sources = Sources::read(flags, &of.hold.settings(), &[("lease_ttl", TTL)])?;
@@ -98,7 +98,7 @@ pub(super) fn policy(sources: Sources, fate: &Fate) -> Result<(Sources, Policy),
     let policy = Policy {
         on_loss: fate.on_loss,
         times,
-        parting: fate.grace.unwrap_or(PARTING),
+        remaining_grace: fate.grace.unwrap_or(REMAINING_GRACE),
     };
     Ok((sources.below(early), policy))
 }

@@ -13,7 +13,7 @@ pub(crate) fn helper() -> Option<Exit> {
 
 /// What signals tell a program that uses the whole terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum OfTerminal {
+pub(crate) enum TerminalSignal {
     /// To end with this exit code.
     End(Exit),
     /// To stop, as at Ctrl-Z. Never happens here.
@@ -38,13 +38,13 @@ impl Signals {
     }
 
     /// Adds nothing: there are no other signals here.
-    pub(crate) fn and_of_terminal(&mut self) -> Result<(), Failure> {
+    pub(crate) fn add_terminal(&mut self) -> Result<(), Failure> {
         Ok(())
     }
 
     /// Waits for the next signal that concerns a program that uses the whole terminal.
-    pub(crate) async fn of_terminal(&mut self) -> OfTerminal {
-        OfTerminal::End(self.ended().await)
+    pub(crate) async fn next_of_terminal(&mut self) -> TerminalSignal {
+        TerminalSignal::End(self.ended().await)
     }
 
     /// Resolves with the exit code at the next signal.

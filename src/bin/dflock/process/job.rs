@@ -77,7 +77,7 @@ impl Job {
     }
 
     /// Starts the watch again if it was killed.
-    pub(super) fn mend_watch(&mut self) {
+    pub(super) fn ensure_watch(&mut self) {
         if let Err(error) = self.watch.mend() {
             tell::warn(&format!("nothing kills the command if dflock is killed: {error}"));
         }

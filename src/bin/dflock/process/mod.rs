@@ -21,7 +21,7 @@ use rustix::process::Pid;
 #[cfg(feature = "server")]
 pub(crate) use self::attached::Attached;
 pub(crate) use self::shell::stop;
-pub(crate) use self::signals::{OfTerminal, Signals};
+pub(crate) use self::signals::{Signals, TerminalSignal};
 pub(crate) use self::supervise::{Ending, Policy, supervise};
 pub(crate) use self::terminal::stdin_may_be_read;
 use crate::exit::Exit;

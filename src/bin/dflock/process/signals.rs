@@ -18,7 +18,7 @@ const FORWARDED: [Signal; 5] = [Signal::USR1, Signal::USR2, Signal::WINCH, Signa
 
 /// What signals tell a program that uses the whole terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum OfTerminal {
+pub(crate) enum TerminalSignal {
     /// To end with this exit code.
     End(Exit),
     /// To stop, as at Ctrl-Z.
@@ -42,7 +42,7 @@ impl Signals {
     }
 
     /// Also handles the signals that concern a command, and those about children.
-    pub(super) fn and_of_commands(&mut self) -> Result<(), Failure> {
+    pub(super) fn add_commands(&mut self) -> Result<(), Failure> {
         if self.takes(Signal::CHILD) {
             return Ok(());
         }
@@ -52,7 +52,7 @@ impl Signals {
     }
 
     /// Also handles the signals that stop and continue a program that uses the whole terminal.
-    pub(crate) fn and_of_terminal(&mut self) -> Result<(), Failure> {
+    pub(crate) fn add_terminal(&mut self) -> Result<(), Failure> {
         self.add(&[Signal::TSTP, Signal::CONT])
     }
 
@@ -90,12 +90,12 @@ impl Signals {
     /// Waits for the next signal that concerns a program that uses the whole terminal.
     ///
     /// Cancel safe.
-    pub(crate) async fn of_terminal(&mut self) -> OfTerminal {
+    pub(crate) async fn next_of_terminal(&mut self) -> TerminalSignal {
         loop {
             match self.next().await {
-                Signal::TSTP => return OfTerminal::Stop,
-                Signal::CONT => return OfTerminal::Continue,
-                signal if ENDING.contains(&signal) => return OfTerminal::End(Exit::by_signal(signal.as_raw())),
+                Signal::TSTP => return TerminalSignal::Stop,
+                Signal::CONT => return TerminalSignal::Continue,
+                signal if ENDING.contains(&signal) => return TerminalSignal::End(Exit::by_signal(signal.as_raw())),
                 _ => {}
             }
         }

@@ -22,7 +22,7 @@ pub(crate) struct Policy {
     pub(crate) on_loss: OnLoss,
     pub(crate) times: Times,
     /// The time between TERM and KILL for processes of the group that outlive the command.
-    pub(crate) parting: Duration,
+    pub(crate) remaining_grace: Duration,
 }
 
 impl Policy {
@@ -61,7 +61,7 @@ pub(crate) async fn supervise(
     policy: Policy,
     signals: &mut Signals,
 ) -> Result<Ending, Failure> {
-    signals.and_of_commands()?;
+    signals.add_commands()?;
     let mut supervisor = Supervisor {
         job: Job::start(command, about, policy.gone_by(held))?,
         held,
@@ -90,7 +90,7 @@ impl Supervisor<'_> {
         let (lost, taken) = (held.lost(), held.taken());
         tokio::pin!(lost, taken);
         loop {
-            self.wind_watch();
+            self.update_watch();
             if self.is_over() {
                 // The lease may have been lost just before the command ended.
                 if self.minds() && self.lost.is_none() && !held.is_held() {
@@ -110,7 +110,7 @@ impl Supervisor<'_> {
                 () = sleep_until(wake) => {}
             }
             if self.job.ended().is_some() && self.kill_at.is_none() && self.killed_at.is_none() {
-                self.part();
+                self.end_remaining();
             }
         }
     }
@@ -128,8 +128,8 @@ impl Supervisor<'_> {
 
     /// Ensures that there is a watch, and tells it when the group must have ended, even if this process is stopped or
     /// killed.
-    fn wind_watch(&mut self) {
-        self.job.mend_watch();
+    fn update_watch(&mut self) {
+        self.job.ensure_watch();
         if let Some(end) = self.policy.gone_by(self.held) {
             self.job.watch().until(end);
         }
@@ -181,9 +181,9 @@ impl Supervisor<'_> {
     }
 
     /// Ends the processes of the group that have outlived the command, before the lease is released.
-    fn part(&mut self) {
+    fn end_remaining(&mut self) {
         if self.job.is_alive() {
-            self.stop_by(Instant::now() + self.policy.parting);
+            self.stop_by(Instant::now() + self.policy.remaining_grace);
         }
     }
 

@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pattern_fits_whole_keys() {
+    fn a_pattern_matches_whole_keys() {
         for (pattern, fitting, others) in [
             ("orders/42", &["orders/42"][..], &["orders/421", "xorders/42", ""][..]),
             ("orders/*", &["orders/", "orders/4/2"], &["order/4", "my/orders/4"]),

@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_leaves_what_fits() {
+    fn a_filter_keeps_the_rows_that_match() {
         let glob: Glob = "s/*".parse().unwrap_or_else(|e| panic!("{e}"));
         let left = rows(&[look(Ok(stats()))], Some(&glob), Field::Key);
         let shares: Vec<String> = left.iter().map(Row::share).collect();
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn all_fields_are_those_that_a_command_line_takes() {
+    fn the_fields_are_those_that_the_flag_accepts() {
         assert_eq!(Field::value_variants(), Field::ALL);
         for field in Field::ALL {
             assert_eq!(Field::from_str(&field.to_string(), false), Ok(field));

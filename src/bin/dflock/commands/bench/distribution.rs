@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_curve_rises_to_the_longest_time_and_to_one_in_all() {
+    fn a_curve_ends_at_the_longest_time_and_at_all_samples() {
         let mut times = Distribution::new().unwrap();
         for micros in 1..=10_000 {
             times.record(Duration::from_micros(micros));

@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_have_as_many_nines_as_they_say() {
+    fn labels_of_percentiles_have_the_right_number_of_nines() {
         assert_eq!(
             [1.0, 10.0, 100.0, 1_000.0, 10_000.0].map(percent),
             ["0", "90", "99", "99.9", "99.99"]

@@ -33,8 +33,8 @@ pub(super) async fn greet(connection: &mut Connection, way: &Way, kind: Kind) ->
         }
     }
     let what = match way.token {
-        Some(_) => "the secret is accepted",
-        None => "the server asks for no secret",
+        Some(_) => "the auth token is accepted",
+        None => "the server requires no auth token",
     };
     let has_secret = way.token.is_some();
     let finding = match has_secret && way.is_exposed() {

@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn caps_that_are_not_given_are_unknown() {
+    fn limits_without_a_flag_are_unknown() {
         let told = serde_json::to_value(judge(&stats(10), Caps::default(), false)).unwrap();
         assert_eq!(told["verdict"], "ok");
         assert_eq!(

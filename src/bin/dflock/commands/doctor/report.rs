@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_reached_is_skipped_with_the_reason() {
+    fn checks_that_were_not_reached_are_skipped_with_the_reason() {
         let text = report().text(false);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0], "a:1 (shard 0)");
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_stand_in_the_order_of_the_checks_and_every_failure_of_a_server_says_what_to_do() {
+    fn lines_have_the_order_of_the_checks_and_each_failure_names_a_remedy() {
         let without_remedy = Failure::new(Exit::REFUSED, "it is refused");
         let checks = vec![
             Finding::ok(Check::Cluster, "alone"),

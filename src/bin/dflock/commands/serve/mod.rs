@@ -84,7 +84,7 @@ fn read_secret(path: &Path) -> Result<String, Failure> {
         Ok(text) => Ok(text.trim().to_owned()),
         Err(error) => Err(Failure::new(
             Exit::SETTINGS,
-            format!("the secret in {} cannot be read: {error}", path.display()),
+            format!("the auth token in {} cannot be read: {error}", path.display()),
         )),
     }
 }

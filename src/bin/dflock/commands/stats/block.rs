@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_tells_of_shards_keys_and_listeners() {
+    fn a_block_shows_shards_keys_and_listeners() {
         let lines: Vec<String> = block(&round(), &all()).into_iter().map(|line| line.text).collect();
         let expected = [
             "SHARD  SERVER          STATE         ROLE    LATENCY  CONNECTIONS  LOCKS  SEMAPHORES  IDLE KEYS",

@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_are_told_apart() {
+    fn events_of_the_terminal_are_read_as_pressed_keys() {
         let key = |code, modifiers| read(&Event::Key(KeyEvent::new(code, modifiers)));
         let (plain, control) = (KeyModifiers::NONE, KeyModifiers::CONTROL);
         assert_eq!(key(KeyCode::Char('c'), control), Some(Press::CtrlC));

@@ -22,7 +22,7 @@ use crate::args::{SourceFlags, TopArguments};
 use crate::colors;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::process::{self, OfTerminal, Signals};
+use crate::process::{self, Signals, TerminalSignal};
 use crate::sources::Sources;
 use crate::survey::{Field, Survey};
 
@@ -41,7 +41,7 @@ pub(super) async fn top(flags: &SourceFlags, of: &TopArguments) -> Result<Exit, 
     }
     let sources = Sources::read(flags, &[], &[])?;
     let mut signals = Signals::that_end()?;
-    signals.and_of_terminal()?;
+    signals.add_terminal()?;
     let mut rounds = Survey::new(sources.client()?).every(of.interval);
     let sort = of.shown.sort.unwrap_or(Field::Waiters);
     let mut model = Model::new(of.interval, sort, of.shown.filter.clone());
@@ -52,10 +52,10 @@ pub(super) async fn top(flags: &SourceFlags, of: &TopArguments) -> Result<Exit, 
         screen.draw(|frame| draw::draw(&mut model, &palette, frame))?;
         let act = tokio::select! {
             biased;
-            signal = signals.of_terminal() => match signal {
-                OfTerminal::End(exit) => return Ok(exit.unless_interrupted()),
-                OfTerminal::Stop => Act::Stop,
-                OfTerminal::Continue => {
+            signal = signals.next_of_terminal() => match signal {
+                TerminalSignal::End(exit) => return Ok(exit.unless_interrupted()),
+                TerminalSignal::Stop => Act::Stop,
+                TerminalSignal::Continue => {
                     screen.again()?;
                     Act::Draw
                 }
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_without_end_do_not_prevent_a_drawing() {
+    fn an_endless_stream_of_pressed_keys_does_not_prevent_a_drawing() {
         let mut model = Model::new(Duration::from_secs(1), Field::Key, None);
         let (tell, mut presses) = mpsc::channel(2 * KEYS_PER_DRAWING);
         let queue = |press, count| (0..count).for_each(|_| tell.try_send(press).unwrap());

@@ -253,7 +253,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn rates_are_those_between_answers_whatever_was_missing_in_between() {
+    fn rates_are_computed_between_answers_even_if_looks_between_them_failed() {
         let (mut model, start) = (model(), Instant::now());
         model.apply(round(vec![look(0, start, 0, &held_by(1, 2))]));
         assert_eq!(model.shards[0].rates, None);
@@ -266,7 +266,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn sums_are_those_of_all_shards_that_answer() {
+    fn sums_include_all_shards_that_answer() {
         let (mut model, start) = (model(), Instant::now());
         let semaphore = r#"{"connections":4,"semaphores":[{"key":"s","limit":5,"holders":3,"waiters":5}]}"#;
         model.apply(round(vec![
@@ -292,7 +292,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn trends_are_kept_of_keys_that_were_waited_for() {
+    fn trends_are_kept_for_keys_with_waiters() {
         let (mut model, start) = (model(), Instant::now());
         for (second, waiters, trend) in [
             (0, 0, None),
@@ -309,7 +309,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn one_can_scroll_no_further_than_to_the_last_page() {
+    fn scrolling_ends_at_the_last_page() {
         let (mut model, start) = (model(), Instant::now());
         let idle: Vec<String> = (0..9).map(|key| format!(r#"{{"key":"{key}"}}"#)).collect();
         model.page = 4;

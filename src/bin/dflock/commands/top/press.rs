@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn help_is_closed_by_any_key_and_ctrl_c_quits_from_everywhere() {
+    fn any_key_closes_help_and_ctrl_c_quits_from_everywhere() {
         let mut model = model();
         type_in(&mut model, "?");
         assert_eq!(model.view, View::Help);

@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn text_of_others_is_escaped() {
+    fn text_from_servers_is_escaped() {
         let columns = [Column::left("KEY", 12), Column::right("HELD", 4)];
         let cells = [("a\u{1b}[2J".to_owned(), Style::new()), ("1".to_owned(), Style::new())];
         assert_eq!(line(&columns, cells).to_string(), r"a\u{1b}[2J       1");

@@ -146,7 +146,7 @@ fn no_size_is_too_small_to_be_drawn() {
 }
 
 #[test]
-fn where_not_all_shards_fit_those_that_are_away_come_first() {
+fn unreachable_shards_come_first_if_not_all_fit() {
     let mut model = Model::new(Duration::from_secs(1), Field::Key, None);
     let start = Instant::now();
     let mut looks: Vec<_> = (0..20).map(|_| look(0, start, 0, "{}")).collect();
@@ -160,7 +160,7 @@ fn where_not_all_shards_fit_those_that_are_away_come_first() {
 }
 
 #[test]
-fn without_colours_nothing_is_coloured() {
+fn with_colours_off_the_drawing_has_no_colours() {
     let mut terminal = Terminal::new(TestBackend::new(200, 50)).unwrap();
     terminal
         .draw(|frame| draw(&mut model(), &Palette::new(false), frame))

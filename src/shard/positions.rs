@@ -15,13 +15,13 @@ use crate::types::{Key, Target, Ttl};
 
 /// The queue positions of tickets, including those that are being reclaimed or given up.
 #[derive(Default)]
-pub(super) struct Places {
-    all: BTreeMap<TicketId, TakenPlace>,
+pub(super) struct QueuePositions {
+    all: BTreeMap<TicketId, QueuePosition>,
     last: TicketId,
 }
 
 /// A queue position, and the terms on which it was taken.
-pub(super) struct TakenPlace {
+pub(super) struct QueuePosition {
     /// The connection that owns it, or `None` while it is being reclaimed.
     lane: Option<LaneId>,
     next: AfterRejoin,
@@ -50,12 +50,12 @@ pub(super) enum AfterRejoin {
 /// How to give up a queue position.
 pub(super) enum Use {
     /// Over this connection, at once.
-    On(LaneId, TakenPlace),
+    On(LaneId, QueuePosition),
     /// After the position is reclaimed.
     Later,
 }
 
-impl TakenPlace {
+impl QueuePosition {
     /// Creates the queue position of an acquire, on a connection or without one.
     pub(super) fn of(acquire: &Acquire, lane: Option<LaneId>, enqueued_at: Moment) -> Self {
         Self {
@@ -119,14 +119,14 @@ impl TakenPlace {
     }
 }
 
-impl Places {
-    pub(super) fn insert(&mut self, place: TakenPlace) -> TicketId {
+impl QueuePositions {
+    pub(super) fn insert(&mut self, position: QueuePosition) -> TicketId {
         self.last += 1;
-        self.all.insert(self.last, place);
+        self.all.insert(self.last, position);
         self.last
     }
 
-    pub(super) fn remove(&mut self, id: TicketId) -> Option<TakenPlace> {
+    pub(super) fn remove(&mut self, id: TicketId) -> Option<QueuePosition> {
         self.all.remove(&id)
     }
 
@@ -144,22 +144,22 @@ impl Places {
         until: Instant,
         ask: Ask<Acquired>,
     ) -> Result<Option<LaneId>, Ask<Acquired>> {
-        let Some(place) = self.all.get_mut(&id) else {
+        let Some(position) = self.all.get_mut(&id) else {
             return Err(ask);
         };
-        place.next = AfterRejoin::Collect(until, ask);
-        Ok(place.lane)
+        position.next = AfterRejoin::Collect(until, ask);
+        Ok(position.lane)
     }
 
     /// Handles the drop of a ticket. Returns how to give its position up, or `None` if there is no such position.
     pub(super) fn give_up(&mut self, id: TicketId) -> Option<Use> {
-        let place = self.all.get_mut(&id)?;
-        match place.lane {
+        let position = self.all.get_mut(&id)?;
+        match position.lane {
             None => {
-                place.next = AfterRejoin::GiveUp;
+                position.next = AfterRejoin::GiveUp;
                 Some(Use::Later)
             }
-            Some(lane) => self.all.remove(&id).map(|place| Use::On(lane, place)),
+            Some(lane) => self.all.remove(&id).map(|position| Use::On(lane, position)),
         }
     }
 
@@ -167,8 +167,8 @@ impl Places {
     /// position exists.
     pub(super) fn leave_connection(&mut self, id: TicketId) -> bool {
         match self.all.get_mut(&id) {
-            Some(place) => {
-                place.lane = None;
+            Some(position) => {
+                position.lane = None;
                 true
             }
             None => false,
@@ -177,13 +177,13 @@ impl Places {
 
     /// Notes that a position was reclaimed over this connection. Returns what happens to it now.
     pub(super) fn taken_back(&mut self, id: TicketId, lane: LaneId) -> Option<AfterRejoin> {
-        let place = self.all.get_mut(&id)?;
-        place.lane = Some(lane);
-        Some(std::mem::replace(&mut place.next, AfterRejoin::Keep))
+        let position = self.all.get_mut(&id)?;
+        position.lane = Some(lane);
+        Some(std::mem::replace(&mut position.next, AfterRejoin::Keep))
     }
 
     /// Removes and returns a position, if it is marked to be given up.
-    pub(super) fn take_to_give_up(&mut self, id: TicketId) -> Option<TakenPlace> {
+    pub(super) fn take_to_give_up(&mut self, id: TicketId) -> Option<QueuePosition> {
         match self.is_to_give_up(id) {
             true => self.all.remove(&id),
             false => None,
@@ -191,35 +191,35 @@ impl Places {
     }
 
     pub(super) fn is_to_give_up(&self, id: TicketId) -> bool {
-        self.all.get(&id).is_some_and(TakenPlace::is_to_give_up)
+        self.all.get(&id).is_some_and(QueuePosition::is_to_give_up)
     }
 
     /// Counts another reclaim and returns the total.
     pub(super) fn count_rejoin(&mut self, id: TicketId) -> Option<u32> {
-        let place = self.all.get_mut(&id)?;
-        place.rejoined += 1;
-        Some(place.rejoined)
+        let position = self.all.get_mut(&id)?;
+        position.rejoined += 1;
+        Some(position.rejoined)
     }
 
     /// Returns the key of a position.
     pub(super) fn wait_key(&self, id: TicketId) -> Option<WaitKey> {
-        self.all.get(&id).map(TakenPlace::wait_key)
+        self.all.get(&id).map(QueuePosition::wait_key)
     }
 
     /// Whether a caller waits for the grant at a position, or has waited.
     pub(super) fn is_collected(&self, id: TicketId) -> bool {
         self.all
             .get(&id)
-            .is_some_and(|place| matches!(place.next, AfterRejoin::Collect(..)))
+            .is_some_and(|position| matches!(position.next, AfterRejoin::Collect(..)))
     }
 
     /// Notes which callers are gone. Returns the connections of positions whose callers were noted as gone at `since`
     /// or earlier.
     pub(super) fn abandoned(&mut self, now: Instant, since: Instant) -> Vec<LaneId> {
-        let abandoned = self.all.values_mut().filter_map(|place| match &place.next {
+        let abandoned = self.all.values_mut().filter_map(|position| match &position.next {
             AfterRejoin::Collect(_, ask) if ask.is_gone() => {
-                let gone = *place.abandoned.get_or_insert(now);
-                place.lane.filter(|_| gone <= since)
+                let gone = *position.abandoned.get_or_insert(now);
+                position.lane.filter(|_| gone <= since)
             }
             _ => None,
         });
@@ -231,15 +231,15 @@ impl Places {
     /// Removes all positions and returns the callers that wait for their grants.
     pub(super) fn take_callers(&mut self) -> Vec<Ask<Acquired>> {
         let all = std::mem::take(&mut self.all).into_values();
-        all.filter_map(TakenPlace::into_caller).collect()
+        all.filter_map(QueuePosition::into_caller).collect()
     }
 
     /// Returns the request that reclaims a position.
     pub(super) fn request(&self, id: TicketId) -> Option<Request> {
-        self.all.get(&id).map(|place| Request::Enqueue {
-            target: place.target,
-            key: place.key.clone(),
-            ttl: place.ttl,
+        self.all.get(&id).map(|position| Request::Enqueue {
+            target: position.target,
+            key: position.key.clone(),
+            ttl: position.ttl,
         })
     }
 }

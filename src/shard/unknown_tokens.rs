@@ -9,9 +9,9 @@ const MOST: usize = 1024;
 
 /// The most recent tokens that must be checked and that this shard does not know.
 #[derive(Debug, Default)]
-pub(super) struct Doubted(VecDeque<Token>);
+pub(super) struct UnknownTokens(VecDeque<Token>);
 
-impl Doubted {
+impl UnknownTokens {
     pub(super) fn note(&mut self, token: Token) {
         if self.0.len() >= MOST {
             self.0.pop_front();
@@ -21,7 +21,7 @@ impl Doubted {
 
     /// Removes a token. Returns whether it was present.
     pub(super) fn take(&mut self, token: &Token) -> bool {
-        let found = self.0.iter().position(|doubted| doubted == token);
+        let found = self.0.iter().position(|unknown| unknown == token);
         found.is_some_and(|index| self.0.remove(index).is_some())
     }
 }
@@ -33,12 +33,12 @@ mod tests {
 
     #[test]
     fn the_most_recent_tokens_are_kept_and_each_is_found_once() {
-        let mut doubted = Doubted::default();
+        let mut tokens = UnknownTokens::default();
         let token = |number| Token::compose(Fence(number), 0);
         for number in 0..=MOST as u64 {
-            doubted.note(token(number));
+            tokens.note(token(number));
         }
-        assert!(!doubted.take(&token(0)) && doubted.take(&token(1)) && !doubted.take(&token(1)));
-        assert!(doubted.take(&token(MOST as u64)));
+        assert!(!tokens.take(&token(0)) && tokens.take(&token(1)) && !tokens.take(&token(1)));
+        assert!(tokens.take(&token(MOST as u64)));
     }
 }

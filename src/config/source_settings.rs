@@ -23,7 +23,7 @@ pub(super) enum Source {
 
 /// The settings of one source, each given once.
 #[derive(Clone)]
-pub(super) struct Said {
+pub(super) struct SourceSettings {
     source: Source,
     items: Vec<Item>,
 }
@@ -78,7 +78,7 @@ impl Source {
         };
         match name {
             "servers" => format!("{place}servers of the URL"),
-            "auth_token" => format!("{place}the secret of the URL"),
+            "auth_token" => format!("{place}the auth token of the URL"),
             _ => format!("{} {}", self.noun(), self.spell(name)),
         }
     }
@@ -149,7 +149,7 @@ pub(super) fn bare_variable(name: &str) -> String {
     rest.unwrap_or(name).to_ascii_lowercase()
 }
 
-impl Said {
+impl SourceSettings {
     pub(super) fn nothing(source: Source) -> Self {
         Self {
             source,
