@@ -1,5 +1,5 @@
 //! The features of servers, as far as the client knows them. A server logs a warning for each command that it does not
-//! know, so the client asks only once.
+//! know, so the client remembers what a server supports.
 
 use std::collections::HashMap;
 use std::fmt;

@@ -44,9 +44,9 @@ pub(crate) enum Purpose {
     Pipelined,
     /// Requests that only the leader of a cluster serves. A member that does not lead is refused, and so is a server
     /// that is not a member. Where the server supports sessions, the connection presents this name: the configured one,
-    /// or otherwise a new one for each connection. The only requests that are sent again under a new name are tries
-    /// that may have been granted. The server keeps the leases of a session for a while after its connection has ended,
-    /// and the client continues to use them by their tokens.
+    /// or otherwise a new one for each connection. A name that was made for one connection is presented by a later one
+    /// only to repeat tries that may have been granted. The server keeps the leases of a session for a while after its
+    /// connection has ended, and the client continues to use them by their tokens.
     Leading(StableRef),
     /// Waits in a cluster, under a name by which another member recognizes them, if the server supports sessions.
     Session(StableRef),
@@ -285,7 +285,8 @@ impl ConnectOptions {
         }
     }
 
-    /// Returns the name to present, if there is one and the server may support sessions.
+    /// Returns the name to present, if there is one. On a connection for waits, a server that is known not to support
+    /// sessions gets none.
     fn session(&self, abilities: Abilities) -> Option<StableRef> {
         match &self.purpose {
             Purpose::Leading(reference) => Some(reference.clone()),

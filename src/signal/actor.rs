@@ -142,8 +142,8 @@ impl LinkMachine {
         self.metrics.show(self.lane.is_up(), self.subscriptions.len());
     }
 
-    /// Handles a panic while a message was handled: the connection is given up, and is opened again with all
-    /// subscriptions.
+    /// Handles a panic that occurred while a message was handled: the connection is given up, and is opened again with
+    /// all subscriptions.
     pub(super) fn panicked(&mut self, panic: &Panic) {
         let lost = |kind| Error::new(kind, format!("the connection was lost: its actor panicked: {panic}"));
         match self.lane.up {

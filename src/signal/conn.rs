@@ -250,7 +250,7 @@ impl SignalHandle {
     ///
     /// # Cancel safety
     ///
-    /// Safe: if the future is dropped, the client ends the subscription again at each shard that has not confirmed it
+    /// Safe: if the future is dropped, the client ends the subscription at each shard that has not confirmed it
     /// yet. At the other shards, the subscription stays until [`unlisten`](Self::unlisten).
     ///
     /// ```

@@ -100,7 +100,7 @@ impl LinkMachine {
         }
     }
 
-    /// Handles a confirmed subscription. If its caller is gone, ends the subscription again, because the caller never
+    /// Handles a confirmed subscription. If its caller is gone, ends the subscription, because the caller never
     /// will.
     fn confirm_subscription(&mut self, subscription: Subscription, ask: Ask<()>) {
         if self.subscriptions.contains(&subscription) {
