@@ -1,4 +1,4 @@
-//! Tests of a leader that shuts down in order.
+//! Tests of a leader that shuts down in an orderly way.
 
 use super::*;
 

@@ -25,7 +25,7 @@ pub(super) struct Book {
     pub(super) left: Left,
     /// When a grant of a key last ended.
     ended_at: HashMap<(Kind, Key), Instant>,
-    /// QueuePositions in queues, by their number.
+    /// The queue positions, by their number.
     places: BTreeMap<u64, PlaceRecord>,
     /// The keys for which clients have requested tickets. The positions of tickets cannot be distinguished from
     /// others.
@@ -237,7 +237,7 @@ impl Book {
         self.places.remove(&place)
     }
 
-    /// Returns how many queue positions for a key a client has taken before `then`.
+    /// Returns how many of a client's current queue positions for a key were taken before `then`.
     pub(super) fn places_before(&self, client: ClientId, kind: Kind, key: &Key, then: Instant) -> usize {
         let is_one =
             |place: &&PlaceRecord| place.client == client && place.kind == kind && place.key == *key && place.at < then;

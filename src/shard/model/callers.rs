@@ -23,7 +23,7 @@ use crate::types::{Key, Target, Token, Ttl};
 /// The ID of a call.
 pub(super) type CallId = u64;
 
-/// The target of an acquire.
+/// What an acquire asks for.
 #[derive(Clone, Debug)]
 pub(super) struct Wanted {
     pub(super) target: Target,
@@ -38,7 +38,7 @@ pub(super) struct Wanted {
 #[derive(Clone, Debug)]
 pub(super) enum What {
     Try(Wanted),
-    /// The try before a wait, which lasts until this time.
+    /// The try before a wait. The wait ends when the call's time is over: see [`SimCall::until`].
     First(Wanted),
     Wait(Wanted, Refusal),
     Enqueue(Wanted),
@@ -66,11 +66,11 @@ pub(super) struct SimCall {
     /// When the caller gives up.
     pub(super) until: Instant,
     pub(super) receiver: Receiver,
-    /// The permit of the shard's queue that it uses, if it is not the call's own.
+    /// The semaphore of the permit that its request holds. `None` for a release, which holds no permit.
     pub(super) room: Option<Arc<Semaphore>>,
 }
 
-/// A caller that has given up, until the shard returns its permit.
+/// A call that has ended, until the shard returns its permit.
 pub(super) struct AbandonedCall {
     pub(super) call: CallId,
     pub(super) client: ClientId,
@@ -85,7 +85,7 @@ pub(super) struct SimHeld {
     pub(super) client: ClientId,
     pub(super) token: Token,
     pub(super) lease: HeldLease,
-    /// Whether the server has granted it.
+    /// Whether its grant is in the book.
     pub(super) in_book: bool,
 }
 
@@ -126,7 +126,7 @@ impl Wanted {
 }
 
 impl What {
-    /// Returns the target of a caller that waits or tries for a lease without its own queue position.
+    /// Returns what the call asks for, if it acquires a lease by a try or a wait, without a queue position of its own.
     pub(super) fn acquires(&self) -> Option<&Wanted> {
         match self {
             Self::Try(wanted) | Self::First(wanted) | Self::Wait(wanted, _) => Some(wanted),

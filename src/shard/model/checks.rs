@@ -47,7 +47,7 @@ impl Plan {
 
     /// Returns how long a dropped call may keep its permit, without faults. A wait at the call's own queue position
     /// cannot be shortened, and a call without a connection is behind others that wait for one. All other waits belong
-    /// to no single caller, so the call is forgotten.
+    /// to no single caller, so the shard soon forgets a dropped call that had no queue position of its own.
     fn room_back_within(&self, had_no_place: bool) -> Duration {
         if had_no_place {
             return Duration::from_secs(2) + self.slack();
@@ -131,7 +131,7 @@ impl World {
     }
 
     /// Checks a queue position that was given up. A position that has outlived a change of the leader must not be
-    /// given up over a working connection while callers wait that need it. Clients with tickets for the key are not
+    /// given up over a working connection while waiting callers need it. Clients with tickets for the key are not
     /// checked, because the positions of tickets cannot be distinguished from others.
     pub(super) fn check_left_place(&mut self, place: u64, connection: u64) {
         let now = self.now();

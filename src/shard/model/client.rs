@@ -277,8 +277,7 @@ impl World {
         self.add(at, SimEvent::Tick(id));
     }
 
-    /// Delivers an event of a connection: those of pipelined connections directly, those of others through the
-    /// mailbox.
+    /// Delivers an event of a connection: directly for a pipelined connection, and through the mailbox for others.
     pub(super) fn lane_news(&mut self, index: usize, lane: LaneId, event: LaneEvent<Pending>) {
         let client = &self.clients[index];
         match client.lanes.get(&lane).map(|lane| lane.role) {

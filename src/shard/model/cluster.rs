@@ -1,4 +1,4 @@
-//! The members of a cluster, on one shared state: which of them run, which is the leader, and their faults.
+//! The members of a cluster, which share one state: which of them run, which is the leader, and their faults.
 
 use std::time::Duration;
 
@@ -230,7 +230,7 @@ impl World {
         self.add_in(Duration::from_secs(4), SimEvent::StartMember(member));
     }
 
-    /// Shuts down a member in order: it stays the leader until it ends.
+    /// Shuts down a member in an orderly way. If it is the leader, it stays the leader until it ends.
     fn drain_member(&mut self, member: usize) {
         let now = self.now();
         let Some(server) = &mut self.server else { return };

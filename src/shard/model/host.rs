@@ -151,7 +151,7 @@ impl World {
                     self.book.connected(number, (client, id), lane.session(), at.process());
                 }
                 self.wake_lane(client, id, now);
-                // The server may never answer.
+                // The server's read timeout begins with this turn, because the client may never send anything.
                 self.add(now, SimEvent::Serve(wire));
             }
             Err(why) => {

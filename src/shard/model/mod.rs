@@ -34,7 +34,8 @@
 //! 5. Without faults and requests, only idle pipelined connections are left, at both ends.
 //! 6. Callers of a client that wait for the same key get it in the order of their arrival.
 //! 7. A shard that is shut down ends within the given time, and the keys that it reports as released are free.
-//! 8. An input has no more effects than the shard has objects, and a timer does not ask for the same time again.
+//! 8. The number of an input's effects is limited: a constant, plus a few effects for each object that the client has.
+//!    A timer does not ask for the same time again.
 //! 9. Nothing is sent over a connection that is not up, and no caller gets an error that a correct server cannot
 //!    cause.
 //! 10. A free key is granted within a second, plus the time of a few messages, to a caller that waits for it or tries
@@ -42,10 +43,10 @@
 //!
 //! # Clusters
 //!
-//! One seed of three has a cluster of three members on one state. The leadership moves to another member, and the
-//! former leader may name that member or not. Leaders die, are shut down in order, are replaced while a request is
-//! under way, or continue as a minority. Members name a member that does not lead. While a member leads, all of the
-//! above holds, and in addition:
+//! One seed in three has a cluster of three members that share one state. The leadership moves to another member, and
+//! the former leader may name that member or not. Leaders die, are shut down in an orderly way, are replaced while a
+//! request is under way, or continue as a minority. Members name a member that does not lead. While a member leads,
+//! all of the above holds, and in addition:
 //!
 //! 11. A grant without a caller does not expire, because the client releases it, unless the server makes that
 //!     impossible. That is the case if
@@ -57,8 +58,8 @@
 //!     - the server was full and rejected the session, and no other connection may reclaim the grant.
 //!
 //!     The test counts these cases and prints their numbers.
-//! 12. A queue position that has outlived a change of leaders is not given up over a working connection while callers
-//!     of its client wait that need it. This is checked for clients without tickets for the key, for up to two changes,
+//! 12. A queue position that has outlived a change of leaders is not given up over a working connection while waiting
+//!     callers of its client need it. This is checked for clients without tickets for the key, for up to two changes,
 //!     and while no member shuts down.
 //!
 //! All of this also holds if a client's process stops for longer than its leases last and then continues.

@@ -122,7 +122,7 @@ impl Plan {
             _ => rng.usize(1..=4),
         };
         let read_timeout = one_of(rng, &[4_000, 6_000, 10_000]);
-        // The server keeps leases when a connection ends. Clients may or may not know that.
+        // Some servers keep leases when a connection ends. Clients may or may not know that.
         let auto_release = rng.u8(0..4) > 0;
         let survives_disconnect = !auto_release && rng.u8(0..4) > 0;
         let exclusive = [1, 1, 2, 3, 8][rng.usize(0..5)];
