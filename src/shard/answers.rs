@@ -177,7 +177,7 @@ impl ShardMachine {
     }
 }
 
-/// The request that brought a grant for the first caller of its key.
+/// The request that brought an unclaimed grant: a grant for the first caller of its key, whoever that is.
 pub(super) struct UnclaimedGrant {
     /// The TTL that the request asked for.
     pub(super) asked: Option<Ttl>,

@@ -115,7 +115,9 @@ impl ShardMachine {
         }
     }
 
-    /// Keeps a request that has no connection until there is one, or refuses it while the shard refuses requests.
+    /// Handles a request that has no connection. A release is kept until there is one. A renewal stays due, a try for
+    /// waiting callers counts as unanswered, and a [`Pending::Look`] is dropped. All other requests are kept until
+    /// there is a connection, or refused while the shard refuses requests.
     fn keep(&mut self, pending: Pending, turn: &mut Turn<'_>) {
         match pending {
             Pending::Renew(renewal) => self.renewal_unanswered(&renewal),

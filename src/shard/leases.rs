@@ -353,7 +353,7 @@ impl ShardMachine {
         }
     }
 
-    /// Releases a grant for which no caller waits any more.
+    /// Releases a grant that its caller does not get: the caller is gone, or gets an error.
     pub(super) fn give_back_orphan(&mut self, acquire: &Acquire, grant: Grant, owner: LaneId, turn: &mut Turn<'_>) {
         self.give_back_grant(acquire.target, acquire.key.clone(), grant, owner, turn);
     }

@@ -1,4 +1,4 @@
-//! A shard without connections, and a registry of leases, for benchmarks.
+//! A shard without real connections, and a registry of leases, for benchmarks.
 
 use std::sync::Arc;
 

@@ -315,7 +315,7 @@ impl ShardMachine {
         self
     }
 
-    /// Notes the total time for which the machine has been suspended. Renewals and deadlines that fell into a suspend
+    /// Notes the total time for which the computer has been suspended. Renewals and deadlines that fell into a suspend
     /// become due now.
     pub(crate) fn note_suspended(&mut self, suspended: Duration, now: Instant) {
         self.leases.note_suspended(suspended, now);

@@ -46,7 +46,8 @@ pub(crate) enum Fate {
     /// It returns to its position among the waits.
     PutBack,
     /// If its connection presented a session's name, it is sent again under that name, at most `max_redirects` times,
-    /// or without a limit if it gives up a queue position. Otherwise it fails.
+    /// or without a limit if it gives up a queue position. Otherwise it fails; but a wait or an `e` that a member
+    /// refused because it does not lead is started again without a session, at most `max_redirects` times.
     RetryInSession,
     /// The caller gets the error.
     Fail,

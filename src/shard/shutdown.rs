@@ -169,7 +169,7 @@ impl ShardMachine {
         self.over = true;
         self.connections.close_all(turn);
         if let Some(closing) = self.closing.take() {
-            // Leases that were lost before have already been reported.
+            // Lost leases that are not being released are not in the report: their holders were told of the loss.
             let (reply, report) = closing.finish(self.leases.releasing());
             turn.push(Effect::End(reply, report));
         }

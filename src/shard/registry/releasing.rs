@@ -61,7 +61,7 @@ impl Registry {
         }
     }
 
-    /// Counts a grant that is released because no caller waited for it any more.
+    /// Counts a grant that is released because no caller gets it.
     pub(crate) fn orphaned(&mut self, kind: Kind) {
         self.metrics.orphan(kind);
     }
