@@ -41,7 +41,7 @@ pub(crate) struct Acquire {
     pub(crate) key: Key,
     pub(crate) ttl: Option<Ttl>,
     pub(crate) policy: RenewTerms,
-    /// How often the request was sent again because another member of the cluster leads.
+    /// The number of repeated requests that count toward `max_redirects`.
     pub(crate) redirects: u32,
     /// The name under which the `e` or the try of this acquire was already sent. An `e` that is sent again under that
     /// name keeps its queue position.

@@ -75,7 +75,7 @@ impl ShardMachine {
         }
     }
 
-    /// Counts a redirect. Returns whether it may be followed.
+    /// Counts a repetition of a request. Returns whether `max_redirects` allows it.
     pub(super) fn count_redirect(&self, times: &mut u32) -> bool {
         *times += 1;
         *times <= self.settings.max_redirects

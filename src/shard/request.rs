@@ -67,7 +67,7 @@ pub(crate) struct ServerWait {
     /// The TTL that the request asked for.
     pub(crate) ttl: Option<Ttl>,
     pub(crate) until: Instant,
-    /// How often the wait was sent again because another member of the cluster leads.
+    /// The number of repeated requests that count toward `max_redirects`.
     pub(crate) redirects: u32,
     /// The session under which the wait was already sent to a server.
     pub(crate) session: Option<StableRef>,
