@@ -96,7 +96,7 @@ impl LeaseMetrics {
         }
     }
 
-    /// Counts a grant for which no caller waited any more.
+    /// Counts a grant that no caller gets.
     pub(crate) fn orphan(&mut self, kind: Kind) {
         self.of(kind).orphans.increment(1);
     }

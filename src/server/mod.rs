@@ -26,7 +26,7 @@
 //! ```
 //!
 //! With `release("cluster")`, a single server accepts `stable-ref`, but it keeps nothing for a session; a renewal makes
-//! its connection the owner of the lease. A [`Cluster`] is several such servers on one state. Its leader changes on
+//! its connection the owner of the lease. A [`Cluster`] is several such servers that share one state. Its leader changes on
 //! command, and its members can be stopped, to test how clients cope with that.
 //!
 //! # What differs from a real server
@@ -51,7 +51,7 @@
 //!
 //! Structure: `state` contains the whole behaviour, without sockets and clocks, and `signals` the subscriptions;
 //! `connection` reads requests, passes them to the state, and writes answers and signals; `listen` defines the source
-//! of connections; `listener` accepts, sweeps and shuts down; `cluster` runs several servers on one state. Code whose
+//! of connections; `listener` accepts, sweeps and shuts down; `cluster` runs several servers that share one state. Code whose
 //! behaviour depends on the release asks `release` at that point.
 
 mod builder;

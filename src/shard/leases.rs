@@ -372,7 +372,7 @@ impl ShardMachine {
             %key,
             kind = target.kind().as_str(),
             token = %grant.token,
-            "released a grant for which no caller waits any more"
+            "released a grant that no caller gets"
         );
         self.leases.orphaned(target.kind());
         self.release_grant(target, key, grant, owner, turn);

@@ -88,13 +88,10 @@ mod tests {
     use crate::shard::question::{Answered, Question};
 
     fn question() -> (Pending, oneshot::Receiver<Result<Answered<()>>>) {
-        let (tell, reply) = oneshot::channel();
+        let (reply, answer) = oneshot::channel();
         let room = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-        let ask = Ask {
-            reply: tell,
-            _room: room,
-        };
-        (Pending::Ask(Question::of_any(Call::ping(), ask)), reply)
+        let ask = Ask { reply, _room: room };
+        (Pending::Ask(Question::of_any(Call::ping(), ask)), answer)
     }
 
     #[test]
@@ -102,9 +99,9 @@ mod tests {
         let mut parked = Parked::new();
         let mut callers = Vec::new();
         for index in 0..10 * CLEAN_AT_LEAST {
-            let (pending, reply) = question();
+            let (pending, answer) = question();
             if index % 100 == 0 {
-                callers.push(reply);
+                callers.push(answer);
             }
             parked.keep(pending);
             assert!(parked.len() <= CLEAN_AT_LEAST, "{index}");

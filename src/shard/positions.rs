@@ -48,7 +48,7 @@ pub(super) enum AfterRejoin {
 }
 
 /// How to give up a queue position.
-pub(super) enum Use {
+pub(super) enum GivingUp {
     /// Over this connection, at once.
     On(LaneId, QueuePosition),
     /// After the position is reclaimed.
@@ -152,14 +152,14 @@ impl QueuePositions {
     }
 
     /// Handles the drop of a ticket. Returns how to give its position up, or `None` if there is no such position.
-    pub(super) fn give_up(&mut self, id: TicketId) -> Option<Use> {
+    pub(super) fn give_up(&mut self, id: TicketId) -> Option<GivingUp> {
         let position = self.all.get_mut(&id)?;
         match position.lane {
             None => {
                 position.next = AfterRejoin::GiveUp;
-                Some(Use::Later)
+                Some(GivingUp::Later)
             }
-            Some(lane) => self.all.remove(&id).map(|position| Use::On(lane, position)),
+            Some(lane) => self.all.remove(&id).map(|position| GivingUp::On(lane, position)),
         }
     }
 

@@ -16,7 +16,7 @@ use super::connections::Work;
 use super::effect::Turn;
 use super::held::Acquired;
 use super::ids::{Arrival, LaneId, TicketId, WaitKey};
-use super::positions::{AfterRejoin, QueuePosition, Use};
+use super::positions::{AfterRejoin, GivingUp, QueuePosition};
 use super::request::{Pending, ServerWait, Wait};
 use super::waits::Occupant;
 use crate::clock::after;
@@ -54,7 +54,7 @@ impl ShardMachine {
 
     /// Handles the drop of a ticket.
     pub(super) fn give_up(&mut self, id: TicketId, turn: &mut Turn<'_>) {
-        if let Some(Use::On(lane, position)) = self.positions.give_up(id) {
+        if let Some(GivingUp::On(lane, position)) = self.positions.give_up(id) {
             self.leave_ticket(lane, turn.now);
             let give_up = Pending::GiveUp(position.target, position.key.clone(), 1);
             self.send_on(lane, give_up, turn);

@@ -1,4 +1,4 @@
-//! Several servers on one state: which member leads, what the others answer, and what a change of the leader does.
+//! Several servers that share one state: which member leads, what the others answer, and what a change of the leader does.
 //!
 //! A change of the leader does not change leases and queues. Connections to the former leader stay open and keep their
 //! leases and queue positions; requests that block there can still be granted, because every member sees every grant.

@@ -41,7 +41,7 @@ fn a_lease_is_suspect_for_as_long_as_the_cluster_keeps_it() {
 }
 
 #[test]
-fn a_suspect_lease_that_a_leader_confirms_keeps_its_end() {
+fn a_suspect_lease_that_a_leader_renews_is_held_again() {
     let mut bench = Bench::keeping(4 * SECOND);
     let lease = held_and_cut(&mut bench);
     bench.leader_is_found();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use arbitrary::Arbitrary;
 
 use super::Bench;
-use super::answer::{How, leader, shown, status_error};
+use super::answer::{How, leader, opening_error, shown};
 use super::callers::Callers;
 use crate::clock::Moment;
 use crate::error::{Error, ErrorKind};
@@ -103,7 +103,7 @@ impl Bench {
             }
             Act::Fail(which, how) => {
                 if let Some(lane) = self.lanes.fails(which) {
-                    self.lane_event(lane, LaneEvent::Failed(status_error(how)));
+                    self.lane_event(lane, LaneEvent::Failed(opening_error(how)));
                 }
             }
             Act::Write(which) => self.write(which),

@@ -115,7 +115,7 @@ pub(super) fn shown(how: u8) -> Shown {
 }
 
 /// Returns the error of a connection that cannot be opened.
-pub(super) fn status_error(how: u8) -> Error {
+pub(super) fn opening_error(how: u8) -> Error {
     let error = match how % 6 {
         0 | 1 => Error::new(ErrorKind::Connect, "refused"),
         2 => Error::new(ErrorKind::Auth, "wrong secret"),

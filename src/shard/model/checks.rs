@@ -311,7 +311,7 @@ impl World {
         let held = tokens.len();
         let counted = report.released + report.unreleased.len();
         if counted < held {
-            self.broken(|| format!("client {index} had {held} leases, and reports of {counted}"));
+            self.broken(|| format!("client {index} had {held} leases, but its report counts {counted}"));
         }
     }
 
@@ -343,7 +343,12 @@ impl World {
                 Some(_) => state == LeaseState::Suspect && self.plan.survives_disconnect,
             });
             if !is_excused {
-                broken = Some((grant(held.token), held.client.index, state, "no server has granted it"));
+                broken = Some((
+                    grant(held.token),
+                    held.client.index,
+                    state,
+                    "its grant is not in the book",
+                ));
                 break;
             }
         }

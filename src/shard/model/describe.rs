@@ -31,7 +31,7 @@ pub(super) fn name_of(input: &Input) -> &'static str {
 }
 
 /// Returns the name of the grant in a renewal or release; empty for other requests.
-pub(super) fn fence_of(request: &Request) -> String {
+pub(super) fn grant_of(request: &Request) -> String {
     match request {
         Request::Renew { token, .. } | Request::Release { token, .. } => grant(*token),
         _ => String::new(),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::agenda::{ClientId, SimEvent};
-use super::describe::{describe_answer, fence_of};
+use super::describe::{describe_answer, grant_of};
 use super::lane::SimLane;
 use super::network::{Chunk, WireId};
 use super::trace::grant;
@@ -92,7 +92,7 @@ impl World {
         };
         let numbers = [index as u64, lane, call.unwrap_or_default(), tag.kind() as u64];
         self.trace.log(now, "sends", &numbers, || {
-            format!("{:?} {request:?} {}", tag.kind(), fence_of(request))
+            format!("{:?} {request:?} {}", tag.kind(), grant_of(request))
         });
         let client = &mut self.clients[index];
         match client.lanes.get(&lane) {

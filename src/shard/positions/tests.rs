@@ -113,7 +113,7 @@ fn a_caller_at_a_position_that_is_being_reclaimed_waits_until_it_is_reclaimed() 
     assert!(!positions.is_collected(id), "the caller was returned");
     assert!(matches!(positions.taken_back(id, 5), Some(AfterRejoin::Keep)));
     assert!(
-        matches!(positions.give_up(id), Some(Use::On(5, _))),
+        matches!(positions.give_up(id), Some(GivingUp::On(5, _))),
         "the position is on the new connection"
     );
     assert!(!positions.leave_connection(id) && positions.taken_back(id, 6).is_none());
@@ -123,13 +123,13 @@ fn a_caller_at_a_position_that_is_being_reclaimed_waits_until_it_is_reclaimed() 
 fn a_queue_position_is_given_up_over_its_connection_or_after_it_is_reclaimed() {
     let mut positions = QueuePositions::default();
     let id = positions.insert(position(Some(3)));
-    assert!(matches!(positions.give_up(id), Some(Use::On(3, _))));
+    assert!(matches!(positions.give_up(id), Some(GivingUp::On(3, _))));
     assert!(positions.give_up(id).is_none() && positions.len() == 0);
 
     let id = positions.insert(position(Some(3)));
     positions.leave_connection(id);
     assert!(positions.take_to_give_up(id).is_none(), "the ticket has a holder");
-    assert!(matches!(positions.give_up(id), Some(Use::Later)));
+    assert!(matches!(positions.give_up(id), Some(GivingUp::Later)));
     assert!(positions.is_to_give_up(id));
     let taken = positions.take_to_give_up(id).expect("no caller wants it");
     assert!(taken.is_to_give_up() && taken.into_acquire().is_none());

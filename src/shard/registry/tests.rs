@@ -105,7 +105,7 @@ async fn a_lease_is_renewed_in_time_and_lost_before_the_server_may_grant_it_to_o
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_late_answer_does_not_revive_a_lease_that_was_seen_lost() {
+async fn a_late_answer_does_not_revive_a_lease_that_was_seen_to_be_lost() {
     let mut registry = registry(0.5);
     let start = Instant::now();
     let (id, cell) = insert(&mut registry, 10, start, RenewTerms::default());
@@ -348,7 +348,7 @@ async fn a_lease_is_taken_over_by_a_renewal_unless_it_is_never_renewed() {
     );
     assert_eq!(registry.claim(id).unwrap().owner, 7);
     assert_eq!(registry.lose_all(LostReason::Failback, Instant::now()).count(), 2);
-    assert_eq!(registry.change_owner(id, 8), None, "a lost lease has no owner");
+    assert_eq!(registry.change_owner(id, 8), None, "a lost lease keeps its owner");
     assert_eq!(registry.lose_all(LostReason::Failback, Instant::now()).count(), 0);
 }
 

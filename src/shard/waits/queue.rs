@@ -17,7 +17,7 @@ pub(super) struct WaitEntry<W> {
     holding: bool,
     /// The number of waits without a connection at the time of its arrival.
     ahead: u32,
-    reply: Told,
+    told: Told,
 }
 
 /// The last progress that a caller was told.
@@ -40,15 +40,15 @@ impl<W: Waiter> WaitEntry<W> {
             wait,
             holding,
             ahead,
-            reply: Told::Behind,
+            told: Told::Behind,
         }
     }
 
     fn tell(&mut self, what: Told) {
-        if self.reply == what {
+        if self.told == what {
             return;
         }
-        self.reply = what;
+        self.told = what;
         self.wait.waits_for(match what {
             Told::Behind | Told::Next(Lack::InUse, _) | Told::Next(_, true) => {
                 WaitsFor::Connection { ahead: self.ahead }
@@ -264,7 +264,7 @@ impl<W: Waiter> KeyQueue<W> {
                 _ if index < covered => entry.tell(Told::Covered),
                 _ if index == covered => entry.tell(next),
                 // The callers behind this one know it already.
-                _ if entry.reply == Told::Behind => break,
+                _ if entry.told == Told::Behind => break,
                 _ => entry.tell(Told::Behind),
             }
         }

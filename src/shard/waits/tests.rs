@@ -15,7 +15,7 @@ struct Wait(Rc<State>);
 struct State {
     number: u32,
     gone: Cell<bool>,
-    reply: Cell<WaitsFor>,
+    told: Cell<WaitsFor>,
 }
 
 impl Wait {
@@ -23,7 +23,7 @@ impl Wait {
         Self(Rc::new(State {
             number,
             gone: Cell::new(false),
-            reply: Cell::new(WaitsFor::Layers),
+            told: Cell::new(WaitsFor::Layers),
         }))
     }
 
@@ -31,8 +31,8 @@ impl Wait {
         self.0.gone.set(true);
     }
 
-    fn reply(&self) -> WaitsFor {
-        self.0.reply.get()
+    fn told(&self) -> WaitsFor {
+        self.0.told.get()
     }
 }
 
@@ -44,7 +44,7 @@ impl Caller for Wait {
 
 impl Waiter for Wait {
     fn waits_for(&self, what: WaitsFor) {
-        self.0.reply.set(what);
+        self.0.told.set(what);
     }
 }
 
@@ -157,15 +157,11 @@ fn the_server_wait_of_a_caller_that_is_gone_serves_the_next_caller() {
     let callers = [scene.come("k"), scene.come("k"), scene.come("k")];
     scene.begin();
     scene.begin();
-    assert_eq!(callers[2].reply(), WaitsFor::Connection { ahead: 2 });
+    assert_eq!(callers[2].told(), WaitsFor::Connection { ahead: 2 });
     callers[0].go();
     let late = scene.come("k");
-    assert_eq!(
-        callers[2].reply(),
-        WaitsFor::Turn,
-        "the caller behind it is covered now"
-    );
-    assert_eq!(late.reply(), WaitsFor::Connection { ahead: 1 });
+    assert_eq!(callers[2].told(), WaitsFor::Turn, "the caller behind it is covered now");
+    assert_eq!(late.told(), WaitsFor::Connection { ahead: 1 });
     callers[1].go();
     assert_eq!([scene.granted("k"), scene.granted("k")], [Some(2), Some(3)]);
     assert!(scene.is_empty());
@@ -364,7 +360,7 @@ fn a_wait_that_was_lost_in_a_session_still_covers_its_caller() {
         .waits
         .push_bound(key("k"), None, Wait::new(100), Occupant::Wait, scene.now);
     assert_eq!(scene.begin(), None, "no second server wait starts");
-    assert!(scene.waits.has_bound() && caller.reply() == WaitsFor::Turn);
+    assert!(scene.waits.has_bound() && caller.told() == WaitsFor::Turn);
     let bound = scene.waits.begin_bound(scene.now).unwrap();
     assert_eq!((bound.wait.0.number, bound.occupant), (100, Occupant::Wait));
     assert!(!scene.waits.check_surplus(&key("k"), scene.now) && !scene.waits.has_bound());
@@ -421,25 +417,25 @@ fn the_answer_of_a_server_counts_while_an_uncovered_caller_waits() {
 fn callers_are_told_why_they_have_no_connection() {
     let mut scene = Scene::new(1);
     let (first, second, other) = (scene.come("k"), scene.come("k"), scene.come("other"));
-    assert_eq!(first.reply(), WaitsFor::Opening);
+    assert_eq!(first.told(), WaitsFor::Opening);
     scene.waits.lacks(Lack::Full);
-    assert_eq!([&first, &other].map(Wait::reply), [WaitsFor::Full; 2]);
+    assert_eq!([&first, &other].map(Wait::told), [WaitsFor::Full; 2]);
     assert_eq!(
-        second.reply(),
+        second.told(),
         WaitsFor::Connection { ahead: 1 },
         "another caller of the key comes first"
     );
     scene.begin();
-    assert_eq!(first.reply(), WaitsFor::Turn);
+    assert_eq!(first.told(), WaitsFor::Turn);
     scene.waits.lacks(Lack::InUse);
-    assert_eq!(second.reply(), WaitsFor::Connection { ahead: 1 });
-    assert_eq!(other.reply(), WaitsFor::Connection { ahead: 2 });
+    assert_eq!(second.told(), WaitsFor::Connection { ahead: 1 });
+    assert_eq!(other.told(), WaitsFor::Connection { ahead: 2 });
     scene.waits.lacks(Lack::NotEstablished);
     // The key has the maximum number of connections.
-    assert_eq!(second.reply(), WaitsFor::Connection { ahead: 1 });
-    assert_eq!(other.reply(), WaitsFor::Opening);
+    assert_eq!(second.told(), WaitsFor::Connection { ahead: 1 });
+    assert_eq!(other.told(), WaitsFor::Opening);
     scene.ended("k");
-    assert_eq!(first.reply(), WaitsFor::Opening, "the server wait has ended");
+    assert_eq!(first.told(), WaitsFor::Opening, "the server wait has ended");
 }
 
 #[test]
@@ -514,7 +510,7 @@ fn callers_are_served_in_order_even_if_connections_and_callers_come_and_go() {
                 for (index, caller) in waiting.get(name).into_iter().flatten().enumerate() {
                     // A covered caller may not have been told yet, because the waits have not noticed that a caller
                     // before it is gone.
-                    let is_covered = caller.reply() == WaitsFor::Turn;
+                    let is_covered = caller.told() == WaitsFor::Turn;
                     assert!(!is_covered || index < server_waits, "seed {seed}");
                 }
             }

@@ -22,7 +22,7 @@ const PAUSE: Duration = Duration::from_millis(400);
 const JITTER: Duration = Duration::from_millis(400);
 
 /// Tries that become due within this time of each other are sent together.
-const RENEWAL_BATCHING: Duration = Duration::from_millis(10);
+const TRY_BATCHING: Duration = Duration::from_millis(10);
 
 /// The maximum number of a shard's unanswered tries.
 const MOST_IN_FLIGHT: usize = 256;
@@ -145,7 +145,7 @@ impl TryTimes {
             return None;
         }
         let ((when, _), _) = self.due.first_key_value()?;
-        let together = when.max(&now).checked_add(RENEWAL_BATCHING)?;
+        let together = when.max(&now).checked_add(TRY_BATCHING)?;
         Some(together.max(self.rate.ready_at(now)))
     }
 

@@ -16,7 +16,10 @@ const UNSUPPORTED: [(&str, &str); 8] = [
         "--raft-",
         "its members share one state in this process: --cluster N starts them",
     ),
-    ("--cluster-", "--cluster N starts all members at once, on one state"),
+    (
+        "--cluster-",
+        "--cluster N starts all members at once, with one shared state",
+    ),
     ("--node-id", "--cluster N names its members n0, n1 and so on"),
     ("--advertise-addr", "members listen where clients reach them"),
     (

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn the_idle_connection_without_leases_is_the_oldest() {
+fn the_oldest_idle_connection_without_leases_is_chosen() {
     let mut scene = Scene::new(1);
     assert_eq!(scene.idle(), None);
     let (first, second, third) = (scene.idle_one(), scene.idle_one(), scene.idle_one());
