@@ -29,7 +29,9 @@ pub(crate) fn shut_down() -> Error {
 pub(crate) fn runtime_ended(what: &str) -> Error {
     Error::new(
         ErrorKind::Shutdown,
-        format!("the runtime on which this {what} was made has ended, and its connections with it: make another"),
+        format!(
+            "the runtime on which this {what} was created has ended, and the tasks of the {what} with it: create another {what}"
+        ),
     )
 }
 

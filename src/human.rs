@@ -150,7 +150,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_as_it_was(secs: u64, nanos in 0_u32..1_000_000_000, is_short: bool) {
+        fn a_written_duration_is_read_back_unchanged(secs: u64, nanos in 0_u32..1_000_000_000, is_short: bool) {
             let duration = Duration::new(if is_short { secs % 100 } else { secs }, nanos);
             prop_assert_eq!(read_duration(&write_duration(duration)), Some(duration));
         }

@@ -25,7 +25,7 @@ fn words(error: &io::Error) -> Option<&'static str> {
         Io::ConnectionAborted => "the connection was aborted",
         Io::BrokenPipe => "the peer has closed the connection",
         Io::TimedOut => "no answer came in time",
-        Io::NotFound => "No such file",
+        Io::NotFound => "there is no such file",
         Io::PermissionDenied => "permission denied",
         Io::AddrInUse => "the address is in use",
         Io::AddrNotAvailable => "this machine has no such address",
@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_description_of_an_io_error_repeats_nothing() {
+    fn messages_of_system_errors_do_not_repeat_their_source() {
         // All error numbers of the systems, and some unused ones.
         for number in 1..200 {
             let error = io_failed(

@@ -36,7 +36,7 @@ pub(crate) fn decode(text: &str) -> Result<Zeroizing<String>, &'static str> {
         }
         let digits = (rest.next().and_then(digit), rest.next().and_then(digit));
         let (Some(high), Some(low)) = digits else {
-            return Err("two hexadecimal digits follow a %; the character itself is written %25");
+            return Err("a % must be followed by two hexadecimal digits; write the character % itself as %25");
         };
         bytes.push(16 * high + low);
     }
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_encoded_is_read_as_it_was() {
+    fn decode_returns_the_text_that_was_encoded() {
         for (text, encoded) in [
             ("", ""),
             ("aZ0-._~", "aZ0-._~"),
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_encoding_is_refused_without_being_shown() {
+    fn an_invalid_encoding_is_refused_without_being_shown() {
         for bad in [
             "sesame%",
             "sesame%4",

@@ -17,7 +17,9 @@ pub(crate) fn current(what: &str, opens_sockets: bool) -> Result<Handle> {
     let Ok(runtime) = Handle::try_current() else {
         return Err(Error::new(
             ErrorKind::InvalidInput,
-            format!("{what} needs a tokio runtime: make it inside one (`#[tokio::main]`, or `runtime.enter()`)"),
+            format!(
+                "{what} needs a tokio runtime: create it inside a runtime (`#[tokio::main]`, or `runtime.enter()`)"
+            ),
         ));
     };
     let missing = match (has_timers(), !opens_sockets || has_sockets()) {

@@ -226,8 +226,8 @@ mod tests {
             voters: vec!["n1".into(), "n2".into()],
         };
         assert_eq!(read(whole), Some(Box::new(expected)));
-        for none_known in [r#"{"cluster":{}}"#, r#"{"cluster":{"leader_addr":null,"voters":null}}"#] {
-            assert_eq!(read(none_known), Some(Box::default()), "{none_known}");
+        for empty in [r#"{"cluster":{}}"#, r#"{"cluster":{"leader_addr":null,"voters":null}}"#] {
+            assert_eq!(read(empty), Some(Box::default()), "{empty}");
         }
         let long = format!(
             r#"{{"locks":[{}{{}}],"cluster":{{"role":"leader"}}}}"#,
@@ -239,13 +239,13 @@ mod tests {
             Some(true)
         );
         assert_eq!(ClusterStats::within("no JSON"), None);
-        for no_member in ["{}", r#"{"cluster":null}"#] {
-            assert_eq!(read(no_member), None, "{no_member}");
+        for standalone in ["{}", r#"{"cluster":null}"#] {
+            assert_eq!(read(standalone), None, "{standalone}");
         }
     }
 
     #[test]
-    fn merged_stats_tell_of_the_first_cluster() {
+    fn merged_stats_keep_the_first_cluster() {
         let of = |node: &str| Stats {
             cluster: Some(Box::new(ClusterStats {
                 node_id: node.into(),

@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_destructor_is_caught_with_its_future() {
+    async fn the_panic_of_a_futures_destructor_is_caught() {
         struct Bug;
         impl Drop for Bug {
             fn drop(&mut self) {

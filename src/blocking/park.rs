@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_inside_a_wait_takes_no_wake_from_it() {
+    fn a_nested_wait_does_not_consume_the_wake_up_of_the_outer_wait() {
         let (tell_outer, outer) = oneshot::channel();
         let (tell_inner, inner) = oneshot::channel();
         let mut inner = Some(inner);

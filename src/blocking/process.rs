@@ -137,33 +137,33 @@ mod tests {
     use super::*;
 
     /// Counts its drops, but not the drop after `take`.
-    struct Teller(Option<Rc<RefCell<u32>>>);
+    struct DropCounter(Option<Rc<RefCell<u32>>>);
 
-    impl Take for Teller {
+    impl Take for DropCounter {
         fn take(&mut self) -> Self {
             Self(self.0.take())
         }
     }
 
-    impl Drop for Teller {
+    impl Drop for DropCounter {
         fn drop(&mut self) {
-            if let Some(told) = self.0.take() {
-                *told.borrow_mut() += 1;
+            if let Some(drops) = self.0.take() {
+                *drops.borrow_mut() += 1;
             }
         }
     }
 
     #[test]
     fn a_value_is_released_once_in_its_own_process_and_never_in_a_forked_child() {
-        let told = Rc::new(RefCell::new(0));
-        let teller = || Teller(Some(Rc::clone(&told)));
-        drop(Ours::new(teller()));
-        assert_eq!(*told.borrow(), 1);
-        drop(Ours::of(teller(), Process::other()));
-        assert_eq!(*told.borrow(), 1);
-        let taken = Ours::new(teller()).into_inner();
-        assert_eq!(*told.borrow(), 1);
+        let drops = Rc::new(RefCell::new(0));
+        let counter = || DropCounter(Some(Rc::clone(&drops)));
+        drop(Ours::new(counter()));
+        assert_eq!(*drops.borrow(), 1);
+        drop(Ours::of(counter(), Process::other()));
+        assert_eq!(*drops.borrow(), 1);
+        let taken = Ours::new(counter()).into_inner();
+        assert_eq!(*drops.borrow(), 1);
         drop(taken);
-        assert_eq!(*told.borrow(), 2);
+        assert_eq!(*drops.borrow(), 2);
     }
 }

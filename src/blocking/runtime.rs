@@ -148,14 +148,16 @@ impl Shared {
         }
         Err(Error::new(
             ErrorKind::Misuse,
-            "this process was forked from one that used the blocking client: its background threads, its connections \
-             and what it holds stayed with the parent; start another program (exec), or fork before the first use",
+            "this process was forked from a process that used the blocking client: the client's background threads, \
+             connections, leases and tickets stayed with the parent; start another program (exec), or fork before the first use",
         ))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Barrier};
+
     use super::*;
 
     #[test]
@@ -178,7 +180,10 @@ mod tests {
         assert_eq!(allow_in_runtime(|| block_on(|| async { 1 }).ok()), Some(1));
         let panicked = std::panic::catch_unwind(|| allow_in_runtime(|| std::panic::resume_unwind(Box::new(()))));
         assert!(panicked.is_err());
-        assert!(block_on(|| async { 1 }).is_err(), "only in there");
+        assert!(
+            block_on(|| async { 1 }).is_err(),
+            "blocking is allowed only inside allow_in_runtime"
+        );
     }
 
     #[test]
@@ -189,10 +194,17 @@ mod tests {
 
     #[test]
     fn many_threads_that_begin_at_once_share_one_runtime() {
-        let ids: Vec<_> = (0..16)
-            .map(|_| std::thread::spawn(|| block_on(|| async { Handle::current().id() }).unwrap()))
-            .map(|thread| thread.join().unwrap())
+        let start = Arc::new(Barrier::new(16));
+        let threads: Vec<_> = (0..16)
+            .map(|_| {
+                let start = Arc::clone(&start);
+                std::thread::spawn(move || {
+                    start.wait();
+                    block_on(|| async { Handle::current().id() }).unwrap()
+                })
+            })
             .collect();
+        let ids: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
         assert!(ids.iter().all(|id| *id == ids[0]));
     }
 }

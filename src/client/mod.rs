@@ -630,7 +630,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_client_and_its_futures_are_send_and_sync() {
+    fn a_client_is_send_and_sync_and_its_response_future_is_send() {
         fn anywhere<T: Clone + Send + Sync + 'static>() {}
         fn another_task<T: Send + 'static>() {}
         anywhere::<Client>();

@@ -212,7 +212,7 @@ mod tests {
         let mut options = ClientOptions::default();
         change(&mut options);
         match options.check(Supplied::default()) {
-            Ok(_) => panic!("was taken"),
+            Ok(_) => panic!("the options were accepted"),
             Err(error) => {
                 assert_eq!(error.kind(), ErrorKind::InvalidInput);
                 error.to_string()
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn keepalives_detect_it_a_second_or_a_tenth_of_a_short_read_timeout_earlier() {
+    fn keepalives_must_detect_a_dead_connection_a_second_or_a_tenth_before_the_read_timeout() {
         let check = |keepalive, reply, patience| {
             let options = ClientOptions {
                 keepalive: Duration::from_millis(keepalive),

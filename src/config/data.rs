@@ -170,7 +170,7 @@ impl<'de> Visitor<'de> for LayerReader {
             // The settings of shards have no text form.
             if Shard::read_all(&text).map_err(A::Error::custom)? != previous {
                 return Err(A::Error::custom(
-                    "previous_servers has more than addresses: here it is a text such as \"a:6388,b:6388\", or a list of such texts",
+                    "previous_servers has settings of shards, which are not possible here: write a text such as \"a:6388,b:6388\", or a list of such texts",
                 ));
             }
             given
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn errors_name_the_invalid_setting() {
         for (json, said) in [
             (
                 r#"{"lease_ttl": 10}"#,

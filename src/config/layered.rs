@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_may_be_a_source_and_a_file() {
+    fn a_url_can_be_a_source_by_itself_or_as_data() {
         let url = LayeredOptions::from_url("dflockd://a:1/?keepalive=5s").unwrap();
         assert_eq!(shown(&data(r#""dflockd://a:1/?keepalive=5s""#)), shown(&url));
         assert_eq!(
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn errors_name_the_invalid_setting() {
         let twice = LayeredOptions::from_pairs([("tls", "1"), ("tls", "1")]).unwrap_err();
         assert!(twice.to_string().contains("setting tls is given twice"), "{twice}");
         let unknown = LayeredOptions::from_pairs([("lease", "1s")]).unwrap_err();

@@ -37,7 +37,7 @@ impl ClientOptions {
                 None => Ok((self.shards.clone(), placement)),
                 Some(_) => refuse(
                     "previous_servers is given without previous_sharding_strategy: say how keys were spread over them \
-                     (stable_hash_shard, where clients did not say)",
+                     (stable_hash_shard, if clients did not set a strategy)",
                 ),
             };
         };
@@ -60,7 +60,7 @@ impl ClientOptions {
                     return Err(Error::invalid(
                         "shard of previous_servers",
                         shard,
-                        "one of its servers stands in another shard of servers: write a shard alike in both lists, and keep its members \
+                        "one of its servers is in a different shard of the setting servers: write a shard in the same way in both lists, and keep its members \
                          until the transition is over",
                     ));
                 }
@@ -74,7 +74,7 @@ impl ClientOptions {
         let stays = places.iter().copied().eq(0..self.shards.len());
         if stays && strategy.name().is_some() && strategy.name() == self.strategy.name() {
             return refuse(
-                "the previous servers and sharding strategy are those of now, so that no key moves: leave previous_servers and \
+                "the previous servers and sharding strategy are the current ones, so no key moves: leave previous_servers and \
                  previous_sharding_strategy out",
             );
         }
@@ -160,7 +160,7 @@ mod tests {
 
     fn refusal(url: &str) -> String {
         let checked = ClientOptions::from_url(url).and_then(|options| options.check(Supplied::default()));
-        let error = checked.map(|_| panic!("{url} was taken")).unwrap_err();
+        let error = checked.map(|_| panic!("{url} was accepted")).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
         error.to_string()
     }
@@ -233,7 +233,7 @@ mod tests {
             ),
             (
                 "previous_servers=a:1%2Bc:1&previous_sharding_strategy=stable_hash_shard",
-                "cluster[\"a:1\", \"c:1\"] is not acceptable: one of its servers stands in another shard",
+                "cluster[\"a:1\", \"c:1\"] is not acceptable: one of its servers is in a different shard",
             ),
             (
                 "previous_servers=c:1,c:1&previous_sharding_strategy=stable_hash_shard",

@@ -33,7 +33,9 @@ pub(super) enum Secrets {
 pub(super) fn read(url: &str) -> Result<SourceSettings> {
     let url = url.trim();
     if url.contains(HIDDEN) {
-        return refuse("it has … in place of the auth token, as it is shown: give the URL with the auth token");
+        return refuse(
+            "it has … in place of a secret, as a displayed URL does: write the auth token or stable_ref itself",
+        );
     }
     if !url.chars().all(|c| c.is_ascii_graphic()) {
         return refuse("it has a character that must be percent-encoded: a blank is %20");
@@ -49,7 +51,7 @@ pub(super) fn read(url: &str) -> Result<SourceSettings> {
             let remedy = "write dflockd:// or, with TLS, dflockds://";
             return Err(Error::invalid("scheme of the URL", Shortened(scheme), remedy));
         }
-        None => return refuse("it begins with no scheme: write dflockd:// or, with TLS, dflockds://"),
+        None => return refuse("it does not begin with a scheme: write dflockd:// or, with TLS, dflockds://"),
     }
     let (authority, tail) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
     read_authority(authority, &mut given)?;
@@ -287,7 +289,7 @@ mod tests {
             ),
             (
                 "dflockd://a:1?keepalive=%zz",
-                "URL parameter \"keepalive\" is not acceptable: in its value, two hexadecimal",
+                "URL parameter \"keepalive\" is not acceptable: in its value, a % must be followed by two hexadecimal",
             ),
             ("dflockd://a:1#x", "written %23"),
             ("dflockd://a :1", "a blank is %20"),
@@ -342,7 +344,7 @@ mod tests {
             let error = refusal(url);
             assert!(!error.contains("ses"), "{url}: {error}");
         }
-        assert!(refusal("dflockd://…@a:1").contains("in place of the auth token"));
+        assert!(refusal("dflockd://…@a:1").contains("in place of a secret"));
     }
 
     #[test]
@@ -420,7 +422,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_as_it_was(
+        fn options_survive_writing_and_reading(
             secret in prop::option::of("[^\r\n\0]{1,20}"),
             parameters in vec(parameter(), 0..8),
             path in "[ -~ö]{1,20}",

@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kinds_have_names_of_their_own_and_are_counted_in_order() {
+    fn kinds_have_unique_names_and_are_listed_in_order() {
         let names: std::collections::BTreeSet<&str> = ErrorKind::ALL.into_iter().map(ErrorKind::as_str).collect();
         assert_eq!(names.len(), ErrorKind::ALL.len());
         for (index, kind) in ErrorKind::ALL.into_iter().enumerate() {

@@ -102,7 +102,7 @@ impl Error {
 
     /// Sets the source to the source of another error, whose message is a part of this error's message.
     #[must_use]
-    pub(crate) fn for_the_cause_of(self, other: &Self) -> Self {
+    pub(crate) fn with_source_of(self, other: &Self) -> Self {
         self.with(|repr| repr.source.clone_from(&other.0.source))
     }
 
@@ -138,7 +138,7 @@ impl Error {
 
     /// Marks the error as retryable, regardless of its kind: the same call may succeed later.
     #[must_use]
-    pub(crate) fn passing(self) -> Self {
+    pub(crate) fn retryable(self) -> Self {
         self.with(|repr| repr.outlook = Outlook::Passes)
     }
 
@@ -336,23 +336,23 @@ mod tests {
     }
 
     #[test]
-    fn an_error_that_does_not_pass_by_itself_is_fatal_whatever_its_kind() {
+    fn an_error_that_is_marked_fatal_is_fatal_whatever_its_kind() {
         let error = Error::new(ErrorKind::Connect, "the certificate has expired").fatal();
         assert!(error.is_fatal() && !error.is_retryable());
         assert_eq!(error.kind(), ErrorKind::Connect);
     }
 
     #[test]
-    fn every_kind_has_an_outlook_unless_only_its_caller_knows() {
+    fn every_kind_is_retryable_or_fatal_unless_only_the_caller_can_decide() {
         use ErrorKind::{AlreadyEnqueued, Layer, LeaseLost, NotEnqueued, NotHeld, Refused};
         for kind in ErrorKind::ALL {
             let error = Error::new(kind, "");
             let callers_own = [AlreadyEnqueued, Layer, LeaseLost, NotEnqueued, NotHeld, Refused].contains(&kind);
             assert!(!(error.is_retryable() && error.is_fatal()), "{kind:?}");
             assert_eq!(!error.is_retryable() && !error.is_fatal(), callers_own, "{kind:?}");
-            let (passes, stays) = (error.clone().passing(), error.fatal());
-            assert!(passes.is_retryable() && !passes.is_fatal(), "{kind:?}");
-            assert!(stays.is_fatal() && !stays.is_retryable(), "{kind:?}");
+            let (retryable, fatal) = (error.clone().retryable(), error.fatal());
+            assert!(retryable.is_retryable() && !retryable.is_fatal(), "{kind:?}");
+            assert!(fatal.is_fatal() && !fatal.is_retryable(), "{kind:?}");
         }
     }
 
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn a_layers_error_is_kept_and_ours_passes_as_it_is() {
+    fn of_layer_keeps_a_foreign_error_as_the_source_and_returns_ours_unchanged() {
         let ours = Error::new(ErrorKind::Draining, "the server is shutting down");
         assert_eq!(Error::of_layer(ours.into()).kind(), ErrorKind::Draining);
         let theirs = Error::of_layer(std::io::Error::other("not today").into());
@@ -376,7 +376,7 @@ mod tests {
         assert!(theirs.chain().to_string().ends_with("failed: not today"));
         assert!(
             !theirs.is_retryable() && !theirs.is_fatal(),
-            "what a layer means only its author knows"
+            "only the author of a layer knows whether its error is retryable"
         );
     }
 }

@@ -218,7 +218,7 @@ impl fmt::Display for ClientEvent {
                 write!(f, "shard {shard}: {endpoint} has taken over (reason: {reason})")
             }
             Self::AuthRefused { shard, endpoint, error } => {
-                write!(f, "shard {shard}: {endpoint} refuses the auth token: {error}")
+                write!(f, "shard {shard}: authentication at {endpoint} failed: {error}")
             }
             Self::Closed { shard, cause } => write!(f, "shard {shard}: closed: {cause}"),
             Self::LeaseLost(lost) => fmt::Display::fmt(lost, f),
@@ -320,7 +320,7 @@ mod tests {
                     endpoint: endpoint(),
                     error: error(),
                 },
-                "shard 1: a:6388 refuses the auth token: no way there",
+                "shard 1: authentication at a:6388 failed: no way there",
             ),
             (
                 ClientEvent::Closed { shard, cause: cause() },

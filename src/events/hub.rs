@@ -17,11 +17,11 @@ pub(crate) type Callback = Arc<dyn Fn(&ClientEvent) + Send + Sync>;
 
 /// Passes the events of one client to its callbacks and streams.
 #[derive(Clone, Default)]
-pub(crate) struct EventHub(Arc<Wanted>);
+pub(crate) struct EventHub(Arc<Receivers>);
 
 /// The receivers of events.
 #[derive(Default)]
-struct Wanted {
+struct Receivers {
     callbacks: Vec<Callback>,
     /// Created with the first stream.
     streams: OnceLock<broadcast::Sender<ClientEvent>>,
@@ -29,7 +29,7 @@ struct Wanted {
 
 impl EventHub {
     pub(crate) fn new(callbacks: Vec<Callback>) -> Self {
-        Self(Arc::new(Wanted {
+        Self(Arc::new(Receivers {
             callbacks,
             streams: OnceLock::new(),
         }))

@@ -39,7 +39,7 @@ pub fn answers(data: &[u8]) {
     let said = with_runs(said);
     let whole = Heard::of(asked, flags & 1 == 1, std::iter::once(&*said));
     let in_pieces = Heard::of(asked, flags & 1 == 1, pieces(&said, *seed));
-    assert_eq!(whole, in_pieces, "the pieces make a difference");
+    assert_eq!(whole, in_pieces, "the result depends on how the bytes are split");
     for line in said
         .split(|byte| *byte == b'\n')
         .filter(|line| line.len() <= LONGEST_LINE)
@@ -166,7 +166,7 @@ fn check_line(expect: Expect, line: &str) {
 fn every_call_finishes(response: Response) {
     let key = || Key::new("k").unwrap();
     let semaphore = Target::Semaphore(Limit::new(2).unwrap());
-    let token = Token::OF_NOTHING;
+    let token = Token::NEVER_ISSUED;
     let channel = Channel::new("c").unwrap();
     let payload = Payload::new(&channel, "x").unwrap();
     let pattern = || Pattern::new("p").unwrap();

@@ -14,7 +14,7 @@ pub(super) fn request(choice: u8, name: &str) -> Request {
     let kind = target.kind();
     let ttl = Ttl::from_secs(u64::from(choice / 32));
     let wait = WaitSecs::from_secs(u64::from(choice / 64)).unwrap();
-    let token = Token::OF_NOTHING;
+    let token = Token::NEVER_ISSUED;
     match choice % 12 {
         0 => Request::Acquire {
             target,

@@ -199,7 +199,7 @@ impl Bench {
         let polled = lane.poll_turn(&mut Context::from_waker(Waker::noop()), &mut |report| {
             reports.push(report)
         });
-        assert!(reports.len() <= 1, "one turn, one report");
+        assert!(reports.len() <= 1, "a turn made more than one report");
         for report in reports {
             self.take_report(report);
         }
@@ -287,7 +287,10 @@ impl Bench {
         if self.hears_signals {
             let all = said.len();
             said.retain(|line| Signal::decode(line).is_none());
-            assert!(self.signals <= all - said.len(), "more signals than there were");
+            assert!(
+                self.signals <= all - said.len(),
+                "the connection reported more signals than the peer sent"
+            );
         }
         let position_of = |number: usize| sent.iter().position(|request| request.subject() == name(number));
         for (number, asked) in self.asked.iter().enumerate() {
@@ -300,14 +303,19 @@ impl Bench {
                         .map(|line| Response::decode(asked.request.expect(), line));
                     assert_eq!(answer, Some(Ok(response.clone())), "the answer to another request");
                 }
-                Fate::Skipped | Fate::Unwritten => assert_eq!(position, None, "it was written"),
+                Fate::Skipped | Fate::Unwritten => {
+                    assert_eq!(position, None, "a request that was reported as not sent was written")
+                }
                 Fate::Unknown => {
                     // Its first byte was written, so all earlier requests were written completely.
                     let before = self.asked[..number]
                         .iter()
                         .rposition(|asked| asked.fate == Fate::Unknown);
                     let is_written = before.is_none_or(|before| position_of(before).is_some());
-                    assert!(is_written, "of unknown fate, and behind one that was not written");
+                    assert!(
+                        is_written,
+                        "a request has an unknown outcome, but an earlier one with an unknown outcome was not written"
+                    );
                 }
                 Fate::Open => assert!(
                     self.lane.is_some(),

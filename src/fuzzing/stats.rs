@@ -13,7 +13,11 @@ pub fn stats(data: &[u8]) {
         let kept = format!("{error:?}");
         assert!(kept.len() < 1_000, "{} bytes of an answer are kept", kept.len());
     }
-    assert_eq!(answered.ok(), read, "an answer is read as any text is");
+    assert_eq!(
+        answered.ok(),
+        read,
+        "the answer and the same text are parsed differently"
+    );
     let Some(read) = read else { return };
     let written = serde_json::to_string(&read).unwrap();
     let again: Stats = serde_json::from_str(&written).unwrap();

@@ -115,7 +115,7 @@ impl Taken {
         let message = match self {
             Self::All(permits) => return Ok(permits),
             Self::TooFew => {
-                format!("{slots} of the slots of {key:?} are not free, and there was no time to wait for them")
+                format!("fewer than {slots} slots of {key:?} are free, and there was no time to wait for more")
             }
             Self::NotItsTurn => {
                 format!("another caller takes several slots of {key:?}, and there was no time to wait for the turn")
@@ -144,7 +144,7 @@ fn turn_lost(key: &Key, reason: LostReason) -> Error {
     let message =
         format!("the turn of callers that take several slots of {key:?} was lost before all were granted: {reason}");
     // The same call may succeed later.
-    Error::new(ErrorKind::LeaseLost, message).passing()
+    Error::new(ErrorKind::LeaseLost, message).retryable()
 }
 
 type Asked<'a> = Pin<Box<dyn Future<Output = Result<Option<Lease>>> + Send + 'a>>;

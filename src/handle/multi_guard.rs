@@ -14,7 +14,7 @@ use crate::join::join_all;
 use crate::lease::policy::RenewTerms;
 use crate::lease::state::{LeaseState, LostReason};
 use crate::service::TransitionFences;
-use crate::service::tell_stopped;
+use crate::service::log_stopped;
 #[cfg(feature = "blocking")]
 use crate::take::Take;
 use crate::types::{Fence, Key, Ttl};
@@ -219,7 +219,7 @@ impl<G: Guard> MultiGuard<G> {
             biased;
             (key, reason) = self.lost() => {
                 if let Some(guard) = self.guards.first() {
-                    tell_stopped(guard, &key, reason);
+                    log_stopped(guard, &key, reason);
                 }
                 Err(lost_meanwhile(&key, reason))
             }
@@ -249,7 +249,7 @@ impl<G: Guard> MultiGuard<G> {
         let lost = self.guards.iter().find(|guard| !guard.is_held());
         match lost.map(|guard| (guard.key(), guard.state())) {
             // The same call may succeed later.
-            Some((key, LeaseState::Lost(reason))) => Err(lost_meanwhile(key, reason).passing()),
+            Some((key, LeaseState::Lost(reason))) => Err(lost_meanwhile(key, reason).retryable()),
             _ => Ok(self),
         }
     }

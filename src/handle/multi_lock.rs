@@ -191,7 +191,7 @@ impl MultiLock {
             };
             tokio::select! {
                 biased;
-                (key, reason) = held.lost() => return Err(lost_meanwhile(&key, reason).passing()),
+                (key, reason) = held.lost() => return Err(lost_meanwhile(&key, reason).retryable()),
                 lease = lease => held.push(LockGuard::new(lease?)),
             }
         }

@@ -295,7 +295,7 @@ impl LeaseCell {
 
     /// Notes that the owning connection was still open. The lease counts as lost before its deadline only when the
     /// machine's total suspended time reaches this new value.
-    pub(crate) fn stood(&self, lost_when_suspended: Duration) {
+    pub(crate) fn note_open_connection(&self, lost_when_suspended: Duration) {
         self.lost_when_suspended
             .fetch_max(nanos(lost_when_suspended), Ordering::AcqRel);
     }
@@ -503,7 +503,7 @@ mod tests {
         // A server may give up a connection over which it has received nothing for 8 s.
         assert_eq!(long.state_at(after(7)), LeaseState::Held);
         assert_eq!(long.remaining_at(after(8)), Duration::ZERO);
-        long.stood(after(15).suspended);
+        long.note_open_connection(after(15).suspended);
         assert_eq!((left(&long, 14), left(&long, 15)), (586.0, 0.0));
     }
 

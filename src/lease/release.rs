@@ -136,7 +136,7 @@ mod tests {
             deadline: got.at + Duration::from_secs(10),
             lost_when_suspended: got.suspended + Duration::from_secs(8),
         };
-        let grant = Grant::new(Token::OF_NOTHING, Ttl::from_secs(10).unwrap());
+        let grant = Grant::new(Token::NEVER_ISSUED, Ttl::from_secs(10).unwrap());
         Arc::new(LeaseCell::new(Key::new("k").unwrap(), Kind::Lock, grant, times))
     }
 

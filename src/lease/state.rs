@@ -113,7 +113,9 @@ impl fmt::Display for LeaseState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Held => f.write_str("held"),
-            Self::Suspect => f.write_str("held, but not confirmed since its connection was lost"),
+            Self::Suspect => {
+                f.write_str("held, but not confirmed since its connection was lost or its cluster's leader changed")
+            }
             Self::Lost(reason) => write!(f, "lost: {reason}"),
             Self::Released => f.write_str("released"),
         }
@@ -139,7 +141,7 @@ impl FromStr for LeaseState {
             state => state.to_string() == text,
         };
         all.into_iter().find(is_meant).ok_or_else(|| {
-            let remedy = "write held, suspect, released, or lost: with a reason, as in lost: expired";
+            let remedy = "write held, suspect, released, or \"lost: \" and a reason, such as \"lost: expired\"";
             Error::invalid("state of a lease", Shortened(text), remedy)
         })
     }

@@ -451,7 +451,7 @@ fn without_signals(abilities: Abilities) -> Error {
 
 fn renewal_of_nothing() -> Result<Call<Option<u64>>> {
     let key = Key::new(PROBE_KEY)?;
-    Ok(Call::renew(Kind::Lock, key, Token::OF_NOTHING, Some(Ttl::DEFAULT)))
+    Ok(Call::renew(Kind::Lock, key, Token::NEVER_ISSUED, Some(Ttl::DEFAULT)))
 }
 
 /// Returns whether bytes are the TLS alert that a server sends to a client which does not speak TLS.

@@ -467,7 +467,7 @@ where
             Ok(key) if !knows_ping => Request::Renew {
                 kind: Kind::Lock,
                 key,
-                token: Token::OF_NOTHING,
+                token: Token::NEVER_ISSUED,
                 ttl: Ttl::from_secs(1),
             },
             _ => Request::Ping,

@@ -218,6 +218,6 @@ pub(crate) fn unavailable(shard: usize, endpoint: &Arc<str>, cause: &Error) -> E
         ErrorKind::Unavailable,
         format!("shard {shard} is not connected: {}", cause.message()),
     )
-    .for_the_cause_of(cause)
+    .with_source_of(cause)
     .at(endpoint)
 }

@@ -204,7 +204,7 @@ impl<'a> Bench<'a> {
 
     fn say_token(&mut self, which: usize, choice: usize) {
         let token = match self.granted.len() {
-            0 => Token::OF_NOTHING,
+            0 => Token::NEVER_ISSUED,
             count => self.granted[choice % count],
         };
         self.say(which, token.as_str().as_bytes(), 3);

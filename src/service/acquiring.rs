@@ -19,7 +19,7 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
 use self::moving::Move;
 use super::asking::{Reserved, acquire_message, ask, granted, lost, room_now};
-use super::core::{Core, ready_too_late, shard_is_away};
+use super::core::{Core, error_if_away, ready_too_late};
 use super::request::{AcquireRequest, Operation, Response};
 use super::span::{Awaited, RequestSpan};
 use super::timeout::{Scope, unanswered};
@@ -141,9 +141,9 @@ impl<'a, H: Borrow<Arc<Core>> + Clone + Send + 'a> Acquiring<'a, H> {
                                 *this.until = Some(until);
                                 this.alarm.set(Some(first_alarm(now, until)));
                             }
-                            begun(core, route.place, this.request, reserved.take())?
+                            begin(core, route.place, this.request, reserved.take())?
                         }
-                        Some(way) => both_begun(this.core.clone(), this.request.clone(), way, reserved.take()),
+                        Some(way) => begin_both(this.core.clone(), this.request.clone(), way, reserved.take()),
                     }
                 }
                 Stage::BeginsAt(reserved) => {
@@ -152,7 +152,7 @@ impl<'a, H: Borrow<Arc<Core>> + Clone + Send + 'a> Acquiring<'a, H> {
                     if let Some(until) = *this.until {
                         this.alarm.set(Some(first_alarm(Instant::now(), until)));
                     }
-                    begun(core, core.topology.shard(*this.shard)?, this.request, reserved)?
+                    begin(core, core.topology.shard(*this.shard)?, this.request, reserved)?
                 }
                 Stage::NeedsRoom(room) => {
                     let Poll::Ready(room) = room.as_mut().poll(cx) else {
@@ -160,7 +160,7 @@ impl<'a, H: Borrow<Arc<Core>> + Clone + Send + 'a> Acquiring<'a, H> {
                     };
                     let place = core.topology.shard(*this.shard)?;
                     // The semaphore is never closed.
-                    tried(core, place, this.request, room.map_err(|_| place.gone())?)?
+                    send_try(core, place, this.request, room.map_err(|_| place.gone())?)?
                 }
                 Stage::IsTried(answer) => match Pin::new(answer).poll(cx) {
                     Poll::Ready(Ok(answer)) => match granted_or_refused(answer, core)? {
@@ -224,7 +224,7 @@ fn first_alarm(now: Instant, until: Instant) -> Sleep {
 
 /// Starts to acquire both halves of a key that moves.
 #[cold]
-fn both_begun<'a, H>(core: H, request: AcquireRequest, way: Move, reserved: Reserved) -> Stage<'a>
+fn begin_both<'a, H>(core: H, request: AcquireRequest, way: Move, reserved: Reserved) -> Stage<'a>
 where
     H: Borrow<Arc<Core>> + Clone + Send + 'a,
 {
@@ -233,9 +233,9 @@ where
 
 /// Sends the try, if there is room for it.
 #[inline(always)]
-fn begun<'a>(core: &Core, place: &ShardPlace, request: &AcquireRequest, reserved: Reserved) -> Result<Stage<'a>> {
+fn begin<'a>(core: &Core, place: &ShardPlace, request: &AcquireRequest, reserved: Reserved) -> Result<Stage<'a>> {
     match room_now(place, &place.room, reserved) {
-        Some(room) => tried(core, place, request, room),
+        Some(room) => send_try(core, place, request, room),
         None => Ok(Stage::NeedsRoom(Box::pin(Arc::clone(&place.room).acquire_owned()))),
     }
 }
@@ -253,7 +253,7 @@ fn wait_span(core: &Core, shard: usize, request: &AcquireRequest) -> Option<Box<
 }
 
 /// Sends the try.
-fn tried<'a>(
+fn send_try<'a>(
     core: &Core,
     place: &ShardPlace,
     request: &AcquireRequest,
@@ -305,7 +305,7 @@ async fn wait(
             Acquired::Busy(refused) => Err(not_granted(place, &request, refused, WaitsFor::Turn)),
             Acquired::Queued(at) => Err(not_granted(place, &request, at.refusal, WaitsFor::Turn)),
         },
-        Err(_) => Err(match shard_is_away(place) {
+        Err(_) => Err(match error_if_away(place) {
             Some(away) => away.out_of(Budget::Unanswered(request.wait)),
             None => {
                 let waits_for = progress.map_or(WaitsFor::Layers, |progress| progress.get());
@@ -318,7 +318,7 @@ async fn wait(
 /// Returns the error of an acquire whose deadline passed before a server answered.
 fn out_of_time(place: &ShardPlace, request: &AcquireRequest, was_sent: bool) -> Error {
     let budget = Budget::Unanswered(request.wait);
-    match shard_is_away(place) {
+    match error_if_away(place) {
         Some(away) => away.out_of(budget),
         None if was_sent => {
             let about = Scope::Key(request.routed_by().clone());

@@ -69,7 +69,7 @@ impl Core {
                 format!("the metrics recorder cannot be used: it panicked: {panic}"),
             )
         })?;
-        tell_of_transition(&config);
+        log_transition(&config);
         let ending = Ending::default();
         let (router, topology) = router::start(&config, &ending)?;
         let shards = topology.shards.iter().map(|shard| shard.health.clone()).collect();
@@ -175,7 +175,7 @@ fn measure(config: &Config, routes: &Routes) -> ([Level; 2], Option<RequestMetri
 }
 
 /// Logs that keys move.
-fn tell_of_transition(config: &Config) {
+fn log_transition(config: &Config) {
     let (Some(previous), Some(lists)) = (config.placement.previous_shards(), config.placement.fingerprint()) else {
         return;
     };
@@ -186,7 +186,7 @@ fn tell_of_transition(config: &Config) {
             shards,
             previous,
             lists,
-            "keys that move are taken on both of their shards"
+            "keys that move are acquired on both of their shards"
         )
     }));
 }
@@ -244,11 +244,11 @@ impl Explain for &Explainer {
             Scope::Key(key) => {
                 let route = self.topology.route(key).ok()?;
                 let places = route.previous.into_iter().chain([route.place]);
-                let no_room = |place: &ShardPlace| no_room(place, subject.operation, budget);
+                let error_if_full = |place: &ShardPlace| error_if_full(place, subject.operation, budget);
                 return places
                     .clone()
-                    .find_map(shard_is_away)
-                    .or_else(|| places.clone().find_map(no_room));
+                    .find_map(error_if_away)
+                    .or_else(|| places.clone().find_map(error_if_full));
             }
             Scope::Channel(channel) => {
                 let index = self.routes.placement.emits_at(channel.as_str()).ok()?;
@@ -257,10 +257,10 @@ impl Explain for &Explainer {
                 return Some(unavailable(index, &place.endpoint(), &error));
             }
             Scope::Shard(shard) => *shard,
-            Scope::All => return self.topology.shards.iter().find_map(shard_is_away),
+            Scope::All => return self.topology.shards.iter().find_map(error_if_away),
         };
         let place = self.topology.shards.get(index)?;
-        shard_is_away(place).or_else(|| no_room(place, subject.operation, budget))
+        error_if_away(place).or_else(|| error_if_full(place, subject.operation, budget))
     }
 
     fn is_direct(&self) -> bool {
@@ -279,7 +279,7 @@ impl Explain for Arc<Explainer> {
 }
 
 /// Returns the error of a shard that is not connected or is closed; `None` if it is connected.
-pub(super) fn shard_is_away(place: &ShardPlace) -> Option<Error> {
+pub(super) fn error_if_away(place: &ShardPlace) -> Option<Error> {
     let health = place.health.borrow();
     match &health.state {
         ConnectionState::Reconnecting { last_error, .. } => {
@@ -297,7 +297,7 @@ pub(super) fn shard_is_away(place: &ShardPlace) -> Option<Error> {
     }
 }
 
-fn no_room(place: &ShardPlace, operation: Operation, budget: Budget) -> Option<Error> {
+fn error_if_full(place: &ShardPlace, operation: Operation, budget: Budget) -> Option<Error> {
     let room = match operation {
         Operation::Enqueue => &place.waiting_room,
         Operation::Collect => &place.ticket_room,

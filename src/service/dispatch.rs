@@ -19,7 +19,7 @@ use tower::Service;
 use super::acquiring::Acquiring;
 use super::acquiring::moving::{first_half, joined, reachable, second_half, while_held};
 use super::asking::{Reserved, acquire_message, ask, granted, lost, origin};
-use super::core::{Core, CoreRef, client_is_gone, shard_is_away};
+use super::core::{Core, CoreRef, client_is_gone, error_if_away};
 use super::held::{Lease, QueuePlace, Rest};
 use super::request::{AcquireRequest, Operation, Request, Response, SubscribeRequest};
 use super::span::{Awaited, RequestSpan};
@@ -194,13 +194,13 @@ async fn enqueue(core: impl Borrow<Arc<Core>>, request: AcquireRequest) -> Resul
             };
             let answer = while_held(&previous, enqueue_at(core, route.place, &second)).await?;
             match answer {
-                Response::Queued(place) => Ok(Response::Queued(place.besides(Rest::Previous(previous, terms)))),
+                Response::Queued(place) => Ok(Response::Queued(place.with_rest(Rest::Previous(previous, terms)))),
                 other => joined(other, previous, terms),
             }
         }
         Response::Queued(place) => {
             let (ttl, policy) = (request.ttl, request.renew_policy);
-            Ok(Response::Queued(place.besides(Rest::Current { ttl, policy })))
+            Ok(Response::Queued(place.with_rest(Rest::Current { ttl, policy })))
         }
         other => Ok(other),
     }
@@ -286,7 +286,7 @@ async fn collect_at(
     let collect = async {
         let outcome = timeout_at(until, collect).await;
         outcome.unwrap_or_else(|_| {
-            Err(match shard_is_away(place) {
+            Err(match error_if_away(place) {
                 Some(away) => away.out_of(Budget::Unanswered(wait)),
                 None => not_its_turn(enqueued),
             })

@@ -392,7 +392,7 @@ impl Lease {
     }
 
     /// Waits until the lease is lost and returns the reason.
-    pub(super) async fn is_lost(&self) -> LostReason {
+    pub(super) async fn wait_until_lost(&self) -> LostReason {
         match &self.previous {
             None => self.held.cell.lost().await,
             Some(previous) => Box::pin(lost_of_both(&self.held.cell, &previous.held.cell, &previous.first_lost)).await,
@@ -541,7 +541,7 @@ impl QueuePlace {
     }
 
     /// Adds the remaining steps after the grant.
-    pub(super) fn besides(mut self, rest: Rest) -> Self {
+    pub(super) fn with_rest(mut self, rest: Rest) -> Self {
         self.rest = Some(Box::new(rest));
         self
     }

@@ -29,7 +29,7 @@ pub(crate) use request::busy;
 pub use request::{AcquireRequest, Operation, Request, Response, SubscribeRequest};
 pub use retry::RetryPolicy;
 pub(crate) use stack::{ClientStack, collect, execute, for_client, release, start};
-pub(crate) use stopping::tell_stopped;
+pub(crate) use stopping::log_stopped;
 pub use timeout::{Timeout, TimeoutFuture, TimeoutLayer};
 pub use user_layer::ClientService;
 pub(crate) use user_layer::UserLayer;

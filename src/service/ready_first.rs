@@ -158,7 +158,7 @@ mod tests {
         fn call(&mut self, request: Request) -> Self::Future {
             assert!(
                 !request.wait().is_zero(),
-                "what has no time left is a try, which has no end of its own"
+                "a request with no time left would become a try, which no timer ends"
             );
             self.was_called.store(true, Ordering::Relaxed);
             pending()
@@ -180,7 +180,7 @@ mod tests {
             tokio::time::advance(WAIT + late).await;
             let answer = poll_fn(|cx| Poll::Ready(waiting.as_mut().poll(cx))).await;
             let Poll::Ready(Err(error)) = answer else {
-                panic!("it goes on");
+                panic!("the request did not fail");
             };
             assert_eq!(error.kind(), ErrorKind::Unavailable);
             assert!(!service.was_called.load(Ordering::Relaxed));

@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn only_retryable_and_safe_requests_are_repeated() {
+    async fn only_safe_requests_are_repeated_and_only_after_retryable_errors() {
         let again = async |policy: &RetryPolicy, request: Request, kind| fails(policy, request, kind).await.0 > 1;
         let policy = RetryPolicy::default();
         for kind in ErrorKind::ALL {

@@ -33,8 +33,8 @@ impl Lease {
     pub async fn run<F: Future>(&self, future: F) -> Result<F::Output> {
         tokio::select! {
             biased;
-            reason = self.is_lost() => {
-                tell_stopped(self, self.key(), reason);
+            reason = self.wait_until_lost() => {
+                log_stopped(self, self.key(), reason);
                 Err(self.lost_because(reason))
             }
             output = future => Ok(output),
@@ -44,7 +44,7 @@ impl Lease {
 
 /// Logs, in the span of the work, that the work was stopped because a lease was lost. The other log lines about lost
 /// leases are not in a holder's span.
-pub(crate) fn tell_stopped(lease: &Lease, key: &Key, reason: LostReason) {
+pub(crate) fn log_stopped(lease: &Lease, key: &Key, reason: LostReason) {
     let origin = lease.client();
     let client = origin
         .downcast_ref::<Core>()

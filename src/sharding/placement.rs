@@ -100,8 +100,8 @@ impl Placement {
         common.min().ok_or_else(|| {
             Error::new(
                 ErrorKind::Unsupported,
-                "signals cannot be emitted while keys move between two lists that have no shard in common: clients of the one list would \
-                 hear what those of the other do not; keep a shard of the previous list until the transition is over",
+                "signals cannot be emitted while keys move between two lists that have no shard in common: clients of one list would \
+                 receive signals that clients of the other do not; keep a shard of the previous list until the transition is over",
             )
         })
     }
@@ -119,7 +119,7 @@ impl Previous {
 mod tests {
     use super::*;
 
-    /// QueuePositions keys such as `1.2`: the first number is the shard in the current list, the second the shard in the
+    /// Places keys such as `1.2`: the first number is the shard in the current list, the second the shard in the
     /// previous list.
     fn placement(shards: usize, previous: Vec<usize>) -> Placement {
         fn part(key: &str, part: usize) -> usize {

@@ -331,7 +331,7 @@ impl SignalHandle {
                         ErrorKind::Unavailable,
                         format!("not connected for signals: {}", why.message()),
                     )
-                    .for_the_cause_of(&why),
+                    .with_source_of(&why),
                     None => Error::new(
                         ErrorKind::Unavailable,
                         format!("{what} was not answered within {budget}"),

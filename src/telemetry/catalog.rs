@@ -201,7 +201,7 @@ pub(crate) const SIGNAL_SUBSCRIPTIONS: MetricFamily =
     MetricFamily::gauge("dflockd_client_signal_subscriptions", "Subscriptions to signals.");
 pub(crate) const TRANSITIONS: MetricFamily = MetricFamily::gauge(
     "dflockd_client_transitions",
-    "Clients that acquire keys which move on both their previous and their present shard.",
+    "Clients that use both the previous and the current shard of each key that moves.",
 );
 pub(crate) const BUILD_INFO: MetricFamily = MetricFamily::gauge(
     "dflockd_client_build_info",

@@ -104,7 +104,7 @@ mod tests {
         for number in MAX_KEY_CLASSES..10 * MAX_KEY_CLASSES {
             assert_eq!(*names.of(&format!("class{number}/k")), OTHER);
         }
-        assert_eq!(*names.of("class7/again"), "class7", "those that are known stay");
+        assert_eq!(*names.of("class7/again"), "class7", "a known class keeps its name");
         assert_eq!(names.known.read().unwrap().len(), MAX_KEY_CLASSES + 1);
     }
 

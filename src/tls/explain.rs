@@ -140,7 +140,7 @@ fn alerted(alert: AlertDescription) -> (String, bool) {
         | Alert::CertificateUnknown
         | Alert::UnknownCA
         | Alert::AccessDenied => format!(
-            "the server refused this client's certificate, or that it has none (alert {alert:?}): give one that is valid, of an \
+            "the server refused this client's certificate, or requires one (alert {alert:?}): give one that is valid, of an \
              authority that the server trusts, with Tls::client_certificate_files"
         ),
         Alert::ProtocolVersion => "the server speaks no version of TLS that is still safe (1.2 or 1.3)".to_owned(),

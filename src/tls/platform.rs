@@ -38,7 +38,7 @@ fn verifier(
     match authorities.is_empty() {
         true => Verifier::new(provider),
         false => Err(rustls::Error::General(
-            "that of Android takes no further authorities".to_owned(),
+            "the verifier of Android accepts no further authorities".to_owned(),
         )),
     }
 }

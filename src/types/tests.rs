@@ -15,7 +15,7 @@ use crate::error::{ErrorKind, Result};
 
 fn message(result: Result<Key>) -> String {
     match result {
-        Ok(key) => panic!("{key:?} was taken"),
+        Ok(key) => panic!("{key:?} was accepted"),
         Err(error) => {
             assert_eq!(error.kind(), ErrorKind::InvalidInput);
             error.to_string()
@@ -31,7 +31,7 @@ fn keys_are_measured_in_bytes() {
 }
 
 #[test]
-fn keys_that_the_wire_cannot_carry_are_refused_by_name() {
+fn invalid_keys_are_refused_and_quoted_in_the_error() {
     assert!(message(Key::new("")).contains("empty"));
     for bad in ["a b", "a\tb", "a\nb", "a\rb", "a\0b", "a\u{3000}b"] {
         let text = message(Key::new(bad));
@@ -96,7 +96,7 @@ fn a_key_is_parsed_serialized_and_found_by_its_text() {
 }
 
 #[test]
-fn a_token_is_parsed_as_it_is_made() {
+fn parsing_a_token_gives_the_same_as_new() {
     let digits = "0123456789abcdefFEDCBA9876543210";
     assert_eq!(digits.parse::<Token>().unwrap(), Token::new(digits).unwrap());
     assert!("short".parse::<Token>().is_err());
@@ -170,7 +170,7 @@ fn an_invalid_ttl_or_limit_is_refused_with_its_value() {
 }
 
 /// Checks that a value can be restored from its text and from JSON.
-fn comes_back<T>(value: T) -> std::result::Result<(), TestCaseError>
+fn round_trips<T>(value: T) -> std::result::Result<(), TestCaseError>
 where
     T: Copy + Debug + Display + PartialEq + FromStr<Err: Debug> + Serialize + DeserializeOwned,
 {
@@ -182,14 +182,14 @@ where
 
 proptest! {
     #[test]
-    fn numbers_come_back_from_text_json_and_what_they_are_made_of(
+    fn numbers_round_trip_through_text_json_and_their_source_types(
         fence: u64, limit in 1_u32.., secs in 1..=MAX_SECONDS, millis in 1_000_u64..1_000_000_000,
     ) {
-        comes_back(Fence::from(fence))?;
+        round_trips(Fence::from(fence))?;
         prop_assert_eq!(u64::from(Fence(fence)), fence);
-        comes_back(Limit::try_from(limit).unwrap())?;
+        round_trips(Limit::try_from(limit).unwrap())?;
         prop_assert_eq!(u32::from(Limit::from(NonZeroU32::new(limit).unwrap())), limit);
-        comes_back(Ttl::from_secs(secs).unwrap())?;
+        round_trips(Ttl::from_secs(secs).unwrap())?;
         let wait = WaitSecs::from_secs(secs).unwrap();
         prop_assert_eq!((Duration::from(wait), wait.to_string()), (Duration::from_secs(secs), format!("{secs}s")));
         let asked = Duration::from_millis(millis);
@@ -198,7 +198,7 @@ proptest! {
     }
 
     #[test]
-    fn keys_come_back_from_text_and_json(text in "[^\\s\\x00]{1,60}") {
+    fn keys_round_trip_through_text_and_json(text in "[^\\s\\x00]{1,60}") {
         let key: Key = text.parse().unwrap();
         prop_assert_eq!(serde_json::from_str::<Key>(&serde_json::to_string(&key).unwrap()).unwrap(), key.clone());
         prop_assert_eq!(String::from(key), text);

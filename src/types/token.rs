@@ -16,7 +16,7 @@ pub struct Token([u8; 32]);
 
 impl Token {
     /// A token that no server issues.
-    pub(crate) const OF_NOTHING: Self = Self([b'0'; 32]);
+    pub(crate) const NEVER_ISSUED: Self = Self([b'0'; 32]);
 
     /// Parses the 32 hexadecimal digits.
     ///

@@ -65,7 +65,7 @@ mod sockets_in_the_file_system {
         let error = Client::builder().servers([&endpoint]).connect().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Connect, "{error}");
         assert!(
-            error.to_string().contains("No such file") && error.to_string().contains(&endpoint),
+            error.to_string().contains("there is no such file") && error.to_string().contains(&endpoint),
             "{error}"
         );
         pass_on(&path, server.local_addr().to_string());

@@ -129,7 +129,7 @@ async fn an_acquire_takes_no_slot_if_too_few_are_free() {
     let error = impatient.acquire_many(3).await.unwrap_err();
     assert_eq!(error.budget(), Some(Budget::Wait(Duration::ZERO)));
     assert!(
-        error.to_string().contains("3 of the slots of \"k\" are not free"),
+        error.to_string().contains("fewer than 3 slots of \"k\" are free"),
         "{error}"
     );
     let error = slots.clone().acquire_timeout(SHORT).acquire_many(3).await.unwrap_err();

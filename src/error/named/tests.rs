@@ -17,7 +17,7 @@ use crate::types::Kind;
 
 /// Checks that each value has a unique name, that it is parsed and serialized as this name, and that other texts are
 /// rejected.
-fn are_known_by_their_names<T>(all: &[T], name: fn(T) -> &'static str)
+fn check_names<T>(all: &[T], name: fn(T) -> &'static str)
 where
     T: Copy + Debug + PartialEq + FromStr<Err = Error> + Serialize + DeserializeOwned,
 {
@@ -38,15 +38,15 @@ where
 }
 
 #[test]
-fn named_values_are_parsed_from_their_names() {
-    are_known_by_their_names(&ErrorKind::ALL, ErrorKind::as_str);
-    are_known_by_their_names(&FailoverReason::ALL, FailoverReason::as_str);
-    are_known_by_their_names(&Fencing::ALL, Fencing::as_str);
-    are_known_by_their_names(&Kind::ALL, Kind::as_str);
-    are_known_by_their_names(&LostReason::ALL, LostReason::as_str);
-    are_known_by_their_names(&OnUnavailable::ALL, OnUnavailable::as_str);
-    are_known_by_their_names(&Operation::ALL, Operation::as_str);
-    are_known_by_their_names(&Overflow::ALL, Overflow::as_str);
+fn named_values_are_parsed_and_serialized_as_their_names() {
+    check_names(&ErrorKind::ALL, ErrorKind::as_str);
+    check_names(&FailoverReason::ALL, FailoverReason::as_str);
+    check_names(&Fencing::ALL, Fencing::as_str);
+    check_names(&Kind::ALL, Kind::as_str);
+    check_names(&LostReason::ALL, LostReason::as_str);
+    check_names(&OnUnavailable::ALL, OnUnavailable::as_str);
+    check_names(&Operation::ALL, Operation::as_str);
+    check_names(&Overflow::ALL, Overflow::as_str);
 }
 
 #[test]

@@ -281,7 +281,7 @@ fn only_a_refusal_of_the_pipelines_own_ping_shows_that_the_server_does_not_suppo
     let nothing = Request::Renew {
         kind: Kind::Lock,
         key: Key::new("k").unwrap(),
-        token: Token::OF_NOTHING,
+        token: Token::NEVER_ISSUED,
         ttl: None,
     };
     for (request, is_own, says_so) in [

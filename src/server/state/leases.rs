@@ -75,7 +75,7 @@ impl State {
 
     /// Records a refused renewal, but not a client's probe, which uses a token of zeros.
     fn record_refused(&mut self, connection: ConnectionId, key: NamedKey<'_>, token: Token, now: Instant) {
-        if token != Token::OF_NOTHING {
+        if token != Token::NEVER_ISSUED {
             let about = About::Lease(token);
             self.record_of(EventKind::RenewalRefused, key, about, connection, now);
         }

@@ -17,7 +17,7 @@ use crate::clock::after;
 use crate::error::{Budget, Error, ErrorKind, Result};
 use crate::lease::policy::{RenewPolicy, RenewTerms};
 use crate::service::asking::Reserved;
-use crate::service::core::{Core, shard_is_away};
+use crate::service::core::{Core, error_if_away};
 use crate::service::held::Lease;
 use crate::service::request::{AcquireRequest, Response};
 
@@ -105,7 +105,7 @@ pub(in crate::service) async fn while_held(
                 previous.key()
             );
             // The same call may succeed later.
-            Err(Error::new(ErrorKind::LeaseLost, message).passing())
+            Err(Error::new(ErrorKind::LeaseLost, message).retryable())
         }
         answer = answer => answer,
     }
@@ -118,7 +118,7 @@ pub(in crate::service) fn joined(answer: Response, previous: Lease, terms: Renew
         return Ok(answer);
     };
     // A task reports losses and may be late, so this checks the clock.
-    previous.check().map_err(Error::passing)?;
+    previous.check().map_err(Error::retryable)?;
     Ok(Response::Granted(current.joined(previous, terms)))
 }
 
@@ -132,7 +132,7 @@ pub(in crate::service) async fn reachable(
     until: Option<Instant>,
 ) -> Result<()> {
     let place = core.topology.shard(shard)?;
-    let Some(away) = shard_is_away(place) else {
+    let Some(away) = error_if_away(place) else {
         return Ok(());
     };
     if core.config.shard.machine.fail_fast {
@@ -147,7 +147,7 @@ pub(in crate::service) async fn reachable(
             true
         }
     };
-    match (in_time, shard_is_away(place)) {
+    match (in_time, error_if_away(place)) {
         (false, Some(away)) => Err(away.out_of(Budget::Unanswered(wait))),
         _ => Ok(()),
     }

@@ -73,14 +73,14 @@ async fn an_answer_in_time_passes_as_it_is() {
     let mut service = layer().layer(service);
     let answer = service.ready().await.unwrap().call(acquire(FIVE));
     let (request, caller) = handle.next_request().await.unwrap();
-    assert_eq!(request.wait(), FIVE, "the request is the inner service's as it was");
+    assert_eq!(request.wait(), FIVE, "the inner service gets the request unchanged");
     advance(2 * FIVE - Duration::from_millis(1)).await;
     caller.send_response(Response::Busy);
     assert!(matches!(answer.await, Ok(Response::Busy)));
 }
 
 #[tokio::test(start_paused = true)]
-async fn errors_of_the_inner_service_keep_their_kind_or_become_a_layers() {
+async fn errors_of_the_inner_service_keep_their_kind_or_become_layer_errors() {
     for (error, kind) in [
         (
             BoxError::from(Error::new(ErrorKind::Draining, "draining")),
@@ -124,7 +124,7 @@ async fn an_explainer_supplies_the_error_of_a_timeout() {
     let (error, _) = unanswered(layer().explained_by(Away), acquire(Duration::ZERO)).await;
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(error.to_string().contains("try_acquire of Key(\"k\")"), "{error}");
-    assert!(error.budget().is_some(), "which budget ran out is kept");
+    assert!(error.budget().is_some(), "the error keeps the budget that ran out");
 }
 
 #[tokio::test(start_paused = true)]
@@ -137,6 +137,6 @@ async fn requests_with_a_wait_get_no_timeout_if_the_inner_service_ends_waits() {
     let answer = service.ready().await.unwrap().call(acquire(Duration::from_secs(1)));
     assert!(
         timeout(100 * FIVE, answer).await.is_err(),
-        "the inner service had to end it"
+        "the layer ended a request that only the inner service may end"
     );
 }

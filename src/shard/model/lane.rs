@@ -89,7 +89,7 @@ impl Question {
             Self::RenewNothing => Request::Renew {
                 kind: Kind::Lock,
                 key: Key::new("nobodys").unwrap(),
-                token: Token::OF_NOTHING,
+                token: Token::NEVER_ISSUED,
                 ttl: Some(Ttl::DEFAULT),
             },
         }

@@ -37,7 +37,7 @@ impl Registry {
         // The answer shows that the connection `from` was open when the renewal was sent. It shows nothing about
         // another owner.
         if entry.owner == from {
-            entry.cell.stood(schedule.lost_when_suspended(sent));
+            entry.cell.note_open_connection(schedule.lost_when_suspended(sent));
         }
         let goes_on = entry.cell.extend(epoch.instant(entry.deadline), now);
         if goes_on {

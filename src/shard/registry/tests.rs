@@ -399,7 +399,7 @@ async fn a_long_suspend_ends_leases_that_depend_on_their_connection() {
                 sent_at: start.into(),
                 now: start,
             };
-            let grant = Grant::new(Token::OF_NOTHING, Ttl::from_secs(600).unwrap());
+            let grant = Grant::new(Token::NEVER_ISSUED, Ttl::from_secs(600).unwrap());
             registry.insert(
                 Key::new("k").unwrap(),
                 Target::Lock,
@@ -474,7 +474,7 @@ async fn a_check_of_a_lease_sends_another_renewal_while_one_is_under_way() {
     let start = Instant::now();
     let (id, cell) = insert(&mut registry, 10, start, RenewTerms::default());
     let token = cell.token;
-    assert_eq!(registry.find(&Token::OF_NOTHING), None);
+    assert_eq!(registry.find(&Token::NEVER_ISSUED), None);
     let due = registry.next_due().unwrap();
     tokio::time::advance(due - start).await;
     assert_eq!(registry.tick(due, RENEWAL_BATCHING, true).renew, vec![id]);

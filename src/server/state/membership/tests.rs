@@ -315,7 +315,7 @@ fn fact_19_what_is_agreed_on_is_counted() {
     };
     bench.ask(1, Request::Ping);
     assert_eq!(entries(&mut bench), 0);
-    assert_eq!(bench.renew(1, "k", crate::types::Token::OF_NOTHING, 30), ERROR);
+    assert_eq!(bench.renew(1, "k", crate::types::Token::NEVER_ISSUED, 30), ERROR);
     assert_eq!(entries(&mut bench), 1, "a renewal of nothing is an entry");
     bench.token(1, Target::Lock, "k");
     assert_eq!(bench.acquire(2, Target::Lock, "k"), Response::TimedOut);

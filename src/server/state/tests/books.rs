@@ -93,7 +93,7 @@ impl Crowd {
         let ttl = Ttl::from_secs(random.u64(1..4));
         let wait = secs(random.u64(..2));
         let token = match random.usize(..self.tokens.len() + 1) {
-            0 => Token::OF_NOTHING,
+            0 => Token::NEVER_ISSUED,
             held => self.tokens[held - 1],
         };
         match random.u8(..10) {
