@@ -356,8 +356,8 @@ impl ConnectOptions {
                 Ok(renewal) => wire.run(renewal).await.map(drop),
                 Err(error) => Err(error),
             };
-            let is_none = |error: &Error| matches!(error.kind(), ErrorKind::Protocol | ErrorKind::Disconnected);
-            if !said.is_err_and(|error| is_none(&error)) {
+            let shows_no_answer = |error: &Error| matches!(error.kind(), ErrorKind::Protocol | ErrorKind::Disconnected);
+            if !said.is_err_and(|error| shows_no_answer(&error)) {
                 return;
             }
         }

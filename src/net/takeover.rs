@@ -18,7 +18,7 @@ pub(crate) struct TakeoverDelay {
 }
 
 /// The longest TTL is extended by its value divided by this number, because clocks do not run equally fast.
-const GUARD_MARGIN_PART: u32 = 20;
+const MARGIN_PART: u32 = 20;
 
 impl TakeoverDelay {
     /// Starts the delay at `now`, because other clients may already hold leases.
@@ -49,7 +49,7 @@ impl TakeoverDelay {
 
     /// Returns the length of the delay, counted from the last contact.
     pub(crate) fn delay(&self) -> Duration {
-        let margin = self.longest_ttl / GUARD_MARGIN_PART;
+        let margin = self.longest_ttl / MARGIN_PART;
         self.fixed.unwrap_or_else(|| self.longest_ttl.saturating_add(margin))
     }
 
@@ -64,15 +64,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_guard_covers_the_longest_lease_and_a_margin_unless_it_is_fixed() {
+    fn the_takeover_delay_covers_the_longest_lease_and_a_margin_unless_it_is_fixed() {
         let start = Instant::now();
         let secs = Duration::from_secs;
-        let mut guard = TakeoverDelay::new(None, secs(40), start);
-        assert!(!guard.note_ttl(secs(10)));
-        assert_eq!(guard.until(), start + secs(42));
-        assert!(guard.note_ttl(secs(100)));
-        guard.lost_contact(start + secs(7));
-        assert_eq!(guard.until(), start + secs(7) + secs(105));
+        let mut delay = TakeoverDelay::new(None, secs(40), start);
+        assert!(!delay.note_ttl(secs(10)));
+        assert_eq!(delay.until(), start + secs(42));
+        assert!(delay.note_ttl(secs(100)));
+        delay.lost_contact(start + secs(7));
+        assert_eq!(delay.until(), start + secs(7) + secs(105));
         let mut fixed = TakeoverDelay::new(Some(secs(3)), secs(40), start);
         fixed.note_ttl(secs(100));
         assert_eq!(fixed.until(), start + secs(3));

@@ -78,12 +78,12 @@ impl Buffer {
                 }
             }
         }
-        let taken = PutReport {
+        let report = PutReport {
             dropped: state.dropped - before,
             overflowed: self.overflow == Overflow::Disconnect && state.dropped > before,
         };
         wake(state);
-        taken
+        report
     }
 
     /// Reports the loss of the connection to a shard.
@@ -295,8 +295,8 @@ mod tests {
     fn disconnect_delivers_the_buffered_signals_and_then_the_end() {
         let buffer = buffer(2, Overflow::Disconnect);
         assert_eq!(buffer.put(signals([1, 2])), PutReport::default());
-        let taken = buffer.put(signals([3, 4]));
-        assert!(taken.overflowed && taken.dropped == 1, "{taken:?}");
+        let report = buffer.put(signals([3, 4]));
+        assert!(report.overflowed && report.dropped == 1, "{report:?}");
         assert_eq!(take(&buffer), "1 2 end");
         assert!(buffer.ended().unwrap().to_string().contains("too slow"));
         assert_eq!(buffer.put(signals([5])).dropped, 0, "the buffer has ended");

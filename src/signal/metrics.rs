@@ -81,8 +81,8 @@ impl LinkMetrics {
 }
 
 impl SignalCounters {
-    pub(super) fn received(&self, signals: usize, taken: PutReport) {
+    pub(super) fn received(&self, signals: usize, report: PutReport) {
         self.received.increment(signals as u64);
-        self.dropped.increment(taken.dropped);
+        self.dropped.increment(report.dropped);
     }
 }

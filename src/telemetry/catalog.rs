@@ -121,7 +121,7 @@ pub(crate) const RENEWAL_HEADROOM_RATIO: MetricFamily = MetricFamily::histogram(
 );
 pub(crate) const ORPHANS_RELEASED: MetricFamily = MetricFamily::counter(
     "dflockd_client_orphan_grants_released_total",
-    "Grants that arrived after their callers had gone, and were released.",
+    "Grants that no caller got, and that the client released.",
 );
 pub(crate) const WAITERS: MetricFamily = MetricFamily::gauge(
     "dflockd_client_waiters",
