@@ -200,7 +200,11 @@ async fn a_multi_lock_has_the_methods_of_a_lock() {
         let names = functions.filter_map(|text| text.split(['(', '<']).next().map(str::to_owned));
         names.collect()
     };
-    let of = |source: &'static str, kind: &str| methods(source.split(&format!("impl{kind} {{")).nth(1).unwrap());
+    let of = |source: &'static str, kind: &str| {
+        let (_, rest) = source.split_once(&format!("\nimpl{kind} {{")).unwrap();
+        let (body, _) = rest.split_once("\n}").unwrap();
+        methods(body)
+    };
     let (lock, multi) = (
         include_str!("../../src/handle/lock.rs"),
         include_str!("../../src/handle/multi_lock.rs"),
@@ -209,7 +213,6 @@ async fn a_multi_lock_has_the_methods_of_a_lock() {
         include_str!("../../src/service/held.rs"),
         include_str!("../../src/handle/multi_guard.rs"),
     );
-    let lease = lease.split("/// A place in a queue").next().unwrap();
     // `MultiLock` and `MultiGuard` have these under another name, or do not need them.
     let others = ["key", "enqueue", "with_lock", "kind", "token", "fence", "require_fence"];
     let (multi, guards) = (of(multi, " MultiLock"), of(guards, "<G: Guard> MultiGuard<G>"));
