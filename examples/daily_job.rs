@@ -55,7 +55,7 @@ async fn wake(story: Story, client: &Client, note: &Note, host: &str) -> Result<
         Ok("done")
     });
     let told = match job.await {
-        Err(error) if error.kind() == ErrorKind::Timeout => "another host is at it",
+        Err(error) if error.kind() == ErrorKind::Timeout => "another host is doing it",
         other => other?,
     };
     story.tell(format!("{host}: {told}"));

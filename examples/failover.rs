@@ -22,7 +22,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let cluster = Cluster::builder().options(each).start().await?;
     let shard = Shard::cluster(cluster.addresses()).orphan_ttl(KEPT);
     let client = Client::builder().shards([shard]).connect().await?;
-    let mut health = client.watch_health(0).ok_or("there is a shard")?;
+    let mut health = client.watch_health(0).ok_or("there is no shard")?;
     tell(&health.borrow());
 
     let mut guards = Vec::new();
@@ -53,7 +53,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     until(|| guards.iter().all(|guard| guard.state() == LeaseState::Held)).await;
     let renewed = tokens(&cluster, EventKind::Renewed);
     let kept = granted.iter().filter(|token| renewed.contains(token));
-    println!("held, renewed by the tokens of before: {}", kept.count());
+    println!("held, renewed with the same tokens as before: {}", kept.count());
 
     println!("\neverything is released");
     for guard in guards {

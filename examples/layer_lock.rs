@@ -162,7 +162,7 @@ async fn main() -> Result<(), BoxError> {
     assert!(at_once <= 2);
 
     let status = ask(fleet[0].clone(), "POST", "/accounts/seven/deposits").await?;
-    story.tell(format!("an account that is no number: {status}"));
+    story.tell(format!("an account that is not a number: {status}"));
     assert_eq!(status, StatusCode::BAD_REQUEST);
     Ok(())
 }

@@ -70,7 +70,7 @@ async fn main() -> Result<(), Error> {
     let mut store = store.lock().unwrap_or_else(PoisonError::into_inner);
     story.tell(format!("{} writes, the last of term {:?}", store.writes, store.newest));
     let stale = store.write(Fence(0));
-    story.tell(format!("a write of a term long over is taken: {stale}"));
+    story.tell(format!("a write of an old term is accepted: {stale}"));
     Ok(())
 }
 

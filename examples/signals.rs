@@ -58,13 +58,13 @@ async fn main() -> Result<(), Error> {
         let (client, next) = (client.clone(), Arc::clone(&next));
         publishers.spawn(async move {
             let leadership = election.campaign().await?;
-            println!("the {name} publisher holds the office");
+            println!("the {name} publisher leads");
             let publish = async {
                 for _ in 0..JOBS / 2 {
                     let number = next.fetch_add(1, Ordering::Relaxed);
                     let channel = if number % 2 == 0 { "jobs.even" } else { "jobs.odd" };
                     let heard_by = client.emit(channel, format!("job {number}")).await?;
-                    assert_eq!(heard_by, 1, "one of the group, whoever that is");
+                    assert_eq!(heard_by, 1, "one member of the group");
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
                 Ok::<_, Error>(())

@@ -58,10 +58,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .connector(through_proxy);
     match elsewhere.connect().await {
         Ok(_) => return Err("the proxy accepts every name".into()),
-        Err(error) => println!(
-            "{error}: {}",
-            error.source().ok_or("the connector's error is its source")?
-        ),
+        Err(error) => println!("{error}: {}", error.source().ok_or("the error has no source")?),
     }
     Ok(())
 }

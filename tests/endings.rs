@@ -35,7 +35,7 @@ const SERVER: &str = "DFLOCKD_TEST_ENDING_SERVER";
 /// the lock.
 struct Ending {
     name: &'static str,
-    play: fn(Stage),
+    run: fn(Setup),
     ends: Ends,
 }
 
@@ -56,89 +56,89 @@ enum Ends {
 const ENDINGS: &[Ending] = &[
     Ending {
         name: "a_guard_that_is_dropped",
-        play: drop_the_guard,
+        run: drop_the_guard,
         ends: Ends::Lives,
     },
     Ending {
         name: "a_guard_that_is_dropped_before_main_returns",
-        play: drop_and_return,
+        run: drop_and_return,
         ends: Ends::Code(0),
     },
     Ending {
         name: "a_guard_that_is_forgotten",
-        play: forget,
+        run: forget,
         ends: Ends::Code(0),
     },
     Ending {
         name: "an_exit_inside",
-        play: exit_inside,
+        run: exit_inside,
         ends: Ends::Code(3),
     },
     Ending {
         name: "an_exit_while_others_wait",
-        play: exit_while_others_wait,
+        run: exit_while_others_wait,
         ends: Ends::Code(3),
     },
     Ending {
         name: "an_abort_inside",
-        play: abort_inside,
+        run: abort_inside,
         ends: Ends::Signal(6),
     },
     Ending {
         name: "a_panic_in_a_thread",
-        play: panic_in_a_thread,
+        run: panic_in_a_thread,
         ends: Ends::Lives,
     },
     Ending {
         name: "a_panic_in_main",
-        play: panic_in_main,
+        run: panic_in_main,
         ends: Ends::Code(101),
     },
     Ending {
         name: "a_kill",
-        play: hold_for_ever,
+        run: hold_for_ever,
         ends: Ends::Killed,
     },
     Ending {
         name: "everything_dropped_from_everywhere",
-        play: drop_everything,
+        run: drop_everything,
         ends: Ends::Code(0),
     },
     Ending {
         name: "async_a_guard_that_is_dropped",
-        play: async_drop,
+        run: async_drop,
         ends: Ends::Lives,
     },
     Ending {
         name: "async_a_panic_in_a_task",
-        play: async_panic_in_a_task,
+        run: async_panic_in_a_task,
         ends: Ends::Lives,
     },
     Ending {
         name: "async_a_panic_in_main",
-        play: async_panic_in_main,
+        run: async_panic_in_main,
         ends: Ends::Code(101),
     },
     Ending {
         name: "async_an_exit_inside",
-        play: async_exit,
+        run: async_exit,
         ends: Ends::Code(3),
     },
     Ending {
         name: "async_a_runtime_dropped_inside",
-        play: async_runtime_dropped,
+        run: async_runtime_dropped,
         ends: Ends::LivesWithoutRuntime,
     },
     Ending {
         name: "async_a_kill",
-        play: async_hold_for_ever,
+        run: async_hold_for_ever,
         ends: Ends::Killed,
     },
 ];
 
 fn main() -> ExitCode {
     if let Ok(name) = std::env::var(ENDING) {
-        play(&name);
+        run_child(&name);
         return ExitCode::SUCCESS;
     }
     let arguments = Arguments::from_args();
@@ -171,13 +171,13 @@ fn main() -> ExitCode {
 // The parent.
 
 /// A child that is killed when the test is over.
-struct Actor {
+struct ChildProcess {
     child: Child,
     /// The standard input of the child. Closing it tells the child to end.
-    cue: Option<std::process::ChildStdin>,
+    stdin: Option<std::process::ChildStdin>,
 }
 
-impl Actor {
+impl ChildProcess {
     fn start(name: &str, server: &Server) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
         lead_a_group(&mut command);
@@ -190,8 +190,8 @@ impl Actor {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let cue = child.stdin.take();
-        Self { child, cue }
+        let stdin = child.stdin.take();
+        Self { child, stdin }
     }
 
     fn ended(&mut self) -> ExitStatus {
@@ -208,7 +208,7 @@ impl Actor {
     }
 }
 
-impl Drop for Actor {
+impl Drop for ChildProcess {
     fn drop(&mut self) {
         // After a child has ended, its process id may belong to another process.
         if self.lives() {
@@ -232,18 +232,18 @@ fn server(runtime: &Runtime, auto_release: bool) -> Server {
 fn watch(ending: &Ending, auto_release: bool) -> Result<(), Failed> {
     let runtime = Runtime::new().unwrap();
     let server = server(&runtime, auto_release);
-    let mut actor = Actor::start(ending.name, &server);
-    first_line(&mut actor.child, "held");
+    let mut process = ChildProcess::start(ending.name, &server);
+    first_line(&mut process.child, "held");
     if ending.ends == Ends::Killed {
         // Longer than the TTL: the lease is renewed as long as its holder lives.
         thread::sleep(TTL.mul_f64(1.25));
         assert_eq!(server.stats().locks.len(), 1);
-        actor.child.kill().unwrap();
+        process.child.kill().unwrap();
     }
     let over = Instant::now();
     let lives = matches!(ending.ends, Ends::Lives | Ends::LivesWithoutRuntime);
     if !lives {
-        let status = actor.ended();
+        let status = process.ended();
         match ending.ends {
             Ends::Code(code) => assert_eq!(status.code(), Some(code), "{status}"),
             Ends::Signal(signal) => assert_eq!(signal_of(status), Some(signal), "{status}"),
@@ -254,9 +254,9 @@ fn watch(ending: &Ending, auto_release: bool) -> Result<(), Failed> {
     until_now("its lock is free", || server.stats().locks.is_empty());
     assert!(over.elapsed() < TTL + Duration::from_secs(2), "{:?}", over.elapsed());
     if lives {
-        assert!(actor.lives());
-        drop(actor.cue.take());
-        assert!(actor.ended().success());
+        assert!(process.lives());
+        drop(process.stdin.take());
+        assert!(process.ended().success());
     }
     if ending.ends == Ends::Lives || auto_release {
         assert_eq!(
@@ -309,10 +309,10 @@ fn signal_of(_: ExitStatus) -> Option<i32> {
 fn run_to_its_end(name: &str) -> Result<(), Failed> {
     let runtime = Runtime::new().unwrap();
     let server = server(&runtime, true);
-    let mut actor = Actor::start(name, &server);
-    let status = actor.ended();
+    let mut process = ChildProcess::start(name, &server);
+    let status = process.ended();
     let mut said = String::new();
-    actor.child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+    process.child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
     assert!(status.success(), "{status}: {said}");
     until_now("nothing is left", || server.stats().connections == 0);
     assert_eq!(seen(&server, EventKind::Expired), 0);
@@ -322,23 +322,23 @@ fn run_to_its_end(name: &str) -> Result<(), Failed> {
 // The children.
 
 /// What the function of a child is given.
-struct Stage {
+struct Setup {
     server: String,
 }
 
-fn play(name: &str) {
+fn run_child(name: &str) {
     let server = std::env::var(SERVER).unwrap();
-    let stage = Stage { server };
+    let setup = Setup { server };
     match name {
-        "threads" => return count_threads(&stage),
-        "fork" => return fork_again_and_again(&stage),
+        "threads" => return count_threads(&setup),
+        "fork" => return fork_again_and_again(&setup),
         _ => {}
     }
     let ending = ENDINGS.iter().find(|ending| ending.name == name).unwrap();
-    (ending.play)(stage);
+    (ending.run)(setup);
 }
 
-impl Stage {
+impl Setup {
     fn client(&self) -> blocking::Client {
         let builder = blocking::Client::builder().servers([&self.server]).lease_ttl(TTL);
         builder.connect_blocking().unwrap()
@@ -364,35 +364,35 @@ fn held() {
     std::io::stdout().flush().unwrap();
 }
 
-fn until_the_cue() {
+fn until_told_to_end() {
     drop(std::io::stdin().read(&mut [0]));
 }
 
-fn drop_the_guard(stage: Stage) {
-    let guard = stage.lock().acquire().unwrap();
+fn drop_the_guard(setup: Setup) {
+    let guard = setup.lock().acquire().unwrap();
     held();
     drop(guard);
-    until_the_cue();
+    until_told_to_end();
 }
 
-fn drop_and_return(stage: Stage) {
-    let _guard = stage.lock().acquire().unwrap();
+fn drop_and_return(setup: Setup) {
+    let _guard = setup.lock().acquire().unwrap();
     held();
 }
 
-fn forget(stage: Stage) {
-    std::mem::forget(stage.lock().acquire().unwrap());
+fn forget(setup: Setup) {
+    std::mem::forget(setup.lock().acquire().unwrap());
     held();
 }
 
-fn exit_inside(stage: Stage) {
-    let _guard = stage.lock().acquire().unwrap();
+fn exit_inside(setup: Setup) {
+    let _guard = setup.lock().acquire().unwrap();
     held();
     std::process::exit(3);
 }
 
-fn exit_while_others_wait(stage: Stage) {
-    let lock = stage.lock();
+fn exit_while_others_wait(setup: Setup) {
+    let lock = setup.lock();
     let _guard = lock.acquire().unwrap();
     let (asking, asked) = std::sync::mpsc::channel();
     for _ in 0..4 {
@@ -408,43 +408,43 @@ fn exit_while_others_wait(stage: Stage) {
     std::process::exit(3);
 }
 
-fn abort_inside(stage: Stage) {
-    let _guard = stage.lock().acquire().unwrap();
+fn abort_inside(setup: Setup) {
+    let _guard = setup.lock().acquire().unwrap();
     held();
     std::process::abort();
 }
 
-fn panic_in_a_thread(stage: Stage) {
-    let lock = stage.lock();
+fn panic_in_a_thread(setup: Setup) {
+    let lock = setup.lock();
     let working = thread::spawn(move || {
         let _guard = lock.acquire().unwrap();
         held();
         panic!("on purpose");
     });
     assert!(working.join().is_err());
-    until_the_cue();
+    until_told_to_end();
 }
 
-fn panic_in_main(stage: Stage) {
-    let _guard = stage.lock().acquire().unwrap();
+fn panic_in_main(setup: Setup) {
+    let _guard = setup.lock().acquire().unwrap();
     held();
     panic!("on purpose");
 }
 
-fn hold_for_ever(stage: Stage) {
-    let _guard = stage.lock().acquire().unwrap();
+fn hold_for_ever(setup: Setup) {
+    let _guard = setup.lock().acquire().unwrap();
     held();
-    until_the_cue();
+    until_told_to_end();
 }
 
 /// Drops clients, handles, guards, tickets and objects in many threads while others still wait, and then returns from
 /// main.
-fn drop_everything(stage: Stage) {
-    let first = stage.lock().acquire().unwrap();
+fn drop_everything(setup: Setup) {
+    let first = setup.lock().acquire().unwrap();
     held();
     let mut threads = Vec::new();
     for number in 0..8 {
-        let (client, own) = (stage.client(), stage.server.clone());
+        let (client, own) = (setup.client(), setup.server.clone());
         threads.push(thread::spawn(move || {
             let other = client.lock(format!("other/{number}")).unwrap();
             let guard = other.acquire().unwrap();
@@ -464,18 +464,18 @@ fn drop_everything(stage: Stage) {
     drop(first);
 }
 
-fn async_drop(stage: Stage) {
-    stage.runtime().block_on(async {
-        let guard = stage.async_lock().await.acquire().await.unwrap();
+fn async_drop(setup: Setup) {
+    setup.runtime().block_on(async {
+        let guard = setup.async_lock().await.acquire().await.unwrap();
         held();
         drop(guard);
-        tokio::task::spawn_blocking(until_the_cue).await.unwrap();
+        tokio::task::spawn_blocking(until_told_to_end).await.unwrap();
     });
 }
 
-fn async_panic_in_a_task(stage: Stage) {
-    stage.runtime().block_on(async {
-        let lock = stage.async_lock().await;
+fn async_panic_in_a_task(setup: Setup) {
+    setup.runtime().block_on(async {
+        let lock = setup.async_lock().await;
         let work = async move {
             lock.with_lock(async |_| -> Result<(), Error> {
                 held();
@@ -484,48 +484,48 @@ fn async_panic_in_a_task(stage: Stage) {
             .await
         };
         assert!(tokio::spawn(work).await.unwrap_err().is_panic());
-        tokio::task::spawn_blocking(until_the_cue).await.unwrap();
+        tokio::task::spawn_blocking(until_told_to_end).await.unwrap();
     });
 }
 
-fn async_panic_in_main(stage: Stage) {
-    stage.runtime().block_on(async {
-        let _guard = stage.async_lock().await.acquire().await.unwrap();
+fn async_panic_in_main(setup: Setup) {
+    setup.runtime().block_on(async {
+        let _guard = setup.async_lock().await.acquire().await.unwrap();
         held();
         panic!("on purpose");
     });
 }
 
-fn async_exit(stage: Stage) {
-    stage.runtime().block_on(async {
-        let _guard = stage.async_lock().await.acquire().await.unwrap();
+fn async_exit(setup: Setup) {
+    setup.runtime().block_on(async {
+        let _guard = setup.async_lock().await.acquire().await.unwrap();
         held();
         std::process::exit(3);
     });
 }
 
 /// The guard outlives the runtime that renews it.
-fn async_runtime_dropped(stage: Stage) {
-    let runtime = stage.runtime();
-    let guard = runtime.block_on(async { stage.async_lock().await.acquire().await.unwrap() });
+fn async_runtime_dropped(setup: Setup) {
+    let runtime = setup.runtime();
+    let guard = runtime.block_on(async { setup.async_lock().await.acquire().await.unwrap() });
     held();
     drop(runtime);
     assert!(!guard.is_held());
     drop(guard);
-    until_the_cue();
+    until_told_to_end();
 }
 
-fn async_hold_for_ever(stage: Stage) {
-    stage.runtime().block_on(async {
-        let _guard = stage.async_lock().await.acquire().await.unwrap();
+fn async_hold_for_ever(setup: Setup) {
+    setup.runtime().block_on(async {
+        let _guard = setup.async_lock().await.acquire().await.unwrap();
         held();
-        tokio::task::spawn_blocking(until_the_cue).await.unwrap();
+        tokio::task::spawn_blocking(until_told_to_end).await.unwrap();
     });
 }
 
 /// Counts the threads of the clients, on systems that show them.
-fn count_threads(stage: &Stage) {
-    let clients: Vec<_> = (0..8).map(|_| stage.client()).collect();
+fn count_threads(setup: &Setup) {
+    let clients: Vec<_> = (0..8).map(|_| setup.client()).collect();
     let using: Vec<_> = clients
         .into_iter()
         .enumerate()
@@ -547,7 +547,7 @@ fn count_threads(stage: &Stage) {
 
 /// Forks while other threads use the client. No child may hang, or use or release what belongs to its parent.
 #[cfg(unix)]
-fn fork_again_and_again(stage: &Stage) {
+fn fork_again_and_again(setup: &Setup) {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -555,7 +555,7 @@ fn fork_again_and_again(stage: &Stage) {
     let busy: Vec<_> = (0..4)
         .map(|number| {
             let (lock, done) = (
-                stage.client().lock(format!("busy/{number}")).unwrap(),
+                setup.client().lock(format!("busy/{number}")).unwrap(),
                 Arc::clone(&done),
             );
             thread::spawn(move || {
@@ -565,7 +565,7 @@ fn fork_again_and_again(stage: &Stage) {
             })
         })
         .collect();
-    let client = stage.client();
+    let client = setup.client();
     let mut held = vec![client.lock("k").unwrap().acquire().unwrap()];
     held[0].when_lost(|reason| panic!("{reason}")).unwrap();
     let mut objects = vec![DistributedLock::from(client.lock("object").unwrap())];
@@ -609,4 +609,4 @@ fn fork_again_and_again(stage: &Stage) {
 }
 
 #[cfg(not(unix))]
-fn fork_again_and_again(_: &Stage) {}
+fn fork_again_and_again(_: &Setup) {}

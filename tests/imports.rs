@@ -73,8 +73,8 @@ fn the_server_imports_little_of_the_client() {
 }
 
 #[test]
-fn a_planted_circle_is_found() {
-    let circles = [
+fn a_planted_cycle_is_found() {
+    let cycles = [
         [("a", "use crate::b::X;"), ("b", "use crate::a::Y;")],
         [("a", "use crate::{b::{X, Z as W}};"), ("b::c", "use super::super::a;")],
         [
@@ -83,9 +83,9 @@ fn a_planted_circle_is_found() {
         ],
         [("p::a", "use super::b::X;"), ("p::b", "use crate::p::a::{self, Y};")],
     ];
-    for circle in circles {
-        let found = cycle(&imports(&modules(&circle)));
-        assert!(found.is_some(), "{circle:?}");
+    for planted in cycles {
+        let found = cycle(&imports(&modules(&planted)));
+        assert!(found.is_some(), "{planted:?}");
     }
     let through_a_reexport = [
         ("a", "use crate::p::X;"),
@@ -97,7 +97,7 @@ fn a_planted_circle_is_found() {
 }
 
 #[test]
-fn what_is_exempt_is_no_circle() {
+fn exempt_imports_are_not_a_cycle() {
     let fine = [
         [("a", "use crate::b::X;"), ("b", "// use crate::a::Y;\nfn f() {}")],
         [
@@ -405,7 +405,7 @@ fn is_builder(a: &str, b: &str) -> bool {
     BUILDERS.contains(&(a, b)) || BUILDERS.contains(&(b, a))
 }
 
-/// A circle of imports, if there is one.
+/// Returns a cycle of imports, if there is one.
 fn cycle(imports: &Imports) -> Option<String> {
     fn visit<'a>(
         module: &'a str,
@@ -414,8 +414,8 @@ fn cycle(imports: &Imports) -> Option<String> {
         done: &mut BTreeSet<&'a str>,
     ) -> Option<String> {
         if let Some(start) = way.iter().position(|on_the_way| *on_the_way == module) {
-            let circle = way[start..].iter().zip(way[start + 1..].iter().chain([&module]));
-            let told = circle.map(|(from, to)| format!("{from} imports {to} ({})", imports[*from][*to]));
+            let steps = way[start..].iter().zip(way[start + 1..].iter().chain([&module]));
+            let told = steps.map(|(from, to)| format!("{from} imports {to} ({})", imports[*from][*to]));
             return Some(told.collect::<Vec<_>>().join(", "));
         }
         if !done.insert(module) {

@@ -347,12 +347,12 @@ async fn one_semaphore_in_order(environment: &'static str) {
 
 /// Counts how many are inside, and the most that were inside at once.
 #[derive(Default)]
-struct Turnstile {
+struct Occupancy {
     inside: AtomicU32,
     most: AtomicU32,
 }
 
-impl Turnstile {
+impl Occupancy {
     fn enter(&self) {
         let inside = self.inside.fetch_add(1, Ordering::SeqCst) + 1;
         self.most.fetch_max(inside, Ordering::SeqCst);
@@ -364,15 +364,15 @@ impl Turnstile {
 
     /// Serves other processes, each over a connection of its own.
     fn serve(self: &Arc<Self>, listener: TcpListener) {
-        let turnstile = Arc::clone(self);
+        let occupancy = Arc::clone(self);
         std::thread::spawn(move || {
             for stream in listener.incoming() {
-                let (turnstile, stream) = (Arc::clone(&turnstile), stream.unwrap());
+                let (occupancy, stream) = (Arc::clone(&occupancy), stream.unwrap());
                 std::thread::spawn(move || {
                     for line in BufReader::new(&stream).lines().map_while(Result::ok) {
                         match line.as_str() {
-                            "enter" => turnstile.enter(),
-                            "leave" => turnstile.leave(),
+                            "enter" => occupancy.enter(),
+                            "leave" => occupancy.leave(),
                             other => panic!("{other:?}"),
                         }
                         (&stream).write_all(b"ok\n").unwrap();
@@ -389,11 +389,11 @@ async fn one_semaphore_in_a_crowd(environment: &'static str) {
     const THREADS: usize = 4;
     const ROUNDS: usize = 25;
     let server = Server::builder().port(0).record_events(true).start().await.unwrap();
-    let turnstile = Arc::new(Turnstile::default());
+    let occupancy = Arc::new(Occupancy::default());
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let turnstile_port = listener.local_addr().unwrap().port();
-    turnstile.serve(listener);
-    let numbers = [usize::from(turnstile_port), THREADS, ROUNDS].map(|number| number.to_string());
+    let occupancy_port = listener.local_addr().unwrap().port();
+    occupancy.serve(listener);
+    let numbers = [usize::from(occupancy_port), THREADS, ROUNDS].map(|number| number.to_string());
     let mut command = Command::new(python(environment));
     command
         .arg(script("crowd.py"))
@@ -404,16 +404,16 @@ async fn one_semaphore_in_a_crowd(environment: &'static str) {
     let crowd = on_a_thread(move || command.output().unwrap());
     let slots = blocking_client(&server).await.semaphore("shared", LIMIT).unwrap();
     let seen = |kind: EventKind| server.events().iter().filter(|event| event.kind == kind).count();
-    until("Python is at it", || seen(EventKind::Granted) > 0).await;
+    until("Python has been granted a slot", || seen(EventKind::Granted) > 0).await;
     let threads: Vec<_> = (0..THREADS)
         .map(|_| {
-            let (slots, turnstile) = (slots.clone(), Arc::clone(&turnstile));
+            let (slots, occupancy) = (slots.clone(), Arc::clone(&occupancy));
             on_a_thread(move || {
                 for _ in 0..ROUNDS {
                     let permit = slots.acquire().unwrap();
-                    turnstile.enter();
+                    occupancy.enter();
                     std::thread::yield_now();
-                    turnstile.leave();
+                    occupancy.leave();
                     permit.release().unwrap();
                 }
             })
@@ -432,7 +432,7 @@ async fn one_semaphore_in_a_crowd(environment: &'static str) {
     assert_eq!(said.trim(), format!("done {}", THREADS * ROUNDS));
     assert_eq!(seen(EventKind::Granted), 2 * THREADS * ROUNDS);
     assert!(seen(EventKind::Queued) > ROUNDS, "they were hardly ever there together");
-    let most = turnstile.most.load(Ordering::SeqCst);
+    let most = occupancy.most.load(Ordering::SeqCst);
     assert!((1..=LIMIT).contains(&most), "{most} were inside");
     assert!(most_at_once(&server.events()) <= LIMIT);
     assert!(server.stats().semaphores.is_empty());

@@ -128,8 +128,8 @@ async fn client_and_server_use_the_provider_that_they_were_built_with() {
 }
 
 #[test]
-fn a_provider_that_the_process_has_installed_counts_before_that() {
-    let name = "a_provider_that_the_process_has_installed_counts_before_that";
+fn a_provider_that_the_process_has_installed_is_used_instead_of_the_built_in_one() {
+    let name = "a_provider_that_the_process_has_installed_is_used_instead_of_the_built_in_one";
     if !is_alone_with(name, &[]) {
         return;
     }
@@ -176,7 +176,7 @@ fn a_provider_that_the_process_has_installed_counts_before_that() {
 }
 
 #[tokio::test]
-async fn without_a_provider_the_error_says_what_mends_it() {
+async fn without_a_provider_the_error_names_the_features_and_the_function_that_help() {
     if HAS_PROVIDER {
         return;
     }
@@ -292,9 +292,9 @@ mod platform {
     }
 
     #[test]
-    fn a_platform_that_trusts_nobody_says_so() {
+    fn a_platform_without_trusted_authorities_is_an_error() {
         let nowhere = [("SSL_CERT_FILE", "/nowhere/bundle.pem"), ("SSL_CERT_DIR", "/nowhere")];
-        if !HAS_PROVIDER || !is_alone_with("platform::a_platform_that_trusts_nobody_says_so", &nowhere) {
+        if !HAS_PROVIDER || !is_alone_with("platform::a_platform_without_trusted_authorities_is_an_error", &nowhere) {
             return;
         }
         let error = Client::builder().tls(Tls::platform_verifier()).build().unwrap_err();
@@ -307,7 +307,7 @@ mod platform {
 
 #[cfg(not(feature = "tls-platform-verifier"))]
 #[test]
-fn a_text_that_asks_for_the_platforms_verifier_is_told_the_feature() {
+fn the_error_for_a_url_with_the_platforms_verifier_names_the_feature() {
     if !HAS_PROVIDER {
         return;
     }

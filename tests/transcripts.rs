@@ -294,7 +294,7 @@ async fn replay(file: &str, releases: impl IntoIterator<Item = Release>) -> usiz
     let failed: Vec<String> = playing.join_all().await.into_iter().filter_map(Result::err).collect();
     assert!(
         failed.is_empty(),
-        "{} of {played} went otherwise:\n{}",
+        "{} of {played} conversations differ from the recorded ones:\n{}",
         failed.len(),
         failed.join("\n")
     );

@@ -12,7 +12,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How many bytes from the end of a process's standard error are kept, to be printed.
-const TOLD: usize = 2000;
+const ERROR_BYTES: usize = 2000;
 
 /// A process that ends when this is dropped. It must end by itself when its standard input does, or run under
 /// [`guarded`](super::guard::guarded): then it also ends if this process is killed.
@@ -48,7 +48,7 @@ impl Child {
                 let mut buffer = [0; 4096];
                 while let Ok(read @ 1..) = stderr.read(&mut buffer) {
                     all.extend_from_slice(&buffer[..read]);
-                    let unwanted = all.len().saturating_sub(TOLD);
+                    let unwanted = all.len().saturating_sub(ERROR_BYTES);
                     all.drain(..unwanted);
                 }
                 String::from_utf8_lossy(&all).trim().to_owned()

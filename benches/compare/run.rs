@@ -144,7 +144,7 @@ fn measure(
         }
     };
     let SocketAddr::V4(address) = service.address else {
-        return Err(format!("{} is no IPv4 address", service.address));
+        return Err(format!("{} is not an IPv4 address", service.address));
     };
     let seconds = match cell.keys {
         Keys::Own => plan.seconds,

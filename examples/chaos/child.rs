@@ -30,7 +30,7 @@ impl Process {
             .stdout(Stdio::piped())
             .spawn()?;
         let input = child.stdin.take();
-        let output = child.stdout.take().ok_or("its output is piped")?;
+        let output = child.stdout.take().ok_or("the output of the process is not piped")?;
         Ok(Self {
             record: job.record().clone(),
             child,
@@ -47,7 +47,7 @@ impl Process {
 
     /// Sends it a value as one line.
     pub(crate) fn tell(&mut self, what: &impl serde::Serialize) -> Result<(), Box<dyn Error>> {
-        let input = self.input.as_mut().ok_or("it was told to end")?;
+        let input = self.input.as_mut().ok_or("the process was told to end")?;
         writeln!(input, "{}", serde_json::to_string(what)?)?;
         Ok(())
     }

@@ -77,7 +77,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error
 
     let began = Instant::now();
     tokio::select! {
-        () = faults::rage(&world, seed, Duration::from_secs_f64(arguments.minutes * 60.0)) => {}
+        () = faults::cause_faults(&world, seed, Duration::from_secs_f64(arguments.minutes * 60.0)) => {}
         // All processes end with the world; a stopped one would not end by itself.
         interrupted = tokio::signal::ctrl_c() => return Err(interrupted.map_or_else(Into::into, |()| "interrupted".into())),
     }

@@ -16,7 +16,7 @@ use crate::child;
 use crate::controller::{MEMBERS, SINGLES, World};
 use crate::history::record::{Process, Trouble, What};
 use crate::job::Order;
-use crate::network::{Cut, Way, Weather};
+use crate::network::{Cut, Treatment, Way};
 
 /// The numbers of faults by kind.
 #[derive(Default)]
@@ -74,9 +74,9 @@ impl Drop for Broken<'_> {
 }
 
 /// Causes faults for this long, several at a time, with occasional pauses. All faults have ended when this returns.
-pub(crate) async fn rage(world: &Arc<World>, seed: u64, long: Duration) {
-    const SPELL: Duration = Duration::from_secs(25);
-    const CALM: Duration = Duration::from_secs(4);
+pub(crate) async fn cause_faults(world: &Arc<World>, seed: u64, long: Duration) {
+    const FAULTS_LAST: Duration = Duration::from_secs(25);
+    const PAUSE: Duration = Duration::from_secs(4);
     let mut random = Rng::with_seed(seed);
     // Each kind occurs once; after that, kinds are random. The cluster comes first, because a stopped server may be
     // the cluster.
@@ -85,9 +85,9 @@ pub(crate) async fn rage(world: &Arc<World>, seed: u64, long: Duration) {
     let mut due = due.into_iter().chain([32]).rev();
     let end = Instant::now() + long;
     while Instant::now() < end {
-        let calm = end.min(Instant::now() + SPELL);
+        let pause_at = end.min(Instant::now() + FAULTS_LAST);
         let mut under_way = JoinSet::new();
-        while Instant::now() < calm {
+        while Instant::now() < pause_at {
             let kind = due.next().unwrap_or_else(|| random.u8(..100));
             let (world, fault) = (Arc::clone(world), random.fork());
             under_way.spawn(async move { one(&world, kind, fault).await.map_err(|error| error.to_string()) });
@@ -102,7 +102,7 @@ pub(crate) async fn rage(world: &Arc<World>, seed: u64, long: Duration) {
             world.tally.failed.fetch_add(1, Ordering::Relaxed);
             world.was_wrong([format!("a fault could not be caused: {error}")]);
         }
-        sleep(CALM).await;
+        sleep(PAUSE).await;
     }
 }
 
@@ -280,12 +280,12 @@ async fn disturb_network(world: &World, random: &mut Rng) -> Outcome {
             .collect(),
         _ => servers.iter().map(|server| (client, *server)).collect(),
     };
-    let (what, bad, cuts) = weather(random);
+    let (what, bad, cuts) = network_fault(random);
     let long = between(random, 100, 4_000);
     let _broken = Broken::begins(world, what);
     for (client, server) in &ways {
         let way = network.way(*client, *server);
-        way.change(|weather| bad(weather));
+        way.change(|treatment| bad(treatment));
         if cuts {
             way.cut();
         }
@@ -293,61 +293,69 @@ async fn disturb_network(world: &World, random: &mut Rng) -> Outcome {
     world.tally.count(what);
     sleep(long).await;
     for (client, server) in &ways {
-        network.way(*client, *server).clear_up();
+        network.way(*client, *server).pass_everything();
     }
     Ok(())
 }
 
-type Change = Box<dyn Fn(&mut Weather) + Send + Sync>;
+type Change = Box<dyn Fn(&mut Treatment) + Send + Sync>;
 
-/// Returns a change of a proxy, and whether open connections end at once.
-fn weather(random: &mut Rng) -> (&'static str, Change, bool) {
-    let boxed = |change: fn(&mut Weather)| -> Change { Box::new(change) };
+/// Draws a network fault. Returns its name, the change of a proxy, and whether open connections end at once.
+fn network_fault(random: &mut Rng) -> (&'static str, Change, bool) {
+    let boxed = |change: fn(&mut Treatment)| -> Change { Box::new(change) };
     match random.u8(..15) {
         0 => ("network: connections cut", boxed(|_| {}), true),
         1 => (
             "network: connections reset",
-            boxed(|weather| weather.reset = true),
+            boxed(|treatment| treatment.reset = true),
             true,
         ),
         2 => (
             "network: connections cut, new ones refused",
-            boxed(|weather| weather.refuse = true),
+            boxed(|treatment| treatment.refuse = true),
             true,
         ),
         3 | 4 => (
             "network: black hole both ways",
-            boxed(|weather| {
-                weather.stall_up = true;
-                weather.stall_down = true;
-                weather.stall_ends = true;
+            boxed(|treatment| {
+                treatment.stall_up = true;
+                treatment.stall_down = true;
+                treatment.stall_ends = true;
             }),
             false,
         ),
         5 => (
             "network: black hole to the server",
-            boxed(|weather| weather.stall_up = true),
+            boxed(|treatment| treatment.stall_up = true),
             false,
         ),
         6 => (
             "network: black hole to the client",
-            boxed(|weather| weather.stall_down = true),
+            boxed(|treatment| treatment.stall_down = true),
             false,
         ),
         7 => {
             let delay = between(random, 5, 700);
-            ("network: delay", Box::new(move |weather| weather.delay = delay), false)
+            (
+                "network: delay",
+                Box::new(move |treatment| treatment.delay = delay),
+                false,
+            )
         }
         8 => {
             let bandwidth = random.usize(200..20_000);
-            let slow: Change = Box::new(move |weather| weather.bandwidth = Some(bandwidth));
+            let slow: Change = Box::new(move |treatment| treatment.bandwidth = Some(bandwidth));
             ("network: little bandwidth", slow, false)
         }
-        9 => ("network: single bytes", boxed(|weather| weather.trickle = true), false),
+        9 => (
+            "network: single bytes",
+            boxed(|treatment| treatment.trickle = true),
+            false,
+        ),
         10 => ("network: cut before a request", at_line(Way::Up, Cut::Before), false),
         11 => ("network: cut in a request", at_line(Way::Up, Cut::Within), false),
         12 => (
-            "network: cut behind a line of a request",
+            "network: cut after a line of a request",
             at_line(Way::Up, Cut::After),
             false,
         ),
@@ -355,10 +363,10 @@ fn weather(random: &mut Rng) -> (&'static str, Change, bool) {
             true => ("network: cut before an answer", at_line(Way::Down, Cut::Before), false),
             false => ("network: cut in an answer", at_line(Way::Down, Cut::Within), false),
         },
-        _ => ("network: cut behind an answer", at_line(Way::Down, Cut::After), false),
+        _ => ("network: cut after an answer", at_line(Way::Down, Cut::After), false),
     }
 }
 
 fn at_line(way: Way, cut: Cut) -> Change {
-    Box::new(move |weather| weather.cut_at_line = Some((way, cut)))
+    Box::new(move |treatment| treatment.cut_at_line = Some((way, cut)))
 }

@@ -92,5 +92,5 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
 #[cfg(not(unix))]
 fn main() -> Result<ExitCode, Box<dyn Error>> {
     Arguments::parse();
-    Err("it stops processes and lets them go on, which this system cannot".into())
+    Err("chaos stops processes and lets them go on, which this system cannot do".into())
 }

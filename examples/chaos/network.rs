@@ -4,7 +4,7 @@
 #[allow(dead_code, unreachable_pub, clippy::unwrap_used, missing_docs)]
 mod proxy;
 
-pub(crate) use self::proxy::{Cut, Proxy, Way, Weather};
+pub(crate) use self::proxy::{Cut, Proxy, Treatment, Way};
 use crate::job::Ways;
 
 /// The addresses of the servers.

@@ -16,7 +16,7 @@ pub(crate) fn end_the_process(record: &Record) {
     std::panic::set_hook(Box::new(move |panic| {
         usual(panic);
         if let Err(error) = fs::write(&file, panic.to_string()) {
-            eprintln!("the message cannot be left behind: {error}");
+            eprintln!("the message of the panic cannot be written: {error}");
         }
         std::process::abort();
     }));

@@ -60,7 +60,7 @@ fn resident(process: &str) -> Result<u64, Box<dyn Error>> {
     let status = fs::read_to_string(format!("/proc/{process}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kilobytes = line.and_then(|line| line.split_whitespace().next());
-    Ok(kilobytes.ok_or("the system tells no VmRSS")?.parse()?)
+    Ok(kilobytes.ok_or("the system does not report VmRSS")?.parse()?)
 }
 
 /// Makes a pair now and then over a bare socket to an otherwise idle server. This shows the current speed of the

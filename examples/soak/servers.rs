@@ -59,7 +59,7 @@ impl ServersProcess {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
-        let mut lines = BufReader::new(child.stdout.take().ok_or("its output is piped")?).lines();
+        let mut lines = BufReader::new(child.stdout.take().ok_or("the output of the process is not piped")?).lines();
         let mut addresses = Addresses::default();
         for line in lines.by_ref() {
             let line = line?;
@@ -224,9 +224,9 @@ async fn trouble(cluster: &Cluster, ways: &Ways) -> Result<(), Box<dyn Error>> {
                 say("signals cut off")?;
             }
             4 => {
-                ways.single.change(|weather| weather.stall_down = true);
+                ways.single.change(|treatment| treatment.stall_down = true);
                 sleep(STALL).await;
-                ways.single.change(|weather| weather.stall_down = false);
+                ways.single.change(|treatment| treatment.stall_down = false);
                 say("stall")?;
             }
             _ => {

@@ -201,15 +201,15 @@ impl Worker {
             }
             let term = async {
                 let lock = self.client.lock(format!("{}/leader", shard(round)))?;
-                let office = tokio::select! {
-                    office = async { Election::new(lock).campaign().await } => office?,
+                let leadership = tokio::select! {
+                    leadership = async { Election::new(lock).campaign().await } => leadership?,
                     () = self.end.cancelled() => return Ok(()),
                 };
                 self.pause(100).await;
-                office.resign().await
+                leadership.resign().await
             };
             let term = term.await;
-            self.meter.count("office", &term);
+            self.meter.count("leadership", &term);
             self.pause(50).await;
         }
     }

@@ -239,9 +239,9 @@ async fn ctrl_c_at_a_server_that_has_gone_silent_counts_the_leases_that_are_left
         server.stats().locks.len() == 31
     })
     .await;
-    proxy.change(|weather| {
-        weather.stall_up = true;
-        weather.stall_down = true;
+    proxy.change(|treatment| {
+        treatment.stall_up = true;
+        treatment.stall_down = true;
     });
     running.signal(Signal::INT);
     let told = json(running.line().as_bytes());

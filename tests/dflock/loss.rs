@@ -76,10 +76,10 @@ async fn a_black_hole_ends_the_command_before_the_next_grant() {
         let proxy = Proxy::start(&address).await;
         let mut holder = run(&proxy.address, &key, STUBBORN);
         witness.watch(&key, Group::read(&holder.line()));
-        proxy.change(|weather| {
-            weather.stall_up = true;
-            weather.stall_down = true;
-            weather.stall_ends = true;
+        proxy.change(|treatment| {
+            treatment.stall_up = true;
+            treatment.stall_down = true;
+            treatment.stall_ends = true;
         });
         next_holder(&others, &key).await;
         assert_eq!(code(&mut holder).await, 79);
@@ -123,7 +123,7 @@ async fn term_comes_first_and_the_command_may_use_its_grace() {
         r#"trap "echo tidy; exit 0" TERM; echo $$; while :; do sleep 0.01; done"#,
     );
     holder.line();
-    proxy.change(|weather| weather.stall_up = true);
+    proxy.change(|treatment| treatment.stall_up = true);
     assert_eq!(holder.line(), "tidy");
     assert_eq!(holder.code(), 79);
 }
@@ -157,7 +157,7 @@ async fn a_connection_that_is_cut_ends_the_command_without_its_grace() {
         server.stats().locks.iter().any(|lock| lock.waiters == 1)
     })
     .await;
-    proxy.change(|weather| weather.refuse = true);
+    proxy.change(|treatment| treatment.refuse = true);
     proxy.cut();
     next.await.unwrap();
     assert_eq!(code(&mut holder).await, 79);
@@ -202,14 +202,14 @@ async fn the_grace_ends_with_the_connection_of_another_part() {
         .args(["--", "sh", "-c", TALKATIVE]);
     let mut holder = Running::start(&mut command);
     let group = Group::read(&holder.line());
-    proxies[0].change(|weather| {
-        weather.stall_up = true;
-        weather.stall_down = true;
-        weather.stall_ends = true;
+    proxies[0].change(|treatment| {
+        treatment.stall_up = true;
+        treatment.stall_down = true;
+        treatment.stall_ends = true;
     });
     assert_eq!((holder.line(), holder.line()), ("TERM".to_owned(), "TERM".to_owned()));
     let cut = std::time::Instant::now();
-    proxies[1].change(|weather| weather.refuse = true);
+    proxies[1].change(|treatment| treatment.refuse = true);
     proxies[1].cut();
     assert_eq!(code(&mut holder).await, 79);
     assert!(group.alive().is_empty());
@@ -270,7 +270,7 @@ async fn an_ignored_loss_is_only_reported() {
     );
     let mut holder = Running::start(command.env("FIFO", &fifo));
     holder.line();
-    proxy.change(|weather| weather.refuse = true);
+    proxy.change(|treatment| treatment.refuse = true);
     proxy.cut();
     let said = holder.error();
     assert!(said.contains("was lost, and the command goes on"), "{said}");

@@ -214,7 +214,7 @@ async fn messages_about_full_servers_and_lost_leases_are_as_they_were_written() 
     let arguments = "run key --ttl 2s --grace 100ms -- sh -c echo\tstarted;exec\tsleep\t1000";
     let mut holder = start(arguments, &proxy.address);
     holder.line();
-    proxy.change(|weather| weather.stall_up = true);
+    proxy.change(|treatment| treatment.stall_up = true);
     all += &told(&arguments.replace('\t', " "), &proxy.address, &mut holder);
     compare("full-and-lost.txt", &all);
 }

@@ -38,7 +38,7 @@ async def call(function, *arguments):
 
 
 class Peer:
-    """How to make handles and connections."""
+    """Makes handles and connections for one server and one API."""
 
     def __init__(self, host, port, auth, tls, api):
         self.server, self.auth, self.tls, self.api = (host, port), auth, tls, api
@@ -58,7 +58,7 @@ class Peer:
         await call(handle.aclose if self.api == "async" else handle.close)
 
     async def connect(self):
-        """The leading arguments of the low-level functions."""
+        """Connects, and returns the leading arguments of the low-level functions."""
         host, port = self.server
         if MAJOR > 1:
             async_open, sync_open = async_functions.open_conn, sync_functions.open_conn

@@ -1,4 +1,4 @@
-"""Queues for a lock or a semaphore, reports when it holds it, and releases it on request.
+"""Queues for a lock or a slot of a semaphore, reports when it is granted, and releases it on request.
 
     contend.py HOST PORT KEY [LIMIT]
 

@@ -1,8 +1,8 @@
-"""Threads that acquire slots of one semaphore repeatedly, and pass a turnstile while they hold one.
+"""Threads that acquire slots of one semaphore repeatedly. Each tells a counter when it has got a slot and before it releases it.
 
-    crowd.py HOST PORT KEY LIMIT TURNSTILE_PORT THREADS ROUNDS
+    crowd.py HOST PORT KEY LIMIT OCCUPANCY_PORT THREADS ROUNDS
 
-The turnstile answers `enter` and `leave` with `ok`. Prints `done <slots held>`.
+The counter answers `enter` and `leave` with `ok`. Prints `done <slots held>`.
 """
 
 import socket
@@ -12,7 +12,7 @@ import threading
 from dflockd_client import SyncDistributedSemaphore
 
 
-class Turnstile:
+class Occupancy:
     def __init__(self, host, port):
         self.connection = socket.create_connection((host, port), timeout=60)
         self.answers = self.connection.makefile("r", encoding="utf-8")
@@ -22,23 +22,23 @@ class Turnstile:
         assert self.answers.readline() == "ok\n", what
 
 
-def work(host, port, key, limit, turnstile_port, rounds, done):
-    turnstile = Turnstile(host, turnstile_port)
+def work(host, port, key, limit, occupancy_port, rounds, done):
+    occupancy = Occupancy(host, occupancy_port)
     semaphore = SyncDistributedSemaphore(key, limit=limit, servers=[(host, port)], acquire_timeout_s=60)
     for _ in range(rounds):
         assert semaphore.acquire(), "it was not granted within a minute"
-        turnstile.say("enter")
-        turnstile.say("leave")
+        occupancy.say("enter")
+        occupancy.say("leave")
         assert semaphore.release()
         done.append(1)
 
 
 def main():
     host, key = sys.argv[1], sys.argv[3]
-    port, limit, turnstile_port, threads, rounds = (int(sys.argv[i]) for i in (2, 4, 5, 6, 7))
+    port, limit, occupancy_port, threads, rounds = (int(sys.argv[i]) for i in (2, 4, 5, 6, 7))
     done = []
     workers = [
-        threading.Thread(target=work, args=(host, port, key, limit, turnstile_port, rounds, done)) for _ in range(threads)
+        threading.Thread(target=work, args=(host, port, key, limit, occupancy_port, rounds, done)) for _ in range(threads)
     ]
     for worker in workers:
         worker.start()

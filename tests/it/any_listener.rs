@@ -115,8 +115,8 @@ fn members_listen_again_after_they_were_stopped() {
         cluster.move_leader(0).unwrap();
         let mut leader = Wire::new(hub.connect(addresses[0]).unwrap());
         acquire(&mut leader, &key, WaitSecs::TRY, None).await.unwrap();
-        let nobody = Cluster::builder().start_on([], move |at| ready(hub.listen(at))).await;
-        assert_eq!(nobody.unwrap_err().kind(), ErrorKind::InvalidInput);
+        let without_members = Cluster::builder().start_on([], move |at| ready(hub.listen(at))).await;
+        assert_eq!(without_members.unwrap_err().kind(), ErrorKind::InvalidInput);
     });
 }
 

@@ -440,7 +440,7 @@ async fn a_shutdown_ends_a_failback_under_way() {
 
 /// A client that was shut down before its runtime ended still reports the shutdown.
 #[test]
-fn a_shutdown_stays_a_shutdown() {
+fn a_client_that_was_shut_down_reports_the_shutdown_after_its_runtime_has_ended() {
     let elsewhere = Runtime::new().unwrap();
     let servers = elsewhere.block_on(async { [serve().await, serve().await] });
     let its_own = Runtime::new().unwrap();
@@ -473,7 +473,7 @@ fn signals_outlive_the_runtime_of_their_caller() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_signal_connection_of_its_own_says_that_its_runtime_has_ended() {
+async fn a_signal_connection_without_a_client_says_that_its_runtime_has_ended() {
     let server = serve().await;
     let address = server.local_addr().to_string();
     let runtime_ends = tokio::task::spawn_blocking(|| {

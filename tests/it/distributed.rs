@@ -73,7 +73,7 @@ async fn an_object_keeps_its_guard_and_releases_it_once() {
 }
 
 #[tokio::test]
-async fn an_object_of_its_own_connects_at_first_use_and_only_to_the_server_of_its_key() {
+async fn an_object_with_its_own_client_connects_at_first_use_and_only_to_the_server_of_its_key() {
     let servers = [server().await, server().await];
     let all = options(&[&servers[0], &servers[1]]).sharding_strategy(|key: &str, servers: usize| {
         assert_eq!((key, servers), ("k", 2));
@@ -106,8 +106,8 @@ fn objects_are_made_outside_of_any_runtime_and_invalid_settings_are_errors_at_on
 
 #[tokio::test]
 async fn a_server_that_is_not_there_or_refuses_the_secret_is_an_error_at_once() {
-    let nobody = Client::builder().servers([format!("127.0.0.1:{}", free_port())]);
-    let mut lock = DistributedLock::with_options("k", nobody.acquire_timeout(LONG)).unwrap();
+    let no_server = Client::builder().servers([format!("127.0.0.1:{}", free_port())]);
+    let mut lock = DistributedLock::with_options("k", no_server.acquire_timeout(LONG)).unwrap();
     let started = Instant::now();
     assert_eq!(kind(lock.acquire().await), Some(ErrorKind::Connect));
     assert!(started.elapsed() < LONG / 2);

@@ -97,7 +97,7 @@ async fn a_leader_that_is_cut_off_learns_of_it_before_another_leads() {
         let new = other.campaign().await.unwrap();
         (Instant::now(), new)
     });
-    proxy.change(|weather| (weather.stall_up, weather.stall_down) = (true, true));
+    proxy.change(|treatment| (treatment.stall_up, treatment.stall_down) = (true, true));
     let (told_at, (elected_at, new)) = (told.await.unwrap(), elected.await.unwrap());
     assert!(told_at < elected_at);
     assert!(old.term().is_some() && new.term() > old.term() && !old.is_held());
@@ -121,13 +121,13 @@ async fn a_campaign_outlives_its_server_and_ends_with_its_client() {
         async move { election.campaign().await }
     });
     until("it campaigns", || waiters(&server) == 1).await;
-    proxy.change(|weather| weather.refuse = true);
+    proxy.change(|treatment| treatment.refuse = true);
     proxy.cut();
     let refused = proxy.accepted();
     until("an attempt to connect has failed", || proxy.accepted() > refused + 1).await;
     leader.resign().await.unwrap();
     assert!(!campaign.is_finished());
-    proxy.clear_up();
+    proxy.pass_everything();
     let leadership = campaign.await.unwrap().unwrap();
     assert!(leadership.is_held());
 

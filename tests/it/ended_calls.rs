@@ -31,7 +31,7 @@ impl Scene {
     }
 
     fn stall_answers(&self) {
-        self.proxy.change(|weather| weather.stall_down = true);
+        self.proxy.change(|treatment| treatment.stall_down = true);
     }
 
     async fn until_held(&self, locks: usize) {
@@ -53,7 +53,7 @@ async fn times_out_and_gives_back(scene: &Scene, mut client: Client, wait: Durat
     let error = call.as_mut().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     scene.until_held(1).await;
-    scene.proxy.clear_up();
+    scene.proxy.pass_everything();
     scene.until_held(0).await;
 }
 
@@ -85,7 +85,7 @@ async fn an_acquire_that_timed_out_before_it_had_room_takes_none_later() {
     scene.until_held(1).await;
     let mut call = pin!(late.call(acquire(Duration::from_millis(50))));
     assert!(call.as_mut().await.is_err());
-    scene.proxy.clear_up();
+    scene.proxy.pass_everything();
     drop(first.await.unwrap().unwrap());
     // This acquire needs the only place in flight.
     let lock = client.lock("k").unwrap().acquire_timeout(Duration::from_secs(20));

@@ -22,7 +22,7 @@ async fn a_client_connects_to_names_and_to_addresses_of_either_family() {
 }
 
 #[tokio::test]
-async fn an_error_tells_the_systems_reason_why_it_could_not_connect() {
+async fn an_error_has_the_systems_reason_for_a_failed_connect() {
     let address = format!("127.0.0.1:{}", free_port());
     let error = Client::builder().servers([&address]).connect().await.unwrap_err();
     assert!(

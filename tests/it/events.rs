@@ -47,7 +47,7 @@ async fn the_events_tell_of_connections_from_the_first_to_the_shutdown() {
         ClientEvent::Connected { shard: 0, endpoint, .. } => assert_eq!(*endpoint, *address),
         other => panic!("{other:?}"),
     }
-    proxy.change(|weather| weather.refuse = true);
+    proxy.change(|treatment| treatment.refuse = true);
     proxy.cut();
     match events.next_event().await.unwrap() {
         ClientEvent::Disconnected {
@@ -73,7 +73,7 @@ async fn the_events_tell_of_connections_from_the_first_to_the_shutdown() {
             other => panic!("{other:?}"),
         }
     }
-    proxy.clear_up();
+    proxy.pass_everything();
     next(&mut events, |event| {
         matches!(event, ClientEvent::Connected { .. }).then_some(())
     })
@@ -157,14 +157,14 @@ async fn the_leases_of_a_lost_connection_are_reported_lost_before_the_connection
     let client = of(&proxy.address).connect().await.unwrap();
     let _guards = client.lock_all(["a", "b"]).unwrap().acquire().await.unwrap();
     let mut events = client.events();
-    proxy.change(|weather| weather.refuse = true);
+    proxy.change(|treatment| treatment.refuse = true);
     proxy.cut();
     assert_eq!(
         names_up_to(&mut events, "Disconnected").await,
         ["LeaseLost", "LeaseLost", "Disconnected"]
     );
     assert!(!client.health()[0].is_connected());
-    proxy.clear_up();
+    proxy.pass_everything();
     next(&mut events, |event| {
         matches!(event, ClientEvent::Connected { .. }).then_some(())
     })
@@ -187,7 +187,7 @@ async fn leases_of_the_previous_server_are_reported_lost_before_the_next_serves(
         .unwrap();
     let _guard = client.lock("a").unwrap().acquire().await.unwrap();
     let mut events = client.events();
-    proxy.change(|weather| weather.refuse = true);
+    proxy.change(|treatment| treatment.refuse = true);
     proxy.cut();
     let mut names = names_up_to(&mut events, "Connected").await;
     names.retain(|name| name != "Reconnecting");
@@ -245,13 +245,13 @@ async fn a_failed_renewal_is_reported_while_the_lease_is_held() {
             .filter(|event| event.kind == EventKind::Renewed)
             .count()
     };
-    proxy.change(|weather| weather.stall_down = true);
+    proxy.change(|treatment| treatment.stall_down = true);
     let before = renewals();
     until("a renewal is not answered", || renewals() > before).await;
     proxy.cut();
     until("the event comes", || !told.lock().unwrap().is_empty()).await;
     assert_eq!(told.lock().unwrap()[0], (guard.key().clone(), ErrorKind::Disconnected));
-    proxy.clear_up();
+    proxy.pass_everything();
     until("the lease is held again", || guard.state() == LeaseState::Held).await;
 }
 
@@ -269,11 +269,11 @@ async fn no_failed_renewal_of_a_lost_lease_is_reported() {
             .filter(|event| event.kind == EventKind::Renewed)
             .count()
     };
-    proxy.change(|weather| weather.stall_down = true);
+    proxy.change(|treatment| treatment.stall_down = true);
     let before = renewals();
     until("a renewal is not answered", || renewals() > before).await;
     proxy.cut();
-    proxy.clear_up();
+    proxy.pass_everything();
     let mut lost = false;
     next(&mut events, |event| {
         assert!(!matches!(event, ClientEvent::RenewalFailed(_)), "{event:?}");
@@ -362,13 +362,13 @@ async fn a_secret_refused_to_a_connection_for_waits_is_reported_whatever_failed_
     let client = guarded.client().connect().await.unwrap();
     let mut events = client.events();
     let held = client.lock("k").unwrap().acquire().await.unwrap();
-    guarded.proxy.change(|weather| weather.refuse = true);
+    guarded.proxy.change(|treatment| treatment.refuse = true);
     let before = guarded.proxy.accepted();
     let waiter = client.lock("k").unwrap().acquire_timeout(LONG);
     let waiter = tokio::spawn(async move { waiter.acquire().await.map(drop) });
     until("connections for waits fail", || guarded.proxy.accepted() > before).await;
     guarded.change_secret();
-    guarded.proxy.clear_up();
+    guarded.proxy.pass_everything();
     assert_eq!(waiter.await.unwrap().unwrap_err().kind(), ErrorKind::Auth);
     guarded.is_told(&mut events).await;
     held.release().await.unwrap();
@@ -391,7 +391,7 @@ async fn a_secret_refused_to_a_further_pipelined_connection_is_reported() {
     let mut events = client.events();
     until("both connections are there", || guarded.proxy.accepted() == 2).await;
     guarded.change_secret();
-    guarded.proxy.change(|weather| weather.cut_one = Some(1));
+    guarded.proxy.change(|treatment| treatment.cut_one = Some(1));
     guarded.is_told(&mut events).await;
 }
 
@@ -549,12 +549,12 @@ async fn one_stream_watches_the_health_of_all_shards() {
         .unwrap();
     let mut health = client.watch_all_health();
     assert!(health.current().iter().all(|shard| shard.is_connected()));
-    proxy.change(|weather| weather.refuse = true);
+    proxy.change(|treatment| treatment.refuse = true);
     proxy.cut();
     assert_eq!(timeout(LONG, health.changed()).await.unwrap(), Some(1));
     let current = health.current();
     assert!(current[0].is_connected() && !current[1].is_connected());
-    proxy.clear_up();
+    proxy.pass_everything();
     while !health.current()[1].is_connected() {
         assert_eq!(timeout(LONG, health.changed()).await.unwrap(), Some(1));
     }

@@ -11,7 +11,7 @@ const COMPLETE: [(&str, &str); 8] = [
     ("fence.rs Fence", "a number"),
     (
         "protocol/request.rs Request::*",
-        "users make requests, of what the protocol has lines for",
+        "users make requests, and the protocol fixes their fields",
     ),
     ("service/request.rs Request::*", "users of the service make requests"),
     ("target.rs Kind", "the protocol has two namespaces"),

@@ -237,9 +237,9 @@ async fn a_member_that_falls_silent_is_not_the_first_to_be_asked() {
         .await
         .unwrap();
     let guard = client.lock("k").unwrap().acquire().await.unwrap();
-    cut.proxies[0].change(|weather| {
-        weather.stall_up = true;
-        weather.stall_down = true;
+    cut.proxies[0].change(|treatment| {
+        treatment.stall_up = true;
+        treatment.stall_down = true;
     });
     scene.cluster.move_leader(1).unwrap();
     until_served_by(&client, &cut.proxies[1].address).await;

@@ -71,11 +71,11 @@ async fn an_acquire_that_is_cut_anywhere_takes_one_grant_at_most_and_leaks_none(
             for cut in first..=last {
                 let scene = Scene::set(Server::builder()).await;
                 let client = scene.builder().lease_ttl(Duration::from_secs(30)).build().unwrap();
-                scene.proxy.change(|weather| {
-                    weather.reset = reset;
+                scene.proxy.change(|treatment| {
+                    treatment.reset = reset;
                     match up {
-                        true => weather.cut_up_after = Some(cut),
-                        false => weather.cut_down_after = Some(cut),
+                        true => treatment.cut_up_after = Some(cut),
+                        false => treatment.cut_down_after = Some(cut),
                     }
                 });
                 let lock = client.lock("k00").unwrap().acquire_timeout(Duration::from_millis(300));
@@ -87,7 +87,7 @@ async fn an_acquire_that_is_cut_anywhere_takes_one_grant_at_most_and_leaks_none(
                     assert!(error.is_retryable(), "cut at {cut}, up {up}, reset {reset}: {error:?}");
                 }
                 drop(outcome);
-                scene.proxy.clear_up();
+                scene.proxy.pass_everything();
                 scene.until_free().await;
                 let guard = client.lock("k00").unwrap().acquire().await.unwrap();
                 guard.release().await.unwrap();
@@ -110,9 +110,9 @@ async fn a_holder_behind_a_black_hole_learns_of_its_loss_before_the_next_grant()
         !scene.events(EventKind::Renewed, "k").is_empty()
     })
     .await;
-    scene.proxy.change(|weather| {
-        weather.stall_up = true;
-        weather.stall_down = true;
+    scene.proxy.change(|treatment| {
+        treatment.stall_up = true;
+        treatment.stall_down = true;
     });
     let deadline = Instant::now() + guard.remaining();
     assert_eq!(guard.lost().await, LostReason::Expired);
@@ -150,11 +150,11 @@ async fn leases_that_survive_a_disconnect_are_suspect_then_renewed_and_held() {
     let client = scene.builder().survives_disconnect(true).connect().await.unwrap();
     let guard = client.lock("k").unwrap().acquire().await.unwrap();
     let lost = guard.lost();
-    scene.proxy.change(|weather| weather.refuse = true);
+    scene.proxy.change(|treatment| treatment.refuse = true);
     scene.proxy.cut();
     until("the lease is suspect", || guard.state() == LeaseState::Suspect).await;
     assert!(guard.is_held(), "the deadline of the lease has not come");
-    scene.proxy.clear_up();
+    scene.proxy.pass_everything();
     until("the lease is held again", || guard.state() == LeaseState::Held).await;
     assert_eq!(scene.events(EventKind::Renewed, "k").len(), 1);
     assert_eq!(scene.events(EventKind::Granted, "k").len(), 1);
@@ -172,7 +172,7 @@ async fn leases_that_a_restarted_server_does_not_know_are_rejected() {
     let scene = Scene::set(Server::builder().auto_release_on_disconnect(false)).await;
     let client = scene.builder().survives_disconnect(true).connect().await.unwrap();
     let guard = client.lock("k").unwrap().acquire().await.unwrap();
-    scene.proxy.change(|weather| weather.refuse = true);
+    scene.proxy.change(|treatment| treatment.refuse = true);
     scene.proxy.cut();
     until("the lease is suspect", || guard.state() == LeaseState::Suspect).await;
     // Another connection releases it by its token, as if the server had forgotten it.
@@ -183,7 +183,7 @@ async fn leases_that_a_restarted_server_does_not_know_are_rejected() {
     dflockd_client::protocol::functions::release(&mut wire, guard.key(), &token)
         .await
         .unwrap();
-    scene.proxy.clear_up();
+    scene.proxy.pass_everything();
     assert_eq!(guard.lost().await, LostReason::Rejected);
 }
 
@@ -196,10 +196,10 @@ async fn a_server_that_does_not_answer_is_given_up_and_its_callers_get_the_reaso
         .connect()
         .await
         .unwrap();
-    scene.proxy.change(|weather| weather.stall_down = true);
+    scene.proxy.change(|treatment| treatment.stall_down = true);
     let error = client.lock("k").unwrap().acquire().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Disconnected, "{error}");
-    scene.proxy.clear_up();
+    scene.proxy.pass_everything();
     let guard = client.lock("k").unwrap().acquire().await.unwrap();
     guard.release().await.unwrap();
     scene.until_free().await;
@@ -208,7 +208,7 @@ async fn a_server_that_does_not_answer_is_given_up_and_its_callers_get_the_reaso
 #[tokio::test]
 async fn a_connection_that_passes_single_bytes_works() {
     let scene = Scene::set(Server::builder()).await;
-    scene.proxy.change(|weather| weather.trickle = true);
+    scene.proxy.change(|treatment| treatment.trickle = true);
     let client = scene.client().await;
     let mut running = tokio::task::JoinSet::new();
     for number in 0..20 {
@@ -230,10 +230,10 @@ async fn a_grant_that_was_delayed_for_half_its_ttl_is_confirmed_first() {
     let scene = Scene::set(Server::builder()).await;
     let client = scene.client().await;
     let lock = client.lock("k").unwrap().lease_ttl(Duration::from_secs(4));
-    scene.proxy.change(|weather| weather.stall_down = true);
+    scene.proxy.change(|treatment| treatment.stall_down = true);
     let acquiring = tokio::spawn(async move { lock.acquire().await.unwrap() });
     sleep(Duration::from_millis(2200)).await;
-    scene.proxy.clear_up();
+    scene.proxy.pass_everything();
     let guard = acquiring.await.unwrap();
     assert!(guard.is_held());
     assert!(
@@ -247,10 +247,10 @@ async fn a_grant_that_was_delayed_beyond_its_ttl_is_discarded() {
     let scene = Scene::set(Server::builder()).await;
     let client = scene.client().await;
     let lock = client.lock("k").unwrap().lease_ttl(Duration::from_secs(1));
-    scene.proxy.change(|weather| weather.stall_down = true);
+    scene.proxy.change(|treatment| treatment.stall_down = true);
     let acquiring = tokio::spawn(async move { lock.acquire().await });
     sleep(Duration::from_millis(1300)).await;
-    scene.proxy.clear_up();
+    scene.proxy.pass_everything();
     let error = acquiring.await.unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::LeaseExpired, "{error}");
     scene.until_free().await;
@@ -261,7 +261,7 @@ async fn a_release_whose_answer_was_lost_is_repeated_and_succeeds() {
     let scene = Scene::set(Server::builder()).await;
     let client = scene.client().await;
     let guard = client.lock("k").unwrap().acquire().await.unwrap();
-    scene.proxy.change(|weather| weather.stall_down = true);
+    scene.proxy.change(|treatment| treatment.stall_down = true);
     let releasing = tokio::spawn(guard.release());
     until("the release has arrived", || {
         !scene.events(EventKind::Released, "k").is_empty()
@@ -270,7 +270,7 @@ async fn a_release_whose_answer_was_lost_is_repeated_and_succeeds() {
     // The cut discards what the proxy has held back.
     scene.proxy.cut();
     until("the client is disconnected", || !client.health()[0].is_connected()).await;
-    scene.proxy.clear_up();
+    scene.proxy.pass_everything();
     releasing.await.unwrap().unwrap();
     scene.until_free().await;
 }
@@ -447,7 +447,7 @@ async fn a_shard_that_is_away_costs_only_its_own_keys() {
             .connect()
             .await
             .unwrap();
-        scene.proxy.change(|weather| weather.refuse = true);
+        scene.proxy.change(|treatment| treatment.refuse = true);
         scene.proxy.cut();
         until("the client is disconnected", || !client.health()[0].is_connected()).await;
         let lock = client.lock("away").unwrap().acquire_timeout(Duration::from_millis(200));
@@ -461,7 +461,7 @@ async fn a_shard_that_is_away_costs_only_its_own_keys() {
             let guard = client.lock(format!("here/{number}")).unwrap().acquire().await.unwrap();
             guard.release().await.unwrap();
         }
-        scene.proxy.clear_up();
+        scene.proxy.pass_everything();
         let outcome = waiting.await.unwrap();
         assert_eq!(outcome.is_ok(), what == OnUnavailable::Wait, "{outcome:?}");
         drop(outcome);
@@ -478,7 +478,7 @@ async fn a_renewal_in_flight_does_not_disturb_a_release() {
     for _ in 0..3 {
         let guard = lock.acquire().await.unwrap();
         let before = scene.events(EventKind::Renewed, "k").len();
-        scene.proxy.change(|weather| weather.stall_down = true);
+        scene.proxy.change(|treatment| treatment.stall_down = true);
         until("a renewal is unanswered", || {
             scene.events(EventKind::Renewed, "k").len() > before
         })
@@ -492,7 +492,7 @@ async fn a_renewal_in_flight_does_not_disturb_a_release() {
         // Waits until the next renewal is due. The server would refuse a renewal that follows the release, and the
         // client would take the refusal for a loss.
         sleep(Duration::from_millis(600)).await;
-        scene.proxy.clear_up();
+        scene.proxy.pass_everything();
         releasing.await.unwrap().unwrap();
         let renewed = scene.events(EventKind::Renewed, "k").len();
         // Longer than the interval of renewals.
@@ -612,7 +612,7 @@ async fn a_shutdown_without_a_server_reports_the_leases_that_it_could_not_releas
     let scene = Scene::set(Server::builder().auto_release_on_disconnect(false)).await;
     let client = scene.builder().survives_disconnect(true).connect().await.unwrap();
     let guard = client.lock("k").unwrap().acquire().await.unwrap();
-    scene.proxy.change(|weather| weather.refuse = true);
+    scene.proxy.change(|treatment| treatment.refuse = true);
     scene.proxy.cut();
     until("the client is disconnected", || !client.health()[0].is_connected()).await;
     let report = client.shutdown(Duration::from_millis(200)).await;
@@ -647,9 +647,9 @@ async fn a_full_pipeline_pushes_back_and_drops_nothing() {
 
     let scene = Scene::set(Server::builder()).await;
     let client = scene.builder().max_in_flight(8).connect().await.unwrap();
-    scene.proxy.change(|weather| {
-        weather.stall_up = true;
-        weather.stall_down = true;
+    scene.proxy.change(|treatment| {
+        treatment.stall_up = true;
+        treatment.stall_down = true;
     });
     let mut running = tokio::task::JoinSet::new();
     for number in 0..100 {
@@ -663,7 +663,7 @@ async fn a_full_pipeline_pushes_back_and_drops_nothing() {
     };
     assert!(ready(), "no caller has run yet");
     until("the pipeline is full", || !ready()).await;
-    scene.proxy.clear_up();
+    scene.proxy.pass_everything();
     drop(service);
     running.join_all().await;
     assert_eq!(

@@ -39,7 +39,7 @@ async fn serve(release: &str) -> (Server, ClientBuilder) {
 }
 
 /// Asserts that the error names the server, whose address is `at`, and says what to do.
-fn makes_none(error: &Error, at: &str) {
+fn says_that_there_are_no_fences(error: &Error, at: &str) {
     let text = error.to_string();
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{text}");
     assert!(error.is_fatal() && !error.is_retryable(), "{text}");
@@ -136,7 +136,11 @@ async fn counting_tokens_are_fences_from_the_second_grant_on() {
         let client = builder.clone().connect().await.unwrap();
         let lock = client.lock("k").unwrap();
         let first = lock.acquire().await.unwrap();
-        assert_eq!(first.fence(), None, "{release}: one grant does not tell");
+        assert_eq!(
+            first.fence(),
+            None,
+            "{release}: one grant does not show that there are fences"
+        );
         drop(first);
         every_way(&server, &client, |lease| {
             assert!(lease.fence().is_some(), "{release}");
@@ -225,17 +229,17 @@ async fn required_fences_refuse_a_server_without_them_before_any_acquire() {
         let at = server.local_addr().to_string();
         let builder = builder.fencing(Fencing::Required).acquire_timeout(LONG * 10);
         let error = timeout(LONG, builder.clone().connect()).await.unwrap().unwrap_err();
-        makes_none(&error, &at);
+        says_that_there_are_no_fences(&error, &at);
         let client = builder.clone().build().unwrap();
         let (lock, slots) = (client.lock("k").unwrap(), client.semaphore("s", 2).unwrap());
-        makes_none(&timeout(LONG, lock.acquire()).await.unwrap().unwrap_err(), &at);
-        makes_none(&slots.try_acquire().await.unwrap_err(), &at);
-        makes_none(&lock.enqueue().await.unwrap_err(), &at);
-        makes_none(&client.lock_all(["a", "b"]).unwrap().acquire().await.unwrap_err(), &at);
+        says_that_there_are_no_fences(&timeout(LONG, lock.acquire()).await.unwrap().unwrap_err(), &at);
+        says_that_there_are_no_fences(&slots.try_acquire().await.unwrap_err(), &at);
+        says_that_there_are_no_fences(&lock.enqueue().await.unwrap_err(), &at);
+        says_that_there_are_no_fences(&client.lock_all(["a", "b"]).unwrap().acquire().await.unwrap_err(), &at);
         let election = Election::new(lock);
-        makes_none(&timeout(LONG, election.campaign()).await.unwrap().unwrap_err(), &at);
+        says_that_there_are_no_fences(&timeout(LONG, election.campaign()).await.unwrap().unwrap_err(), &at);
         let mut own = DistributedLock::with_options("k", builder).unwrap();
-        makes_none(&own.acquire().await.unwrap_err(), &at);
+        says_that_there_are_no_fences(&own.acquire().await.unwrap_err(), &at);
         drop(client);
         until_free(&server).await;
         assert!(server.stats().idle_locks.is_empty());
@@ -271,7 +275,7 @@ fn threads_get_the_same_fences() {
             }
             Err(error) => {
                 assert!(!makes_them, "{error}");
-                makes_none(&error, &server.local_addr().to_string());
+                says_that_there_are_no_fences(&error, &server.local_addr().to_string());
             }
         }
     }
@@ -310,7 +314,7 @@ async fn a_server_of_another_release_at_the_same_address_is_probed_again() {
         required.health()[0].last_error().is_some_and(Error::is_fatal)
     })
     .await;
-    makes_none(&required.lock("k").unwrap().acquire().await.unwrap_err(), &at);
+    says_that_there_are_no_fences(&required.lock("k").unwrap().acquire().await.unwrap_err(), &at);
     until("it is connected", || if_known.health()[0].is_connected()).await;
     for _ in 0..20 {
         let guard = if_known.lock("k").unwrap().acquire().await.unwrap();
@@ -354,7 +358,7 @@ async fn a_standby_may_be_of_another_release() {
         // Neither server can be used: callers get the error of the one that was tried last.
         let mut health = client.watch_health(0).unwrap();
         let refused = health.wait_for(|health| health.last_error().is_some_and(Error::is_fatal));
-        makes_none(
+        says_that_there_are_no_fences(
             timeout(LONG, refused).await.unwrap().unwrap().last_error().unwrap(),
             &addresses[1],
         );
@@ -522,6 +526,6 @@ async fn servers_without_semaphores_issue_no_fences() {
         })
         .await;
         let connect = of(&old.address).fencing(Fencing::Required).connect();
-        makes_none(&timeout(LONG, connect).await.unwrap().unwrap_err(), &old.address);
+        says_that_there_are_no_fences(&timeout(LONG, connect).await.unwrap().unwrap_err(), &old.address);
     }
 }

@@ -323,7 +323,7 @@ async fn the_fence_reaches_the_handler_and_grows() {
 }
 
 #[tokio::test]
-async fn without_fences_the_closure_decides_unless_they_are_required() {
+async fn a_request_runs_without_a_fence_unless_fences_are_required() {
     let (server, client) = start(Server::builder().release("1.16")).await;
     let called = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&called);

@@ -177,7 +177,7 @@ async fn the_line_of_expired_leases_names_them() {
     let (scene, _installed) = Scene::set().await;
     let lock = scene.client.lock(KEY).unwrap().lease_ttl(Duration::from_secs(1));
     let guard = lock.acquire().await.unwrap();
-    scene.proxy.change(|weather| weather.stall_up = true);
+    scene.proxy.change(|treatment| treatment.stall_up = true);
     assert_eq!(guard.lost().await, LostReason::Expired);
     until("the line is there", || !scene.spans.lines("leases expired").is_empty()).await;
     assert_eq!(scene.only("warn", "leases expired")["keys"], SHOWN);

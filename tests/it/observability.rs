@@ -232,12 +232,12 @@ async fn unanswered_renewals(recorded: &Recorded) {
     let scene = Scene::set_with(recorded, |builder| builder.survives_disconnect(true)).await;
     let lock = scene.client.lock("k").unwrap().lease_ttl(Duration::from_secs(2));
     let guard = lock.acquire().await.unwrap();
-    scene.proxy.change(|weather| weather.stall_down = true);
+    scene.proxy.change(|treatment| treatment.stall_down = true);
     until("a renewal is on its way", || {
         recorded.samples("batch_size", &[]).len() == 2
     })
     .await;
-    scene.proxy.change(|weather| weather.refuse = true);
+    scene.proxy.change(|treatment| treatment.refuse = true);
     scene.proxy.cut();
     scene
         .until_value("renewals_total", &[("outcome", "unanswered")], 1.0)
@@ -271,7 +271,7 @@ async fn connections(recorded: &Recorded) {
         1.0
     );
 
-    scene.proxy.change(|weather| weather.refuse = true);
+    scene.proxy.change(|treatment| treatment.refuse = true);
     scene.proxy.cut();
     scene.until_value("shards_connected", &[], 0.0).await;
     let lock = scene.client.lock("k").unwrap();
@@ -283,7 +283,7 @@ async fn connections(recorded: &Recorded) {
     .await;
     let lost = [("kind", "pipelined"), ("reason", "disconnected")];
     assert_eq!(recorded.value("disconnects_total", &lost), 1.0);
-    scene.proxy.clear_up();
+    scene.proxy.pass_everything();
     kept.await.unwrap().unwrap();
     scene.until_value("requests_queued", &[], 0.0).await;
     assert_eq!(
@@ -315,7 +315,7 @@ async fn connections_are_counted() {
 async fn orphans(recorded: &Recorded) {
     let scene = Scene::set(recorded).await;
     let lock = scene.client.lock("k").unwrap();
-    scene.proxy.change(|weather| weather.stall_down = true);
+    scene.proxy.change(|treatment| treatment.stall_down = true);
     let acquiring = tokio::spawn(async move { lock.acquire().await.map(drop) });
     until("the server has granted the key", || {
         !scene.server.stats().locks.is_empty()
@@ -323,7 +323,7 @@ async fn orphans(recorded: &Recorded) {
     .await;
     acquiring.abort();
     assert!(acquiring.await.unwrap_err().is_cancelled());
-    scene.proxy.clear_up();
+    scene.proxy.pass_everything();
     scene
         .until_value("orphan_grants_released_total", &[("kind", "lock")], 1.0)
         .await;
@@ -464,14 +464,14 @@ async fn a_standby_that_takes_over(recorded: &Recorded) {
     let lock = client.lock("k").unwrap();
     let first = lock.acquire().await.unwrap();
 
-    proxy.change(|weather| weather.refuse = true);
+    proxy.change(|treatment| treatment.refuse = true);
     proxy.cut();
     assert_eq!(first.lost().await, LostReason::Disconnected);
     until("the standby serves", || serving(recorded, [a, b]) == [0.0, 1.0]).await;
     assert_eq!(failovers(recorded), [1.0, 0.0, 0.0]);
 
     let second = lock.acquire().await.unwrap();
-    proxy.clear_up();
+    proxy.pass_everything();
     client.failback(0).await.unwrap();
     assert_eq!(second.lost().await, LostReason::Failback);
     until("the primary serves", || serving(recorded, [a, b]) == [1.0, 0.0]).await;

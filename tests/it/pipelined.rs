@@ -44,7 +44,7 @@ async fn a_connection_that_is_cut_costs_its_own_leases_only_and_is_opened_again(
     assert_eq!((held(&guards), proxy.accepted()), (KEYS, CONNECTIONS));
     for cut in 0..CONNECTIONS {
         let before = held(&guards);
-        proxy.change(|weather| weather.cut_one = Some(cut));
+        proxy.change(|treatment| treatment.cut_one = Some(cut));
         until("the leases are lost", || held(&guards) < before).await;
         until("the connection is replaced", || {
             server.stats().connections == CONNECTIONS as u64

@@ -236,7 +236,7 @@ async fn with_fences_no_write_of_a_leader_is_lost() {
     let output = spawn_blocking(move || command.output().unwrap()).await.unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{said}");
-    for line in ["9 writes", "a write of a term long over is taken: false"] {
+    for line in ["9 writes", "a write of an old term is accepted: false"] {
         assert!(said.contains(line), "{said} without {line}");
     }
 }

@@ -119,7 +119,7 @@ async fn a_group_shares_its_signals() {
 
 /// A member that unlistens before it leaves has received every signal that the server gave it.
 #[tokio::test]
-async fn a_group_loses_no_signal_to_a_member_that_leaves_in_order() {
+async fn a_group_loses_no_signal_to_a_member_that_unlistens_before_it_leaves() {
     const SIGNALS: usize = 300;
     let scene = Scene::set().await;
     let (mut stays, mut leaves) = (scene.conn().await, scene.conn().await);
@@ -187,7 +187,7 @@ async fn characters_of_several_bytes_arrive_whole_however_they_are_cut() {
     let scene = Scene::set().await;
     let mut conn = scene.conn().await;
     conn.listen(">", None).await.unwrap();
-    scene.proxy.change(|weather| weather.trickle = true);
+    scene.proxy.change(|treatment| treatment.trickle = true);
     let text = "жук 漢字 🔒🔑 é ".repeat(50);
     scene.publisher().await.emit("ünïcödé.канал", &text).await.unwrap();
     let signal = timeout(SOON, conn.next_signal()).await.unwrap().unwrap();
@@ -205,7 +205,7 @@ async fn a_lost_connection_is_reported_and_restored_after_all_subscriptions_are(
     conn.listen("gone", None).await.unwrap();
     conn.unlisten("gone", None).await.unwrap();
     let before = scene.subscriptions();
-    scene.proxy.change(|weather| weather.refuse = true);
+    scene.proxy.change(|treatment| treatment.refuse = true);
     scene.proxy.cut();
     let SignalEvent::Lost { shard: 0, cause, .. } = event(&mut conn).await else {
         panic!("the loss is reported first");
@@ -217,7 +217,7 @@ async fn a_lost_connection_is_reported_and_restored_after_all_subscriptions_are(
     let handle = conn.handle();
     let late = tokio::spawn(async move { handle.listen("late", None).await });
     conn.unlisten("c0", None).await.unwrap();
-    scene.proxy.clear_up();
+    scene.proxy.pass_everything();
     assert!(matches!(event(&mut conn).await, SignalEvent::Restored { shard: 0, .. }));
     // All subscriptions exist when `Restored` is reported.
     let mut expected = before;
@@ -364,22 +364,22 @@ async fn a_thousand_cuts_leave_no_gap_unreported_and_no_subscription_doubled_or_
 async fn a_dropped_listen_is_undone() {
     let scene = Scene::set().await;
     let conn = scene.conn().await;
-    scene.proxy.change(|weather| weather.stall_down = true);
+    scene.proxy.change(|treatment| treatment.stall_down = true);
     let handle = conn.handle();
     let listening = tokio::spawn(async move { handle.listen("k", None).await });
     until("the server has the subscription", || scene.subscriptions().len() == 1).await;
     listening.abort();
     assert!(listening.await.unwrap_err().is_cancelled());
-    scene.proxy.clear_up();
+    scene.proxy.pass_everything();
     until("the subscription is removed", || scene.subscriptions().is_empty()).await;
     // A subscription that another call made stays.
     conn.listen("k", None).await.unwrap();
-    scene.proxy.change(|weather| weather.stall_down = true);
+    scene.proxy.change(|treatment| treatment.stall_down = true);
     let handle = conn.handle();
     let again = tokio::spawn(async move { handle.listen("k", None).await });
     tokio::task::yield_now().await;
     again.abort();
-    scene.proxy.clear_up();
+    scene.proxy.pass_everything();
     conn.listen("another", None).await.unwrap();
     assert_eq!(scene.subscriptions().len(), 2);
 }
@@ -390,14 +390,14 @@ async fn a_signal_whose_answer_is_lost_is_not_sent_again() {
     let conn = scene.conn().await;
     let mut listener = scene.publisher().await;
     listener.listen("once", None).await.unwrap();
-    scene.proxy.change(|weather| weather.stall_down = true);
+    scene.proxy.change(|treatment| treatment.stall_down = true);
     let handle = conn.handle();
     let emitting = tokio::spawn(async move { handle.emit("once", "1").await });
     assert_eq!(payload(&mut listener).await, "1");
     scene.proxy.cut();
     let error = emitting.await.unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Disconnected, "{error}");
-    scene.proxy.clear_up();
+    scene.proxy.pass_everything();
     assert_eq!(conn.emit("once", "2").await.unwrap(), 1);
     assert_eq!(payload(&mut listener).await, "2", "the first signal came once");
 }

@@ -156,7 +156,7 @@ async fn requests_that_are_answered_at_once_have_no_span_at_info() {
 }
 
 #[tokio::test]
-async fn an_acquire_that_waits_has_a_span_below_its_callers() {
+async fn the_span_of_an_acquire_that_waits_is_a_child_of_its_callers_span() {
     let traces = Traces::at(AT_INFO);
     let held = Held::of(Server::builder()).await;
     let lock = held.client.lock("k").unwrap().acquire_timeout(Duration::from_secs(60));
@@ -233,13 +233,13 @@ async fn an_acquire_without_an_answer_for_a_while_has_a_span() {
     let (_server, address) = served(Server::builder()).await;
     let proxy = Proxy::start(&address).await;
     let client = builder(&proxy.address).connect().await.unwrap();
-    proxy.change(|weather| weather.stall_down = true);
+    proxy.change(|treatment| treatment.stall_down = true);
     let lock = client.lock("k").unwrap();
     let work = async move { lock.acquire().await.unwrap() };
     let work = tokio::spawn(work.instrument(info_span!("work")));
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert!(traces.ours().is_empty());
-    proxy.clear_up();
+    proxy.pass_everything();
     let guard = work.await.unwrap();
     let wait = traces.only("dflockd.wait");
     is_child(&wait, &traces.only("work"));
@@ -251,7 +251,7 @@ async fn an_acquire_without_an_answer_for_a_while_has_a_span() {
     guard.release().await.unwrap();
     traces.exporter.reset();
 
-    proxy.change(|weather| weather.refuse = true);
+    proxy.change(|treatment| treatment.refuse = true);
     proxy.cut();
     until("the client is disconnected", || !client.health()[0].is_connected()).await;
     let lock = client.lock("k").unwrap().acquire_timeout(Duration::from_millis(500));
@@ -265,7 +265,7 @@ async fn an_acquire_without_an_answer_for_a_while_has_a_span() {
     let lock = quick.lock("k").unwrap();
     assert_eq!(lock.acquire().await.unwrap_err().kind(), ErrorKind::Unavailable);
     assert!(traces.named("dflockd.wait").is_empty(), "the request failed at once");
-    proxy.clear_up();
+    proxy.pass_everything();
     until("the client is connected again", || client.health()[0].is_connected()).await;
     let reconnect = traces.named("dflockd.reconnect");
     let (host, port) = proxy.address.split_once(':').unwrap();

@@ -137,7 +137,7 @@ async fn a_silent_primary_does_not_delay_a_takeover() {
     let shard = Shard::standby([&proxy.address, &pair.addresses[STANDBY]]).takeover_delay(Duration::from_millis(1500));
     let builder = of(shard).connect_timeout(NEVER);
     let client = builder.acquire_timeout(PATIENCE).connect().await.unwrap();
-    proxy.change(|weather| weather.stall_down = true);
+    proxy.change(|treatment| treatment.stall_down = true);
     proxy.cut();
     away(&client).await;
     let guard = client.lock("k").unwrap().acquire().await.unwrap();
@@ -205,7 +205,7 @@ impl HalfCut {
             async move { lock.acquire().await }
         });
         until("it waits", || waiters(&pair) == 1).await;
-        proxy.change(|weather| (weather.refuse, weather.cut_up_after) = (true, Some(500)));
+        proxy.change(|treatment| (treatment.refuse, treatment.cut_up_after) = (true, Some(500)));
         drop(client.lock("small").unwrap().try_acquire().await);
         Self {
             pair,
@@ -242,7 +242,7 @@ async fn the_delay_counts_from_the_last_answer_over_any_connection() {
 
 /// Once the standby has taken over, no caller waits at the primary any more.
 #[tokio::test]
-async fn no_connection_to_the_primary_outlives_it() {
+async fn no_connection_to_the_primary_outlives_a_takeover() {
     let scene = HalfCut::set(Duration::from_millis(500)).await;
     until("the standby serves", || scene.client.health()[0].failovers == 1).await;
     let error = scene.waiting.await.unwrap().unwrap_err();

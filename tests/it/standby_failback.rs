@@ -144,14 +144,14 @@ async fn a_release_under_way_during_a_failback_is_answered() {
     pair.kill(PRIMARY).await;
     let guard = client.lock("k").unwrap().acquire().await.unwrap();
     pair.restart(PRIMARY).await;
-    proxy.change(|weather| weather.stall_down = true);
+    proxy.change(|treatment| treatment.stall_down = true);
     let releasing = tokio::spawn(guard.release());
     until("the release has arrived", || {
         pair.server(STANDBY).stats().locks.is_empty()
     })
     .await;
     client.failback(0).await.unwrap();
-    proxy.clear_up();
+    proxy.pass_everything();
     releasing.await.unwrap().unwrap();
 }
 
@@ -165,14 +165,14 @@ async fn a_grant_that_arrives_after_a_failback_is_discarded() {
     pair.kill(PRIMARY).await;
     until("the standby serves", || client.health()[0].failovers == 1).await;
     pair.restart(PRIMARY).await;
-    proxy.change(|weather| weather.stall_down = true);
+    proxy.change(|treatment| treatment.stall_down = true);
     let acquiring = tokio::spawn({
         let lock = client.lock("k").unwrap();
         async move { lock.acquire().await }
     });
     until("the standby has granted the key", || !pair.grants(STANDBY).is_empty()).await;
     client.failback(0).await.unwrap();
-    proxy.clear_up();
+    proxy.pass_everything();
     let error = acquiring.await.unwrap().unwrap_err();
     assert!(error.is_retryable(), "{error}");
     until("the lease has ended", || pair.server(STANDBY).stats().locks.is_empty()).await;

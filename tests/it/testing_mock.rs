@@ -18,7 +18,7 @@ everywhere! {
     answers_that_fit_no_request_are_errors
     releases_fail_with_the_configured_errors
     queue_positions_are_given_collected_and_given_up
-    a_service_of_the_users_grants
+    a_service_of_a_user_can_grant_leases
     a_client_runs_on_a_mock_with_its_layers
     all_handles_work_on_a_mock
     a_keyed_layer_works_on_a_mock
@@ -263,7 +263,7 @@ mod checks {
         assert_eq!(error.kind(), ErrorKind::NotEnqueued);
     }
 
-    pub(super) async fn a_service_of_the_users_grants() {
+    pub(super) async fn a_service_of_a_user_can_grant_leases() {
         let mock = MockService::new();
         let granting = mock.clone();
         let service = service_fn(move |request: Request| {

@@ -25,7 +25,7 @@ everywhere! {
     a_connection_is_refused_once
     acquires_are_refused_in_order
     a_connection_is_refused_for_its_secret
-    a_draining_server_closes
+    a_draining_server_closes_its_connections
     the_next_renewal_can_be_refused
     the_next_release_can_be_refused
     the_leader_can_be_moved
@@ -285,7 +285,7 @@ mod checks {
         connect("sesame").await.unwrap();
     }
 
-    pub(super) async fn a_draining_server_closes() {
+    pub(super) async fn a_draining_server_closes_its_connections() {
         let server = TestServer::start().await.unwrap();
         let client = hasty(&server).await;
         let guard = client.lock("another").unwrap().acquire().await.unwrap();

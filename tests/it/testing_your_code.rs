@@ -221,7 +221,7 @@ async fn the_layer_passes_the_keys_of_its_tenant_and_no_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_order_is_packed_once_more_where_a_client_does_what_it_is_told() {
+async fn an_order_is_packed_after_the_mock_service_refused_it_twice() {
     let mock = MockService::new();
     let client = mock.client_builder().layer(TenantLayer("orders/")).build().unwrap();
 
@@ -257,7 +257,7 @@ async fn a_service_of_your_own_decides_what_is_granted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lock_excludes_on_several_threads() {
+async fn a_lock_excludes_tasks_on_several_threads() {
     let server = TestServer::start().await.unwrap();
     let counter = Arc::new(Mutex::new(0));
     let mut tasks = tokio::task::JoinSet::new();

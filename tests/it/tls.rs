@@ -399,7 +399,7 @@ async fn changed_files_are_used_from_the_next_connection_on() {
 
 #[tokio::test]
 async fn later_connections_resume_the_first_session() {
-    let (authority, nobody) = (Authority::new("ours"), Authority::new("nobody"));
+    let (authority, untrusted) = (Authority::new("ours"), Authority::new("untrusted"));
     for version in BOTH {
         let presented = Presented::new(&authority.issue(HERE));
         let config = Arc::new(presented.server_config(&[version]));
@@ -413,7 +413,7 @@ async fn later_connections_resume_the_first_session() {
             .await
             .unwrap();
         // Only a full handshake presents a certificate, and the client would refuse the new certificate.
-        presented.change(&nobody.issue(HERE));
+        presented.change(&untrusted.issue(HERE));
         for reconnects in 1..=3 {
             proxy.cut();
             until("the client is connected again", || {
@@ -450,7 +450,7 @@ fn the_authorities_of_the_machine_are_trusted_on_request() {
         let server = Server::builder().port(0).tls(tls).start().await.unwrap();
         let address = server.local_addr().to_string();
         client(&address, Tls::system_roots()).connect().await.unwrap();
-        let others = Authority::new("somebody else");
+        let others = Authority::new("another authority");
         is_turned_away(&address, trusting(&others), &["unknown issuer"]).await;
         // Both sources together.
         let theirs = serve(Server::builder(), &others.issue(HERE)).await;
@@ -486,7 +486,7 @@ async fn a_server_ends_a_handshake_that_takes_too_long() {
     let server = serve(builder, &authority.issue(HERE)).await;
     let address = server.local_addr().to_string();
     let mut silent = RawConnection::open(&address).await;
-    until("it counts", || server.stats().connections == 1).await;
+    until("the connection is counted", || server.stats().connections == 1).await;
     // One byte of a record that never comes.
     silent.send("\u{16}").await;
     let mut full = RawConnection::open(&address).await;

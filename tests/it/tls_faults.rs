@@ -44,11 +44,11 @@ async fn a_connection_that_is_cut_anywhere_leaks_nothing_and_is_replaced() {
             // The steps reach every part of the messages.
             for cut in (1..1_900).step_by(11) {
                 let proxy = Proxy::start(&address).await;
-                proxy.change(|weather| {
-                    weather.reset = reset;
+                proxy.change(|treatment| {
+                    treatment.reset = reset;
                     match up {
-                        true => weather.cut_up_after = Some(cut),
-                        false => weather.cut_down_after = Some(cut),
+                        true => treatment.cut_up_after = Some(cut),
+                        false => treatment.cut_down_after = Some(cut),
                     }
                 });
                 let client = client(&proxy.address, trusting(&authority))
@@ -65,7 +65,7 @@ async fn a_connection_that_is_cut_anywhere_leaks_nothing_and_is_replaced() {
                         failed_requests += 1;
                     }
                 }
-                proxy.clear_up();
+                proxy.pass_everything();
                 until("the client is connected", || client.health()[0].is_connected()).await;
                 let guard = loop {
                     match lock.acquire().await {
@@ -92,9 +92,9 @@ async fn a_stalled_handshake_costs_the_connect_timeout() {
     let proxy = Proxy::start(&server.local_addr().to_string()).await;
     let builder = client(&proxy.address, trusting(&authority)).connect_timeout(Duration::from_millis(300));
     for stall_up in [true, false] {
-        proxy.change(|weather| {
-            weather.stall_up = stall_up;
-            weather.stall_down = !stall_up;
+        proxy.change(|treatment| {
+            treatment.stall_up = stall_up;
+            treatment.stall_down = !stall_up;
         });
         let started = Instant::now();
         let error = refused(
@@ -108,7 +108,7 @@ async fn a_stalled_handshake_costs_the_connect_timeout() {
         );
         // The proxy discards what it has held back, together with the old connection.
         proxy.cut();
-        proxy.clear_up();
+        proxy.pass_everything();
     }
     builder.connect().await.unwrap();
 }
@@ -118,7 +118,7 @@ async fn records_may_arrive_byte_by_byte() {
     let authority = Authority::new("ours");
     let server = serve(Server::builder(), &authority.issue(HERE)).await;
     let proxy = Proxy::start(&server.local_addr().to_string()).await;
-    proxy.change(|weather| weather.trickle = true);
+    proxy.change(|treatment| treatment.trickle = true);
     let client = client(&proxy.address, trusting(&authority)).connect().await.unwrap();
     let mut running = tokio::task::JoinSet::new();
     for number in 0..20 {

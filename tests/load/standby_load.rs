@@ -48,13 +48,13 @@ async fn a_primary_that_is_killed_under_load_and_comes_back_grants_no_key_while_
     load.add(&clients[0], pair.observer("first"), TASKS);
     load.add(&clients[1], pair.observer("second"), TASKS);
     every_client_has_a_turn("at the primary", &load).await;
-    proxy.change(|weather| {
-        (weather.stall_up, weather.stall_down, weather.stall_ends) = (true, true, true);
+    proxy.change(|treatment| {
+        (treatment.stall_up, treatment.stall_down, treatment.stall_ends) = (true, true, true);
     });
     let killed = pair.kill(PRIMARY).await;
     let is_granted = |key: &str| pair.grants(STANDBY).iter().any(|event| event.key.as_str() == key);
     until("another client is granted that key", || is_granted(KEPT)).await;
-    proxy.clear_up();
+    proxy.pass_everything();
     until("the other clients have failed over", || {
         clients.iter().all(|client| client.health()[0].failovers == 1)
     })
@@ -107,7 +107,7 @@ async fn a_standby_grants_no_key_whose_lease_still_runs_at_an_unreachable_primar
         clients.push(client);
     }
     every_client_has_a_turn("at the primary", &load).await;
-    proxy.change(|weather| weather.refuse = true);
+    proxy.change(|treatment| treatment.refuse = true);
     let cut = Instant::now();
     proxy.cut();
     until("both clients have failed over", || {

@@ -174,24 +174,24 @@ impl Cut {
     /// Lets nothing pass from now on. Neither side sees its connections end.
     pub fn black_hole(&self) {
         for proxy in &self.proxies {
-            proxy.change(|weather| {
-                weather.stall_up = true;
-                weather.stall_down = true;
-                weather.stall_ends = true;
+            proxy.change(|treatment| {
+                treatment.stall_up = true;
+                treatment.stall_down = true;
+                treatment.stall_ends = true;
             });
         }
     }
 
     pub fn off(&self) {
         for proxy in &self.proxies {
-            proxy.change(|weather| weather.refuse = true);
+            proxy.change(|treatment| treatment.refuse = true);
             proxy.cut();
         }
     }
 
     pub fn on(&self) {
         for proxy in &self.proxies {
-            proxy.clear_up();
+            proxy.pass_everything();
         }
     }
 }

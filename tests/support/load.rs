@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 
 use super::history::History;
 use super::observed::{Asked, Held, Observed, Observer};
-use super::told::Told;
+use super::wake_time::WithWakeTime;
 
 const LOCKS: usize = 3;
 const SLOTS: u32 = 2;
@@ -63,7 +63,7 @@ impl Witness {
     /// Holds until the lease is lost or `goes_on` returns false, and records uses meanwhile.
     async fn hold(&self, held: Observed, goes_on: impl Fn() -> bool) {
         let key = held.lease().key().to_string();
-        let mut lost = Told::new(held.lease().lost());
+        let mut lost = WithWakeTime::new(held.lease().lost());
         // From this first poll on the time of the loss is recorded. The lease may have been lost before.
         let was_lost = poll_fn(|cx| Poll::Ready(Pin::new(&mut lost).poll(cx).is_ready())).await;
         if was_lost || !held.is_held() {
@@ -73,8 +73,8 @@ impl Witness {
         self.held.lock().unwrap().insert(key.clone());
         while !held.is_held() || goes_on() {
             tokio::select! {
-                (why, told) = &mut lost => {
-                    held.was_lost(why, told);
+                (why, woken_at) = &mut lost => {
+                    held.was_lost(why, woken_at);
                     self.losses.lock().unwrap().push((key.clone(), why));
                     break;
                 }

@@ -22,7 +22,7 @@ pub mod proxy;
 pub mod raw;
 pub mod recorder;
 pub mod spans;
-pub mod told;
+pub mod wake_time;
 
 use std::time::{Duration, Instant};
 

@@ -13,7 +13,7 @@ use tokio::time::sleep;
 
 /// How a proxy treats connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Weather {
+pub struct Treatment {
     /// Holds back everything to the server, without loss.
     pub stall_up: bool,
     /// Holds back everything to the client, without loss.
@@ -73,7 +73,7 @@ impl Cut {
 pub struct Proxy {
     pub address: String,
     server: Arc<Mutex<String>>,
-    weather: watch::Sender<Weather>,
+    treatment: watch::Sender<Treatment>,
     accepted: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
@@ -82,7 +82,7 @@ impl Proxy {
     pub async fn start(server: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let (weather, forecast) = watch::channel(Weather::default());
+        let (treatment, treatments) = watch::channel(Treatment::default());
         let accepted = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&accepted);
         let server = Arc::new(Mutex::new(server.to_owned()));
@@ -91,17 +91,17 @@ impl Proxy {
             loop {
                 let (client, _) = listener.accept().await.unwrap();
                 let number = counted.fetch_add(1, Ordering::SeqCst);
-                if forecast.borrow().refuse {
+                if treatments.borrow().refuse {
                     continue;
                 }
                 let server = leads_to.lock().unwrap().clone();
-                tokio::spawn(carry(number, client, server, forecast.clone()));
+                tokio::spawn(carry(number, client, server, treatments.clone()));
             }
         });
         Self {
             address,
             server,
-            weather,
+            treatment,
             accepted,
             task,
         }
@@ -113,29 +113,29 @@ impl Proxy {
     }
 
     /// Changes how connections are treated, including open ones.
-    pub fn change(&self, change: impl FnOnce(&mut Weather)) {
-        self.weather.send_modify(change);
+    pub fn change(&self, change: impl FnOnce(&mut Treatment)) {
+        self.treatment.send_modify(change);
     }
 
     /// Lets everything pass again.
-    pub fn clear_up(&self) {
-        self.change(|weather| {
-            *weather = Weather {
-                generation: weather.generation,
-                ..Weather::default()
+    pub fn pass_everything(&self) {
+        self.change(|treatment| {
+            *treatment = Treatment {
+                generation: treatment.generation,
+                ..Treatment::default()
             };
         });
     }
 
     /// Ends all open connections.
     pub fn cut(&self) {
-        self.change(|weather| weather.generation += 1);
+        self.change(|treatment| treatment.generation += 1);
     }
 
     /// Returns a function that ends all open connections.
     pub fn cutter(&self) -> impl Fn() + Send + Sync + 'static + use<> {
-        let weather = self.weather.clone();
-        move || weather.send_modify(|weather| weather.generation += 1)
+        let treatment = self.treatment.clone();
+        move || treatment.send_modify(|treatment| treatment.generation += 1)
     }
 
     /// Returns how many connections were made.
@@ -151,8 +151,8 @@ impl Drop for Proxy {
     }
 }
 
-async fn carry(number: usize, client: TcpStream, server: String, mut forecast: watch::Receiver<Weather>) {
-    let born = forecast.borrow_and_update().generation;
+async fn carry(number: usize, client: TcpStream, server: String, mut treatments: watch::Receiver<Treatment>) {
+    let born = treatments.borrow_and_update().generation;
     let Ok(server) = TcpStream::connect(server).await else {
         return;
     };
@@ -162,22 +162,22 @@ async fn carry(number: usize, client: TcpStream, server: String, mut forecast: w
     let server_reset = socket2::SockRef::from(&server).try_clone().unwrap();
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
-    let up = pump(Way::Up, from_client, to_server, forecast.clone());
-    let down = pump(Way::Down, from_server, to_client, forecast.clone());
-    let over = forecast.wait_for(|weather| weather.generation != born || weather.cut_one == Some(number));
+    let up = pump(Way::Up, from_client, to_server, treatments.clone());
+    let down = pump(Way::Down, from_server, to_client, treatments.clone());
+    let over = treatments.wait_for(|treatment| treatment.generation != born || treatment.cut_one == Some(number));
     tokio::select! {
         () = up => {}
         () = down => {}
         _ = over => {}
     }
-    if forecast.borrow().reset {
+    if treatments.borrow().reset {
         // Closing a socket without lingering sends a reset.
         drop(client_reset.set_linger(Some(Duration::ZERO)));
         drop(server_reset.set_linger(Some(Duration::ZERO)));
     }
 }
 
-impl Weather {
+impl Treatment {
     fn stalls(&self, way: Way) -> bool {
         match way {
             Way::Up => self.stall_up,
@@ -208,7 +208,7 @@ impl Weather {
 }
 
 /// Carries bytes in one direction until their end, or until the settings of the proxy end the connection.
-async fn pump(way: Way, mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut forecast: watch::Receiver<Weather>) {
+async fn pump(way: Way, mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut treatments: watch::Receiver<Treatment>) {
     // There are two for each connection. Large buffers would stay in the heap of the process long after their connections.
     let mut buffer = vec![0; 8 * 1024];
     let mut passed = 0;
@@ -216,27 +216,27 @@ async fn pump(way: Way, mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut for
         let count = from.read(&mut buffer).await.unwrap_or_default();
         if count == 0 {
             // If the sender of the settings is gone, so is the proxy.
-            drop(forecast.wait_for(|weather| !weather.stall_ends).await);
+            drop(treatments.wait_for(|treatment| !treatment.stall_ends).await);
             return;
         }
-        let delay = forecast.borrow().delay;
+        let delay = treatments.borrow().delay;
         if !delay.is_zero() {
             sleep(delay).await;
         }
         let mut rest = &buffer[..count];
         while !rest.is_empty() {
-            let Ok(weather) = forecast
-                .wait_for(|weather| !weather.stalls(way))
+            let Ok(treatment) = treatments
+                .wait_for(|treatment| !treatment.stalls(way))
                 .await
-                .map(|weather| *weather)
+                .map(|treatment| *treatment)
             else {
                 return;
             };
-            if let Some((_, cut)) = weather.cut_at_line.filter(|(cut, _)| *cut == way) {
+            if let Some((_, cut)) = treatment.cut_at_line.filter(|(cut, _)| *cut == way) {
                 drop(to.write_all(&rest[..cut.allows(rest)]).await);
                 return;
             }
-            let now = weather.allows(way, passed, rest);
+            let now = treatment.allows(way, passed, rest);
             if now == 0 {
                 return;
             }
@@ -245,10 +245,10 @@ async fn pump(way: Way, mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut for
             }
             passed += now;
             rest = &rest[now..];
-            if weather.cuts_after(way).is_some_and(|most| passed >= most) {
+            if treatment.cuts_after(way).is_some_and(|most| passed >= most) {
                 return;
             }
-            if let Some(bandwidth) = weather.bandwidth {
+            if let Some(bandwidth) = treatment.bandwidth {
                 sleep(Duration::from_secs(1).mul_f64(now as f64 / bandwidth as f64)).await;
             }
         }

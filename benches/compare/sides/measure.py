@@ -33,7 +33,7 @@ class Task:
         self.began = self.before = None
 
     def count(self, worker):
-        """Counts a pair. The workers read the clock themselves: beside a thousand threads, another thread may not run for seconds."""
+        """Counts a pair. The workers read the clock themselves: with a thousand threads, a separate thread for the clock might not run for seconds."""
         self.counts[worker] += 1
         now = time.perf_counter()
         since, length = (self.started, self.warm) if self.began is None else (self.began, self.seconds)

@@ -12,7 +12,7 @@ from measure import Task, with_tasks, with_threads
 
 
 def check(is_done):
-    """Not an `assert`, which an environment can disable together with the call inside it."""
+    """Fails if an operation was not done. An `assert` would not do: an environment can disable it, together with the call inside it."""
     if is_done is not True:
         raise RuntimeError("not acquired, or not released")
 

@@ -7,7 +7,7 @@ const PAUSE_MS = 20;
 
 const [host, port, keys, prefix, ...numbers] = process.argv.slice(2);
 const [workers, warm, seconds] = numbers.map(Number);
-// Its package does not export its manifest.
+// The client's package does not export its manifest, so the manifest is read by its path.
 const manifest = new URL("../package.json", import.meta.resolve("dflockd-client"));
 const { version } = JSON.parse(readFileSync(manifest, "utf8"));
 let pairs = 0;

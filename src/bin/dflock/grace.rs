@@ -74,7 +74,7 @@ impl Times {
             Exit::USAGE,
             format!(
                 "a grace of {:?} and a margin of {:?} are more than half of the TTL of {ttl:?}: the command could not be stopped \
-                 before the lease is another's",
+                 before the lease can be granted to another holder",
                 self.grace, self.margin,
             ),
         )

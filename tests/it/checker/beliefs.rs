@@ -84,7 +84,10 @@ fn used_after(end: impl Fn(Entry) -> What, ms: u64) -> Vec<Line> {
 fn a_belief_needs_a_grant_that_has_not_ended() {
     for end in [What::Released as fn(Entry) -> What, What::Expired] {
         let lines = used_after(end, 101);
-        assert_broken(&lines, &[(Rule::BeliefInGrant, "which had ended at +0.100000 s")]);
+        assert_broken(
+            &lines,
+            &[(Rule::BeliefInGrant, "after its grant had ended at +0.100000 s")],
+        );
         assert_fine(&used_after(end, 100));
     }
 }
@@ -94,10 +97,13 @@ fn a_belief_may_outlive_an_unnoticed_end_for_a_bounded_time_within_its_lease() {
     for end in [What::Disconnected as fn(Entry) -> What, What::Forgotten] {
         let lines = used_after(end, 149);
         assert_eq!(judge(&lines).assert().stale, 1);
-        assert_broken(&used_after(end, 151), &[(Rule::BeliefInGrant, "which had ended")]);
+        assert_broken(
+            &used_after(end, 151),
+            &[(Rule::BeliefInGrant, "after its grant had ended")],
+        );
         let mut long = used_after(end, 201);
         long[2] = at(0, What::Granted(until(500, of(1))));
-        assert_broken(&long, &[(Rule::BeliefInGrant, "which had ended")]);
+        assert_broken(&long, &[(Rule::BeliefInGrant, "after its grant had ended")]);
         // A frozen process cannot notice anything.
         long.push(at(120, What::ProcessFrozen(process("p"))));
         long.push(at(130, What::ProcessThawed(process("p"))));
@@ -111,7 +117,10 @@ fn a_belief_may_outlive_an_unnoticed_end_for_a_bounded_time_within_its_lease() {
 #[test]
 fn a_connection_that_ends_without_a_fault_is_no_excuse() {
     let without_fault = |ms: u64| used_after(What::Disconnected, ms).split_off(2);
-    assert_broken(&without_fault(111), &[(Rule::BeliefInGrant, "which had ended")]);
+    assert_broken(
+        &without_fault(111),
+        &[(Rule::BeliefInGrant, "after its grant had ended")],
+    );
     assert_eq!(judge(&without_fault(110)).assert().stale, 0);
     let next = [
         at(112, What::Granted(of(2))),
@@ -122,7 +131,7 @@ fn a_connection_that_ends_without_a_fault_is_no_excuse() {
     beside.extend(next);
     let both = [
         (Rule::Believers, "together with"),
-        (Rule::BeliefInGrant, "which had ended"),
+        (Rule::BeliefInGrant, "after its grant had ended"),
     ];
     assert_broken(&beside, &both);
     // Trouble at another server, or after the end, is no excuse.
@@ -130,7 +139,7 @@ fn a_connection_that_ends_without_a_fault_is_no_excuse() {
         let mut elsewhere = without_fault(111);
         elsewhere.push(at(from, What::TroubleBegun(trouble_of(server, "cut"))));
         elsewhere.push(at(to, What::TroubleEnded(trouble_of(server, "cut"))));
-        assert_broken(&elsewhere, &[(Rule::BeliefInGrant, "which had ended")]);
+        assert_broken(&elsewhere, &[(Rule::BeliefInGrant, "after its grant had ended")]);
     }
     let mut frozen = without_fault(120);
     frozen.push(at(30, What::ProcessFrozen(process("p"))));
@@ -184,10 +193,7 @@ fn an_unknown_token_and_the_token_of_another_key_are_found() {
         at(1, What::Acquired(acquired(1))),
         at(2, uses(1, true)),
     ];
-    assert_broken(
-        &other,
-        &[(Rule::BeliefInGrant, "has what was granted for lock \"other\"")],
-    );
+    assert_broken(&other, &[(Rule::BeliefInGrant, "has a grant of lock \"other\"")]);
     let early = [
         at(2, What::Acquired(acquired(1))),
         at(3, uses(1, true)),

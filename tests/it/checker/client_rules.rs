@@ -73,17 +73,20 @@ fn a_process_that_is_frozen_twice_runs_from_the_first_thaw() {
         lines.push(at(300, What::ProcessThawed(process("p"))));
         lines
     };
-    let twice = (Rule::Record, "frozen that is frozen already");
+    let twice = (Rule::Record, "a frozen process is frozen again");
     assert_broken(&frozen(310), &[twice]);
     assert_broken(&frozen(311), &[(Rule::Deadlines, "returned at +0.311000 s"), twice]);
     let mut thawed_twice = frozen(310);
     thawed_twice.remove(3);
     thawed_twice.push(at(305, What::ProcessThawed(process("p"))));
-    assert_broken(&thawed_twice, &[(Rule::Record, "thawed that is not frozen")]);
+    assert_broken(
+        &thawed_twice,
+        &[(Rule::Record, "a process that is not frozen is thawed")],
+    );
 }
 
 #[test]
-fn an_operation_without_a_timeout_may_wait_unless_its_process_ends_in_order() {
+fn an_operation_without_a_timeout_may_wait_unless_its_process_ends_in_an_orderly_way() {
     let mut lines = vec![
         at(0, What::Invoke(invoke(1, Action::Acquire))),
         at(5000, What::TroubleBegun(trouble("x"))),

@@ -32,8 +32,8 @@ const MUTATIONS: &[(&str, Rule, Mutation)] = &[
     ("a belief is extended into the next", Rule::Believers, extend_belief),
     ("a belief outlives its grant", Rule::BeliefInGrant, outlive_grant),
     ("a token is made up", Rule::BeliefInGrant, make_up_token),
-    ("a loss is not for good", Rule::Losses, believe_again),
-    ("a loss is not told", Rule::Losses, keep_loss_quiet),
+    ("a lost lease is used again", Rule::Losses, use_after_loss),
+    ("a loss is not reported to its caller", Rule::Losses, keep_loss_quiet),
     ("an operation never returns", Rule::Deadlines, never_return),
     ("an operation returns late", Rule::Deadlines, return_late),
     ("a grant has no owner", Rule::Owners, disown),
@@ -262,7 +262,7 @@ fn make_up_token(lines: &mut Vec<Line>, rng: &mut Rng) -> Option<()> {
     Some(())
 }
 
-fn believe_again(lines: &mut Vec<Line>, rng: &mut Rng) -> Option<()> {
+fn use_after_loss(lines: &mut Vec<Line>, rng: &mut Rng) -> Option<()> {
     let lost = any(lines, rng, |what| matches!(what, What::Lost(_)))?;
     let (at, What::Lost(of)) = (lines[lost].at, lines[lost].what.clone()) else {
         return None;

@@ -252,7 +252,7 @@ fn waiters_join_a_queue_at_its_end_and_only_waiters_leave_it() {
             at(7, What::Queued(entry())),
         ],
         &[
-            (Rule::QueueOrder, "place 1 was taken behind place 2"),
+            (Rule::QueueOrder, "place 1 was taken after place 2"),
             (Rule::QueueOrder, "nothing waits at place 3"),
             (Rule::QueueOrder, "nothing waits at place 1"),
             (Rule::QueueOrder, "nothing waits at place 1"),

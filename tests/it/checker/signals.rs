@@ -45,7 +45,7 @@ fn doubled_disordered_invented_and_foreign_signals_are_found() {
     let disordered = heard(2, "a.>", &[got(22, 2), got(23, 1)]);
     assert_broken(
         &disordered,
-        &[(Rule::Signals, "comes behind one that was emitted after")],
+        &[(Rule::Signals, "comes after one that was emitted after")],
     );
     let invented = heard(1, "a.>", &[got(12, 1), got(13, 9)]);
     assert_broken(&invented, &[(Rule::Signals, "was never emitted")]);
@@ -72,7 +72,7 @@ fn concurrent_signals_have_no_order() {
 fn a_missing_signal_is_found_unless_a_gap_was_reported_in_its_place() {
     assert_broken(
         &heard(3, "a.b", &[got(12, 1), got(32, 3)]),
-        &[(Rule::Signals, "\"2\" on \"a.b\" was not heard")],
+        &[(Rule::Signals, "\"2\" on \"a.b\" was not received")],
     );
     let dropped = (25, gap(1, Extent::Here));
     assert_eq!(
@@ -87,7 +87,7 @@ fn a_missing_signal_is_found_unless_a_gap_was_reported_in_its_place() {
         [got(12, 1), got(32, 3), (33, gap(1, Extent::Here))],
         [got(12, 1), (15, gap(1, Extent::Here)), got(32, 3)],
     ] {
-        assert_broken(&heard(3, "a.b", &told), &[(Rule::Signals, "no gap was told")]);
+        assert_broken(&heard(3, "a.b", &told), &[(Rule::Signals, "no gap was reported")]);
     }
     // A gap that had begun and was not over covers it.
     let begun = [
@@ -105,7 +105,7 @@ fn a_missing_signal_is_found_unless_a_gap_was_reported_in_its_place() {
         (16, gap(1, Extent::Ends)),
         got(32, 3),
     ];
-    assert_broken(&heard(3, "a.b", &over), &[(Rule::Signals, "no gap was told")]);
+    assert_broken(&heard(3, "a.b", &over), &[(Rule::Signals, "no gap was reported")]);
 }
 
 /// Without a later signal, only the time shows that a gap stands in the place of the missing signal.
@@ -113,7 +113,7 @@ fn a_missing_signal_is_found_unless_a_gap_was_reported_in_its_place() {
 fn a_gap_that_is_reported_much_later_covers_nothing() {
     let told_at = |ms: u64| heard(1, "a.b", &[(ms, gap(1, Extent::Here))]);
     assert_eq!(judge(&told_at(32)).assert().in_gaps, 1);
-    assert_broken(&told_at(33), &[(Rule::Signals, "no gap was told")]);
+    assert_broken(&told_at(33), &[(Rule::Signals, "no gap was reported")]);
     let broken = |ms: u64| {
         let mut lines = told_at(ms);
         lines.push(at(8, What::TroubleBegun(trouble("black hole"))));
@@ -121,7 +121,7 @@ fn a_gap_that_is_reported_much_later_covers_nothing() {
         lines
     };
     assert_fine(&broken(182));
-    assert_broken(&broken(183), &[(Rule::Signals, "no gap was told")]);
+    assert_broken(&broken(183), &[(Rule::Signals, "no gap was reported")]);
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn signals_before_or_at_the_end_of_a_subscription_and_failed_ones_may_be_missing
         lines
     };
     assert_fine(&ended(31));
-    assert_broken(&ended(32), &[(Rule::Signals, "was not heard")]);
+    assert_broken(&ended(32), &[(Rule::Signals, "was not received")]);
     let mut late = emitted(1);
     late.push(at(11, subscribed(1, "a.b", None)));
     assert_fine(&late);
@@ -155,7 +155,7 @@ fn during_trouble_a_subscription_may_report_a_gap_later() {
         lines
     };
     assert_fine(&broken(161));
-    assert_broken(&broken(162), &[(Rule::Signals, "no gap was told")]);
+    assert_broken(&broken(162), &[(Rule::Signals, "no gap was reported")]);
 }
 
 #[test]
@@ -194,7 +194,7 @@ fn a_group_gets_a_signal_once_in_all() {
     );
     assert_broken(
         &group(&[to(1, 12, 1)]),
-        &[(Rule::Signals, "was not heard by any member of a group")],
+        &[(Rule::Signals, "was not received by any member of a group")],
     );
     assert_fine(&group(&[to(1, 12, 1), (25, gap(2, Extent::Here))]));
 }
@@ -225,7 +225,10 @@ fn of_group(subscription: u64) -> Subscribed {
     }
 }
 
-const UNHEARD: (Rule, &str) = (Rule::Signals, "\"2\" on \"a.b\" was not heard by any member of a group");
+const UNHEARD: (Rule, &str) = (
+    Rule::Signals,
+    "\"2\" on \"a.b\" was not received by any member of a group",
+);
 
 #[test]
 fn a_group_may_miss_signals_while_one_of_its_connections_is_half_open() {
@@ -257,7 +260,7 @@ fn a_half_open_connection_excuses_its_own_group_only() {
     // A subscription without a group has a connection of its own.
     let mut lines = heard(2, "a.b", &[got(12, 1)]);
     lines.extend(ghost(8, 60, "a.b", "g"));
-    assert_broken(&lines, &[(Rule::Signals, "was not heard by a subscription")]);
+    assert_broken(&lines, &[(Rule::Signals, "was not received by a subscription")]);
 }
 
 /// A subscription that joined after the signal was emitted cannot have taken it, whatever gaps it reports.

@@ -120,7 +120,7 @@ async fn stats_name_the_leader_and_count_the_connections_of_the_answering_member
         });
         assert_eq!(stats["cluster"], expected);
         assert_eq!(stats["connections"], connections);
-        assert_eq!(stats["locks"][0]["key"], "k", "the state is one");
+        assert_eq!(stats["locks"][0]["key"], "k", "all members share one state");
     }
     assert_eq!(cluster.stats().connections, 3);
     cluster.depose();
@@ -514,7 +514,7 @@ async fn followers_name_the_configured_address() {
 }
 
 #[tokio::test]
-async fn a_stopped_member_is_gone_at_once_and_comes_back_where_it_was() {
+async fn a_stopped_member_is_gone_at_once_and_comes_back_at_its_address() {
     let (cluster, addresses) = start(patient()).await;
     let mut holder = session(&addresses[0], "holder").await;
     let held = token(&holder.request("l", "k", "0 300").await);
@@ -593,8 +593,8 @@ async fn calls_about_unknown_or_stopped_members_are_refused() {
     cluster.stop(1).await.unwrap();
     invalid(cluster.move_leader(1), "stopped");
     assert_eq!(cluster.leader(), Some(0));
-    let nobody = Cluster::builder().members(0).start().await.unwrap_err();
-    assert_eq!(nobody.kind(), ErrorKind::InvalidInput);
+    let without_members = Cluster::builder().members(0).start().await.unwrap_err();
+    assert_eq!(without_members.kind(), ErrorKind::InvalidInput);
     let five = Cluster::builder().members(5).start().await.unwrap();
     five.move_leader(4).unwrap();
     assert_eq!((five.addresses().len(), five.leader()), (5, Some(4)));
@@ -622,7 +622,11 @@ async fn options_apply_to_each_member_and_to_the_common_state() {
     cluster.move_leader(1).unwrap();
     let mut next = RawConnection::open(&addresses[1]).await;
     assert_eq!(next.request("auth", "_", "s3cret").await, "ok");
-    assert_eq!(next.request("l", "c", "0").await, "error_max_locks", "the state is one");
+    assert_eq!(
+        next.request("l", "c", "0").await,
+        "error_max_locks",
+        "all members share one state"
+    );
     let _second = RawConnection::open(&addresses[1]).await;
     until("both are counted", || cluster.stats().connections == 3).await;
     let mut third = RawConnection::open(&addresses[1]).await;

@@ -23,9 +23,9 @@ fn source_of(module: &str) -> String {
 }
 
 #[test]
-fn the_tests_that_the_guide_names_exist() {
-    let guide = read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/failover-tests.md")).unwrap();
-    let (_, section) = guide
+fn the_tests_that_the_document_names_exist() {
+    let document = read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/failover-tests.md")).unwrap();
+    let (_, section) = document
         .split_once("## By request")
         .expect("the document has this section");
     let (section, _) = section.split_once("\n## ").expect("another follows");

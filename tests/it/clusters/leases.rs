@@ -108,7 +108,7 @@ async fn holders_at_a_leader_without_a_majority_give_up_before_another_client_is
     let other = quick_to_notice(scene.builder()).connect().await.unwrap();
     let lock = patiently(&other, "k");
     for proxy in &cut.proxies[1..] {
-        proxy.change(|weather| weather.refuse = true);
+        proxy.change(|treatment| treatment.refuse = true);
     }
     scene.cluster.isolate(0).unwrap();
     scene.cluster.move_leader(1).unwrap();

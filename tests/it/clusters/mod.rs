@@ -14,7 +14,7 @@ use dflockd_client::server::Server;
 
 /// A keepalive interval that is longer than the wait of the test: the client does not learn of the change of leader by
 /// a keepalive.
-const NOT_LOOKED: Duration = Duration::from_secs(10);
+const LONG_KEEPALIVE: Duration = Duration::from_secs(10);
 
 /// A cluster that keeps no orphans of a disconnect that a living leader sees.
 async fn forgetful() -> ClusterScene {

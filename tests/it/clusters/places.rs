@@ -6,7 +6,7 @@ use dflockd_client::ErrorKind;
 use dflockd_client::server::EventKind;
 use tokio::time::timeout;
 
-use super::{NOT_LOOKED, forgetful};
+use super::{LONG_KEEPALIVE, forgetful};
 use crate::support::cluster::{ClusterScene, Cut, LONG, patiently, queued, until_served_by};
 use crate::support::until;
 
@@ -43,7 +43,7 @@ async fn a_repeated_wait_that_times_out_leaves_the_queue() {
 #[tokio::test]
 async fn a_wait_that_times_out_at_a_deposed_leader_leaves_the_queue_of_the_next() {
     // The timeout is the first answer that the client gets.
-    let (_, (left, _)) = a_wait_whose_leader_falls(NOT_LOOKED).await;
+    let (_, (left, _)) = a_wait_whose_leader_falls(LONG_KEEPALIVE).await;
     assert_eq!(left, 1);
 }
 
@@ -106,7 +106,7 @@ async fn a_wait_behind_its_own_ghost_goes_on_when_the_leader_sees_that_the_conne
 }
 
 #[tokio::test]
-async fn a_ghost_that_is_never_seen_to_end_costs_a_lease_and_then_it_is_the_waits_turn() {
+async fn a_ghost_whose_end_is_never_seen_is_granted_a_lease_and_the_wait_is_granted_when_that_lease_expires() {
     let (scene, cut) = Cut::of_patient().await;
     let client = cut.builder().lease_ttl(Duration::from_secs(1)).connect().await.unwrap();
     let held = scene.hold("k").await;
@@ -123,13 +123,17 @@ async fn a_ghost_that_is_never_seen_to_end_costs_a_lease_and_then_it_is_the_wait
     scene.until_waiters(2).await;
     held.release().await.unwrap();
     let guard = timeout(LONG, wait).await.unwrap().unwrap().unwrap();
-    assert_eq!(scene.count(EventKind::Expired), 1, "what the ghost was granted ran out");
+    assert_eq!(
+        scene.count(EventKind::Expired),
+        1,
+        "the lease that was granted to the ghost expired"
+    );
     guard.release().await.unwrap();
     scene.ends_with_grants(3).await;
 }
 
 #[tokio::test]
-async fn waits_at_a_leader_that_is_deposed_are_found_by_looking_and_keep_their_order() {
+async fn waits_at_a_deposed_leader_are_found_by_keepalives_and_keep_their_order() {
     let scene = forgetful().await;
     let client = scene.client().await;
     let held = scene.hold("k").await;
@@ -141,7 +145,10 @@ async fn waits_at_a_leader_that_is_deposed_are_found_by_looking_and_keep_their_o
     }
     scene.cluster.move_leader(1).unwrap();
     until_served_by(&client, &scene.cluster.addresses()[1]).await;
-    until("all places are taken back", || scene.count(EventKind::Reclaimed) >= 3).await;
+    until("all queue positions are reclaimed", || {
+        scene.count(EventKind::Reclaimed) >= 3
+    })
+    .await;
     held.release().await.unwrap();
     for wait in waits {
         let guard = timeout(LONG, wait).await.unwrap().unwrap().unwrap();

@@ -50,7 +50,7 @@ async fn shut_down_with_waits(at_server: usize) {
 }
 
 #[tokio::test]
-async fn a_leader_that_keeps_nothing_takes_leases_with_it_and_their_holders_hear_so() {
+async fn a_leader_that_keeps_nothing_takes_leases_with_it_and_their_holders_learn_of_it() {
     let scene = forgetful().await;
     let shard = Shard::cluster(scene.cluster.addresses());
     let client = scene.builder().shards([shard]).connect().await.unwrap();

@@ -44,7 +44,7 @@ fn was_refused_by_the_tunnel(error: &Error) {
 }
 
 #[tokio::test]
-async fn a_connectors_error_is_the_source_of_the_clients() {
+async fn a_connectors_error_is_the_source_of_the_clients_error() {
     let refuse = service_fn(|_: Endpoint| async { Err::<DuplexStream, _>(TunnelError(403)) });
     was_refused_by_the_tunnel(&builder().connector(refuse).connect().await.unwrap_err());
     // The error may be boxed already, as that of many services is.

@@ -46,7 +46,7 @@ async fn tls_runs_over_a_connectors_stream_and_checks_the_host_of_the_endpoint()
 
 /// A second stream finds out that the server has no TLS, unless the random bytes of the handshake happen to be lines that it answers.
 #[tokio::test]
-async fn an_error_tells_that_the_server_has_no_tls() {
+async fn an_error_says_that_the_server_has_no_tls() {
     let (_server, network) = served().await;
     let builder = builder().tls(trusting(&Authority::new("ours")));
     let error = builder.connector(network.connector()).connect().await.unwrap_err();
@@ -57,7 +57,7 @@ async fn an_error_tells_that_the_server_has_no_tls() {
 
 /// A client without TLS gets an error that says that the server wants it.
 #[tokio::test]
-async fn an_error_tells_that_the_server_wants_tls() {
+async fn an_error_says_that_the_server_wants_tls() {
     let (_server, network) = secure(&Authority::new("ours"), &["locks.internal"]).await;
     let error = builder().connector(network.connector()).connect().await.unwrap_err();
     was_fatal(&error, "ClientBuilder::tls");

@@ -152,7 +152,7 @@ async fn a_connector_is_asked_for_a_leader_that_the_cluster_names() {
 
 /// The last connector that is set counts. A client without one is not affected.
 #[tokio::test]
-async fn each_client_has_its_own() {
+async fn each_client_has_its_own_connector() {
     let (server, network) = served().await;
     let builder = builder()
         .connector(Network::default().connector())

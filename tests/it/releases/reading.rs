@@ -110,7 +110,7 @@ async fn too_long_a_line_is_answered_at_its_end() {
 }
 
 #[tokio::test]
-async fn a_carriage_return_counts_to_the_length_of_a_line() {
+async fn a_carriage_return_counts_towards_the_length_of_a_line() {
     for release in Release::ALL {
         let (_server, address) = play(release).await;
         for (line_end, answer) in [("\n", "ok"), ("\r\n", "error")] {
@@ -182,7 +182,7 @@ async fn a_secret_is_trimmed_before_it_is_compared() {
 
 /// Whatever a client sends instead of the secret, the server answers that it wants the secret.
 #[tokio::test]
-async fn a_client_without_authentication_always_gets_that_error() {
+async fn a_client_without_authentication_always_gets_error_auth() {
     for release in ["1.10", "2.1"] {
         let builder = Server::builder().release(release).auth_token("s3cret");
         let (_server, address) = start(builder.read_timeout(Duration::from_millis(200))).await;

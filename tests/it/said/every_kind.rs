@@ -121,16 +121,16 @@ async fn of_streams() -> Vec<(&'static str, Error)> {
 }
 
 async fn of_connecting() -> Vec<(&'static str, Error)> {
-    let nobody = format!("127.0.0.1:{}", crate::support::process::free_port());
-    let by_name = nobody.replace("127.0.0.1", "localhost");
+    let no_server = format!("127.0.0.1:{}", crate::support::process::free_port());
+    let by_name = no_server.replace("127.0.0.1", "localhost");
     let taken = Server::builder().port(0).start().await.unwrap();
     let again = Server::builder().port(taken.local_addr().port()).start().await;
-    let fail_fast = builder(&nobody)
+    let fail_fast = builder(&no_server)
         .on_unavailable(OnUnavailable::FailFast)
         .build()
         .unwrap();
     let (lock, stats) = (fail_fast.lock("k").unwrap(), fail_fast.stats());
-    let waited = builder(&nobody).build().unwrap().lock("k").unwrap();
+    let waited = builder(&no_server).build().unwrap().lock("k").unwrap();
     let closes = FakeServer::start(|_, _| async {}).await;
     let silent = FakeServer::start(|connection, _| connection.until_hung_up()).await;
     let impatient = builder(&silent.address).connect_timeout(Duration::from_millis(50));
@@ -139,7 +139,7 @@ async fn of_connecting() -> Vec<(&'static str, Error)> {
     let address = locked.local_addr().to_string();
     let refuses = service_fn(async |_| Err::<DuplexStream, _>(std::io::Error::other("it is shut")));
     vec![
-        ("no server", builder(&nobody).connect().await.unwrap_err()),
+        ("no server", builder(&no_server).connect().await.unwrap_err()),
         (
             "no server at any address",
             builder(&by_name).connect().await.unwrap_err(),
@@ -154,7 +154,7 @@ async fn of_connecting() -> Vec<(&'static str, Error)> {
         ),
         (
             "a connector that fails",
-            builder(&nobody).connector(refuses).connect().await.unwrap_err(),
+            builder(&no_server).connector(refuses).connect().await.unwrap_err(),
         ),
         ("an address that is taken", again.map(drop).unwrap_err()),
         ("no server, at once", lock.acquire().await.unwrap_err()),
@@ -237,7 +237,7 @@ async fn of_clients() -> Vec<(&'static str, Error)> {
         "a layer that refuses",
         refuses.lock("k").unwrap().acquire().await.unwrap_err(),
     ));
-    proxy.change(|weather| weather.stall_up = true);
+    proxy.change(|treatment| treatment.stall_up = true);
     all.push(("a server that stopped", lock.try_acquire().await.unwrap_err()));
     client.shutdown(Duration::from_millis(10)).await;
     all.push(("after the end", lock.acquire().await.unwrap_err()));

@@ -42,9 +42,9 @@ impl Scene {
     }
 
     fn stop(&self) {
-        self.proxy.change(|weather| {
-            weather.stall_up = true;
-            weather.stall_down = true;
+        self.proxy.change(|treatment| {
+            treatment.stall_up = true;
+            treatment.stall_down = true;
         });
     }
 }
@@ -63,7 +63,7 @@ fn nothing_was_said<T: Debug>(outcome: Result<T, Error>, part: &str) {
 
 /// Asserts the same for an `enqueue`, which needs a new connection: the error may also say that it got no place in the
 /// queue.
-fn no_place_was_had<T: Debug>(outcome: Result<T, Error>, part: &str) {
+fn gets_no_queue_position<T: Debug>(outcome: Result<T, Error>, part: &str) {
     one_of_these_was_said(outcome, &[part, "got no place in its queue"]);
 }
 
@@ -103,17 +103,17 @@ async fn ask_in_every_way(client: &Client, part: &str) {
         async { nothing_was_said(again.acquire().await, part) },
         async { nothing_was_said(no_time.acquire().await, part) },
         async { nothing_was_said(lock.try_acquire().await, part) },
-        async { no_place_was_had(lock.enqueue().await, part) },
+        async { gets_no_queue_position(lock.enqueue().await, part) },
         async { nothing_was_said(slot.acquire().await, part) },
         async { nothing_was_said(slot.try_acquire().await, part) },
-        async { no_place_was_had(slot.enqueue().await, part) },
+        async { gets_no_queue_position(slot.enqueue().await, part) },
         async { nothing_was_said(lock_object.acquire().await, part) },
         async { nothing_was_said(slot_object.acquire().await, part) },
         async { nothing_was_said(both.acquire().await, part) },
         async { nothing_was_said(both.try_acquire().await, part) },
         async { nothing_was_said(election.try_campaign().await, part) },
     );
-    no_place_was_had(lock_object.enqueue().await, part);
+    gets_no_queue_position(lock_object.enqueue().await, part);
     nothing_was_said(lock.with_lock(async |_| Ok::<_, Error>(())).await, part);
     nothing_was_said(slot.with_permit(async |_| Ok::<_, Error>(())).await, part);
 }
@@ -154,7 +154,7 @@ fn threads_get_the_same_errors() {
     nothing_was_said(lock.acquire(), part);
     nothing_was_said(slot.acquire(), part);
     nothing_was_said(lock.try_acquire(), part);
-    no_place_was_had(lock.enqueue(), part);
+    gets_no_queue_position(lock.enqueue(), part);
     nothing_was_said(client.lock_all(["a", "b"]).unwrap().acquire(), part);
     nothing_was_said(blocking::DistributedLock::from(lock).acquire(), part);
     nothing_was_said(blocking::DistributedSemaphore::from(slot).acquire(), part);

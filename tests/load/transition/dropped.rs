@@ -35,7 +35,7 @@ async fn a_future_that_is_dropped_at_any_await_leaks_nothing() {
     let fleet = Fleet::set().await;
     let client = fleet.both().connect().await.unwrap();
     for proxy in &fleet.proxies {
-        proxy.change(|weather| weather.delay = Duration::from_millis(2));
+        proxy.change(|treatment| treatment.delay = Duration::from_millis(2));
     }
     let lock = client.lock(MOVES).unwrap().acquire_timeout(LONG);
     let (mut dropped, mut finished) = (0, 0);
@@ -66,7 +66,7 @@ async fn a_future_that_is_dropped_at_any_await_leaks_nothing() {
     );
     fleet.until_free().await;
     for proxy in &fleet.proxies {
-        proxy.clear_up();
+        proxy.pass_everything();
     }
     lock.acquire().await.unwrap().release().await.unwrap();
     let report = client.shutdown(Duration::from_secs(10)).await;

@@ -193,7 +193,7 @@ async fn a_server_that_is_down_costs_the_keys_that_move_to_it_or_from_it() {
             .connect()
             .await
             .unwrap();
-        fleet.proxies[down].change(|weather| weather.refuse = true);
+        fleet.proxies[down].change(|treatment| treatment.refuse = true);
         fleet.proxies[down].cut();
         until("the client is disconnected", || !client.health()[down].is_connected()).await;
         let lock = client.lock(MOVES).unwrap().acquire_timeout(Duration::from_millis(300));
@@ -204,7 +204,7 @@ async fn a_server_that_is_down_costs_the_keys_that_move_to_it_or_from_it() {
         }
         until("no lease is left on the other server", || fleet.load(other) == (0, 0)).await;
         assert!(client.lock(STAYS).unwrap().try_acquire().await.unwrap().is_some());
-        fleet.proxies[down].clear_up();
+        fleet.proxies[down].pass_everything();
         let lock = lock.acquire_timeout(LONG);
         lock.acquire().await.unwrap().release().await.unwrap();
     }
@@ -215,7 +215,7 @@ async fn a_server_that_is_down_costs_the_keys_that_move_to_it_or_from_it() {
 async fn a_new_server_that_is_down_costs_clients_of_the_previous_list_nothing() {
     let fleet = Fleet::set().await;
     let [old, both, _new] = fleet.clients().await;
-    fleet.proxies[2].change(|weather| weather.refuse = true);
+    fleet.proxies[2].change(|treatment| treatment.refuse = true);
     fleet.proxies[2].cut();
     until("the client is disconnected", || !both.health()[2].is_connected()).await;
     let lock = both.lock(MOVES).unwrap().acquire_timeout(LONG);
@@ -227,7 +227,7 @@ async fn a_new_server_that_is_down_costs_clients_of_the_previous_list_nothing() 
         assert!(old.lock(MOVES).unwrap().try_acquire().await.unwrap().is_some());
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    fleet.proxies[2].clear_up();
+    fleet.proxies[2].pass_everything();
     while let Some(done) = waiting.join_next().await {
         done.unwrap().unwrap();
     }

@@ -70,10 +70,10 @@ async fn elections_objects_and_requests_acquire_both_halves() {
     let fleet = Fleet::set().await;
     let client = fleet.both().connect().await.unwrap();
 
-    let office = Election::new(client.lock(MOVES).unwrap()).campaign().await.unwrap();
+    let leadership = Election::new(client.lock(MOVES).unwrap()).campaign().await.unwrap();
     fleet.until_load(BOTH).await;
-    assert_eq!(office.term(), None);
-    office.resign().await.unwrap();
+    assert_eq!(leadership.term(), None);
+    leadership.resign().await.unwrap();
 
     let mut object = DistributedLock::with_options(MOVES, fleet.both()).unwrap();
     assert!(object.acquire().await.unwrap());

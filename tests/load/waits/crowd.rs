@@ -91,7 +91,7 @@ async fn a_key_that_becomes_free_is_acquired_soon_however_many_waits_there_are()
 
 /// With the default bound, half of the keys are released, and each of their waiters acquires its key.
 #[tokio::test(flavor = "multi_thread")]
-async fn two_thousand_keys_with_a_waiter_each_half_of_them_released() {
+async fn the_waiters_for_the_released_half_of_two_thousand_keys_acquire_them() {
     let scene = Scene::set().await;
     let client = scene.builder().connect().await.unwrap();
     let mut held = Vec::new();

@@ -104,7 +104,7 @@ pub struct Traffic {
     pub bytes: u64,
     /// Connections that were cut in bytes that were sent after the fault began.
     pub cuts_in_a_line: u64,
-    pub cuts_behind_a_line: u64,
+    pub cuts_after_a_line: u64,
 }
 
 /// The network. Clones share it.

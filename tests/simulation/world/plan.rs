@@ -193,7 +193,7 @@ impl What {
             } => CUT_IN_A_LINE,
             Self::Cut {
                 place: Where::Lines(_), ..
-            } => CUT_BEHIND_A_LINE,
+            } => CUT_AFTER_A_LINE,
             Self::KillServer { .. } => "server killed",
             Self::LoseServer { .. } => "server's machine lost",
             Self::DrainServer { .. } => "server drained",
@@ -295,7 +295,7 @@ pub const FAULTS: [&str; 26] = [
     "connects without an answer",
     "cut between lines",
     CUT_IN_A_LINE,
-    CUT_BEHIND_A_LINE,
+    CUT_AFTER_A_LINE,
     "server killed",
     "server's machine lost",
     "server drained",
@@ -314,7 +314,7 @@ pub const FAULTS: [&str; 26] = [
 ];
 
 pub const CUT_IN_A_LINE: &str = "cut in a line";
-pub const CUT_BEHIND_A_LINE: &str = "cut behind a line";
+pub const CUT_AFTER_A_LINE: &str = "cut after a line";
 
 /// Returns a random one of these.
 fn one<T: Copy>(random: &mut Rng, of: &[T]) -> T {
@@ -388,7 +388,7 @@ impl Plan {
 
     /// Returns whether a queue position may outlive its client. This happens at a member that does not lead and so sees
     /// no connection end (only after a fault), and at releases before 1.15 where leases survive.
-    pub fn leaves_ghosts(&self) -> bool {
+    pub fn positions_may_outlive_clients(&self) -> bool {
         let before_1_15 = ["1.10", "1.11", "1.14"];
         let has_faults = !self.faults.is_empty();
         let leaves = |shard: &ShardPlan| {

@@ -23,7 +23,7 @@ fn bounds(plan: &Plan) -> Bounds {
         false => silence.unwrap_or_default() + Duration::from_secs(1),
     };
     // A queue position that outlives its client is granted for one lease.
-    let unowned = match plan.leaves_ghosts() {
+    let unowned = match plan.positions_may_outlive_clients() {
         true => Duration::from_secs(36),
         false => Duration::from_secs(2),
     };

@@ -11,7 +11,7 @@ use super::history::record::{ConnectionId, HalfOpen, Line, Name, Trouble, What a
 use super::net::{Link, MS, Network, SECOND, Time};
 use super::outcome::{Outcome, Report};
 use super::panics;
-use super::plan::{CUT_BEHIND_A_LINE, CUT_IN_A_LINE, Plan, What};
+use super::plan::{CUT_AFTER_A_LINE, CUT_IN_A_LINE, Plan, What};
 use super::programs::Program;
 use super::servers::Servers;
 use super::trace::Trace;
@@ -54,7 +54,7 @@ const QUIET_AFTER_LEASES: Time = 60 * SECOND;
 const FULL: Time = 5 * SECOND;
 
 /// Queue positions whose end no server sees are granted one after the other, each for a lease.
-const QUIET_AFTER_GHOSTS: Time = 10 * QUIET_AFTER_LEASES;
+const QUIET_AFTER_POSITIONS: Time = 10 * QUIET_AFTER_LEASES;
 
 impl World {
     pub(super) fn new(seed: u64, keeps_trace: bool, planted: Option<Program>) -> Self {
@@ -184,8 +184,8 @@ impl World {
                 false => Err(format!("{open:?} connections are open")),
             }
         });
-        let quiet = match self.plan.leaves_ghosts() {
-            true => QUIET_AFTER_GHOSTS,
+        let quiet = match self.plan.positions_may_outlive_clients() {
+            true => QUIET_AFTER_POSITIONS,
             false if self.plan.survives_disconnect() => QUIET_AFTER_LEASES,
             false => QUIET,
         };
@@ -323,7 +323,7 @@ impl World {
         let traffic = self.network.traffic();
         for (fault, cuts) in [
             (CUT_IN_A_LINE, traffic.cuts_in_a_line),
-            (CUT_BEHIND_A_LINE, traffic.cuts_behind_a_line),
+            (CUT_AFTER_A_LINE, traffic.cuts_after_a_line),
         ] {
             *self.faults.entry(fault).or_default() += cuts;
         }

@@ -68,11 +68,11 @@ impl Rule {
             Self::Fences => "fences: grow with each grant of a key",
             Self::QueueOrder => "queue order: grants come in the order of the queue",
             Self::Deadlines => "deadlines: operations return in time",
-            Self::Owners => "owners: no grant lacks one for long",
+            Self::Owners => "owners: no grant lacks an owner for long",
             Self::Renewals => "renewals: no renewal follows an acknowledged release",
             Self::Signals => "signals: once, in order, gaps reported, none made up",
             Self::Losses => "losses: reported in time, and final",
-            Self::Servers => "servers: their own records agree",
+            Self::Servers => "servers: the records of the servers agree with each other",
         }
     }
 }

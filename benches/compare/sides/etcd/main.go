@@ -109,7 +109,7 @@ func duration(seconds string) (time.Duration, error) {
 	return time.Duration(number * float64(time.Second)), err
 }
 
-// version tells the release of etcd's client that was built in.
+// version returns the release of etcd's client that was built in, and that of Go.
 func version() string {
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, dependency := range info.Deps {

@@ -252,7 +252,7 @@ impl State {
                     Some(end) => {
                         sent = &bytes[..=*end];
                         cut = Some(*kind);
-                        self.traffic.cuts_behind_a_line += 1;
+                        self.traffic.cuts_after_a_line += 1;
                     }
                     None => *left -= ends.len(),
                 }
@@ -365,7 +365,7 @@ impl State {
     /// Lets nothing more pass. Both ends learn of it later, after the bytes that were sent before.
     pub(super) fn cut_at(&mut self, id: PipeId, cut: Cut, due: Time) {
         self.trace
-            .note(self.now, format_args!("cut {id} behind what is sent: {cut:?}"));
+            .note(self.now, format_args!("cut {id} after what was sent: {cut:?}"));
         if cut == Cut::Silence {
             self.becomes_half_open(id);
         }

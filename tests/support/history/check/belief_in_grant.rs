@@ -23,12 +23,7 @@ pub fn check(findings: &mut Findings<'_>) {
             continue;
         };
         if (grant.kind, &grant.key) != (holder.kind, &holder.key) {
-            let what = format!(
-                "{} has what was granted for {} {:?}",
-                named(holder),
-                grant.kind,
-                grant.key
-            );
+            let what = format!("{} has a grant of {} {:?}", named(holder), grant.kind, grant.key);
             findings.violation(Rule::BeliefInGrant, holder.line, about_key(holder), what);
             continue;
         }
@@ -45,7 +40,7 @@ pub fn check(findings: &mut Findings<'_>) {
                 continue;
             }
             let what = format!(
-                "{} was used, which had ended at {} ({:?})",
+                "{} was used after its grant had ended at {} ({:?})",
                 named(holder),
                 time(end.at),
                 end.why

@@ -54,12 +54,12 @@ fn in_time(findings: &mut Findings<'_>, holder: &Holder) {
         None => grant.end.map_or(holder.line, |end| end.line),
     };
     let what = format!(
-        "{} was to be told by {} that it is lost, and was {}",
+        "the loss of {} had to be reported by {}, and was reported {}",
         named(holder),
         time(due),
         match holder.lost {
             Some((_, at)) => format!("at {}", time(at)),
-            None => "not".to_owned(),
+            None => "never".to_owned(),
         }
     );
     findings.violation(Rule::Losses, line, about_key(holder), what);

@@ -45,7 +45,7 @@ impl Queue {
             (What::Queued(_), Some(place)) => {
                 self.waiting.insert(place);
                 let last = self.last.replace(place).filter(|last| *last >= place)?;
-                Some(format!("place {place} was taken behind place {last}"))
+                Some(format!("place {place} was taken after place {last}"))
             }
             (What::Left(_), Some(place)) => self.must(place, |queue| queue.waiting.remove(&place)),
             (What::Orphaned(_) | What::Reclaimed(_), Some(place)) => {

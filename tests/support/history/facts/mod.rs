@@ -151,10 +151,10 @@ impl<'a> Gathering<'a> {
         };
         if !founded {
             let why = match &line.what {
-                What::ProcessFrozen(_) => "a process is frozen that is frozen already",
-                What::ProcessThawed(_) => "a process is thawed that is not frozen",
-                What::TroubleBegun(_) => "a trouble begins that has begun already",
-                What::HalfOpenBegun(_) => "a connection becomes half open that is so already",
+                What::ProcessFrozen(_) => "a frozen process is frozen again",
+                What::ProcessThawed(_) => "a process that is not frozen is thawed",
+                What::TroubleBegun(_) => "a trouble that has not ended begins again",
+                What::HalfOpenBegun(_) => "a half-open connection becomes half open again",
                 _ => "follows from no line before it",
             };
             self.facts.unfounded.push((number, why));

@@ -113,7 +113,7 @@ fn is_missing(findings: &mut Findings<'_>, emit: &Operation, of: &str) {
     let (Some(channel), Some(payload)) = (&emit.channel, &emit.payload) else {
         return;
     };
-    let what = format!("{payload:?} on {channel:?} was not heard {of}, and no gap was told");
+    let what = format!("{payload:?} on {channel:?} was not received {of}, and no gap was reported");
     findings.violation(Rule::Signals, emit.line, Subject::Channel(channel.clone()), what);
 }
 
