@@ -38,7 +38,7 @@ fn main() -> ExitCode {
             let releases = RELEASES.iter();
             let build = runtime.block_on(factory.of_a_build_with_named_fences());
             releases
-                .flat_map(|release| of(&factory.playing(*release), &format!("{release}::")))
+                .flat_map(|release| of(&factory.imitating(*release), &format!("{release}::")))
                 .chain(of(&build, "named_fences::"))
                 .collect()
         }

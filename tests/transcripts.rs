@@ -3,7 +3,7 @@
 //! By default each conversation is replayed against a new embedded server of each release that must answer as recorded.
 //! With `DFLOCKD_TEST_BINARY=path` it is replayed once, against that server binary, which is started with the
 //! conversation's flags. Then `DFLOCKD_TEST_BINARY_RELEASE_FLAG=--release` names the flag that tells the binary which
-//! release to play, and `DFLOCKD_TEST_BINARY_SUBCOMMAND=serve` is the binary's first argument.
+//! release to imitate, and `DFLOCKD_TEST_BINARY_SUBCOMMAND=serve` is the binary's first argument.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod support;

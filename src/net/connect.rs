@@ -408,12 +408,12 @@ impl ConnectOptions {
         }
         // A server that refuses the client in TLS may have done so before it received the question. In that case its
         // last bytes are still unread.
-        let last_words = wire.last_words().await;
-        let explained = explain_disconnect(&error).or_else(|| explain_disconnect(last_words.error.as_ref()?));
+        let final_bytes = wire.final_bytes().await;
+        let explained = explain_disconnect(&error).or_else(|| explain_disconnect(final_bytes.error.as_ref()?));
         if let Some(explained) = explained {
             return Err(explained);
         }
-        if self.settings.tls.is_none() && is_tls_alert(&last_words.bytes) {
+        if self.settings.tls.is_none() && is_tls_alert(&final_bytes.bytes) {
             return Err(Error::new(
                 ErrorKind::Connect,
                 "the server speaks TLS: give this client TLS, with ClientBuilder::tls",

@@ -122,7 +122,7 @@ impl Call<()> {
                 Response::Refused(Status::Error) => Err(Error::new(
                     ErrorKind::Unsupported,
                     "the server does not take a `stable-ref`: it is not a cluster build (unreleased after 2.1.1), or this \
-                     connection has presented one or acquired something before",
+                     connection has presented one before",
                 )),
                 other => done(request, other),
             },
@@ -277,8 +277,8 @@ fn subscribed(request: &Request, response: Response) -> Result<()> {
         Response::Refused(Status::Error) => Err(Error::new(
             ErrorKind::Unsupported,
             format!(
-                "the server refused the subscription to {:?}: it has no signals (releases 1.11 to 1.16 have them), or its \
-                 --max-subscriptions of one connection are reached",
+                "the server refused the subscription to {:?}: it has no signals (releases 1.11 to 1.16 have them), or this \
+                 connection has as many subscriptions as the server allows (--max-subscriptions)",
                 request.subject()
             ),
         )),

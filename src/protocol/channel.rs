@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn wildcards_are_whole_tokens_and_the_rest_is_last() {
+    fn wildcards_are_whole_tokens_and_the_one_for_all_remaining_tokens_is_last() {
         for good in [
             "*", ">", "a.*", "*.a", "a.*.c", "a.>", "*.>", "a..b", ".", "a.", ".>", "*.*.*",
         ] {

@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn any_run_of_blanks_separates_leads_and_trails() {
+    fn any_number_of_blanks_may_separate_precede_or_follow_fields() {
         assert_eq!(fields(" \t5\u{b}\u{c}  6\u{a0}7\u{85}\u{3000}"), ["5", "6", "7"]);
         assert_eq!(fields(" \u{2003}\u{1680}"), [""; 0]);
         assert_eq!(fields(""), [""; 0]);

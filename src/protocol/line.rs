@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn splits_anywhere_and_several_in_one_read() {
+    fn lines_can_be_split_anywhere_and_several_can_come_in_one_read() {
         assert_eq!(
             lines(&[b"a\nb", b"b\r", b"\nc\n\n"], 9).as_deref(),
             Ok(&["a", "bb", "c", ""].map(String::from)[..])

@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_any_bytes_but_blanks() {
+    fn keys_are_any_bytes_except_spaces_tabs_and_line_ends() {
         for key in [&b"a\x0b\x0c\0"[..], b"\xc2\xa0", b"\xff\xfe", "漢".as_bytes()] {
             assert_eq!(read("l", key, b"0"), acquire(key, None, 0, None));
         }

@@ -195,44 +195,46 @@ impl Request {
             Self::Auth { token } => {
                 // The buffer must not be reallocated once the token is in it, because that would leave a copy behind.
                 out.reserve(token.expose().len() + 16);
-                three(out, "auth", "_", |out| text(out, token.expose()));
+                three_lines(out, "auth", "_", |out| text(out, token.expose()));
             }
             Self::Acquire { target, key, wait, ttl } => {
-                three(out, either(target.kind(), "l", "sl"), key.as_str(), |out| {
+                three_lines(out, either(target.kind(), "l", "sl"), key.as_str(), |out| {
                     number(out, wait.as_secs());
                     limit_and_ttl(out, *target, *ttl);
                 })
             }
-            Self::Enqueue { target, key, ttl } => three(out, either(target.kind(), "e", "se"), key.as_str(), |out| {
-                let start = out.len();
-                limit_and_ttl(out, *target, *ttl);
-                // A blank precedes each field, except the first one of the line.
-                if out.len() > start {
-                    let fields = out.split_off(start);
-                    out.extend_from_slice(&fields[1..]);
-                }
-            }),
-            Self::Wait { kind, key, wait } => three(out, either(*kind, "w", "sw"), key.as_str(), |out| {
+            Self::Enqueue { target, key, ttl } => {
+                three_lines(out, either(target.kind(), "e", "se"), key.as_str(), |out| {
+                    let start = out.len();
+                    limit_and_ttl(out, *target, *ttl);
+                    // A blank precedes each field, except the first one of the line.
+                    if out.len() > start {
+                        let fields = out.split_off(start);
+                        out.extend_from_slice(&fields[1..]);
+                    }
+                });
+            }
+            Self::Wait { kind, key, wait } => three_lines(out, either(*kind, "w", "sw"), key.as_str(), |out| {
                 number(out, wait.as_secs());
             }),
-            Self::Release { kind, key, token } => three(out, either(*kind, "r", "sr"), key.as_str(), |out| {
+            Self::Release { kind, key, token } => three_lines(out, either(*kind, "r", "sr"), key.as_str(), |out| {
                 out.extend_from_slice(token.as_bytes());
             }),
-            Self::Renew { kind, key, token, ttl } => three(out, either(*kind, "n", "sn"), key.as_str(), |out| {
+            Self::Renew { kind, key, token, ttl } => three_lines(out, either(*kind, "n", "sn"), key.as_str(), |out| {
                 out.extend_from_slice(token.as_bytes());
                 if let Some(ttl) = ttl {
                     out.put_u8(b' ');
                     number(out, ttl.as_secs());
                 }
             }),
-            Self::Stats => three(out, "stats", "_", |out| text(out, "_")),
-            Self::Ping => three(out, "ping", "_", |out| text(out, "_")),
-            Self::Barrier => three(out, "barrier", "_", |_| {}),
-            Self::StableRef { reference } => three(out, "stable-ref", reference.expose(), |_| {}),
+            Self::Stats => three_lines(out, "stats", "_", |out| text(out, "_")),
+            Self::Ping => three_lines(out, "ping", "_", |out| text(out, "_")),
+            Self::Barrier => three_lines(out, "barrier", "_", |_| {}),
+            Self::StableRef { reference } => three_lines(out, "stable-ref", reference.expose(), |_| {}),
             Self::Listen { pattern, group } => subscription(out, "listen", pattern, group.as_ref()),
             Self::Unlisten { pattern, group } => subscription(out, "unlisten", pattern, group.as_ref()),
             Self::Signal { channel, payload } => {
-                three(out, "signal", channel.as_str(), |out| text(out, payload.as_str()))
+                three_lines(out, "signal", channel.as_str(), |out| text(out, payload.as_str()))
             }
         }
     }
@@ -310,7 +312,7 @@ impl Request {
     }
 }
 
-fn three(out: &mut BytesMut, command: &str, key: &str, argument: impl FnOnce(&mut BytesMut)) {
+fn three_lines(out: &mut BytesMut, command: &str, key: &str, argument: impl FnOnce(&mut BytesMut)) {
     out.reserve(command.len() + key.len() + 64);
     text(out, command);
     out.put_u8(b'\n');
@@ -321,7 +323,7 @@ fn three(out: &mut BytesMut, command: &str, key: &str, argument: impl FnOnce(&mu
 }
 
 fn subscription(out: &mut BytesMut, command: &str, pattern: &Pattern, group: Option<&Group>) {
-    three(out, command, pattern.as_str(), |out| {
+    three_lines(out, command, pattern.as_str(), |out| {
         text(out, group.map_or("", Group::as_str));
     });
 }

@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn carriage_returns_are_dropped_at_the_end_only_and_count() {
+    fn carriage_returns_count_towards_the_limit_and_are_dropped_only_at_the_end() {
         assert_eq!(requests(&[b"l\r\nk\r\r\r\n\r0\n"]), ["l|k|\r0"]);
         let longest = format!("l\nk\n{}\n", "0".repeat(256));
         assert_eq!(requests(&[longest.as_bytes()]).len(), 1);

@@ -85,8 +85,8 @@ impl Status {
             Self::LimitMismatch => (
                 ErrorKind::LimitMismatch,
                 format!(
-                    "{subject:?} exists with another limit: every user of a semaphore must give the same, and before release 1.14 \
-                     a lock is a semaphore of limit 1"
+                    "{subject:?} exists with another limit: every user of a semaphore must give the same limit, and before \
+                     release 1.14 a lock is a semaphore of limit 1"
                 ),
             ),
             Self::NotEnqueued => (
@@ -139,7 +139,7 @@ pub(crate) fn limit_mismatch(key: &Key, target: Target, namespaces: Namespaces) 
     let (what, namespace) = match target {
         Target::Semaphore(limit) => (
             format!(
-                "semaphore {key:?} exists with another limit than {}: every user of a semaphore must give the same",
+                "semaphore {key:?} exists with a limit other than {}: every user of a semaphore must give the same limit",
                 limit.get()
             ),
             match namespaces {
@@ -153,7 +153,7 @@ pub(crate) fn limit_mismatch(key: &Key, target: Target, namespaces: Namespaces) 
             },
         ),
         Target::Lock => (
-            format!("{key:?} cannot be locked: it is in use as a semaphore of another limit than 1"),
+            format!("{key:?} cannot be locked: it is in use as a semaphore with a limit other than 1"),
             "; servers before 1.14 keep locks and semaphores in one namespace: use different keys",
         ),
     };

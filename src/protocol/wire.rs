@@ -147,7 +147,7 @@ impl<S> Wire<S> {
 }
 
 /// The last bytes of a peer before its stream ended, beyond the lines that were understood.
-pub(crate) struct LastWords {
+pub(crate) struct FinalBytes {
     /// The bytes that were read and not returned as lines.
     pub(crate) bytes: BytesMut,
     /// The error with which the stream ended, if it did not end properly.
@@ -157,10 +157,10 @@ pub(crate) struct LastWords {
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// Returns the last bytes of the peer, after a call that failed with `Disconnected`. Reads once more, because a
     /// call that failed while writing has read nothing.
-    pub(crate) async fn last_words(&mut self) -> LastWords {
+    pub(crate) async fn final_bytes(&mut self) -> FinalBytes {
         let read = self.stream.read_buf(self.exchange.lines.read_space()).await;
         let error = read.err().map(lost);
-        LastWords {
+        FinalBytes {
             bytes: self.exchange.lines.read_space().clone(),
             error,
         }

@@ -106,8 +106,8 @@ impl ServerBuilder {
         self
     }
 
-    /// Sets which release of the real server to play: `1.10` to `1.16`, `2.0`, `2.1`, or `cluster` for the builds that
-    /// can form clusters. A number may have a third part, see [`Release`]. Default: [`Release::NEWEST`].
+    /// Sets which release of the real server to imitate: `1.10` to `1.16`, `2.0`, `2.1`, or `cluster` for the builds
+    /// that can form clusters. A number may have a third part, see [`Release`]. Default: [`Release::NEWEST`].
     ///
     /// | since | behaviour | before |
     /// | --- | --- | --- |
@@ -132,7 +132,7 @@ impl ServerBuilder {
     /// | `cluster` | a lease belongs to the connection that renewed it last | to the connection that acquired it |
     /// | `cluster` | the greatest limit of a semaphore is 1,048,576 | 9,223,372,036,854,775,807 |
     ///
-    /// A [`Cluster`](super::Cluster) always plays `cluster`, whatever is set here; its fences start at 1.
+    /// A [`Cluster`](super::Cluster) always imitates `cluster`, whatever is set here; its fences start at 1.
     ///
     /// Any other name is refused when the server starts, with a message that lists these.
     pub fn release(mut self, release: impl AsRef<str>) -> Self {

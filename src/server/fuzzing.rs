@@ -73,7 +73,11 @@ fn same_in_pieces(said: &[u8], seed: u8) {
         (read, decoder.lines(), decoder.pending(), decoder.is_too_long())
     };
     let whole = read(&mut std::iter::once(said));
-    assert_eq!(whole, read(&mut pieces(said, seed)), "the pieces make a difference");
+    assert_eq!(
+        whole,
+        read(&mut pieces(said, seed)),
+        "the result depends on how the bytes are split into pieces"
+    );
 }
 
 async fn play(release: Release, flags: u8, seed: u8, said: &[u8]) {

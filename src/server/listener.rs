@@ -215,7 +215,7 @@ async fn accept(mut listener: impl Listener, shared: Arc<Shared>, tasks: TaskTra
                 continue;
             }
             // The usual cause is a lack of file descriptors. The pause lets some connections end.
-            Ok(Err(error)) => tracing::warn!(%error, "cannot accept"),
+            Ok(Err(error)) => tracing::warn!(%error, "cannot accept a connection"),
             Err(panic) => tracing::error!(%panic, "the listener panicked"),
         }
         tokio::time::sleep(ACCEPT_RETRY_PAUSE).await;

@@ -3,13 +3,13 @@
 //! It listens on a port. For tests of your own code there is a [`TestServer`](crate::testing::TestServer), which needs
 //! no port.
 //!
-//! It plays a release of the real server: the newest, unless [`release`](ServerBuilder::release) names another. That
+//! It imitates a release of the real server: the newest, unless [`release`](ServerBuilder::release) names another. That
 //! method lists the differences between the releases. The whole state is in memory and ends with the server. Options
 //! have the names and defaults of the real server's flags.
 //!
-//! Real servers have signals in the releases 1.11 to 1.16, and the embedded server has them when it plays one of these.
-//! A subscriber that does not read is disconnected when [`signal_buffer`](ServerBuilder::signal_buffer) signals wait
-//! for it and one more comes.
+//! Real servers have signals in the releases 1.11 to 1.16, and the embedded server has them when it imitates one of
+//! these. A subscriber that does not read is disconnected when [`signal_buffer`](ServerBuilder::signal_buffer) signals
+//! wait for it and one more comes.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -47,7 +47,7 @@
 //!   that tests can rely on it.
 //! - It has no HTTP interface, no caps by IP address and no state file for fences.
 //!
-//! It does not play releases before 1.10 or the Python server 0.5.0: their behaviour is not known well enough.
+//! It does not imitate releases before 1.10 or the Python server 0.5.0: their behaviour is not known well enough.
 //!
 //! Structure: `state` contains the whole behaviour, without sockets and clocks, and `signals` the subscriptions;
 //! `connection` reads requests, passes them to the state, and writes answers and signals; `listen` defines the source

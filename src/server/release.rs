@@ -1,4 +1,4 @@
-//! The releases that an embedded server can play, and their differences.
+//! The releases that an embedded server can imitate, and their differences.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,7 +11,7 @@ use crate::protocol::{MAX_LONG_LINE, MAX_SHORT_LINE};
 /// between releases.
 ///
 /// It is parsed from its number, with or without a patch number. A patch number selects the last release in this list
-/// that is not newer: `1.11.9` plays 1.11.2, `2.1.1` plays 2.1.
+/// that is not newer: `1.11.9` stands for 1.11.2, `2.1.1` for 2.1.
 ///
 /// ```
 /// use dflockd_client::server::Release;
@@ -134,7 +134,7 @@ impl Release {
 
     /// Returns whether signals of blanks, and `unlisten` of an invalid pattern, are errors. Also returns whether
     /// `stats` has an empty list instead of `null` if there are no listeners.
-    pub(super) fn checks_signals_well(self) -> bool {
+    pub(super) fn checks_signals_strictly(self) -> bool {
         self >= Self::V1_11_2
     }
 
@@ -145,7 +145,7 @@ impl Release {
 
     /// Returns whether the server checks the lease before it answers the `w` of a grant that was made in the queue. In
     /// earlier releases, this `w` restarts an expired lease that was not swept yet.
-    pub(super) fn knows_grants_of_tickets(self) -> bool {
+    pub(super) fn checks_leases_of_queued_grants(self) -> bool {
         self >= Self::V1_15
     }
 
@@ -177,7 +177,7 @@ impl Release {
 
     /// Returns whether the `w` of a grant that was made in the queue is refused after the sweep of the lease. In
     /// earlier releases, it is answered with the old grant.
-    pub(super) fn refuses_stale_grants(self) -> bool {
+    pub(super) fn refuses_swept_grants(self) -> bool {
         self >= Self::V1_10_1
     }
 
@@ -219,7 +219,7 @@ impl FromStr for Release {
         });
         not_newer.ok_or_else(|| {
             let known: Vec<&str> = Self::ALL.iter().map(|release| release.as_str()).collect();
-            let remedy = format!("the embedded server plays one of {}", known.join(", "));
+            let remedy = format!("the embedded server imitates one of {}", known.join(", "));
             Error::invalid("server release", Shortened(name), &remedy)
         })
     }
@@ -249,7 +249,7 @@ mod tests {
 
     #[test]
     fn a_patch_number_selects_the_last_release_that_is_not_newer() {
-        for (name, plays) in [
+        for (name, selected) in [
             ("1.10.0", Release::V1_10),
             ("1.10.1", Release::V1_10_1),
             ("1.10.7", Release::V1_10_1),
@@ -258,7 +258,7 @@ mod tests {
             ("1.16.1", Release::V1_16),
             ("2.1.1", Release::V2_1),
         ] {
-            assert_eq!(name.parse::<Release>().ok(), Some(plays), "{name}");
+            assert_eq!(name.parse::<Release>().ok(), Some(selected), "{name}");
         }
     }
 

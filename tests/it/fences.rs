@@ -24,7 +24,7 @@ const WITH: [&str; 2] = ["2.1", "cluster"];
 /// The key of the semaphore by which a client tells them apart.
 const PROBE: &str = "dflockd-client-fences";
 
-fn plays(release: &str) -> ServerBuilder {
+fn imitating(release: &str) -> ServerBuilder {
     Server::builder().port(0).release(release)
 }
 
@@ -33,7 +33,7 @@ fn of(address: impl Into<String>) -> ClientBuilder {
 }
 
 async fn serve(release: &str) -> (Server, ClientBuilder) {
-    let server = plays(release).start().await.unwrap();
+    let server = imitating(release).start().await.unwrap();
     let builder = of(server.local_addr().to_string());
     (server, builder)
 }
@@ -285,12 +285,12 @@ fn threads_get_the_same_fences() {
 async fn replace(server: Server, release: &str) -> Server {
     let port = server.local_addr().port();
     server.kill().await;
-    plays(release).port(port).start().await.unwrap()
+    imitating(release).port(port).start().await.unwrap()
 }
 
 #[tokio::test]
 async fn a_server_of_another_release_at_the_same_address_is_probed_again() {
-    let start = async |release| plays(release).port(free_port()).start().await.unwrap();
+    let start = async |release| imitating(release).port(free_port()).start().await.unwrap();
     // From a release with fences to one without.
     let server = start("2.1").await;
     let at = server.local_addr().to_string();
@@ -337,8 +337,8 @@ async fn a_server_of_another_release_at_the_same_address_is_probed_again() {
 async fn a_standby_may_be_of_another_release() {
     for fencing in [Fencing::IfKnown, Fencing::Required] {
         let (primary, reserve) = (
-            plays("2.1").start().await.unwrap(),
-            plays("1.16").start().await.unwrap(),
+            imitating("2.1").start().await.unwrap(),
+            imitating("1.16").start().await.unwrap(),
         );
         let addresses = [&primary, &reserve].map(|server| server.local_addr().to_string());
         let shard = Shard::standby(addresses.clone()).takeover_delay(Duration::ZERO);
@@ -369,7 +369,7 @@ async fn a_standby_may_be_of_another_release() {
 #[tokio::test]
 async fn a_full_server_cannot_be_probed_until_it_has_room() {
     let soon_forgotten = Duration::from_millis(20);
-    let server = plays("2.1")
+    let server = imitating("2.1")
         .max_locks(1)
         .gc_interval(soon_forgotten)
         .gc_max_idle(soon_forgotten)

@@ -105,7 +105,7 @@ pub fn fence_of(answer: &str) -> Option<u64> {
 /// Makes a peer for each case.
 #[derive(Clone)]
 pub struct PeerFactory {
-    /// The release that an embedded server plays.
+    /// The release that an embedded server imitates.
     release: Release,
     external: Option<String>,
     read_timeout: Duration,
@@ -119,7 +119,7 @@ impl PeerFactory {
     }
 
     /// Returns a factory whose peers are of this release, if they are embedded.
-    pub fn playing(&self, release: Release) -> Self {
+    pub fn imitating(&self, release: Release) -> Self {
         Self {
             release,
             ..self.clone()

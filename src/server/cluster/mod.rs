@@ -1,4 +1,4 @@
-//! Several servers that play a cluster: see [`Cluster`].
+//! Several servers that imitate a cluster: see [`Cluster`].
 
 mod builder;
 mod port;
@@ -18,7 +18,7 @@ use super::state::State;
 use crate::error::{Error, Result};
 use crate::stats::Stats;
 
-/// For tests: servers that play the members of one cluster, in this process, on one shared state. The leader is not
+/// For tests: servers that imitate the members of one cluster, in this process, on one shared state. The leader is not
 /// elected; the test [chooses](Self::move_leader) it, and also chooses which faults occur. Dropping the cluster ends
 /// all members at once.
 ///

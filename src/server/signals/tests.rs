@@ -177,7 +177,11 @@ fn a_subscriber_that_does_not_read_is_cut_and_the_next_member_of_its_group_gets_
     assert!(bench.is_cut(1) && !bench.is_cut(2));
     // Its subscriptions are gone, and it cannot subscribe again.
     assert_eq!(bench.signals.stats().iter().map(|s| s.listeners).sum::<u64>(), 2);
-    assert_eq!(bench.got(1).len(), 2, "what was in the buffer");
+    assert_eq!(
+        bench.got(1).len(),
+        2,
+        "the signals that were in its buffer still arrive"
+    );
     assert!(!bench.listen(1, "news", ""));
     bench.unlisten(1, "news", "");
     assert_eq!(bench.receivers("news"), [2]);
@@ -186,7 +190,7 @@ fn a_subscriber_that_does_not_read_is_cut_and_the_next_member_of_its_group_gets_
 }
 
 #[test]
-fn a_group_without_readers_delivers_nothing() {
+fn a_group_whose_members_do_not_read_gets_nothing_once_their_buffers_are_full() {
     let mut bench = Bench::new(1, 0);
     bench.listen(1, "jobs", "g");
     bench.listen(2, "jobs", "g");

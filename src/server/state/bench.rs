@@ -31,7 +31,7 @@ impl Waiting {
     }
 
     /// Returns whether the request is never answered, because its connection ends.
-    pub(super) fn take_cut_off(&mut self) -> bool {
+    pub(super) fn is_never_answered(&mut self) -> bool {
         self.1.try_recv() == Err(oneshot::error::TryRecvError::Closed)
     }
 }

@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::claim::Claim;
+use super::session_claim::SessionClaim;
 use super::{ConnectionId, GrantId, KeyId, Place, QualifiedKey};
 use crate::protocol::{Response, StableRef};
 use crate::types::{Grant, Token, Ttl};
@@ -27,13 +27,13 @@ pub(super) struct Holding {
     pub(super) lease: GrantId,
     pub(super) grant: Grant,
     pub(super) connection: ConnectionId,
-    pub(super) claim: Claim,
+    pub(super) claim: SessionClaim,
     pub(super) ends: Instant,
 }
 
 pub(super) struct Waiter {
     pub(super) connection: ConnectionId,
-    pub(super) claim: Claim,
+    pub(super) claim: SessionClaim,
     pub(super) ttl: Ttl,
     /// The channels to the requests that block at this queue position, each with the member that received the request.
     /// Empty if no request blocks: then the grant is kept for a later `w`. Contains several if a session has reclaimed
@@ -47,8 +47,8 @@ pub(super) struct Blocked {
     pub(super) subject: KeyId,
     pub(super) place: Place,
     pub(super) until: Instant,
-    /// Whether the end of the request gives the queue position up. In a cluster, the end of a request that has taken
-    /// the position back does not.
+    /// Whether the end of the request gives the queue position up. In a cluster, the end of a request that has
+    /// reclaimed the position does not.
     pub(super) gives_up: bool,
 }
 
@@ -66,7 +66,7 @@ pub(super) struct Peer {
     /// The blocking request that the connection waits in.
     pub(super) waits: Option<Blocked>,
     /// The claim that the connection attaches to its leases and queue positions.
-    pub(super) claim: Claim,
+    pub(super) claim: SessionClaim,
     /// Ends the task of the connection.
     pub(super) end: Option<CancellationToken>,
 }
@@ -91,7 +91,7 @@ pub(super) enum TwoPhase {
 #[derive(Clone, Copy)]
 pub(super) struct QueuedTicket {
     pub(super) place: Place,
-    /// Whether the next `w` leaves the queue position in place when it times out: the `e` has taken the position back.
+    /// Whether the next `w` leaves the queue position in place when it times out: the `e` has reclaimed the position.
     pub(super) outlives_wait: bool,
 }
 

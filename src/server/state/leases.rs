@@ -2,9 +2,9 @@
 
 use tokio::time::Instant;
 
-use super::claim::Claim;
 use super::entry::{Holding, TwoPhase, Uncollected};
 use super::report::About;
+use super::session_claim::SessionClaim;
 use super::{ConnectionId, GrantId, KeyId, NamedKey, Place, State};
 use crate::clock::after;
 use crate::protocol::{Response, Status};
@@ -137,7 +137,7 @@ impl State {
     /// Grants a key to a connection, which may have waited at a queue position. The key must have a free slot.
     pub(super) fn grant(
         &mut self,
-        (connection, claim): (ConnectionId, Claim),
+        (connection, claim): (ConnectionId, SessionClaim),
         subject: KeyId,
         place: Option<Place>,
         ttl: Ttl,

@@ -39,7 +39,7 @@ pub(super) enum Standing {
     Leads,
     Follows,
     /// The member does not lead any more, but cannot know it.
-    BelievesToLead,
+    BelievesItLeads,
 }
 
 impl MemberTable {
@@ -60,7 +60,7 @@ impl MemberTable {
     pub(super) fn standing(&self, member: usize) -> Standing {
         match self.leader {
             Some(leader) if leader == member => Standing::Leads,
-            _ if self.partition.term_of_belief(member).is_some() => Standing::BelievesToLead,
+            _ if self.partition.believed_term(member).is_some() => Standing::BelievesItLeads,
             _ => Standing::Follows,
         }
     }
@@ -68,7 +68,7 @@ impl MemberTable {
     /// Returns the leader that a member knows of.
     fn leader_known_to(&self, member: usize) -> Option<usize> {
         match self.partition.cuts_off(member) {
-            true => self.partition.term_of_belief(member).map(|_| member),
+            true => self.partition.believed_term(member).map(|_| member),
             false => self.leader,
         }
     }
@@ -96,7 +96,7 @@ impl MemberTable {
         ClusterStats {
             node_id: node_id(member),
             role: role.to_owned(),
-            term: self.partition.term_of_belief(member).unwrap_or(self.term) + 1,
+            term: self.partition.believed_term(member).unwrap_or(self.term) + 1,
             leader_id: known.map(node_id).unwrap_or_default(),
             leader_addr: self.leader_according_to(member).map(str::to_owned),
             commit_index: self.entries,
@@ -318,7 +318,7 @@ fn node_id(member: usize) -> String {
 }
 
 /// Returns whether a request can change the state or must see all changes, so that only the leader answers it.
-pub(super) fn is_the_leaders(request: &RawRequest<'_>) -> bool {
+pub(super) fn only_leader_answers(request: &RawRequest<'_>) -> bool {
     match request {
         RawRequest::Acquire { .. }
         | RawRequest::Enqueue { .. }

@@ -1,6 +1,5 @@
 //! The behaviour of a server, without sockets and clocks: the holders and waiters of each key, and their deadlines.
 
-mod claim;
 mod ending;
 mod entry;
 mod faults;
@@ -12,6 +11,7 @@ mod orphans;
 mod partition;
 mod replicated;
 mod report;
+mod session_claim;
 mod sessions;
 mod signals;
 mod tickets;
@@ -23,15 +23,15 @@ use std::net::SocketAddr;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use self::claim::Claim;
 use self::entry::{Blocked, Peer, Waiter};
 use self::faults::Faults;
 pub(in crate::server) use self::faults::RefusedRequest;
 use self::keys::KeyTable;
-use self::membership::{MemberTable, is_the_leaders};
+use self::membership::{MemberTable, only_leader_answers};
 pub use self::observed::ObservedLease;
 use self::orphans::Orphans;
 use self::report::About;
+use self::session_claim::SessionClaim;
 use crate::clock::after;
 use crate::protocol::{RawRequest, Response, StableRef, Status};
 use crate::server::event::{Event, EventKind};
@@ -138,9 +138,9 @@ impl State {
         let process = self.membership.as_ref().map_or(0, |members| members.process(member));
         let client = Peer {
             member,
-            claim: Claim {
+            claim: SessionClaim {
                 process,
-                ..Claim::default()
+                ..SessionClaim::default()
             },
             ..Peer::default()
         };
@@ -183,7 +183,7 @@ impl State {
         now: Instant,
     ) -> ServerAnswer {
         let release = self.options.release;
-        if self.membership.is_some() && is_the_leaders(&request) {
+        if self.membership.is_some() && only_leader_answers(&request) {
             return self.propose(connection, request, now);
         }
         ServerAnswer::Now(match request {

@@ -16,7 +16,7 @@ pub struct ObservedLease {
     pub kind: Kind,
     /// The token of its holder: [`Lease::token`](crate::Lease::token).
     pub token: Token,
-    /// Its fence: [`Lease::fence`](crate::Lease::fence). `None` if the server plays a release that makes none.
+    /// Its fence: [`Lease::fence`](crate::Lease::fence). `None` if the server imitates a release that makes none.
     pub fence: Option<Fence>,
     /// How long the lease lasts if it is not renewed.
     pub remaining: Duration,

@@ -32,7 +32,7 @@ impl Partition {
     }
 
     /// Returns the term in which a member believes that it leads.
-    pub(super) fn term_of_belief(&self, member: usize) -> Option<u64> {
+    pub(super) fn believed_term(&self, member: usize) -> Option<u64> {
         self.believe.get(&member).copied()
     }
 

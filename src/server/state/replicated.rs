@@ -6,9 +6,9 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::claim::Claim;
 use super::entry::{Blocked, Holding, QueuedTicket, TwoPhase, Uncollected};
 use super::membership::Standing;
+use super::session_claim::SessionClaim;
 use super::{ConnectionId, GrantId, KeyId, NamedKey, ServerAnswer, State, Taken, Wanted};
 use crate::clock::after;
 use crate::protocol::{RawRequest, Response, Status};
@@ -27,7 +27,7 @@ impl State {
         match members.standing(member) {
             Standing::Leads => {}
             Standing::Follows => return ServerAnswer::Now(members.refusal_of(member)),
-            Standing::BelievesToLead => return self.hang(member, &request, now),
+            Standing::BelievesItLeads => return self.hang(member, &request, now),
         }
         let fails = members.trouble.fails_to_persist;
         self.give_up_orphans(now);
@@ -190,7 +190,7 @@ impl State {
             return;
         }
         let key = entry.key().clone();
-        let own = |owner: ConnectionId, claim: &Claim| {
+        let own = |owner: ConnectionId, claim: &SessionClaim| {
             let of_session = claim.reference == client.claim.reference;
             of_session && (owner == connection || claim.reference.is_some() && claim.is_open_to(&client.claim))
         };

@@ -140,7 +140,7 @@ impl State {
 
     fn listeners(&self, signals: &SignalHub) -> Option<Vec<SignalChannelStats>> {
         let listeners = signals.stats();
-        let is_null = listeners.is_empty() && !self.options.release.checks_signals_well();
+        let is_null = listeners.is_empty() && !self.options.release.checks_signals_strictly();
         (!is_null).then_some(listeners)
     }
 

@@ -1,14 +1,14 @@
 //! Sessions: the leases and queue positions of a connection move to the next connection that presents the same ref.
 //!
-//! Leases and queue positions carry the [`Claim`] of the connection that owns them. A connection with the same ref can
-//! reclaim one in two cases: the leader has seen the former connection end, or the former connection was to another
-//! process, that is, to another member or to this member before a restart. If a connection to the same process ends and
-//! the leader does not notice it, nothing can be reclaimed from that connection.
+//! Leases and queue positions carry the [`SessionClaim`] of the connection that owns them. A connection with the same
+//! ref can reclaim one in two cases: the leader has seen the former connection end, or the former connection was to
+//! another process, that is, to another member or to this member before a restart. If a connection to the same process
+//! ends and the leader does not notice it, nothing can be reclaimed from that connection.
 
 use tokio::time::Instant;
 
-use super::claim::Claim;
 use super::report::About;
+use super::session_claim::SessionClaim;
 use super::{ConnectionId, GrantId, KeyId, Place, State, Taken};
 use crate::clock::after;
 use crate::protocol::{Response, StableRef, Status};
@@ -43,7 +43,7 @@ impl State {
         }
         let claim = &self.clients.get(&connection)?.claim;
         let reference = claim.reference.as_ref()?;
-        let is_open = |other: &Claim| earlier || other.is_open_to(claim);
+        let is_open = |other: &SessionClaim| earlier || other.is_open_to(claim);
         let entry = self.entries.get(subject)?;
         let own = entry.holders.iter().filter(|holder| {
             let of_session = holder.claim.reference.as_ref() == Some(reference);

@@ -24,7 +24,7 @@ impl State {
         };
         match RawPattern::read(pattern) {
             Some(pattern) => signals.unlisten(connection, pattern, group_of(group)),
-            None if self.options.release.checks_signals_well() => return REFUSED,
+            None if self.options.release.checks_signals_strictly() => return REFUSED,
             // No connection listens to an invalid pattern.
             None => {}
         }
@@ -35,7 +35,7 @@ impl State {
         let Some(signals) = &mut self.signals else {
             return REFUSED;
         };
-        let is_blank = self.options.release.checks_signals_well() && trim(payload).is_empty();
+        let is_blank = self.options.release.checks_signals_strictly() && trim(payload).is_empty();
         let length = b"sig  ".len() + channel.len() + payload.len();
         if has_wildcards(channel) || is_blank || length > MAX_LONG_LINE {
             return REFUSED;

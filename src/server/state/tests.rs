@@ -400,7 +400,7 @@ fn a_lease_restarts_when_its_ticket_is_collected() {
 
 /// Between the end of a lease and the sweep.
 #[test]
-fn a_lease_that_was_not_swept_yet_may_be_released_but_not_renewed() {
+fn an_expired_lease_cannot_be_renewed_but_can_be_released_until_the_sweep_except_in_cluster_builds() {
     for release in Release::ALL {
         let mut bench = Bench::new(|options| options.release = release);
         let token = bench.token(1, Target::Lock, "k");
@@ -437,7 +437,7 @@ fn a_wait_that_times_out_gives_its_queue_position_up_unless_the_grant_came_first
 }
 
 #[test]
-fn a_draining_server_ends_waits_and_refuses_new_requests() {
+fn a_draining_server_ends_waits_and_from_1_16_on_turns_all_requests_away() {
     let mut bench = Bench::new(|options| options.release = Release::V1_15);
     let token = bench.token(1, Target::Lock, "k");
     assert_eq!(bench.enqueue(2, "k", 30), Response::Queued);
@@ -550,7 +550,7 @@ fn a_killed_server_ends_all_leases_and_serves_no_request() {
     bench.token(1, Target::Lock, "k");
     let mut waiting = bench.waiting(2, Target::Lock, "k");
     bench.state.kill(bench.now);
-    assert!(waiting.take_cut_off());
+    assert!(waiting.is_never_answered());
     assert!(bench.state.answers_no_more(1));
     bench.state.disconnect(1, bench.now);
     bench.state.disconnect(2, bench.now);
@@ -571,7 +571,7 @@ fn a_cut_grants_nothing_to_the_connections_that_it_ends() {
     bench.token(1, Target::Lock, "k");
     let mut waiting = bench.waiting(2, Target::Lock, "k");
     bench.state.cut(bench.now);
-    assert!(waiting.take_cut_off());
+    assert!(waiting.is_never_answered());
     assert!(bench.state.answers_no_more(1) && bench.state.answers_no_more(2));
     bench.state.disconnect(1, bench.now);
     assert_eq!(bench.state.open_connections(), 0);

@@ -106,14 +106,14 @@ impl State {
                 self.record(EventKind::Collected, subject, about, connection, now);
                 Response::Granted(grant)
             }
-            None if looks_at_lease || release.refuses_stale_grants() => Response::Refused(Status::LeaseExpired),
+            None if looks_at_lease || release.refuses_swept_grants() => Response::Refused(Status::LeaseExpired),
             None => Response::Granted(grant),
         }
     }
 
     /// Returns whether the server checks the lease before it honours the ticket. If so, the ticket ends with the lease.
     pub(super) fn follows_lease(&self, ticket: Uncollected) -> bool {
-        ticket.at_once || self.options.release.knows_grants_of_tickets()
+        ticket.at_once || self.options.release.checks_leases_of_queued_grants()
     }
 
     /// Restarts a lease with the answer to its `w`.

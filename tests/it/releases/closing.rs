@@ -2,7 +2,7 @@
 
 use dflockd_client::server::{Release, Server};
 
-use super::{A_WHILE, SOON, is_like, line, play, since, start, token, waiters};
+use super::{A_WHILE, SOON, imitate, is_like, line, since, start, token, waiters};
 use crate::support::raw::{Heard, RawConnection};
 use crate::support::until;
 
@@ -10,7 +10,7 @@ use crate::support::until;
 #[tokio::test]
 async fn a_client_that_hangs_up_while_it_waits_is_noticed_at_once_from_1_15_on() {
     for (release, noticed) in since(Release::V1_15) {
-        let (server, address) = play(release).await;
+        let (server, address) = imitate(release).await;
         let mut holder = RawConnection::open(&address).await;
         let held = token(&holder.request("l", "k", "0 300").await);
         let mut gone = RawConnection::open(&address).await;
@@ -46,7 +46,7 @@ async fn a_client_that_hangs_up_while_it_waits_is_noticed_at_once_from_1_15_on()
 /// Without a grant, the server notices the end when the wait times out.
 #[tokio::test]
 async fn a_wait_outlives_its_client_until_its_timeout_before_1_15() {
-    let (server, address) = play(Release::V1_10).await;
+    let (server, address) = imitate(Release::V1_10).await;
     let mut holder = RawConnection::open(&address).await;
     holder.request("l", "k", "0 300").await;
     let mut gone = RawConnection::open(&address).await;
@@ -64,7 +64,7 @@ async fn a_wait_outlives_its_client_until_its_timeout_before_1_15() {
 /// The server reads what a client sends during its wait only when the wait is over, however much it is.
 #[tokio::test]
 async fn nothing_is_read_from_a_connection_that_waits_before_1_15() {
-    let (server, address) = play(Release::V1_10).await;
+    let (server, address) = imitate(Release::V1_10).await;
     let mut holder = RawConnection::open(&address).await;
     let held = token(&holder.request("l", "k", "0 300").await);
     let mut flood = RawConnection::open(&address).await;
@@ -83,7 +83,7 @@ async fn nothing_is_read_from_a_connection_that_waits_before_1_15() {
 #[tokio::test]
 async fn a_half_closed_connection_gets_the_answer_to_its_wait_before_1_15() {
     for (release, watched) in since(Release::V1_15) {
-        let (server, address) = play(release).await;
+        let (server, address) = imitate(release).await;
         let mut holder = RawConnection::open(&address).await;
         let held = token(&holder.request("l", "k", "0 300").await);
         let mut half_closed = RawConnection::open(&address).await;
@@ -101,7 +101,7 @@ async fn a_half_closed_connection_gets_the_answer_to_its_wait_before_1_15() {
         assert_eq!(waiters(&server), 0);
     }
     // The same with a wait that times out.
-    let (server, address) = play(Release::V1_10).await;
+    let (server, address) = imitate(Release::V1_10).await;
     let mut holder = RawConnection::open(&address).await;
     holder.request("l", "k", "0 300").await;
     let mut half_closed = RawConnection::open(&address).await;
@@ -120,7 +120,7 @@ async fn a_half_closed_connection_gets_the_answer_to_its_wait_before_1_15() {
 /// The read buffer of the real servers has 4,096 bytes. From 1.15 on, everything that is sent behind a wait must fit into it.
 #[tokio::test]
 async fn bytes_behind_a_wait_must_fit_into_the_read_buffer() {
-    let (server, address) = play(Release::NEWEST).await;
+    let (server, address) = imitate(Release::NEWEST).await;
     let mut holder = RawConnection::open(&address).await;
     let held = token(&holder.request("l", "k", "0 300").await);
     for (behind, fits) in [(4095, true), (4096, false)] {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use dflockd_client::server::{Cluster, Release, Server};
 use dflockd_client::{ErrorKind, LockStats, SemaphoreStats};
 
-use super::{SOON, is_like, line, play, since, start, token};
+use super::{SOON, imitate, is_like, line, since, start, token};
 use crate::support::raw::RawConnection;
 use crate::support::until;
 
@@ -35,7 +35,7 @@ async fn a_release_is_named_or_refused_when_the_server_starts() {
 #[tokio::test]
 async fn each_release_knows_its_commands() {
     for release in Release::ALL {
-        let (_server, address) = play(release).await;
+        let (_server, address) = imitate(release).await;
         let mut connection = RawConnection::open(&address).await;
         let answer = |known: bool, ok: &'static str| if known { ok } else { "error" };
         let ping = connection.request("ping", "_", "_").await;
@@ -53,7 +53,7 @@ async fn each_release_knows_its_commands() {
 #[tokio::test]
 async fn locks_and_semaphores_share_one_namespace_before_1_14() {
     for (release, separate) in since(Release::V1_14) {
-        let (server, address) = play(release).await;
+        let (server, address) = imitate(release).await;
         let mut connection = RawConnection::open(&address).await;
         let held = token(&connection.request("l", "k", "0 30").await);
         if separate {
@@ -99,7 +99,7 @@ async fn locks_and_semaphores_share_one_namespace_before_1_14() {
 #[tokio::test]
 async fn tokens_carry_a_fence_from_2_1_on() {
     for (release, fences) in since(Release::V2_1) {
-        let (_server, address) = play(release).await;
+        let (_server, address) = imitate(release).await;
         let mut connection = RawConnection::open(&address).await;
         let mut prefixes = Vec::new();
         for number in 0..8 {
@@ -115,7 +115,7 @@ async fn tokens_carry_a_fence_from_2_1_on() {
 #[tokio::test]
 async fn a_restarted_server_continues_with_greater_fences() {
     let fence = async || {
-        let (_server, address) = play(Release::NEWEST).await;
+        let (_server, address) = imitate(Release::NEWEST).await;
         let grant = RawConnection::open(&address).await.request("l", "k", "0 30").await;
         u64::from_str_radix(&token(&grant)[..16], 16).unwrap()
     };
@@ -126,7 +126,7 @@ async fn a_restarted_server_continues_with_greater_fences() {
 #[tokio::test]
 async fn limits_beyond_32_bits_are_limits_except_in_clusters() {
     for (release, small) in since(Release::Cluster) {
-        let (server, address) = play(release).await;
+        let (server, address) = imitate(release).await;
         let mut connection = RawConnection::open(&address).await;
         for (limit, in_clusters) in [
             ("1048576", true),
@@ -160,7 +160,7 @@ async fn signals_are_checked_more_strictly_from_1_11_2_on() {
         .filter(|r| (Release::V1_11..=Release::V1_16).contains(r));
     for release in with_signals {
         let checks = release >= Release::V1_11_2;
-        let (server, address) = play(release).await;
+        let (server, address) = imitate(release).await;
         let mut connection = RawConnection::open(&address).await;
         let only_once = if checks { "error" } else { "ok" };
         assert_eq!(

@@ -1,4 +1,5 @@
-//! Differences between the releases that the embedded server plays, and what the real servers accept and answer, seen on its sockets.
+//! Differences between the releases that the embedded server imitates, and what the real servers accept and
+//! answer, seen on its sockets.
 
 mod closing;
 mod commands;
@@ -21,7 +22,7 @@ async fn start(builder: ServerBuilder) -> (Server, String) {
     (server, address)
 }
 
-async fn play(release: Release) -> (Server, String) {
+async fn imitate(release: Release) -> (Server, String) {
     start(Server::builder().release(release)).await
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use dflockd_client::server::{Release, Server};
 
-use super::{A_WHILE, SOON, is_like, line, play, since, start};
+use super::{A_WHILE, SOON, imitate, is_like, line, since, start};
 use crate::support::raw::{Heard, RawConnection};
 
 /// Requests that single servers and members of all releases answer in the same way, with `$` for a token. A strict server would
@@ -43,7 +43,7 @@ const TAKEN: &[(&[u8], &str)] = &[
 async fn requests_that_real_servers_accept_are_accepted() {
     for release in Release::ALL {
         for (says, hears) in TAKEN {
-            let (_server, address) = play(release).await;
+            let (_server, address) = imitate(release).await;
             let mut connection = RawConnection::open(&address).await;
             connection.send_bytes(says).await;
             let heard = connection.hear(SOON).await;
@@ -112,7 +112,7 @@ async fn too_long_a_line_is_answered_at_its_end() {
 #[tokio::test]
 async fn a_carriage_return_counts_towards_the_length_of_a_line() {
     for release in Release::ALL {
-        let (_server, address) = play(release).await;
+        let (_server, address) = imitate(release).await;
         for (line_end, answer) in [("\n", "ok"), ("\r\n", "error")] {
             let mut connection = RawConnection::open(&address).await;
             connection.send(&format!("l\n{}{line_end}0 5\n", "k".repeat(256))).await;
@@ -143,7 +143,7 @@ async fn long_arguments_end_the_connection_before_1_15() {
         if !(Release::V1_11..=Release::V1_16).contains(&release) {
             continue;
         }
-        let (_server, address) = play(release).await;
+        let (_server, address) = imitate(release).await;
         let mut connection = RawConnection::open(&address).await;
         assert_eq!(
             connection.request("signal", "a", &"x".repeat(256)).await,

@@ -3,7 +3,7 @@
 use dflockd_client::server::{Release, Server};
 use serde_json::Value;
 
-use super::{play, start, token};
+use super::{imitate, start, token};
 use crate::support::raw::RawConnection;
 
 #[tokio::test]
@@ -71,7 +71,7 @@ async fn stats_have_fractions_and_an_order() {
 #[tokio::test]
 async fn stats_list_subscriptions_in_the_form_of_each_release() {
     for release in Release::ALL {
-        let (server, address) = play(release).await;
+        let (server, address) = imitate(release).await;
         let mut connection = RawConnection::open(&address).await;
         let stats = connection.request("stats", "_", "_").await;
         let stats: Value = serde_json::from_str(stats.strip_prefix("ok ").unwrap()).unwrap();

@@ -259,7 +259,7 @@ async fn errors_explain_another_limit_and_the_single_namespace_of_old_servers() 
     let _slot = client.semaphore("s", 3).unwrap().acquire().await.unwrap();
     let kind = ErrorKind::LimitMismatch;
     let outcome = client.semaphore("s", 5).unwrap().acquire().await;
-    let text = said(outcome, kind, &["semaphore \"s\" exists with another limit than 5"]);
+    let text = said(outcome, kind, &["semaphore \"s\" exists with a limit other than 5"]);
     assert!(!text.contains("1.14"), "this server keeps them apart: {text}");
     said(client.semaphore("s", 7).unwrap().try_acquire().await, kind, &["than 7"]);
     said(client.semaphore("s", 9).unwrap().enqueue().await, kind, &["than 9"]);
@@ -277,7 +277,7 @@ async fn errors_explain_another_limit_and_the_single_namespace_of_old_servers() 
         ],
     );
 
-    // On such a server the key of a lock may be in use as a semaphore. The embedded server plays such a release, and
+    // On such a server the key of a lock may be in use as a semaphore. The embedded server imitates such a release, and
     // the fake server is one that knows fewer commands.
     let (_server, address) = start(Server::builder().release("1.10")).await;
     let client = builder(&address).connect().await.unwrap();

@@ -136,7 +136,7 @@ fn the_cap_on_connections_applies_to_each_member() {
 }
 
 #[test]
-fn fact_17_a_deposed_leader_tells_its_waits_nothing_and_cancels_none() {
+fn fact_17_a_deposed_leader_neither_answers_nor_cancels_blocked_requests() {
     let mut bench = Bench::cluster(|_| {});
     let token = bench.token(1, Target::Lock, "k");
     let mut granted = bench.waiting(2, Target::Lock, "k");
@@ -144,14 +144,18 @@ fn fact_17_a_deposed_leader_tells_its_waits_nothing_and_cancels_none() {
     bench.lead(1);
     assert_eq!((granted.answer(), late.answer()), (None, None));
     assert!(!bench.state.give_up(3, late.0, bench.now), "its time is over");
-    assert_eq!(bench.state.stats(bench.now).locks[0].waiters, 2, "its place is there");
+    assert_eq!(
+        bench.state.stats(bench.now).locks[0].waiters,
+        2,
+        "its queue position stays"
+    );
     assert_eq!(bench.release(4, Kind::Lock, "k", token), Response::Done);
     let token = granted.granted();
     assert_eq!(bench.release(4, Kind::Lock, "k", token), Response::Done);
     assert_eq!(
         bench.acquire(4, Target::Lock, "k"),
         Response::TimedOut,
-        "granted to a place of none"
+        "the lock was granted at the queue position of the request whose time was over"
     );
 }
 
@@ -170,7 +174,7 @@ fn the_grant_of_a_reclaimed_position_is_sent_at_both_members() {
 }
 
 #[test]
-fn fact_14_the_next_leader_gives_a_session_back_what_it_had_without_time_for_orphans() {
+fn fact_14_a_session_reclaims_at_the_next_leader_even_with_an_orphan_ttl_of_zero() {
     let mut bench = Bench::cluster(|options| options.orphan_ttl = Duration::ZERO);
     let session = bench.connect(0, "r");
     let held = bench.token(session, Target::Lock, "held");
@@ -221,7 +225,7 @@ fn fact_23_a_member_that_leads_again_still_knows_its_connections() {
 }
 
 #[test]
-fn fact_1_what_is_answered_not_leader_in_flight_was_carried_out() {
+fn fact_1_a_request_during_which_leadership_is_lost_is_carried_out_but_answered_with_not_leader() {
     let mut bench = Bench::cluster(|options| options.orphan_ttl = Duration::ZERO);
     let fall = |bench: &mut Bench, next| {
         let members = bench.state.membership().expect("it is a cluster");
@@ -246,7 +250,7 @@ fn fact_1_what_is_answered_not_leader_in_flight_was_carried_out() {
 }
 
 #[test]
-fn fact_20_a_leader_in_a_minority_hangs_and_hears_of_nothing() {
+fn fact_20_requests_that_need_a_majority_hang_at_an_isolated_leader_and_it_learns_of_no_grant() {
     let mut bench = Bench::cluster(|_| {});
     let token = bench.token(1, Target::Lock, "k");
     let mut waits = bench.waiting(2, Target::Lock, "k");
@@ -275,7 +279,7 @@ fn fact_20_a_leader_in_a_minority_hangs_and_hears_of_nothing() {
     assert_eq!(
         bench.acquire(4, Target::Lock, "k"),
         Response::TimedOut,
-        "the place was served"
+        "the lock was granted at the queue position"
     );
     bench.state.rejoin(0);
     waits.granted();
@@ -284,7 +288,7 @@ fn fact_20_a_leader_in_a_minority_hangs_and_hears_of_nothing() {
 }
 
 #[test]
-fn fact_18_a_leader_that_shuts_down_cancels_what_blocks_and_turns_requests_away() {
+fn fact_18_a_leader_that_shuts_down_cancels_blocked_requests_and_turns_further_ones_away() {
     let mut bench = Bench::cluster(|options| options.orphan_ttl = Duration::ZERO);
     bench.token(1, Target::Lock, "k");
     let mut waits = bench.waiting(2, Target::Lock, "k");
@@ -298,7 +302,7 @@ fn fact_18_a_leader_that_shuts_down_cancels_what_blocks_and_turns_requests_away(
 }
 
 #[test]
-fn fact_19_what_is_agreed_on_is_counted() {
+fn fact_19_the_log_index_counts_what_members_agree_on() {
     let mut bench = Bench::cluster(|_| {});
     let entries = |bench: &mut Bench| {
         let Response::Json(json) = bench.ask(1, Request::Stats) else {
@@ -316,16 +320,20 @@ fn fact_19_what_is_agreed_on_is_counted() {
     bench.ask(1, Request::Ping);
     assert_eq!(entries(&mut bench), 0);
     assert_eq!(bench.renew(1, "k", crate::types::Token::NEVER_ISSUED, 30), ERROR);
-    assert_eq!(entries(&mut bench), 1, "a renewal of nothing is an entry");
+    assert_eq!(entries(&mut bench), 1, "even a renewal of an unknown token is an entry");
     bench.token(1, Target::Lock, "k");
     assert_eq!(bench.acquire(2, Target::Lock, "k"), Response::TimedOut);
-    assert_eq!(entries(&mut bench), 4, "a try that was refused is two");
+    assert_eq!(
+        entries(&mut bench),
+        4,
+        "the grant is one entry, and the try that times out is two"
+    );
     bench.disconnect(3);
     assert_eq!(entries(&mut bench), 5);
 }
 
 #[test]
-fn fact_11_a_fence_that_cannot_be_written_down_is_an_error() {
+fn fact_11_a_fence_that_cannot_be_persisted_is_an_error() {
     let mut bench = Bench::cluster(|_| {});
     let fail = |bench: &mut Bench, fails| {
         let members = bench.state.membership().expect("it is a cluster");
@@ -355,7 +363,7 @@ fn without_a_leader_the_state_does_not_change_but_time_passes() {
     let next = bench.token(again, Target::Lock, "k");
     assert!(
         next.first_half() > token.first_half(),
-        "the place was served, and taken back"
+        "the queue position was granted, and the session has reclaimed the lease"
     );
 }
 

@@ -13,12 +13,16 @@ const ERROR: Response = Response::Refused(Status::Error);
 const NOT_ENQUEUED: Response = Response::Refused(Status::NotEnqueued);
 
 #[test]
-fn fact_9_a_ref_is_presented_once_and_late_if_need_be() {
+fn fact_9_a_connection_accepts_one_ref_even_after_an_acquire() {
     let mut bench = Bench::cluster(|_| {});
     assert_eq!(bench.present(1, "r"), Response::Done);
     assert_eq!(bench.present(1, "r"), ERROR, "once");
     bench.acquire(2, Target::Lock, "k");
-    assert_eq!(bench.present(2, "r2"), Response::Done, "it has acquired");
+    assert_eq!(
+        bench.present(2, "r2"),
+        Response::Done,
+        "a connection that has acquired may still present a ref"
+    );
     assert_eq!(bench.present(5, "r5"), Response::Done, "any member takes it");
     // Single servers of these builds accept a ref, but keep nothing for a session.
     let mut bench = Bench::new(|options| options.release = Release::Cluster);
@@ -33,7 +37,7 @@ fn fact_9_a_ref_is_presented_once_and_late_if_need_be() {
 }
 
 #[test]
-fn fact_16_without_time_for_orphans_a_disconnect_is_the_end() {
+fn fact_16_with_an_orphan_ttl_of_zero_a_disconnect_releases_everything_at_once() {
     let mut bench = Bench::cluster(|options| options.orphan_ttl = Duration::ZERO);
     bench.present(1, "r");
     bench.token(1, Target::Lock, "held");
@@ -47,7 +51,7 @@ fn fact_16_without_time_for_orphans_a_disconnect_is_the_end() {
 }
 
 #[test]
-fn fact_14_connections_without_a_ref_are_kept_too_though_none_can_take_it_back() {
+fn fact_14_leases_of_connections_without_a_ref_are_kept_too_but_cannot_be_reclaimed() {
     let mut bench = Bench::cluster(|_| {});
     bench.token(1, Target::Lock, "held");
     bench.disconnect(1);
@@ -59,7 +63,7 @@ fn fact_14_connections_without_a_ref_are_kept_too_though_none_can_take_it_back()
 }
 
 #[test]
-fn fact_7_a_session_that_comes_back_in_time_gets_the_old_holder_and_its_lease_begins_anew() {
+fn fact_7_a_session_that_comes_back_in_time_gets_the_same_grant_and_its_lease_restarts() {
     let mut bench = Bench::cluster(|_| {});
     let first = bench.connect(0, "r");
     let token = bench.token(first, Target::Lock, "k");
@@ -108,7 +112,7 @@ fn orphans_are_released_when_their_ttl_is_over_even_before_the_sweep() {
 }
 
 #[test]
-fn fact_13_a_connection_that_ends_while_it_blocks_keeps_no_place_and_a_ticket_does() {
+fn fact_13_a_queue_position_at_which_a_request_blocks_ends_with_its_connection_but_a_ticket_is_kept() {
     let mut bench = Bench::cluster(|_| {});
     let token = bench.token(1, Target::Lock, "k");
     let blocks = bench.connect(0, "blocks");
@@ -125,7 +129,7 @@ fn fact_13_a_connection_that_ends_while_it_blocks_keeps_no_place_and_a_ticket_do
 }
 
 #[test]
-fn fact_13_an_end_that_was_not_noticed_leaves_a_ghost() {
+fn fact_13_a_connection_whose_end_is_overlooked_keeps_its_lease_and_queue_position() {
     let mut bench = Bench::cluster(|_| {});
     let token = bench.token(1, Target::Lock, "k");
     let gone = bench.connect(0, "r");
@@ -137,13 +141,13 @@ fn fact_13_an_end_that_was_not_noticed_leaves_a_ghost() {
     assert_eq!(
         bench.acquire(again, Target::Lock, "held"),
         Response::TimedOut,
-        "it is the ghost's"
+        "the lease still belongs to the connection whose end was overlooked"
     );
     let mut behind = bench.waiting(again, Target::Lock, "k");
     bench.release(1, Kind::Lock, "k", token);
     assert_eq!(behind.answer(), None, "the waiter is behind its former connection");
     bench.state.overlook_ends(false, bench.now);
-    assert_eq!(bench.count(Happened::Orphaned), 2, "that is noticed now");
+    assert_eq!(bench.count(Happened::Orphaned), 2, "the overlooked end is noticed now");
     assert_eq!(bench.token(again, Target::Lock, "held"), held);
     // The request of a ghost times out as if its connection still existed.
     let mut bench = Bench::cluster(|_| {});
@@ -156,12 +160,12 @@ fn fact_13_an_end_that_was_not_noticed_leaves_a_ghost() {
     assert_eq!(
         (bench.count(Happened::Left), bench.count(Happened::Granted)),
         (1, 1),
-        "it gave up its place before the lease of the holder was over"
+        "the queue position was given up before the lease of the holder ended"
     );
 }
 
 #[test]
-fn fact_2_a_place_that_was_taken_back_outlives_timeouts_until_a_second_wait_ends_it() {
+fn fact_2_a_reclaimed_queue_position_outlives_timeouts_until_a_second_wait_ends_it() {
     let mut bench = Bench::cluster(|_| {});
     bench.token(1, Target::Lock, "k");
     let gone = bench.connect(0, "r");
@@ -182,7 +186,7 @@ fn fact_2_a_place_that_was_taken_back_outlives_timeouts_until_a_second_wait_ends
 }
 
 #[test]
-fn fact_6_a_try_takes_a_place_back_and_leaves_it_in_the_queue() {
+fn fact_6_a_try_reclaims_a_queue_position_and_leaves_it_in_the_queue() {
     let mut bench = Bench::cluster(|_| {});
     let token = bench.token(1, Target::Lock, "k");
     let gone = bench.connect(0, "r");
@@ -195,13 +199,13 @@ fn fact_6_a_try_takes_a_place_back_and_leaves_it_in_the_queue() {
     assert_eq!(
         bench.acquire(2, Target::Lock, "k"),
         Response::TimedOut,
-        "it was granted to the place"
+        "the lock was granted at the queue position"
     );
     assert!(matches!(bench.collect(again, "k"), Response::Granted(_)));
 }
 
 #[test]
-fn fact_3_a_wait_tells_the_seconds_that_are_left_and_the_default_for_none() {
+fn fact_3_a_wait_returns_the_seconds_that_are_left_or_the_default_ttl_if_none_are_left() {
     let mut bench = Bench::cluster(|_| {});
     let token = bench.token(1, Target::Lock, "k");
     assert_eq!(bench.enqueue(2, "k", 5), Response::Queued);
@@ -209,12 +213,12 @@ fn fact_3_a_wait_tells_the_seconds_that_are_left_and_the_default_for_none() {
     for (passed, told) in [(0, 5), (1500, 3), (2700, 33)] {
         bench.pass(Duration::from_millis(passed));
         let Response::Granted(grant) = bench.collect(2, "k") else {
-            panic!("it is granted");
+            panic!("fact 4: a `w` did not return the grant again");
         };
-        assert_eq!(grant.ttl.as_secs(), told, "fact 4: again and again");
+        assert_eq!(grant.ttl.as_secs(), told, "{passed} ms later");
     }
     bench.pass(SECOND);
-    assert_eq!(bench.collect(2, "k"), NOT_ENQUEUED, "fact 4: it has expired");
+    assert_eq!(bench.collect(2, "k"), NOT_ENQUEUED, "fact 4: the lease has expired");
     // A `w` returns the grant of an `e` until the release.
     let Response::Acquired(grant) = bench.enqueue(3, "free", 30) else {
         panic!("it was free");
@@ -225,7 +229,7 @@ fn fact_3_a_wait_tells_the_seconds_that_are_left_and_the_default_for_none() {
 }
 
 #[test]
-fn fact_5_a_renewal_that_comes_late_is_told_so() {
+fn fact_5_a_late_renewal_is_answered_with_lease_expired() {
     let mut bench = Bench::cluster(|_| {});
     let token = bench.token(1, Target::Lock, "k");
     bench.pass(30 * SECOND);
@@ -249,7 +253,7 @@ fn a_session_reclaims_its_oldest_slot_first_and_only_with_the_same_limit() {
 }
 
 #[test]
-fn fact_21_without_auto_release_leases_stay_and_places_do_not() {
+fn fact_21_without_auto_release_leases_stay_and_queue_positions_do_not() {
     let mut bench = Bench::cluster(|options| {
         options.auto_release_on_disconnect = false;
         options.orphan_ttl = Duration::ZERO;

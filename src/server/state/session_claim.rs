@@ -9,7 +9,7 @@ const NO_PROCESS: u64 = u64::MAX;
 
 /// The owner of a lease or a queue position, in addition to the number of its connection. Only clusters use it.
 #[derive(Clone, Default)]
-pub(super) struct Claim {
+pub(super) struct SessionClaim {
     /// The process of the member at the other end of the connection. A member has a new process after each start.
     pub(super) process: u64,
     /// The ref that the connection has presented.
@@ -19,7 +19,7 @@ pub(super) struct Claim {
     pub(super) kept_until: Option<Instant>,
 }
 
-impl Claim {
+impl SessionClaim {
     /// Returns whether another connection of the session can reclaim the lease or queue position: the owner's
     /// connection has ended, or it was to another process.
     pub(super) fn is_open_to(&self, other: &Self) -> bool {
