@@ -117,7 +117,8 @@ impl<G: Guard + ?Sized> Held<G> {
     }
 
     /// Calls `callback` when the lease is lost, or at once if it is lost already. The callback runs on a separate
-    /// thread, where blocking calls are allowed. It is not called after this guard was released or dropped.
+    /// thread, where blocking calls are allowed. It is not called if this guard is released or dropped before the
+    /// loss. It may run after the guard was dropped if the loss came shortly before.
     ///
     /// # Errors
     ///

@@ -218,8 +218,8 @@ impl ClientBuilder {
     /// [reconnect policy](Self::reconnect) says. The service and its streams run in tasks of the client and must not
     /// block the thread. The service must be `Sync`: tower's `BoxCloneSyncService` is, its `BoxCloneService` is not.
     ///
-    /// **Socket options.** The connector sets them. A TCP stream needs `TCP_NODELAY`, because otherwise requests wait
-    /// for acknowledgements, and the kernel's keepalive. The default connector sets both. The client's
+    /// **Socket options.** The connector sets them. A TCP stream needs the kernel's keepalive. It also needs
+    /// `TCP_NODELAY`: otherwise requests wait for acknowledgements. The default connector sets both. The client's
     /// [keepalive](Self::keepalive) detects a dead server and ends the waits there. But a stream on which a request
     /// waits for a lock is silent in normal operation. If only that stream is dead, or if its connection also owns
     /// leases, only the kernel's keepalive detects the loss. Without it, the wait ends by its own timeout. The client
