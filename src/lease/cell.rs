@@ -41,7 +41,8 @@ pub(crate) struct LeaseCell {
     pub(crate) ttl: Ttl,
     /// The origin of `deadline`.
     got_at: Instant,
-    /// When the lease counts as lost, in nanoseconds since `got_at`, plus the total suspended time of the machine.
+    /// When the lease counts as lost: the nanoseconds from `got_at` until then, plus the machine's total suspended time
+    /// at the moment for which this was computed.
     deadline: AtomicU64,
     /// If the machine's total suspended time reaches this value, in nanoseconds, the lease counts as lost even before
     /// the deadline.
@@ -279,7 +280,8 @@ impl LeaseCell {
         token
     }
 
-    // Only the shard's actor calls the functions below, except `end_release`, which also runs when the shard is gone.
+    // Only the shard's actor (in tests, a mock in its place) calls the functions below, with two exceptions:
+    // `end_release` also runs when the shard is gone, and the private functions at the end also serve the readers.
 
     /// Notes a renewal: the lease is held until `deadline`. Returns false if the lease was already lost or released.
     pub(crate) fn extend(&self, deadline: Instant, now: Moment) -> bool {
