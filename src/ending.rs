@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorKind};
 pub(crate) struct Ending(Arc<OnceLock<Error>>);
 
 impl Ending {
-    /// Begins the end with this cause. Keeps the cause if the end has begun already.
+    /// Begins the end with this cause. If the end has begun already, its first cause stays.
     pub(crate) fn begin(&self, cause: Error) {
         let _ = self.0.set(cause);
     }

@@ -44,7 +44,7 @@ mod tests {
 
     #[test]
     fn messages_of_system_errors_do_not_repeat_their_source() {
-        // All error numbers of the systems, and some unused ones.
+        // All error numbers of Linux and macOS, and some unused ones.
         for number in 1..200 {
             let error = io_failed(
                 ErrorKind::Connect,

@@ -115,8 +115,8 @@ pub fn install_with_listener(address: SocketAddr) -> Result<()> {
     }
 }
 
-/// A thread that serves a recorder after its installation. Dropping this value before the installation ends and joins
-/// the thread.
+/// A thread that serves a recorder after its installation. If this value is dropped before the installation, the thread
+/// is ended and joined.
 struct Attendant {
     go: Option<mpsc::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -156,7 +156,8 @@ impl Drop for Attendant {
     fn drop(&mut self) {
         drop(self.go.take());
         if let Some(thread) = self.thread.take() {
-            // If the thread panicked, the caller has reported it already, because the thread sent no message.
+            // A panic of the thread is not reported here: `install_with_listener` returns an error if the thread sends
+            // it no recorder.
             drop(thread.join());
         }
     }

@@ -113,7 +113,7 @@ pub struct SignalChannelStats {
     /// The group. `None` for listeners without a group, which get every signal.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
-    /// The number of connections.
+    /// The number of connections that listen.
     #[serde(deserialize_with = "or_empty")]
     pub listeners: u64,
 }

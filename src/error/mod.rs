@@ -215,8 +215,9 @@ impl Error {
     /// with its connection, the server may keep a grant until it notices the loss or the TTL is over: until then, a
     /// repeated acquire of a lock waits, and a semaphore has one free slot less. A repeated
     /// [`emit`](crate::Client::emit) may deliver its signal twice. Some errors are neither retryable nor fatal, such as
-    /// a lost lease: only the caller knows whether a repetition helps. The table is in
-    /// [`guide::errors`](https://docs.rs/dflockd-client/latest/dflockd_client/guide/errors/index.html).
+    /// a lost lease: only the caller knows whether a repetition helps.
+    /// [`guide::errors`](https://docs.rs/dflockd-client/latest/dflockd_client/guide/errors/index.html) has a table of
+    /// all kinds.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         use ErrorKind::{

@@ -15,7 +15,8 @@ pub const MAX_KEY_BYTES: usize = 256;
 
 /// The name of a lock or semaphore: 1 to 256 bytes of UTF-8 without whitespace or NUL.
 ///
-/// You can search a map from keys with a `&str`. A key is serialized as its text, and checked when it is deserialized.
+/// A map whose keys are `Key`s can be searched with a `&str`. A key is serialized as its text, and checked when it is
+/// deserialized.
 ///
 /// ```
 /// use std::collections::HashMap;
