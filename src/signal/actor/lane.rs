@@ -44,15 +44,15 @@ impl LinkLane {
             if let LaneEvent::Report(report) = &mut event {
                 let signals = std::mem::take(&mut report.received.signals);
                 let count = signals.len();
-                let report = buffer.put(signals);
-                if report.overflowed {
+                let put_report = buffer.put(signals);
+                if put_report.overflowed {
                     drop(link.send_message(LinkMessage::Overflowed));
                 }
                 if !report.is_nothing() {
                     drop(link.send_message(LinkMessage::Lane(id, event)));
                 }
                 // Last, because a recorder is a user's code: a panic in it must not drop answers.
-                return counters.received(count, report);
+                return counters.received(count, put_report);
             }
             drop(link.send_message(LinkMessage::Lane(id, event)));
         };

@@ -247,7 +247,10 @@ fn a_loss_must_reach_its_caller_in_time() {
         (What::Forgotten, 210),
     ] {
         assert_fine(&watched(end, Some(in_time)));
-        assert_broken(&watched(end, Some(in_time + 1)), &[(Rule::Losses, "and was reported at")]);
+        assert_broken(
+            &watched(end, Some(in_time + 1)),
+            &[(Rule::Losses, "and was reported at")],
+        );
         assert_broken(&watched(end, None), &[(Rule::Losses, "and was reported never")]);
         let mut dropped = watched(end, None);
         dropped.push(at(in_time, let_go(1)));
