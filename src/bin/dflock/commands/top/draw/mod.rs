@@ -29,7 +29,7 @@ const HIGH: u16 = 40;
 const SIGNALS: u16 = 54;
 const VERY_WIDE: u16 = 160;
 
-/// Draws everything, and sets the number of keys that fit in the model.
+/// Draws everything, and stores in the model how many keys fit on the screen.
 pub(super) fn draw(model: &mut Model, palette: &Palette, frame: &mut Frame) {
     let area = frame.area();
     if area.width < LEAST.0 || area.height < LEAST.1 {

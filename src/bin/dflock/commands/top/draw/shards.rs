@@ -16,7 +16,8 @@ use super::super::model::{Model, Shard, held, waiters};
 /// How wide the charts of latencies are.
 const CHART: usize = 24;
 
-/// The minimum and the maximum width of the column of servers. Other columns are left out for the minimum.
+/// The minimum width of the column of servers on terminals of at least [`WIDE`] columns, where other columns are left
+/// out for it, and its maximum width on all terminals.
 const SERVER: std::ops::RangeInclusive<usize> = 24..=40;
 
 /// What a column shows.
