@@ -197,7 +197,8 @@ fn is_link_of_services(prefix: &str, name: &str, value: &str) -> bool {
 }
 
 /// Returns whether Docker sets this variable for a container that is linked as `dflockd` or `dflockd-…`. `rest` is the
-/// name without the prefix. The client's own prefix has no such variables: `DFLOCKD_CLIENT_NAME` is a setting.
+/// name without the prefix. Variables with the client's own prefix are not checked for this, because
+/// `DFLOCKD_CLIENT_NAME` is a setting.
 fn is_link_of_containers(rest: &str, value: &str) -> bool {
     let rest = format!("_{rest}");
     rest.contains("_ENV_") || (rest.ends_with("_NAME") && value.starts_with('/'))

@@ -28,7 +28,7 @@ use crate::error::Result;
 /// let options = layered.read()?;
 /// assert_eq!(options.to_string(), "dflockd://…@a.example:6388/?lease_ttl=10s&keepalive=5s");
 /// let values = layered.values()?;
-/// let keepalive = values.iter().find(|setting| setting.name == "keepalive").expect("all are told");
+/// let keepalive = values.iter().find(|setting| setting.name == "keepalive").expect("all settings are listed");
 /// assert_eq!((keepalive.value.as_deref(), keepalive.source), (Some("5s"), SettingSource::Data));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

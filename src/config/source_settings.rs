@@ -68,8 +68,7 @@ impl Source {
         }
     }
 
-    /// Returns a description of a setting and its source. In a URL, the servers, the secret and the choice of TLS are
-    /// not parameters.
+    /// Returns a description of a setting and its source. In a URL, the servers and the secret are not parameters.
     fn called(self, name: &str) -> String {
         let place = match self {
             Self::Url => "",

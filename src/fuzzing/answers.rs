@@ -107,7 +107,7 @@ impl Heard {
                 break;
             }
             let kept = pipeline.read_space().len();
-            // No run is as long as the maximum of `stats`.
+            // An answer to `stats` may be longer than all the input here, so there is no limit to check.
             assert!(
                 kept <= MAX_RESPONSE_LINE + 1
                     || asked

@@ -323,8 +323,9 @@ impl Lease {
     }
 
     /// Waits until the lease is lost, and returns the reason. If the TTL runs out, this completes before the server can
-    /// grant the key to another client. If the connection is lost, this completes at once, but the server may already
-    /// have granted the key to another client. Use the [`fence`](Self::fence) to protect against that case.
+    /// grant the key to another client. If the connection is lost, and the server is not known to keep the lease, this
+    /// completes at once, but the server may already have granted the key to another client. Use the
+    /// [`fence`](Self::fence) to protect against that case.
     ///
     /// The future does not borrow the guard. You can create it any number of times, even after the loss. It never
     /// completes if the lease is released.

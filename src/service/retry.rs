@@ -182,7 +182,7 @@ impl Policy<Request, Response, Error> for RetryPolicy {
     }
 
     fn clone_request(&mut self, request: &Request) -> Option<Request> {
-        // The policy that all requests share counts no attempts, so this is the first call for a request.
+        // The policy that all requests share never counts attempts. So while none are counted, `request` is a new one.
         if self.call.is_none_or(|call| call.attempts == 0) {
             self.call = Some(Call {
                 began: Instant::now(),

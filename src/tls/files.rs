@@ -1,4 +1,4 @@
-//! The TLS settings that have a text form: names of files.
+//! The TLS settings that have a text form. Certificates and keys are given as names of files.
 
 /// Which authorities a client trusts, and which certificate it presents.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

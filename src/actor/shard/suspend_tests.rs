@@ -126,7 +126,7 @@ async fn a_long_suspend_ends_leases_however_long_their_ttl() {
     assert!(survives.is_held());
 }
 
-/// The grant came before the suspend, and was delivered after it.
+/// The grant comes after the suspend, but the client cannot know that: it may also have come before.
 #[tokio::test]
 async fn a_grant_that_was_requested_before_a_suspend_counts_from_its_request() {
     let (_server, client, holder) = hold(30, |builder| builder).await;

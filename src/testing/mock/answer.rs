@@ -34,7 +34,7 @@ pub enum MockAnswer {
 }
 
 impl MockAnswer {
-    /// Returns the default answer. Returns `None` if this kind of request has no default answer.
+    /// Returns the default answer to a kind of request, or `None` if none of these answers is the default for it.
     pub(super) fn default_for(operation: Operation) -> Option<Self> {
         match operation {
             Operation::Acquire | Operation::TryAcquire | Operation::Enqueue | Operation::Collect => Some(Self::Grant),
