@@ -22,7 +22,7 @@ use crate::service::Lease;
 use crate::types::{Key, MAX_KEY_BYTES, Target};
 
 /// How many slots are requested at once. It is the default of `exclusive_connections_per_key`.
-const RENEWAL_BATCHING: usize = 16;
+const ASKED_AT_ONCE: usize = 16;
 
 /// The prefix of the keys of turns.
 const PREFIX: &str = "dflockd-client-many";
@@ -162,7 +162,7 @@ async fn gather(handle: &Handle, slots: u32, until: Option<Instant>) -> Result<T
     let mut asked: Vec<Asked<'_>> = Vec::new();
     for taken in 0..slots {
         let unasked = usize::try_from(slots - taken).unwrap_or(usize::MAX) - asked.len();
-        asked.extend((0..unasked.min(RENEWAL_BATCHING - asked.len())).map(|_| ask(handle, until)));
+        asked.extend((0..unasked.min(ASKED_AT_ONCE - asked.len())).map(|_| ask(handle, until)));
         tokio::select! {
             biased;
             // One of the slots is lost. The check returns the error.
