@@ -561,7 +561,7 @@ async fn a_draining_server_has_an_error_of_its_own_and_before_1_16_it_accepts_re
     assert_eq!(kept.lost().await, LostReason::Disconnected);
 }
 
-/// Such a server answers every request with this error, and closes the connection.
+/// From 1.16 on, a draining server answers a request with `error_draining` and closes the connection.
 #[tokio::test]
 async fn a_draining_server_from_1_16_on_ends_its_leases() {
     let scene = Scene::set(Server::builder()).await;

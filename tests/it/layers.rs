@@ -104,7 +104,7 @@ impl Seen {
     }
 }
 
-/// Returns the two parts of a budget that was used up as a whole.
+/// Returns the two parts of a [`Budget::Total`], or `None` for another budget.
 fn total(error: &dflockd_client::Error) -> Option<(Duration, Duration)> {
     match error.budget()? {
         Budget::Total {
@@ -447,7 +447,7 @@ async fn a_retry_layer_repeats_retryable_requests() {
     assert_eq!((error.kind(), seen.take().len()), (ErrorKind::InvalidInput, 1));
 }
 
-/// A layer that delays an answer.
+/// The grant has reached a layer that never passes it on.
 #[tokio::test]
 async fn a_timed_out_acquire_leaks_nothing_wherever_its_grant_is() {
     let (server, builder) = start(Server::builder()).await;

@@ -23,7 +23,8 @@ async fn scene() -> (Server, Client) {
     (server, client)
 }
 
-/// Returns how many slots of `k` are held, how many callers wait for one, and how many turns are taken.
+/// Returns how many slots of `k` are held, how many requests wait for one, and how many turns are taken. An acquire of
+/// several slots takes a turn: it holds a lock while it collects its slots.
 fn seen(server: &Server) -> (usize, usize, usize) {
     let stats = server.stats();
     let key = stats.semaphores.iter().find(|semaphore| semaphore.key == "k");

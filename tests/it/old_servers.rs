@@ -21,7 +21,8 @@ struct Scene {
 
 impl Scene {
     async fn set(unknown: &'static [&'static str], closes: bool) -> Self {
-        // The newest release that knows signals and not `ping`.
+        // The newest release that knows signals. It knows `ping`, too; the old server in front of it lets no
+        // command in `unknown` through.
         let builder = Server::builder().release("1.16");
         let server = builder.port(0).start().await.unwrap();
         let old = OldServer::start(&server.local_addr().to_string(), unknown, closes).await;

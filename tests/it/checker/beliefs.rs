@@ -67,7 +67,8 @@ fn a_semaphore_has_as_many_believers_as_its_limit() {
     assert_broken(&lines, &[(Rule::Believers, "no more than 2 may be")]);
 }
 
-/// Grant 1 ends at 100 in this way, and its holder uses it at `ms`. There was a cut before the grant.
+/// Grant 1 ends at 100 in this way, and its holder uses it at `ms`. From 10 to 20, while the holder has the grant, there
+/// is a cut.
 fn used_after(end: impl Fn(Entry) -> What, ms: u64) -> Vec<Line> {
     vec![
         at(10, What::TroubleBegun(trouble_of("s", "cut"))),

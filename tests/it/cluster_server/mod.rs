@@ -94,7 +94,7 @@ async fn the_first_member_leads_and_the_others_name_it() {
         );
     }
     assert_eq!(follower.request("barrier", "_", "").await, moved);
-    // Every member answers requests that change nothing. An invalid request gets an error and no redirect.
+    // Every member answers a ping. An invalid request gets an error and no redirect.
     assert_eq!(follower.request("ping", "_", "_").await, "ok");
     assert_eq!(follower.request("l", "k", "soon").await, "error");
     assert_eq!(follower.request("signal", "c", "x").await, "error");

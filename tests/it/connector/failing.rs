@@ -197,7 +197,7 @@ async fn a_faulty_connector_costs_one_attempt_only() {
         }
         is_on.store(false, Ordering::SeqCst);
         let guard = client.lock("k").unwrap().acquire_timeout(SOON).acquire().await.unwrap();
-        // A connection of another kind costs its caller the same, and other callers nothing.
+        // The same fault of a connection for stats keeps the stats from their caller, and costs other callers nothing.
         is_on.store(true, Ordering::SeqCst);
         let mut stats = Box::pin(client.stats());
         let meanwhile = timeout(Duration::from_millis(300), &mut stats).await;
