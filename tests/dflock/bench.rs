@@ -147,7 +147,7 @@ async fn signals_are_counted_at_each_subscriber() {
 }
 
 #[test]
-fn both_ends_of_a_leader_are_measured() {
+fn failovers_from_a_dead_leader_and_from_a_moved_leadership_are_measured() {
     let told = bench(&["failover", "--leases", "5", "--rounds", "2"]);
     let rows = told["rows"].as_array().unwrap();
     let leaders: Vec<_> = rows.iter().map(|row| row["leader"].as_str().unwrap()).collect();
@@ -220,7 +220,7 @@ async fn ctrl_c_ends_the_measuring_tells_what_there_is_and_leaves_nothing_behind
     assert!((30.0..=31.0).contains(&released), "{told}");
     assert_eq!(number(&told, "/unreleased"), 0.0, "{told}");
     assert_eq!(running.code(), 130);
-    assert!(running.errors().contains("ended before its time"));
+    assert!(running.errors().contains("the measuring ended early"));
     assert!(server.stats().locks.is_empty(), "nothing is left behind");
 }
 
@@ -437,11 +437,11 @@ fn the_embedded_server_does_not_take_the_variables_of_servers() {
     assert_eq!(code(&ended), 0, "{}", text(&ended.stderr));
 }
 
-/// The embedded server has no secret and no TLS, wherever the settings of other servers stand.
+/// The embedded server has no auth token and no TLS, wherever the settings of other servers stand.
 #[test]
-fn the_clients_of_an_embedded_server_demand_neither_a_secret_nor_tls_of_it() {
+fn the_clients_of_an_embedded_server_use_neither_an_auth_token_nor_tls() {
     let folder = Folder::new();
-    let secret = "auth_token_file = \"/nonexistent\"\n";
+    let auth_token = "auth_token_file = \"/nonexistent\"\n";
     let shards = r#"
         servers = "a:1+b:1,c:1"
         stable_ref = "stable"
@@ -449,7 +449,7 @@ fn the_clients_of_an_embedded_server_demand_neither_a_secret_nor_tls_of_it() {
         previous_sharding_strategy = "stable_hash_shard"
     "#;
     for (settings, variable) in [
-        (secret, ("DFLOCKD_CLIENT_KEEPALIVE", "5s")),
+        (auth_token, ("DFLOCKD_CLIENT_KEEPALIVE", "5s")),
         ("tls = true\n", ("DFLOCKD_AUTH_TOKEN", "sesame")),
         (
             "tls = true\ntls_server_name = \"a\"\n",

@@ -167,7 +167,7 @@ fn a_payload_that_is_too_long_is_refused_and_never_cut() {
 }
 
 #[test]
-fn flags_count_before_the_environment_and_that_before_a_file() {
+fn flags_override_the_environment_which_overrides_a_file() {
     let file = Settings::new(
         "layers",
         "servers = ['a.example', 'b.example']\nkeepalive = '4s'\nlease_ttl = '20s'\nauth_token = 'sesame-file'\n",

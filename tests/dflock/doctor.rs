@@ -31,21 +31,21 @@ impl Diagnosis {
         Self::told_by(arguments, None).await
     }
 
-    async fn with_secret(servers: &str, secret: &str) -> Self {
+    async fn with_auth_token(servers: &str, token: &str) -> Self {
         let arguments = ["doctor", "--json", "--servers", servers].map(str::to_owned);
-        Self::told_by(arguments.to_vec(), Some(secret.to_owned())).await
+        Self::told_by(arguments.to_vec(), Some(token.to_owned())).await
     }
 
-    /// Runs `dflock`, and asserts that its output does not contain the secret.
-    async fn told_by(arguments: Vec<String>, secret: Option<String>) -> Self {
+    /// Runs `dflock`, and asserts that its output does not contain the auth token.
+    async fn told_by(arguments: Vec<String>, token: Option<String>) -> Self {
         let ended = tokio::task::spawn_blocking(move || {
             let mut command = dflock();
             command
                 .args(arguments)
-                .envs(secret.as_ref().map(|secret| ("DFLOCKD_AUTH_TOKEN", secret)));
+                .envs(token.as_ref().map(|token| ("DFLOCKD_AUTH_TOKEN", token)));
             let ended = command.output().unwrap();
             let all = text(&ended.stdout) + &text(&ended.stderr);
-            assert!(secret.is_none_or(|secret| !all.contains(&secret)), "{all}");
+            assert!(token.is_none_or(|token| !all.contains(&token)), "{all}");
             ended
         });
         let ended = ended.await.unwrap();
@@ -155,27 +155,25 @@ async fn a_healthy_server_is_reported_as_ok_and_keeps_no_lease() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_secret_that_is_wrong_missing_or_not_wanted_is_reported_and_not_shown() {
+async fn an_auth_token_that_is_wrong_missing_or_not_wanted_is_reported_and_not_shown() {
     let (_server, guarded) = start(Server::builder().auth_token("sesame-1")).await;
-    Diagnosis::with_secret(&guarded, "wrong-secret").await.assert_ends_at(
-        "auth",
-        77,
-        "refused the authentication token",
-    );
+    Diagnosis::with_auth_token(&guarded, "wrong-token")
+        .await
+        .assert_ends_at("auth", 77, "refused the authentication token");
     Diagnosis::of(&guarded, &[]).await.assert_ends_at("auth", 77, "auth");
-    let right = Diagnosis::with_secret(&guarded, "sesame-1").await;
+    let right = Diagnosis::with_auth_token(&guarded, "sesame-1").await;
     assert_eq!(
-        (right.exit, &right.server(0, "auth")["facts"]["secret"]),
+        (right.exit, &right.server(0, "auth")["facts"]["has_auth_token"]),
         (0, &json!(true))
     );
     let (_server, open) = start(Server::builder()).await;
-    Diagnosis::with_secret(&open, "wrong-secret")
+    Diagnosis::with_auth_token(&open, "wrong-token")
         .await
         .assert_ends_at("auth", 77, "started without one");
-    let nowhere = ["--set", "auth_token_file=/nowhere/secret"];
+    let nowhere = ["--set", "auth_token_file=/nowhere/token"];
     Diagnosis::of(&open, &nowhere)
         .await
-        .assert_ends_at("auth", 77, "/nowhere/secret");
+        .assert_ends_at("auth", 77, "/nowhere/token");
 }
 
 /// Starts a server with this certificate, and examines it.

@@ -58,7 +58,7 @@ async fn the_command_is_told_what_it_holds() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_command_leaves_behind_ends_before_the_lease_is_given_back() {
     let witness = Witness::new();
-    witness.releases_count();
+    witness.check_releases();
     let server = witness.server(0).await;
     let address = server.local_addr().to_string();
     let mut holder = Running::start(
@@ -84,7 +84,7 @@ async fn what_the_command_leaves_behind_ends_before_the_lease_is_given_back() {
 /// If the system allows no PID namespace, the test says so and passes, unless `DFLOCKD_REQUIRE_NAMESPACES` is set, as
 /// in CI.
 #[test]
-fn as_process_1_it_buries_orphans_and_forwards_signals() {
+fn as_process_1_it_reaps_orphans_and_forwards_signals() {
     let namespace = ["--pid", "--fork", "--mount-proc", "--kill-child"];
     let may = around("unshare").args(namespace).arg("true").output();
     if !may.as_ref().is_ok_and(|may| may.status.success()) {
@@ -131,7 +131,7 @@ fn as_process_1_it_buries_orphans_and_forwards_signals() {
 /// As at the end of `dflock stats | head -1`: the reader wants no more output, so `dflock` ends with 74 and prints no
 /// message.
 #[test]
-fn a_reader_that_has_gone_is_not_complained_to() {
+fn output_whose_reader_has_gone_causes_no_message() {
     for arguments in [
         &["config"][..],
         &["config", "--json"],
@@ -153,9 +153,9 @@ fn a_reader_that_has_gone_is_not_complained_to() {
 /// Nothing has started yet, so there is nothing to clean up.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ctrl_c_ends_it_while_its_settings_cannot_be_read() {
-    let folder = std::env::temp_dir().join(format!("dflock-pipe-{}", std::process::id()));
-    assert!(Command::new("mkfifo").arg(&folder).status().unwrap().success());
-    let settings = folder.to_str().unwrap();
+    let fifo = std::env::temp_dir().join(format!("dflock-pipe-{}", std::process::id()));
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let settings = fifo.to_str().unwrap();
     for arguments in [
         &["stats"][..],
         &["doctor"],
@@ -183,5 +183,5 @@ async fn ctrl_c_ends_it_while_its_settings_cannot_be_read() {
         .await;
         assert_eq!(ended.unwrap().signal(), Some(Signal::INT.as_raw()), "{arguments:?}");
     }
-    std::fs::remove_file(&folder).unwrap();
+    std::fs::remove_file(&fifo).unwrap();
 }

@@ -92,7 +92,7 @@ async fn start(builder: ServerBuilder) -> (Server, String) {
 /// The time for a command that gets its key, or is refused at once, however slow the machine is.
 const AMPLE: &str = "60s";
 /// The time for a command whose server cannot be reached.
-const NONE: &str = "300ms";
+const NO_SERVER: &str = "300ms";
 /// The time for a command that reaches its server, and then waits in vain.
 const VAIN: &str = "2s";
 
@@ -137,7 +137,7 @@ fn commands_and_settings(reached: &mut Reached, address: &str) {
 /// Reaches the codes that depend on servers.
 async fn servers(reached: &mut Reached, address: &str) {
     let nowhere = format!("127.0.0.1:{}", free_port());
-    reached.own(69, &run_key("key", NONE, &nowhere, &["--", "true"]));
+    reached.own(69, &run_key("key", NO_SERVER, &nowhere, &["--", "true"]));
     let (_secret, closed) = start(Witness::new().describe().auth_token("sesame")).await;
     reached.own(77, &run(&closed, &["--", "true"]));
     let (_old, old) = start(Witness::new().describe().release("1.16")).await;

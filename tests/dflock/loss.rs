@@ -169,7 +169,7 @@ async fn a_connection_that_is_cut_ends_the_command_without_its_grace() {
 /// One of two leases is lost by time. The command has its grace until the connection of the other lease ends: the
 /// server of that lease may then grant its key at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_grace_ends_with_the_connection_of_another_part() {
+async fn the_grace_ends_with_the_connection_of_another_lease() {
     const GRACE: Duration = Duration::from_secs(9);
     let servers = [Witness::new().server(0).await, Witness::new().server(0).await];
     let mut proxies = Vec::new();

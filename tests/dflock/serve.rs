@@ -220,7 +220,7 @@ async fn an_empty_variable_counts_as_absent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_plays_releases_with_signals() {
+async fn it_imitates_releases_with_signals() {
     let flags = ["--release", "1.16", "--max-subscriptions", "1", "--signal-buffer", "7"];
     let (_capped, address) = serve(&mut command(&flags));
     let mut connection = RawConnection::open(&address).await;
@@ -364,7 +364,7 @@ fn orders_move_the_leader_and_a_majority_elects_the_next() {
     cluster.order("kill 7");
     assert!(cluster.server.error().contains("from 0 to 2"));
     cluster.order("reboot");
-    assert!(cluster.server.error().contains("known are members, leader"));
+    assert!(cluster.server.error().contains("the orders are members, leader"));
     assert!(cluster.ordered("leader").starts_with("n0 leads"), "nothing has changed");
 }
 
@@ -387,7 +387,7 @@ fn a_line_that_is_no_text_does_not_end_the_orders() {
     assert!(cluster.ordered("leader").starts_with("n0 leads"));
     assert!(cluster.server.error().contains("for development"));
     for _ in 0..2 {
-        assert!(cluster.server.error().contains("is unknown; known are"));
+        assert!(cluster.server.error().contains("is unknown; the orders are"));
     }
 }
 

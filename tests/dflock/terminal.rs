@@ -29,7 +29,7 @@ fn the_command_gets_every_ctrl_c() {
 }
 
 #[test]
-fn ctrl_c_ends_a_command_that_does_not_mind_it() {
+fn ctrl_c_ends_a_command_that_does_not_handle_it() {
     let (_server, address) = server();
     // The command does not use `sleep`: dash loses a signal that arrives between its vfork and the start of the
     // program.
@@ -152,7 +152,7 @@ fn a_command_whose_lease_was_lost_while_stopped_is_not_continued() {
     let group = Group::read(shell.shown("\r\n").trim());
     shell.press(CTRL_Z);
     shell.shown("Stopped");
-    until_now("it is another's", || {
+    until_now("another command gets the key", || {
         code(&output(&[
             "run",
             "key",

@@ -182,7 +182,7 @@ pub struct Witness {
     watched: Arc<Mutex<Vec<(String, Group)>>>,
     faults: Arc<Mutex<Vec<String>>>,
     grants: Arc<Mutex<Vec<String>>>,
-    releases_count: Arc<AtomicBool>,
+    checks_releases: Arc<AtomicBool>,
 }
 
 impl Witness {
@@ -191,13 +191,13 @@ impl Witness {
             watched: Arc::default(),
             faults: Arc::default(),
             grants: Arc::default(),
-            releases_count: Arc::default(),
+            checks_releases: Arc::default(),
         }
     }
 
     /// Requires from now on that a group is gone before its lease is released, too.
-    pub fn releases_count(&self) {
-        self.releases_count.store(true, Ordering::SeqCst);
+    pub fn check_releases(&self) {
+        self.checks_releases.store(true, Ordering::SeqCst);
     }
 
     pub async fn server(&self, port: u16) -> Server {
@@ -210,11 +210,11 @@ impl Witness {
             Arc::clone(&self.faults),
             Arc::clone(&self.grants),
         );
-        let releases_count = Arc::clone(&self.releases_count);
+        let checks_releases = Arc::clone(&self.checks_releases);
         Server::builder()
             .lease_sweep_interval(Duration::from_millis(20))
             .on_event(move |event: &Event| {
-                let is_release = event.kind == EventKind::Released && releases_count.load(Ordering::SeqCst);
+                let is_release = event.kind == EventKind::Released && checks_releases.load(Ordering::SeqCst);
                 if event.kind != EventKind::Granted && !is_release {
                     return;
                 }

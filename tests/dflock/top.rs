@@ -56,7 +56,7 @@ async fn it_shows_a_key_with_waiters_helps_and_quits() {
     let busy = Busy::start().await;
     let mut terminal = busy.top("100ms");
     let before = terminal.shown(ENTERED);
-    assert_eq!(before, ENTERED, "nothing is written to the terminal as it was");
+    assert_eq!(before, ENTERED, "nothing is written before the alternate screen");
     terminal.shown("orders/42");
     // The cursor skips blanks that are there already, so the text follows a cursor movement, which ends with `H`.
     terminal.shown("H1/1");

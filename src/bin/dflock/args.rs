@@ -38,7 +38,7 @@ Settings come from flags, then DFLOCKD_* variables, then the settings file, then
 DFLOCKD_SERVERS or DFLOCKD_URL, DFLOCKD_AUTH_TOKEN_FILE, and DFLOCKD_CLIENT_ with the name of any other
 setting in capitals, such as DFLOCKD_CLIENT_LEASE_TTL=10s; `dflock config` lists the settings.
 Durations have units: 500ms, 10s, 1m30s. Exit codes: 64 wrong usage, 69 no server, 75 not in time,
-76 refused, 77 wrong secret, 78 wrong settings, 79 lease lost, 128+n ended by signal n.";
+76 refused, 77 wrong auth token, 78 wrong settings, 79 lease lost, 128+n ended by signal n.";
 
 impl Arguments {
     /// Reads the command line of this process.
@@ -214,7 +214,7 @@ pub(crate) struct RunArguments {
 
 #[derive(Args)]
 #[command(after_help = "\
-Prints one line of JSON when it is held. Ends with 0 when it was given back, and with 79 if it was lost.")]
+Prints one line of JSON when the key is held. Ends with 0 when the lease was released, and with 79 if it was lost.")]
 pub(crate) struct LockArguments {
     #[command(flatten)]
     pub(crate) hold: Hold,
@@ -225,7 +225,7 @@ pub(crate) struct LockArguments {
 
 #[derive(Args)]
 #[command(after_help = "\
-Candidates wait as long as it takes. When the lease is lost the command is stopped as `dflock run` does it,
+Candidates wait as long as it takes. When the lease is lost, the command is stopped as `dflock run` stops it,
 and is started again each time this process is elected. When the command ends by itself, `dflock` ends with
 its exit code.")]
 pub(crate) struct ElectArguments {
@@ -263,7 +263,7 @@ pub(crate) struct EmitArguments {
     /// Channel
     #[arg(value_name = "CHANNEL")]
     pub(crate) channel: String,
-    /// Payload; `-`, or none, reads it from standard input
+    /// Payload; if it is `-` or missing, it is read from standard input
     #[arg(value_name = "PAYLOAD|-", default_value = "-", hide_default_value = true)]
     pub(crate) payload: String,
     /// One JSON object
@@ -318,8 +318,8 @@ pub(crate) struct TopArguments {
 #[derive(Args)]
 #[command(after_help = "\
 Each line says ok, warn, fail or skip, and what to do. The exit code is 0 if nothing failed, and otherwise that of the
-first failure: 69 no server, 75 full, 76 refused, TLS or clock, 77 wrong secret. A lock of the shortest TTL is taken and
-given back at each server that serves locks; nothing else is changed.")]
+first failure: 69 no server, 75 full, 76 refused, TLS or clock, 77 wrong auth token. A lock with a TTL of 2s is
+taken and released at each server that serves locks; nothing else is changed.")]
 pub(crate) struct DoctorArguments {
     /// One JSON object
     #[arg(long)]
@@ -410,7 +410,7 @@ fn grace(text: &str) -> Result<Duration, String> {
 fn pair(text: &str) -> Result<(String, String), String> {
     let (name, value) = text
         .split_once('=')
-        .ok_or("write the name of a setting, = and its value")?;
+        .ok_or("write NAME=VALUE, the name of a setting and its value")?;
     Ok((name.trim().to_owned(), value.to_owned()))
 }
 

@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_kind_has_an_exit_code_of_its_own_class() {
+    fn an_invalid_value_has_one_exit_code_for_usage_and_another_for_settings() {
         let refused = dflockd_client::parse_duration("1").unwrap_err();
         let failure = Failure::from(refused.clone());
         assert_eq!(failure.exit, Exit::USAGE);

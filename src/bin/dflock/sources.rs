@@ -38,7 +38,8 @@ impl Sources {
                 format!("--set takes no {secret}: other users of this machine see the arguments of processes"),
             )
             .remedy(
-                "the environment or the settings file, or a file with only the auth token, named by auth_token_file",
+                "give it in the environment or in the settings file; auth_token may also stand alone in a file that \
+                 auth_token_file names",
             ));
         }
         pairs.extend(flags.set.iter().map(|(name, value)| (name.as_str(), value.clone())));

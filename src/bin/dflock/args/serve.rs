@@ -72,13 +72,13 @@ pub(crate) struct ServeArguments {
     /// Cap on distinct keys, including recently used ones
     #[arg(long, default_value_t = 1024, env = "DFLOCKD_MAX_LOCKS", hide_env_values = true)]
     pub(crate) max_locks: usize,
-    /// Cap on waiters of one key; 0 for none
+    /// Cap on waiters of one key; 0 for no cap
     #[arg(long, default_value_t = 0, env = "DFLOCKD_MAX_WAITERS", hide_env_values = true)]
     pub(crate) max_waiters: usize,
-    /// Cap on connections; 0 for none
+    /// Cap on connections; 0 for no cap
     #[arg(long, default_value_t = 0, env = "DFLOCKD_MAX_CONNECTIONS", hide_env_values = true)]
     pub(crate) max_connections: usize,
-    /// Cap on subscriptions to signals of one connection; 0 for none
+    /// Cap on subscriptions to signals of one connection; 0 for no cap
     #[arg(long, default_value_t = 0, env = "DFLOCKD_MAX_SUBSCRIPTIONS", hide_env_values = true)]
     pub(crate) max_subscriptions: usize,
     /// TTL of leases for which the client gives none
@@ -118,10 +118,10 @@ pub(crate) struct ServeArguments {
         action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true,
         value_parser = clap::builder::BoolishValueParser::new())]
     pub(crate) auto_release_on_disconnect: bool,
-    /// Secret that every connection must present; other users of this machine can see it, so a file is safer
-    #[arg(long, env = "DFLOCKD_AUTH_TOKEN", hide_env_values = true, value_name = "SECRET")]
+    /// Auth token that every connection must present; other users of this machine can see it, so a file is safer
+    #[arg(long, env = "DFLOCKD_AUTH_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     pub(crate) auth_token: Option<String>,
-    /// File that holds the secret; blanks around it do not matter
+    /// File that holds the auth token; blanks around it do not matter
     #[arg(long, env = "DFLOCKD_AUTH_TOKEN_FILE", hide_env_values = true, value_name = "FILE")]
     pub(crate) auth_token_file: Option<PathBuf>,
     /// Serve TLS: file with the certificate and the intermediate certificates, as PEM

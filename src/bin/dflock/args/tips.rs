@@ -39,9 +39,9 @@ const FLAGS: [(&[&str], &str); 13] = [
     (&["config-file", "settings", "c"], "config"),
 ];
 
-/// Names of flags for a secret. This program has none, because other users of the machine can see the arguments of a
+/// Names of flags for the auth token. This program has none, because other users of the machine can see the arguments of a
 /// process.
-const SECRETS: [&str; 5] = ["auth-token", "auth", "token", "secret", "password"];
+const FLAGS_FOR_AUTH_TOKEN: [&str; 5] = ["auth-token", "auth", "token", "secret", "password"];
 
 /// Names of flags in other programs, and the flag of `dflock serve`, before those of [`FLAGS`].
 const FLAGS_OF_SERVE: [(&[&str], &str); 3] = [
@@ -149,9 +149,10 @@ fn tip(whole: &Command, chosen: &[Command], flag: &str) -> Option<String> {
     if has_settings && setting == "stable_ref" {
         return Some("it is a secret: DFLOCKD_CLIENT_STABLE_REF, or stable_ref in the settings file".to_owned());
     }
-    if has_settings && SECRETS.contains(&flag.replace('_', "-").as_str()) {
+    if has_settings && FLAGS_FOR_AUTH_TOKEN.contains(&flag.replace('_', "-").as_str()) {
         return Some(
-            "a secret is given in a file: DFLOCKD_AUTH_TOKEN_FILE=/path, or auth_token_file in the settings".to_owned(),
+            "the auth token is given in a file: DFLOCKD_AUTH_TOKEN_FILE=/path, or auth_token_file in the settings"
+                .to_owned(),
         );
     }
     if has_settings && is_setting(&setting) {

@@ -62,7 +62,8 @@ impl Job {
         };
         let child = start.spawn().map_err(|error| not_started(&error))?;
         let leader = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-        let leader = leader.ok_or_else(|| Failure::new(Exit::SOFTWARE, "a process has no number"))?;
+        let leader =
+            leader.ok_or_else(|| Failure::new(Exit::SOFTWARE, "the id of the started process is not valid"))?;
         watch.guard(leader);
         Ok(Self {
             leader,
@@ -79,7 +80,9 @@ impl Job {
     /// Starts the watch again if it was killed.
     pub(super) fn ensure_watch(&mut self) {
         if let Err(error) = self.watch.mend() {
-            tell::warn(&format!("nothing kills the command if dflock is killed: {error}"));
+            tell::warn(&format!(
+                "dflock __watch cannot be started, so processes of the command may run on if dflock is killed: {error}"
+            ));
         }
     }
 

@@ -26,14 +26,14 @@ pub(crate) struct Policy {
 }
 
 impl Policy {
-    fn minds(&self) -> bool {
+    fn stops_on_loss(&self) -> bool {
         self.on_loss != OnLoss::Ignore
     }
 
     /// Returns when the group must have ended, even if this process is stopped or killed. `None` if the loss of the
     /// lease does not stop the command.
     fn gone_by(&self, held: &Held) -> Option<Instant> {
-        self.minds()
+        self.stops_on_loss()
             .then(|| held.held_until() + self.times.grace + self.times.margin / 2)
     }
 }
@@ -51,7 +51,7 @@ pub(crate) enum Ending {
 const LOOK: Duration = Duration::from_millis(10);
 
 /// How long killed processes may take to end before zombies are ignored.
-const BURIAL: Duration = Duration::from_secs(5);
+const ZOMBIE_WAIT: Duration = Duration::from_secs(5);
 
 /// Runs a command while the lease is held.
 pub(crate) async fn supervise(
@@ -93,7 +93,7 @@ impl Supervisor<'_> {
             self.update_watch();
             if self.is_over() {
                 // The lease may have been lost just before the command ended.
-                if self.minds() && self.lost.is_none() && !held.is_held() {
+                if self.stops_on_loss() && self.lost.is_none() && !held.is_held() {
                     self.lost = Some(lost.await);
                 }
                 return;
@@ -116,14 +116,14 @@ impl Supervisor<'_> {
     }
 
     /// Returns whether the loss of the lease stops the command.
-    fn minds(&self) -> bool {
-        self.policy.minds()
+    fn stops_on_loss(&self) -> bool {
+        self.policy.stops_on_loss()
     }
 
     /// Returns whether the lease ended by time and the command is still in its grace.
     fn is_in_grace(&self) -> bool {
         let by_time = matches!(self.lost, Some((_, LostReason::Expired)));
-        by_time && self.minds() && self.kill_at.is_some()
+        by_time && self.stops_on_loss() && self.kill_at.is_some()
     }
 
     /// Ensures that there is a watch, and tells it when the group must have ended, even if this process is stopped or
@@ -143,14 +143,14 @@ impl Supervisor<'_> {
         Instant::now() + pause
     }
 
-    /// Returns whether the supervision is over. It is over when no process of the group is left. When `BURIAL` has
+    /// Returns whether the supervision is over. It is over when no process of the group is left. When `ZOMBIE_WAIT` has
     /// passed since the kill, it is also over if only zombies are left, which their parents do not reap, or if the
     /// lease was lost.
     fn is_over(&self) -> bool {
         if !self.job.is_alive() {
             return true;
         }
-        if self.killed_at.is_none_or(|at| at.elapsed() < BURIAL) {
+        if self.killed_at.is_none_or(|at| at.elapsed() < ZOMBIE_WAIT) {
             return false;
         }
         let is_able = self.job.is_able();
@@ -236,7 +236,7 @@ impl Supervisor<'_> {
 
     /// Continues the command, unless the lease was lost while it was stopped.
     fn resume(&mut self) {
-        if self.minds() && (self.lost.is_some() || !self.held.is_held()) {
+        if self.stops_on_loss() && (self.lost.is_some() || !self.held.is_held()) {
             return;
         }
         self.job.give_terminal();

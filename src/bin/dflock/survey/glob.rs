@@ -28,7 +28,7 @@ impl FromStr for Glob {
             parts.push(match c {
                 '*' => Part::Any,
                 '?' => Part::One,
-                '\\' => Part::Is(chars.next().ok_or(r"a pattern does not end in one \: write \\")?),
+                '\\' => Part::Is(chars.next().ok_or(r"a pattern cannot end with a single \: write \\")?),
                 c => Part::Is(c),
             });
         }

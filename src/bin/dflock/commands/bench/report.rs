@@ -48,7 +48,7 @@ impl Report {
     /// Prints the report and draws the picture. `is_partial` says that the measuring ended early.
     pub(super) fn tell(mut self, as_json: bool, canvas: Option<Canvas>, is_partial: bool) -> Result<(), Failure> {
         if is_partial {
-            tell::warn("ended before its time: the figures are those of what was measured until then");
+            tell::warn("the measuring ended early: the figures cover what was measured until then");
         }
         match as_json {
             true => {

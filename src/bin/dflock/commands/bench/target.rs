@@ -143,7 +143,7 @@ mod embedded {
     use crate::sources::Sources;
 
     /// Reads the settings for clients of the embedded server, whose address is not known yet. Settings that concern
-    /// other servers do not apply: their addresses, their secret and TLS.
+    /// other servers do not apply: their addresses, their auth token and TLS.
     pub(super) fn builder(flags: &SourceFlags, own: &[(&str, String)]) -> Result<ClientBuilder, Failure> {
         if flags.servers.is_some() || flags.url.is_some() {
             return Err(Failure::new(

@@ -120,7 +120,7 @@ async fn settle(of: &WaitsArguments, stop: &CancellationToken) {
         // A client opens at most 190 connections in a second, and fewer where attempts fail.
         Duration::from_secs(2 + connections as u64 / 120)
     });
-    let progress = Progress::new("callers come to wait", time.as_secs().max(1) as usize);
+    let progress = Progress::new("callers join the queues", time.as_secs().max(1) as usize);
     let end = Instant::now() + time;
     while Instant::now() < end && !stop.is_cancelled() {
         tokio::select! {

@@ -163,7 +163,7 @@ fn judge_led(leader: &Member, members: &[Member]) -> Finding {
                 leader.server,
                 disagree.join(", ")
             ),
-            "run this again: an election may be under way; if it stays, see that the members reach each other and are of one cluster",
+            "run this again: an election may be under way; if this warning stays, see that the members reach each other and are of one cluster",
         );
     }
     if voters != members.len() {

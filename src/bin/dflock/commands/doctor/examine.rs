@@ -87,10 +87,10 @@ impl Examination<'_> {
         let secure = Secure::of(options);
         let secured = within(Check::Tls, limit, secure.handshake(reached.stream, &endpoint)).await?;
         self.add(secured.finding);
-        let secret = async { options.read_auth_token().await.map_err(Failure::from) };
+        let auth_token = async { options.read_auth_token().await.map_err(Failure::from) };
         let way = Way {
             address: reached.address,
-            token: within(Check::Auth, limit, secret).await?,
+            token: within(Check::Auth, limit, auth_token).await?,
             endpoint,
             secure,
             limit,
@@ -158,8 +158,8 @@ impl Examination<'_> {
     fn of_leader(&self, failed: Finding) -> Finding {
         match self.examined.member.leads() && failed.exit == Exit::SERVER_AWAY {
             true => failed.remedy(
-                "see whether this leader reaches a majority of its cluster: without one it answers nothing that needs their \
-                 agreement; or whether it is overloaded",
+                "see whether this leader reaches a majority of its cluster, without which it answers no request that needs the \
+                 agreement of the members, and whether it is overloaded",
             ),
             false => failed,
         }

@@ -1,4 +1,4 @@
-//! `auth`: the secret, and whether the server answers at all.
+//! `auth`: the auth token, and whether the server answers at all.
 
 use dflockd_client::protocol::functions::{auth, ping, renew};
 use dflockd_client::{Error, ErrorKind, Key, Token, Ttl};
@@ -15,7 +15,7 @@ const NO_KEY: &str = "dflock-doctor-nothing";
 /// A token that belongs to no lease.
 const NO_TOKEN: &str = "00000000000000000000000000000000";
 
-/// Presents the secret, if there is one, and sends a first request. A member of a cluster gets a `ping`, which needs
+/// Presents the auth token, if there is one, and sends a first request. A member of a cluster gets a `ping`, which needs
 /// no agreement of the members. Another server gets a renewal, which all releases answer.
 pub(super) async fn greet(connection: &mut Connection, way: &Way, kind: Kind) -> Result<Finding, Failure> {
     if let Some(token) = &way.token {
@@ -36,16 +36,16 @@ pub(super) async fn greet(connection: &mut Connection, way: &Way, kind: Kind) ->
         Some(_) => "the auth token is accepted",
         None => "the server requires no auth token",
     };
-    let has_secret = way.token.is_some();
-    let finding = match has_secret && way.is_exposed() {
+    let has_auth_token = way.token.is_some();
+    let finding = match has_auth_token && way.is_exposed() {
         false => Finding::ok(Check::Auth, what),
         true => Finding::warn(
             Check::Auth,
             format!("{what}, and it crosses the network unencrypted"),
-            "let the server serve TLS, and set tls=true here: others can read the secret on its way",
+            "let the server serve TLS, and set tls=true here: others can read the auth token on its way",
         ),
     };
-    Ok(finding.fact("secret", has_secret))
+    Ok(finding.fact("has_auth_token", has_auth_token))
 }
 
 fn unanswered(error: Error) -> Failure {

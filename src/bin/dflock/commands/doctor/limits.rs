@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn near_a_cap_is_a_warning_and_at_it_a_failure() {
+    fn a_count_near_a_cap_is_a_warning_and_a_refused_key_a_failure() {
         let caps = |max_locks, max_connections| Caps {
             max_locks,
             max_connections,

@@ -46,7 +46,7 @@ use crate::sources::Sources;
 
 /// How long the releases of the throw-away leases may take at the end. A lease that is not released by then ends with
 /// its TTL.
-const FAREWELL: Duration = Duration::from_secs(1);
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(super) async fn doctor(flags: &SourceFlags, of: &DoctorArguments) -> Result<Exit, Failure> {
     let options = Sources::read(flags, &[], &[])?.checked()?;
@@ -71,7 +71,7 @@ pub(super) async fn doctor(flags: &SourceFlags, of: &DoctorArguments) -> Result<
     tokio::select! {
         biased;
         _ = signals.ended() => {}
-        _ = timeout(FAREWELL, leftovers.end()) => {}
+        _ = timeout(RELEASE_TIMEOUT, leftovers.end()) => {}
     }
     let report = match examined {
         Ok(report) => report?,

@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_failure_decides_about_the_exit_code_and_warnings_do_not() {
+    fn the_first_failure_determines_the_exit_code_and_warnings_do_not() {
         assert_eq!(report().exit(), Exit::SERVER_AWAY);
         let warned = Finding::warn(Check::Limits, "near", "more");
         let report = Report::new(vec![Section::new(0, "a:1", vec![warned])], Vec::new());

@@ -46,7 +46,7 @@ pub(super) async fn serve(
         };
         obeyed?;
     }
-    tell::warn("shutting down; a second signal ends that at once");
+    tell::warn("shutting down; a second signal ends this process at once");
     tokio::select! {
         biased;
         exit = signals.ended() => Ok(exit),

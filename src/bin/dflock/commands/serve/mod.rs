@@ -30,7 +30,7 @@ async fn serve_alone(builder: ServerBuilder, signals: &mut Signals) -> Result<Ex
     let server = builder.start().await.map_err(not_started)?;
     output::line(format_args!("listening on {}", server.local_addr()))?;
     signals.ended().await;
-    tell::warn("shutting down; a second signal ends that at once");
+    tell::warn("shutting down; a second signal ends this process at once");
     tokio::select! {
         biased;
         exit = signals.ended() => Ok(exit),
@@ -64,22 +64,22 @@ fn builder(of: &ServeArguments) -> Result<ServerBuilder, Failure> {
             0 => Duration::MAX,
             limit => seconds(limit),
         });
-    if let Some(secret) = secret(of)? {
-        server = server.auth_token(secret);
+    if let Some(token) = auth_token(of)? {
+        server = server.auth_token(token);
     }
     secured(server, of)
 }
 
-/// Returns the secret. An empty secret counts as no secret, as it does for the real server.
-fn secret(of: &ServeArguments) -> Result<Option<String>, Failure> {
-    let secret = match &of.auth_token_file {
-        Some(path) => Some(read_secret(path)?),
+/// Returns the auth token. An empty one counts as none, as it does for the real server.
+fn auth_token(of: &ServeArguments) -> Result<Option<String>, Failure> {
+    let token = match &of.auth_token_file {
+        Some(path) => Some(read_auth_token(path)?),
         None => of.auth_token.clone(),
     };
-    Ok(secret.filter(|secret| !secret.is_empty()))
+    Ok(token.filter(|token| !token.is_empty()))
 }
 
-fn read_secret(path: &Path) -> Result<String, Failure> {
+fn read_auth_token(path: &Path) -> Result<String, Failure> {
     match std::fs::read_to_string(path) {
         Ok(text) => Ok(text.trim().to_owned()),
         Err(error) => Err(Failure::new(

@@ -23,7 +23,7 @@ impl Order {
         let (Some(verb), member, None) = (words.next(), words.next(), words.next()) else {
             return match line.trim().is_empty() {
                 true => Ok(None),
-                false => Err(format!("{line:?} has too many words; known are {KNOWN}")),
+                false => Err(format!("{line:?} has too many words; the orders are {KNOWN}")),
             };
         };
         let numbered: fn(usize) -> Self = match (verb, member) {
@@ -39,7 +39,7 @@ impl Order {
             ("kill" | "stop" | "start" | "isolate" | "rejoin", None) => {
                 return Err(format!("{verb} needs the number of a member, such as {verb} 1"));
             }
-            _ => return Err(format!("{line:?} is unknown; known are {KNOWN}")),
+            _ => return Err(format!("{line:?} is unknown; the orders are {KNOWN}")),
         };
         let member = member.unwrap_or_default();
         match member.strip_prefix('n').unwrap_or(member).parse() {
@@ -144,7 +144,7 @@ mod tests {
             ("kill", "such as kill 1"),
             ("kill 3", "a number from 0 to 2"),
             ("kill -1", "\"-1\""),
-            ("reboot 1", "known are members"),
+            ("reboot 1", "the orders are members"),
             ("kill 1 2", "too many words"),
             ("depose 1", "unknown"),
         ] {

@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn without_time_between_them_there_are_no_rates() {
+    fn there_are_no_rates_without_time_between_two_states() {
         assert_eq!(rates("{}", r#"{"locks":[{"key":"a"}]}"#, 0), Rates::default());
     }
 }
