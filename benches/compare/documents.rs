@@ -69,7 +69,7 @@ fn readme(results: &Results) -> String {
     );
     if let Some(missing) = table::missing(results) {
         text.push_str(&format!(
-            "\n{missing} Why is in [`docs/benchmarks.md`](docs/benchmarks.md#beside-other-clients-and-systems).\n"
+            "\n{missing} The reasons are in [`docs/benchmarks.md`](docs/benchmarks.md#beside-other-clients-and-systems).\n"
         ));
     }
     text

@@ -189,7 +189,7 @@ fn notices_dead_connections(silence: Duration, patience: Duration) -> Result<()>
         return Err(Error::invalid(
             "keepalive interval + reply timeout of",
             silence,
-            "a socket takes no more than 24 days for both together",
+            "give at most 24 days for both together, the longest timeout of a socket",
         ));
     }
     Ok(())
@@ -335,7 +335,7 @@ mod tests {
             (Duration::MAX / 2, Duration::MAX / 3),
         ] {
             let error = silence(keepalive, reply_timeout).unwrap_err();
-            assert!(error.contains("no more than 24 days for both together"), "{error}");
+            assert!(error.contains("at most 24 days for both together"), "{error}");
         }
     }
 

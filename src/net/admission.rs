@@ -49,7 +49,7 @@ impl Allowed {
             };
             return match bits <= width(address) {
                 true => Ok(Self::Network(address, bits)),
-                false => refuse("a network has at most 32 bits of IPv4, or 128 of IPv6"),
+                false => refuse("give at most 32 bits for an IPv4 network, or 128 for an IPv6 network"),
             };
         }
         if let Ok(address) = rule.parse::<IpAddr>() {

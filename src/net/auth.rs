@@ -168,7 +168,7 @@ impl TokenSource {
 fn from_environment(name: &str) -> Result<AuthToken, String> {
     let value = std::env::var_os(name).ok_or("is not set")?;
     let value = value.into_string().map_err(|_| "is not UTF-8")?;
-    parse(&Zeroizing::new(value)).map_err(|problem| format!("holds none: {problem}"))
+    parse(&Zeroizing::new(value)).map_err(|problem| format!("holds an invalid one: {problem}"))
 }
 
 fn from_file(path: &Path) -> Result<AuthToken, String> {

@@ -10,7 +10,7 @@ use super::abilities::Abilities;
 use super::endpoint::Endpoint;
 use super::fencing::{FencesShown, Fencing};
 use super::lane::LaneSettings;
-use super::membership::{Membership, no_member};
+use super::membership::{Membership, not_a_member};
 use super::metrics::LaneMetrics;
 use super::reach::{Way, reach};
 use super::settings::ConnectionSettings;
@@ -240,7 +240,7 @@ impl ConnectOptions {
         abilities: Abilities,
     ) -> Result<(Wire<Stream>, Option<Box<ClusterStats>>)> {
         let no_answer = match wire.run(Call::stats()).await.map(Membership::shown_by) {
-            Ok(Membership::None) => return Err(no_member()),
+            Ok(Membership::NotAMember) => return Err(not_a_member()),
             Ok(Membership::Member(cluster)) => return Ok((wire, Some(cluster))),
             Err(error) => error,
         };
@@ -258,7 +258,7 @@ impl ConnectOptions {
                 self.ask(&mut wire, Call::stable_ref(reference)).await?;
             }
             _ if self.knows(&mut wire, Call::barrier()).await? => {}
-            _ => return Err(no_member()),
+            _ => return Err(not_a_member()),
         }
         if no_answer.kind() == ErrorKind::Disconnected {
             // Builds with clusters support `stats`, so the connection broke for another reason. The server may answer

@@ -20,18 +20,18 @@ pub(crate) enum Membership {
     /// It is a member, with this description of its cluster.
     Member(Box<ClusterStats>),
     /// It is not a member.
-    None,
+    NotAMember,
 }
 
 impl Membership {
     /// Derives the membership from a server's `stats`.
     pub(crate) fn shown_by(stats: Stats) -> Self {
-        stats.cluster.map_or(Self::None, Self::Member)
+        stats.cluster.map_or(Self::NotAMember, Self::Member)
     }
 }
 
 /// Returns the error for a server that is not a member of a cluster.
-pub(crate) fn no_member() -> Error {
+pub(crate) fn not_a_member() -> Error {
     Error::new(
         ErrorKind::Connect,
         "the server is not a member of a cluster, and servers that are independent of each other grant the same key twice: use \
@@ -81,7 +81,7 @@ mod tests {
             cluster,
             ..Stats::default()
         };
-        assert_eq!(Membership::shown_by(with(None)), Membership::None);
+        assert_eq!(Membership::shown_by(with(None)), Membership::NotAMember);
         assert_eq!(
             Membership::shown_by(with(Some(Box::default()))),
             Membership::Member(Box::default())

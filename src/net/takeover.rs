@@ -43,7 +43,7 @@ impl TakeoverDelay {
     }
 
     /// Notes that the serving server was last heard at `now`.
-    pub(crate) fn lost_contact(&mut self, now: Instant) {
+    pub(crate) fn heard(&mut self, now: Instant) {
         self.last_contact = now;
     }
 
@@ -71,7 +71,7 @@ mod tests {
         assert!(!delay.note_ttl(secs(10)));
         assert_eq!(delay.until(), start + secs(42));
         assert!(delay.note_ttl(secs(100)));
-        delay.lost_contact(start + secs(7));
+        delay.heard(start + secs(7));
         assert_eq!(delay.until(), start + secs(7) + secs(105));
         let mut fixed = TakeoverDelay::new(Some(secs(3)), secs(40), start);
         fixed.note_ttl(secs(100));

@@ -201,7 +201,7 @@ impl ShardMachine {
                 endpoint = %self.endpoint(),
                 retry_in = %human(pause),
                 error = %error.chain(),
-                "no further connection"
+                "a further pipelined connection could not be opened"
             );
             return self.open_further(pause, turn);
         }

@@ -52,7 +52,7 @@ impl Serving {
 
     /// Notes that the serving server last answered at `now`.
     pub(super) fn heard(&mut self, now: Instant) {
-        self.takeover.lost_contact(now);
+        self.takeover.heard(now);
     }
 
     /// Returns when the shard may send requests to another server.
@@ -68,7 +68,7 @@ impl Serving {
 
     /// Holds requests back until all leases of the serving server must have ended. Returns the duration.
     pub(super) fn hold_back(&mut self, now: Instant) -> Duration {
-        self.takeover.lost_contact(now);
+        self.takeover.heard(now);
         self.hold_back = self.takeover.until();
         self.takeover.delay()
     }

@@ -131,7 +131,7 @@ impl SignalOptions {
             return Err(Error::invalid(
                 "signal heartbeat",
                 heartbeat,
-                "a socket takes no more than 24 days",
+                "give at most 24 days, the longest timeout of a socket",
             ));
         }
         Ok((self, heartbeat))
@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_heartbeat_is_one_that_a_socket_takes() {
+    fn a_heartbeat_of_more_than_24_days_is_refused() {
         let day = Duration::from_secs(24 * 3600);
         let checked = |heartbeat| SignalOptions::default().heartbeat(heartbeat).check(Duration::MAX);
         assert!(checked(24 * day).is_ok());

@@ -195,7 +195,7 @@ fn results_read_from_a_file_make_the_same_documents() {
         "| Redis (another system) | 406 | failed |\n",
         "(docs/benchmarks/own.svg)",
         "measured on 2026-11-28: 2 x a processor.\n",
-        "\nLeft out: TypeScript. Failed in some rounds: this client, tasks; Redis. Why is in [`docs/benchmarks.md`]",
+        "\nLeft out: TypeScript. Failed in some rounds: this client, tasks; Redis. The reasons are in [`docs/benchmarks.md`]",
     ] {
         assert!(readme.contains(text), "{text}\n{readme}");
     }

@@ -175,7 +175,7 @@ async fn without_a_server_an_order_fails_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_server_is_told_from_a_held_order() {
+async fn a_full_server_and_a_held_order_cause_different_errors() {
     let server = TestServer::start().await.unwrap();
     let client = server.client().await.unwrap();
 

@@ -87,7 +87,11 @@ async fn a_task_that_is_dropped_before_it_is_connected_has_failed() {
     tokio::task::yield_now().await;
     task.abort();
     assert!(task.await.unwrap_err().is_cancelled());
-    assert_eq!(told.end().1.kind(), ErrorKind::Connect, "it made a pause");
+    assert_eq!(
+        told.end().1.kind(),
+        ErrorKind::Connect,
+        "it was pausing before its attempt"
+    );
 }
 
 #[tokio::test]

@@ -61,7 +61,7 @@ fn a_redirect_to_a_member_is_followed_at_once_regardless_of_letter_case() {
 }
 
 #[test]
-fn after_a_redirect_to_an_unknown_address_or_to_none_the_next_member_is_tried() {
+fn after_a_redirect_to_an_unknown_address_or_without_an_address_the_next_member_is_tried() {
     let mut failover = failover(Policy::Cluster, 3);
     assert_eq!(
         redirected(&mut failover, Some("evil.example:6388")),
@@ -93,7 +93,7 @@ fn a_leader_at_an_allowed_host_joins_the_members() {
 }
 
 #[test]
-fn members_that_the_leader_names_are_tried_as_far_as_their_hosts_are_allowed() {
+fn members_that_the_leader_names_are_tried_if_their_hosts_are_allowed() {
     let mut failover = admitting(1, "10.0.0.0/8");
     failover.note_members(["10.0.0.1:1", "M0:6388", "n2", "11.0.0.1:1", "10.0.0.1:1"]);
     assert_eq!(failover.len(), 2);

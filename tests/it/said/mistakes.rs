@@ -419,7 +419,7 @@ fn times_beyond_the_limits_of_sockets_and_servers_are_refused() {
     let (day, second) = (Duration::from_secs(24 * 3600), Duration::from_secs(1));
     let patient = || Client::builder().server_read_timeout(Duration::MAX);
     let invalid = ErrorKind::InvalidInput;
-    let bound = "a socket takes no more than 24 days for both together";
+    let bound = "give at most 24 days for both together, the longest timeout of a socket";
     said(
         patient().keepalive(25 * day).build(),
         invalid,
