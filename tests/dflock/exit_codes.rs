@@ -138,7 +138,7 @@ fn commands_and_settings(reached: &mut Reached, address: &str) {
 async fn servers(reached: &mut Reached, address: &str) {
     let nowhere = format!("127.0.0.1:{}", free_port());
     reached.own(69, &run_key("key", NO_SERVER, &nowhere, &["--", "true"]));
-    let (_secret, closed) = start(Witness::new().describe().auth_token("sesame")).await;
+    let (_guarded, closed) = start(Witness::new().describe().auth_token("sesame")).await;
     reached.own(77, &run(&closed, &["--", "true"]));
     let (_old, old) = start(Witness::new().describe().release("1.16")).await;
     reached.own(76, &run(&old, &["--fence", "--", "true"]));

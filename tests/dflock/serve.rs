@@ -111,7 +111,7 @@ fn what_is_wrong_with_its_flags_is_said() {
 #[tokio::test(flavor = "multi_thread")]
 async fn it_takes_the_real_servers_flags_and_variables() {
     let folder = Folder::new();
-    let secret = folder.write("secret", "s3cret\n");
+    let auth_token = folder.write("auth-token", "s3cret\n");
     let mut flags = command(&[
         "--host",
         "127.0.0.1",
@@ -136,7 +136,7 @@ async fn it_takes_the_real_servers_flags_and_variables() {
         "5",
         "--auth-token-file",
     ]);
-    flags.arg(&secret).env("DFLOCKD_MAX_LOCKS", "7");
+    flags.arg(&auth_token).env("DFLOCKD_MAX_LOCKS", "7");
     let mut variables = dflock();
     variables
         .arg("serve")
@@ -171,14 +171,14 @@ async fn it_takes_the_real_servers_flags_and_variables() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flag_counts_before_the_variable_of_another_that_excludes_it() {
     let folder = Folder::new();
-    let secret = folder.write("secret", "of the file\n");
+    let auth_token = folder.write("auth-token", "of the file\n");
     for (flag, value, expected) in [
-        ("--auth-token-file", secret.to_str().unwrap(), "of the file"),
+        ("--auth-token-file", auth_token.to_str().unwrap(), "of the file"),
         ("--auth-token", "of the flag", "of the flag"),
     ] {
         let mut server = command(&[flag, value]);
         match flag {
-            "--auth-token" => server.env("DFLOCKD_AUTH_TOKEN_FILE", &secret),
+            "--auth-token" => server.env("DFLOCKD_AUTH_TOKEN_FILE", &auth_token),
             _ => server.env("DFLOCKD_AUTH_TOKEN", "of the variable"),
         };
         // This variable is for clusters, and has no effect on a server without a cluster.
@@ -188,7 +188,7 @@ async fn a_flag_counts_before_the_variable_of_another_that_excludes_it() {
     }
     let mut both = command(&[]);
     both.env("DFLOCKD_AUTH_TOKEN", "a")
-        .env("DFLOCKD_AUTH_TOKEN_FILE", &secret);
+        .env("DFLOCKD_AUTH_TOKEN_FILE", &auth_token);
     assert_eq!(code(&both.output().unwrap()), 64);
     let mut no_number = command(&[]);
     no_number.env("DFLOCKD_ORPHAN_TTL_S", "abc");
@@ -198,10 +198,10 @@ async fn a_flag_counts_before_the_variable_of_another_that_excludes_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_empty_variable_counts_as_absent() {
     let folder = Folder::new();
-    let secret = folder.write("secret", "of the file\n");
+    let auth_token = folder.write("auth-token", "of the file\n");
     for (name, value, expected) in [
         ("DFLOCKD_AUTH_TOKEN", "of the variable", "of the variable"),
-        ("DFLOCKD_AUTH_TOKEN_FILE", secret.to_str().unwrap(), "of the file"),
+        ("DFLOCKD_AUTH_TOKEN_FILE", auth_token.to_str().unwrap(), "of the file"),
     ] {
         let mut server = command(&[]);
         for empty in [

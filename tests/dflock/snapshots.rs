@@ -109,13 +109,13 @@ fn messages_are_as_they_were_written() {
 /// The server lacks what the command needs, or the command uses it in the wrong way.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn messages_about_servers_are_as_they_were_written() {
-    let secret = Server::builder().port(0).auth_token("sesame").start().await.unwrap();
+    let guarded = Server::builder().port(0).auth_token("sesame").start().await.unwrap();
     let newest = Server::builder().port(0).release("2.1").start().await.unwrap();
     let oldest = Server::builder().port(0).release("1.10").start().await.unwrap();
     let cases: [(&Server, &str, &[&str]); 10] = [
-        (&secret, "", &["run", "key", "--", "true"]),
-        (&secret, "DFLOCKD_AUTH_TOKEN=wrong", &["run", "key", "--", "true"]),
-        (&secret, "", &["stats"]),
+        (&guarded, "", &["run", "key", "--", "true"]),
+        (&guarded, "DFLOCKD_AUTH_TOKEN=wrong", &["run", "key", "--", "true"]),
+        (&guarded, "", &["stats"]),
         (&newest, "", &["emit", "channel", "payload"]),
         (&newest, "", &["listen", "channel"]),
         (&oldest, "", &["emit", "channel", "payload"]),
@@ -225,11 +225,11 @@ async fn the_lines_of_the_doctor_are_as_they_were_written() {
     let server = Server::builder().port(0).auth_token("sesame").start().await.unwrap();
     let servers = format!("{},127.0.0.1:1+127.0.0.1:2", server.local_addr());
     let mut all = String::new();
-    for secret in ["sesame", "wrong"] {
+    for token in ["sesame", "wrong"] {
         let mut command = dflock();
         command
             .args(["doctor", "--servers", &servers])
-            .env("DFLOCKD_AUTH_TOKEN", secret);
+            .env("DFLOCKD_AUTH_TOKEN", token);
         let ended = tokio::task::spawn_blocking(move || command.output().unwrap());
         let ended = ended.await.unwrap();
         all.push_str(&text(&ended.stdout));
