@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 /// The types that cannot grow, each with the reason. The documentation of each says the same.
 const COMPLETE: [(&str, &str); 8] = [
-    ("call.rs Enqueued", "a server answers one of two"),
-    ("distributed/mod.rs EnqueueStatus", "a server answers one of two"),
+    ("call.rs Enqueued", "a server gives one of two answers"),
+    ("distributed/mod.rs EnqueueStatus", "a server gives one of two answers"),
     ("fence.rs Fence", "a number"),
     (
         "protocol/request.rs Request::*",
@@ -16,7 +16,7 @@ const COMPLETE: [(&str, &str); 8] = [
     ("service/request.rs Request::*", "users of the service make requests"),
     ("target.rs Kind", "the protocol has two namespaces"),
     ("target.rs Target", "the protocol has two namespaces"),
-    ("ticket.rs Enqueued", "a server answers one of two"),
+    ("ticket.rs Enqueued", "a server gives one of two answers"),
 ];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {

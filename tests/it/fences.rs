@@ -57,7 +57,7 @@ async fn until_free(server: &Server) {
     .await;
 }
 
-fn numbered(lease: &Lease) -> Option<Fence> {
+fn fence_in_token(lease: &Lease) -> Option<Fence> {
     Some(Fence(lease.token().first_half()))
 }
 
@@ -144,7 +144,7 @@ async fn counting_tokens_are_fences_from_the_second_grant_on() {
         drop(first);
         every_way(&server, &client, |lease| {
             assert!(lease.fence().is_some(), "{release}");
-            assert_eq!(lease.fence(), numbered(lease), "{release}");
+            assert_eq!(lease.fence(), fence_in_token(lease), "{release}");
         })
         .await;
         let mut last = None;
@@ -175,7 +175,7 @@ async fn members_of_a_cluster_issue_fences_from_the_first_grant_on() {
         let mut last = None;
         for leader in [1, 2, 0] {
             let guard = lock.acquire().await.unwrap();
-            assert!(guard.fence() > last && guard.fence() == numbered(&guard));
+            assert!(guard.fence() > last && guard.fence() == fence_in_token(&guard));
             last = guard.fence();
             guard.release().await.unwrap();
             cluster.move_leader(leader).unwrap();
@@ -211,7 +211,7 @@ async fn required_fences_are_on_every_lease_and_cost_one_key() {
         let clients = [connect().await.unwrap(), connect().await.unwrap()];
         for client in &clients {
             every_way(&server, client, |lease| {
-                assert_eq!(lease.require_fence().ok(), numbered(lease), "{release}");
+                assert_eq!(lease.require_fence().ok(), fence_in_token(lease), "{release}");
             })
             .await;
         }
@@ -258,7 +258,7 @@ fn threads_get_the_same_fences() {
         let lock = client.lock("k").unwrap();
         lock.acquire().unwrap().release().unwrap();
         let guard = lock.acquire().unwrap();
-        assert_eq!(guard.fence(), numbered(&guard).filter(|_| makes_them));
+        assert_eq!(guard.fence(), fence_in_token(&guard).filter(|_| makes_them));
         guard.release().unwrap();
         let leader = blocking::Election::new(lock.clone()).try_campaign().unwrap().unwrap();
         assert_eq!(leader.term().is_some(), makes_them);
@@ -328,7 +328,7 @@ async fn a_server_of_another_release_at_the_same_address_is_probed_again() {
         let lock = client.lock("k").unwrap();
         lock.acquire().await.unwrap().release().await.unwrap();
         let guard = lock.acquire().await.unwrap();
-        assert_eq!(guard.fence(), numbered(&guard));
+        assert_eq!(guard.fence(), fence_in_token(&guard));
         guard.release().await.unwrap();
     }
 }

@@ -124,19 +124,19 @@ impl Network {
 
 impl Watched {
     fn log(&self, what: &str, bytes: &[u8]) {
-        let text = without_tokens(&String::from_utf8_lossy(bytes));
+        let text = without_session_names(&String::from_utf8_lossy(bytes));
         let entry = format!("{:?} {} {what} {text:?}", self.began.elapsed(), self.number);
         self.network.0.lock().unwrap().log.push(entry);
     }
 }
 
 /// Replaces the names of sessions, and everything that looks like them: they come from the operating system and affect nothing.
-fn without_tokens(text: &str) -> String {
-    let is_token = |word: &&str| word.len() >= 32 && word.chars().all(|c| c.is_ascii_hexdigit());
+fn without_session_names(text: &str) -> String {
+    let is_session_name = |word: &&str| word.len() >= 32 && word.chars().all(|c| c.is_ascii_hexdigit());
     let words = text.split_inclusive(|c: char| !c.is_ascii_hexdigit());
     words
         .map(
-            |word| match is_token(&word.trim_end_matches(|c: char| !c.is_ascii_hexdigit())) {
+            |word| match is_session_name(&word.trim_end_matches(|c: char| !c.is_ascii_hexdigit())) {
                 true => "#",
                 false => word,
             },

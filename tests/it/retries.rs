@@ -208,5 +208,9 @@ async fn a_dropped_request_is_not_repeated() {
         stats.locks.is_empty() && stats.idle_locks.is_empty()
     })
     .await;
-    assert_eq!(count.load(Ordering::SeqCst), asked + 1, "the release");
+    assert_eq!(
+        count.load(Ordering::SeqCst),
+        asked + 1,
+        "only the release was sent since"
+    );
 }

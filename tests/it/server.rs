@@ -246,7 +246,11 @@ async fn a_shutdown_refuses_every_request() {
     );
     assert!(!shutdown.is_finished(), "two connections are open");
     for (connection, command, argument) in [(&mut holder, "r", token.as_str()), (&mut waiter, "ping", "_")] {
-        assert_eq!(connection.request("r", "k", "").await, "error", "no request");
+        assert_eq!(
+            connection.request("r", "k", "").await,
+            "error",
+            "an invalid request gets `error`"
+        );
         assert_eq!(connection.request(command, "k", argument).await, "error_draining");
         assert_eq!(connection.hear(SOON).await, Heard::Closed);
     }

@@ -241,7 +241,10 @@ async fn slow_subscriber_is_cut(blocked: bool) {
         assert_eq!(healthy.hear(SOON).await, line(&format!("sig flood.n {payload}")));
         published += 1;
         match answer.as_str() {
-            "ok 2" => assert!(published < 5000, "more signals than any buffer holds were accepted"),
+            "ok 2" => assert!(
+                published < 5000,
+                "the server accepted more signals than any buffer holds"
+            ),
             "ok 1" => break,
             other => panic!("{other}"),
         }

@@ -480,7 +480,7 @@ async fn a_server_without_signals_is_an_error_of_its_own_and_costs_no_lease() {
 
 /// The Python server closes the connection at an unknown command.
 #[tokio::test]
-async fn a_server_that_closes_at_an_unknown_command_is_the_same_error() {
+async fn a_server_that_closes_at_an_unknown_command_is_reported_as_one_without_signals() {
     let server = FakeServer::start(|mut connection, _| async move {
         if connection.request().await.is_some() {
             connection.say("error\n").await;

@@ -343,13 +343,13 @@ async fn fact_21_without_auto_release_leases_outlive_their_connections() {
 }
 
 #[tokio::test]
-async fn fact_22_earlier_builds_reclaim_nothing_and_a_try_leaves_its_queue_position() {
+async fn fact_22_earlier_builds_reclaim_nothing_and_a_try_leaves_a_queue_position_behind() {
     let (cluster, addresses) = recorded(|builder| builder.earlier_builds(true)).await;
     let mut first = session(&addresses[0], "mine").await;
     first.request("l", "k", "0 300").await;
     let mut waits = RawConnection::open(&addresses[0]).await;
     assert_eq!(waits.request("l", "k", "0 300").await, "timeout");
-    assert_eq!(waiters(&cluster), 1, "a try leaves its queue position");
+    assert_eq!(waiters(&cluster), 1, "the queue position of the try is still there");
     cluster.move_leader(1).unwrap();
     let mut again = session(&addresses[1], "mine").await;
     assert_eq!(

@@ -62,7 +62,7 @@ async fn requests_that_real_servers_accept_are_accepted() {
 }
 
 #[tokio::test]
-async fn keys_may_have_any_bytes_and_differ_by_each() {
+async fn keys_may_have_any_bytes_and_every_byte_counts() {
     let (server, address) = start(Server::builder().record_events(true)).await;
     let mut connection = RawConnection::open(&address).await;
     for key in [&b"k"[..], b"k\0", b"k\xff", b"k\xfe", b"\x0bk", "k\u{a0}".as_bytes()] {
