@@ -70,7 +70,8 @@ fn tell(health: &ShardHealth) {
     let endpoint = &health.endpoint;
     match (health.last_error(), health.last_failover) {
         (None, None) => println!("health: {endpoint} serves"),
-        // Lost: its connection ended. Deposed: it told a waiter that it is no longer the leader.
+        // `why` is about the previous member. Lost: its connection ended. Deposed: it told a waiter that it is no
+        // longer the leader.
         (None, Some(why)) => println!(
             "health: {endpoint} serves, failovers: {}, reason: {why}",
             health.failovers

@@ -3,9 +3,9 @@
 //! By default the cases run against the embedded server: once for each release that differs in what they test, where
 //! each case has a server of its own, and once against a build that differs from all of these releases. With
 //! `DFLOCKD_TEST_SERVER=host:port` all cases run against that server instead. It needs `--max-locks 100000`, and if its
-//! read timeout is not 23 s, `DFLOCKD_TEST_READ_TIMEOUT=seconds` says what it is. The suite probes which features the
-//! server has, on connections of their own. Cases that need a missing feature are ignored, and their names say which
-//! feature it is.
+//! read timeout is not 23 s, `DFLOCKD_TEST_READ_TIMEOUT=seconds` says what it is. The suite first probes which features
+//! the server has, over connections that no case uses. Cases that need a missing feature are ignored, and their names
+//! say which feature it is.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod suite;

@@ -213,8 +213,8 @@ impl Contestant {
     }
 }
 
-/// Returns the first line of an error, for the results; the output of this program has all of it. An error names
-/// folders and servers of this machine only.
+/// Returns the first line of an error, for the results. The rest is only in the output of this program: it names
+/// folders and servers of this machine, which tell readers of the results nothing.
 fn one_line(text: &str) -> String {
     let line = text.lines().next().unwrap_or_default();
     line.trim().trim_end_matches('.').to_owned()

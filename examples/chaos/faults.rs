@@ -78,8 +78,8 @@ pub(crate) async fn cause_faults(world: &Arc<World>, seed: u64, long: Duration) 
     const FAULTS_LAST: Duration = Duration::from_secs(25);
     const PAUSE: Duration = Duration::from_secs(4);
     let mut random = Rng::with_seed(seed);
-    // Each kind occurs once; after that, kinds are random. The cluster comes first, because a stopped server may be
-    // the cluster.
+    // Each kind occurs once; after that, kinds are random. The fault of the cluster comes first: a fault that stops a
+    // server may stop the cluster's process, and then a fault of the cluster would do nothing.
     let mut due = [0, 6, 14, 20, 24, 29, 46];
     random.shuffle(&mut due);
     let mut due = due.into_iter().chain([32]).rev();

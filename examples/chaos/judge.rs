@@ -53,7 +53,8 @@ fn read(directory: &Path) -> Result<Vec<Line>, Box<dyn Error>> {
             records.push(path);
         }
     }
-    // For the same server, the controller's lines come before the server's own, except for its end.
+    // The controller's line about the start of a server comes before the server's own lines, and its line about the
+    // end of the server after them.
     records.sort_by_key(|path| !path.ends_with(CONTROLLER));
     for path in records {
         for line in reader::read(BufReader::new(File::open(path)?))? {

@@ -473,7 +473,7 @@ async fn a_long_ttl_outlives_the_read_timeout(peer: Peer) {
     let (client, other, key) = (peer.client().await, peer.client().await, peer.key("k"));
     let lock = client.lock(&key).lease_ttl(Duration::from_secs(120));
     let guard = lock.acquire().await.unwrap();
-    // The lease of a wait owns a connection, which must not fall silent either.
+    // A lease that is granted to a waiter belongs to the connection of the wait, which must not fall silent either.
     let second = peer.key("waited");
     let first = other.lock(&second).acquire().await.unwrap();
     let waited = client.lock(&second).lease_ttl(Duration::from_secs(120));

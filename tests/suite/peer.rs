@@ -82,7 +82,8 @@ impl Abilities {
         Self(abilities)
     }
 
-    /// Returns whether the server has this feature, and the client in use.
+    /// Returns whether a case with this client has the feature: the client decides about `DroppedCalls`, the server
+    /// about all others.
     pub fn has(&self, ability: Ability, api: Api) -> bool {
         match ability {
             Ability::DroppedCalls => api == Api::Async,

@@ -66,8 +66,9 @@ impl RawConnection {
         }
     }
 
-    /// Ends the connection, and waits until the server has closed it too: by then the server has freed the keys of the connection. The wait
-    /// is short: some releases notice the end only when the connection is granted a key.
+    /// Ends the connection, and waits until the server has closed it too: by then the server has freed the keys of the
+    /// connection. It waits for two seconds at most, because some releases notice the end only when the connection is
+    /// granted a key.
     pub async fn hang_up(mut self) {
         drop(self.writer.shutdown().await);
         let mut rest = Vec::new();

@@ -106,7 +106,7 @@ async fn both_halves_are_renewed_and_the_first_also_during_the_wait_for_the_othe
     let fleet = Fleet::set().await;
     let [_old, both, new] = fleet.clients().await;
     let held = new.lock(MOVES).unwrap().acquire().await.unwrap();
-    // Neither holder releases the first half before the acquire has the other.
+    // An acquire keeps its first half until it has the other one, even with `renew(false)` or a short `max_hold`.
     let lock = both.lock(MOVES).unwrap().lease_ttl(SECOND).acquire_timeout(LONG);
     let locks = [
         lock.clone().renew(false),
@@ -130,7 +130,7 @@ async fn both_halves_are_renewed_and_the_first_also_during_the_wait_for_the_othe
     assert!(waiting.iter().all(|waits| !waits.is_finished()));
     held.release().await.unwrap();
     let mut waiting = waiting.into_iter();
-    // These leases expire, and the next acquire gets each.
+    // The first two leases expire, and each time the next acquire gets the key.
     for _ in 0..2 {
         let guard = waiting.next().unwrap().await.unwrap();
         assert_eq!(guard.lost().await, LostReason::Expired);

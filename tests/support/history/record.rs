@@ -321,7 +321,8 @@ pub struct ServerId {
 /// An event of a server about a lease or a queue position.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// One state: a server from its start to its end, or a cluster, whichever of its members leads.
+    /// The server whose leases and queues the event is about: one server from its start to its end, or a cluster,
+    /// whichever of its members leads.
     pub server: Name,
     pub connection: u64,
     pub kind: Kind,

@@ -39,7 +39,8 @@ impl Memberships {
 #[derive(Clone, Debug)]
 pub struct HalfOpen {
     pub connection: PipeId,
-    /// The groups that it had joined, each with the time.
+    /// The groups in which its server has it as a member, each with the later of two times: when the connection became
+    /// half open, and when its request to join reached the server.
     pub of: Vec<(Time, Pattern, Group)>,
     /// `None` while it lasts.
     pub until: Option<Time>,
@@ -63,7 +64,8 @@ impl HalfOpens {
         self.joined(now, connection, memberships);
     }
 
-    /// Notes that bytes have arrived over a connection. They matter only if it became half open after they were sent.
+    /// Notes that bytes have arrived over a connection. They matter only if it is half open now, because it became so
+    /// while they were on their way.
     pub(super) fn joined(&mut self, now: Time, connection: PipeId, memberships: &Memberships) {
         let Some(half_open) = self.open.get_mut(&connection) else {
             return;

@@ -1,9 +1,10 @@
 //! A belief needs a grant: at each use with `is_held` true, a server had granted that token and had not ended the grant.
 //!
 //! Assumes: a record with lines of servers has the lines of all servers that the clients used.
-//! Equal times count as in order. Allows: a client may believe in a grant that its server has ended (the connection ended, the server is
-//! gone, a leader forgot it) while it cannot know that, for `unnoticed` of the running time of its process at most, and never beyond the
-//! end of the lease. If a connection ended and no fault can have hidden that, the bound is `scheduling`, and the belief is not stale.
+//! Equal times count as in order. Allows: a client may believe in a grant that its server has ended (the connection
+//! ended, the server is gone, a leader forgot it) while it cannot know that, for `unnoticed` of the running time of its
+//! process at most, and never beyond the end of the lease. If a connection ended and no fault can have hidden that, the
+//! bound is `scheduling`, and the belief does not count as `stale`.
 
 use super::super::verdict::Rule;
 use super::{Findings, about_key, named, time};

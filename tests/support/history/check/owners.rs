@@ -4,10 +4,11 @@
 //! it is dropped, its release begins, or its caller learns of its loss. A grant that no caller ever had is on its way as long as an
 //! operation that may return it has not returned, or its ticket exists; operations that returned another grant do not count.
 //!
-//! The time of trouble at its server does not count, nor the time in which the owner's process was frozen. If there was either shortly
-//! before or after the grant lost its owner, the release may take `unnoticed` more. The rule exempts a grant whose process was killed, or
-//! that may belong to a request of unknown fate: that of an operation that failed, or during which there was trouble at that server. Such
-//! grants do not count as `owned`. A grant whose caller learnt of its loss is judged up to the end of its lease.
+//! The time of trouble at its server does not count, nor the time in which the owner's process was frozen. If there was
+//! trouble or a freeze shortly before or after the grant lost its owner, the release may take `unnoticed` more. The
+//! rule exempts a grant whose process was killed, or that may belong to a request of unknown fate: that of an operation
+//! that failed, or during which there was trouble at that server. Such grants do not count as `owned`. A grant whose
+//! caller learnt of its loss is judged up to the end of its lease.
 
 use std::collections::HashMap;
 
