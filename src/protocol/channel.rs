@@ -22,7 +22,8 @@ impl Channel {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if a server would refuse it.
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if the channel is empty, longer than 256 bytes, or
+    /// has whitespace, NUL or a wildcard.
     pub fn new(channel: impl AsRef<str>) -> Result<Self> {
         let channel = channel.as_ref();
         check_word("channel", channel)?;
@@ -119,9 +120,8 @@ impl Pattern {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if a server would refuse the pattern: it is empty,
-    /// longer than 256 bytes, or has whitespace or NUL; or a wildcard is not a whole token, or a `>` is not the last
-    /// one.
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if the pattern is empty, longer than 256 bytes, or
+    /// has whitespace or NUL; or if a wildcard is not a whole token, or a `>` is not the last one.
     pub fn new(pattern: impl AsRef<str>) -> Result<Self> {
         let pattern = pattern.as_ref();
         check_word("pattern", pattern)?;
@@ -254,7 +254,8 @@ impl Group {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if a server would refuse it.
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if the name is empty, longer than 256 bytes, or has
+    /// whitespace or NUL.
     pub fn new(name: impl AsRef<str>) -> Result<Self> {
         check_word("group", name.as_ref())?;
         Ok(Self(name.as_ref().into()))

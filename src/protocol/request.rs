@@ -79,8 +79,8 @@ pub enum Request {
     /// builds support it.
     Barrier,
     /// `stable-ref`: names the session that this connection continues, so that the next connection with the same ref
-    /// can reclaim the leases and queue positions of this one. At most once per connection, and before it acquires
-    /// anything. Cluster builds support it.
+    /// can reclaim the leases and queue positions of this one. At most once per connection. It should come before the
+    /// connection acquires anything, but servers do not check that. Cluster builds support it.
     StableRef {
         /// The session.
         reference: StableRef,

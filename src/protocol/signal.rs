@@ -1,4 +1,4 @@
-//! Signals, the only lines that a server sends unasked.
+//! Signals, which a server sends unasked.
 
 use bytes::{BufMut, BytesMut};
 
@@ -59,7 +59,7 @@ pub struct Signal {
 }
 
 impl Signal {
-    /// Creates a signal that any server would deliver.
+    /// Creates a signal from a checked channel and payload.
     #[must_use]
     pub fn new(channel: Channel, payload: Payload) -> Self {
         Self {
