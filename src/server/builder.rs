@@ -150,7 +150,8 @@ impl ServerBuilder {
 
     /// Limits the time in which a client must complete a line of a request. The time starts when the server begins to
     /// wait for that line: after the answer to the previous request, or after the previous line. A client that takes
-    /// longer gets `error`, and its connection is closed. Signals to the client do not extend the time. Default: 23 s.
+    /// longer gets `error`, or `error_auth` if it has not presented the [secret](Self::auth_token) yet, and its
+    /// connection is closed. Signals to the client do not extend the time. Default: 23 s.
     pub fn read_timeout(mut self, timeout: Duration) -> Self {
         self.options.read_timeout = timeout;
         self

@@ -99,7 +99,8 @@ enum NextStep {
     /// Let the tasks of other connections run: they have signals to write, or have waited while this connection
     /// produced large answers. Also ends the turn of a connection whose requests take time.
     Yield,
-    /// End: the last answer was an error, and no further answer is given.
+    /// End without a further answer: the last answer was an error, or a test has killed the server or cut the
+    /// connection.
     End,
     /// End after a delay: the last answer was `error_auth`.
     EndAfterDelay,

@@ -33,7 +33,7 @@ pub struct Server {
     tasks: TaskTracker,
 }
 
-/// The state that a server serves, and the number of its member.
+/// The options of a server, the state that it serves, and the number of the member that it is.
 pub(super) struct Served {
     pub(super) options: ServerOptions,
     /// The state of one server, or the state that all members of a cluster share.

@@ -26,7 +26,7 @@ pub(super) struct ServerOptions {
     pub(super) auto_release_on_disconnect: bool,
     pub(super) release: Release,
     pub(super) orphan_ttl: Duration,
-    /// For clusters: whether to imitate the builds that did not yet distinguish sessions by their process.
+    /// For clusters: whether to imitate the earlier builds, in which the ref alone decides what a session reclaims.
     pub(super) earlier_builds: bool,
     /// Whether a connection is closed if nothing is read for the read timeout, even between requests. `None`: as in the
     /// release.

@@ -51,10 +51,10 @@ use crate::stats::Stats;
 ///
 /// `stats` reports the shared state, and the connections of the member that is asked. It adds a `cluster` object
 /// ([`ClusterStats`](crate::ClusterStats)), in which members are called `n0`, `n1` and so on. `commit_index` and
-/// `last_log_index` count the entries that members had to agree on: each request to the leader, even a renewal of an
-/// unknown token; each timeout of such a request; the end of each connection to the leader; and each new leader.
-/// `barrier` is answered at once, because there is only one state. Signals do not exist, as in all releases from 2.0
-/// on.
+/// `last_log_index` count the entries that members had to agree on: each request that only the leader answers, even a
+/// renewal of an unknown token; each timeout of such a request; the end of each connection to the leader; and each new
+/// leader. `barrier` is answered at once, because there is only one state. Signals do not exist, as in all releases
+/// from 2.0 on.
 ///
 /// Connections can be idle without limit, unless [`closes_idle_connections`](ClusterBuilder::closes_idle_connections)
 /// is set.
@@ -62,11 +62,11 @@ use crate::stats::Stats;
 /// # When the leader changes
 ///
 /// Connections stay open and keep their leases and queue positions. If such a connection ends while its member leads
-/// again, its leases and queue positions are released. If it ends while its member does not lead, nothing is released,
-/// and no other connection to the same process can reclaim them. A request that blocks on such a connection gets a
-/// grant, or `timeout`; this `timeout` does not give up the queue position. Leases run on, and the new leader accepts
-/// their tokens in renewals and releases. A queue position stays until its turn; its grant then has the TTL of the
-/// request. Fences continue to grow.
+/// again, its leases and queue positions are released, or kept for the orphan TTL. If it ends while its member does not
+/// lead, nothing is released, and no other connection to the same process can reclaim them. A request that blocks on
+/// such a connection gets a grant, or `timeout`; this `timeout` does not give up the queue position. Leases run on, and
+/// the new leader accepts their tokens in renewals and releases. A queue position stays until its turn; its grant then
+/// has the TTL of the request. Fences continue to grow.
 ///
 /// While no member leads, the state does not change: no lease is swept, and no orphan is released. Time still passes: a
 /// lease whose TTL is over ends as soon as a member leads.
@@ -98,8 +98,9 @@ use crate::stats::Stats;
 ///   `timeout`, and the position stays. A further `w` on the connection, with timeout 0 if necessary, gives the
 ///   position up.
 ///
-/// A connection cannot reclaim anything from another connection to the same process, even if that connection has ended
-/// [unnoticed](Self::overlooks_ends): a waiter then queues behind its own former connection.
+/// As long as the leader has not seen a connection end, no other connection to the same process can reclaim anything
+/// from it, even if it has ended [unnoticed](Self::overlooks_ends): a waiter then queues behind its own former
+/// connection.
 ///
 /// `w` finds the lease or the queue position of the session, even without an `e` on the same connection. It returns the
 /// same grant each time until the lease is released or expires. The answer contains the remaining seconds, rounded
@@ -201,11 +202,12 @@ impl Cluster {
     }
 
     /// Shuts a member down in an orderly way, as SIGTERM does. The member accepts no new connections. Requests that
-    /// block there are answered with `error`, and their queue positions are given up; further requests are answered
-    /// with `error_draining`, and their connections are closed. If the member leads, it continues to lead until its
-    /// connections have ended, at most for the [shutdown timeout](super::ServerBuilder::shutdown_timeout): as always,
-    /// the end of each connection releases what the connection owns. Then no member leads until
-    /// [`move_leader`](Self::move_leader). Nothing happens if the member is already stopped.
+    /// block there are answered with `error`; further requests are answered with `error_draining`, and their
+    /// connections are closed. If the member leads, it gives up the queue positions of the blocked requests, except
+    /// reclaimed ones, and continues to lead until its connections have ended, at most for the [shutdown
+    /// timeout](super::ServerBuilder::shutdown_timeout): as always, the end of each connection releases what the
+    /// connection owns, or keeps it for the orphan TTL. Then no member leads until [`move_leader`](Self::move_leader).
+    /// Nothing happens if the member is already stopped.
     ///
     /// # Errors
     ///

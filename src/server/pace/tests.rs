@@ -24,7 +24,7 @@ impl Time {
     }
 }
 
-/// Answers requests until the pace requires a pause. Returns how many requests that were.
+/// Answers requests until the pace requires a pause. Returns how many requests it answered.
 fn answer<C: Fn() -> Instant>(pace: &mut RequestPace<C>) -> usize {
     let mut answered = 0;
     loop {
