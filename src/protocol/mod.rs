@@ -2,8 +2,9 @@
 //!
 //! [`Request`], [`Response`] and [`Signal`] are typed, encode themselves, and decode from lines. A server sends a
 //! [`Signal`] unasked, and also an error before it closes a connection whose read timeout is over. [`LineBuffer`] cuts
-//! lines out of the bytes that arrive. [`RequestDecoder`] is the reading side of a server. [`functions`] run the protocol
-//! over any async stream, one call at a time, and those of `blocking` (feature `blocking`) over any blocking stream.
+//! lines out of the bytes that arrive. [`RequestDecoder`] is the reading side of a server. [`functions`] run the
+//! protocol over any async stream, one call at a time, and those of `blocking` (feature `blocking`) over any blocking
+//! stream.
 //!
 //! Source of every rule: the observed behaviour of servers, releases 0.5 to 2.1.1, and the code of cluster builds.
 //! Cluster builds are the builds after 2.1.1 that can form clusters; they are not released yet.
