@@ -13,7 +13,7 @@
 //! | `RUST_LOG` | `info` | what is logged |
 //!
 //! The lock servers must issue fences: release 2.1 or later. With an earlier one the service does not start, and says
-//! why: tokens of such a server are random, and about every second deposit would be refused. If such a server replaces
+//! why: tokens of such a server are random, and most deposits to an account would be refused. If such a server replaces
 //! a newer one later, it is not used: deposits are refused with 503, and `/health` says why.
 //!
 //! A deposit is a read, some work and a write; only the lock keeps other requests from doing the same in between. A layer around the

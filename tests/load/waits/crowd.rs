@@ -35,7 +35,8 @@ async fn acquire(client: &Client, number: usize) -> Held {
     }
 }
 
-/// Locks and semaphores on two shards have one waiter each; every fortieth key is released.
+/// Locks and semaphores on two shards have one waiter each. Of every forty keys, one lock and one semaphore are
+/// released.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_becomes_free_is_acquired_soon_however_many_waits_there_are() {
     let scene = Scene::set().await;
