@@ -2,9 +2,10 @@
 //!
 //!     cargo run --example failover
 //!
-//! Three servers in this process form a cluster. A client holds three leases, and two tasks wait for one of them. The leader is stopped:
-//! for a moment no member leads, then another member does. The leases are kept by their tokens, the tasks acquire the lock in the order in
-//! which they queued, and the health says which member serves now, and why.
+//! Three servers in this process form a cluster. A client holds three leases, and two tasks wait for one of them. The
+//! leader is stopped: for a moment no member leads, then another member does. The client renews the leases there with
+//! the same tokens, the tasks acquire the lock in the order in which they queued, and the health says which member
+//! serves now, and why.
 
 use std::error::Error;
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! A server that does not know all commands: it stands in front of an embedded server, and counts the unknown commands.
+//! A server that does not know all commands: it stands in front of an embedded server, and counts the requests of each
+//! command.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

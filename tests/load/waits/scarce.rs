@@ -174,7 +174,8 @@ async fn a_wait_that_cannot_be_cut(survives_disconnect: bool) {
         .await
         .unwrap();
     let holder = &scene.holder;
-    // Both connections own a lease, unless leases survive a disconnect.
+    // Each of these leases is owned by the connection of its wait. Where leases survive a disconnect, no connection
+    // owns any, so none is acquired here.
     let mut kept = Vec::new();
     for key in ["own/0", "own/1"].iter().take(if survives_disconnect { 0 } else { 2 }) {
         let held = holder.lock(key).unwrap().acquire().await.unwrap();

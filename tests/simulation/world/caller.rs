@@ -20,7 +20,8 @@ pub struct Process {
     pub writer: Arc<Writer>,
     /// The time at which its programs end.
     pub stops_at: Time,
-    /// One call in this number is dropped before it returns; with 0, no call is dropped.
+    /// One call in this number is dropped after a few polls or a random time, unless it has returned by then; with 0,
+    /// no call is dropped.
     pub cancels_one_in: u32,
     /// The acquire timeout of handles, and the request timeout of the client.
     pub acquire_timeout: Duration,

@@ -419,11 +419,11 @@ impl State {
                     if pipe.arrived_end != Some(End::Reset) {
                         pipe.arrived_end = Some(end);
                     }
-                    // A blocked writer learns of a reset.
                 }
             }
         }
         wakers[0] = pipe.read_waker.take();
+        // A write of the same host that is blocked in the other direction learns of a reset.
         if let Some(back) = self.pipes.get_mut(&(id ^ 1)) {
             wakers[1] = back.write_waker.take();
         }

@@ -38,7 +38,7 @@ fn granted(findings: &mut Findings<'_>) {
     }
 }
 
-/// Fences that clients showed for them.
+/// Checks that clients showed the fences that servers issued.
 fn shown(findings: &mut Findings<'_>) {
     let facts = findings.facts;
     for holder in &facts.holders.all {
