@@ -7,12 +7,12 @@ use std::task::{Context, Poll, Waker};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::unconstrained;
 
-/// The maximum number of checks for messages that are being sent. Sending takes two steps, and the sender's thread may
-/// be stopped between them.
+/// The maximum number of polls. Each returns a message, or finds that a message is still being sent: sending takes two
+/// steps, and the sender's thread may be stopped between them.
 const MAX_POLLS: usize = 100_000;
 
-/// Closes a channel and returns all messages. These include messages that are being sent at this moment: their `send`
-/// returns success.
+/// Closes a channel and returns its messages, up to [`MAX_POLLS`] of them. These include messages that are being sent
+/// at this moment: their `send` returns success.
 ///
 /// If the receiver were only dropped, such a message could stay in the channel for as long as there are senders, and
 /// its caller would get no answer.

@@ -80,7 +80,8 @@ struct Driver {
     _waiters_limit: Level,
     /// The pipelined connections.
     own: Vec<(LaneId, Own)>,
-    /// Whether a pipelined connection was added, or got a command, since the driver last polled these connections.
+    /// Whether a pipelined connection was added, got a command, or changed its state, since the driver began its last
+    /// poll of these connections.
     own_changed: bool,
     /// The other connections.
     tasks: BTreeMap<LaneId, TaskLane>,

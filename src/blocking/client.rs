@@ -70,7 +70,8 @@ impl Client {
         ClientBuilder::from_url(url)?.connect_blocking()
     }
 
-    /// Returns the async client, for async code. Its tasks run on the background threads.
+    /// Returns the async client, for async code. Its tasks run on the background threads, unless this client was
+    /// created [from an async client](Self::from): then they run on the runtime of that client.
     #[must_use]
     pub fn as_async(&self) -> &client::Client {
         &self.0

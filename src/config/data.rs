@@ -16,8 +16,8 @@ use crate::shards::{Shard, ValueKind};
 /// [URL](ClientOptions).
 ///
 /// `servers` and `previous_servers` are texts as in URLs, or lists of [shards](Shard). Other values are texts as in
-/// URLs, or numbers, booleans or lists of hosts of the data format. Missing settings have their defaults. The format
-/// must be self-describing, such as JSON, TOML or YAML.
+/// URLs. Numbers, booleans and lists of hosts may also have the data format's own types. Missing settings have their
+/// defaults. The format must be self-describing, such as JSON, TOML or YAML.
 impl<'de> Deserialize<'de> for ClientOptions {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         from.deserialize_any(OptionsReader)

@@ -41,9 +41,11 @@ pub enum ErrorKind {
     MaxWaiters,
     /// The semaphore exists with another limit.
     LimitMismatch,
-    /// The server got a wait without an enqueue on the same connection.
+    /// A wait without a queue position: the server got no enqueue on the same connection, or a
+    /// [`Holder`](crate::Holder) has no position.
     NotEnqueued,
-    /// The server got a second enqueue for the same key on the same connection.
+    /// A second enqueue for the same key: the server got it on the same connection, or a [`Holder`](crate::Holder) has
+    /// a queue position already.
     AlreadyEnqueued,
     /// The lease ended before its grant reached the caller. The caller holds nothing.
     LeaseExpired,

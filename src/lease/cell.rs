@@ -185,7 +185,7 @@ impl LeaseCell {
     }
 
     /// Returns when the lease has ended, or when it ends if the client receives nothing more from the server. If a
-    /// suspend of the machine ended the lease, the suspended time after the end is subtracted from `now`.
+    /// suspend of the machine ended the lease, its end is `now` less the suspended time after the end.
     pub(crate) fn ends_at(&self, now: Moment) -> Instant {
         let suspended = nanos(now.suspended);
         let deadline = self.deadline.load(Ordering::Acquire).saturating_sub(suspended);
@@ -251,7 +251,7 @@ impl LeaseCell {
     pub(crate) fn cancels_too(&self, token: &CancellationToken) {
         drop(self.watchers().shared_cancellation.set(token.clone()));
         fence(Ordering::SeqCst);
-        // The lease may have been lost in between. In that case no other code cancels the token.
+        // The lease may have been lost before the token was stored. In that case no other code cancels the token.
         if let LeaseState::Lost(_) = self.state() {
             token.cancel();
         }

@@ -87,8 +87,8 @@ impl RenewPolicy {
         self
     }
 
-    /// Stops renewing once a lease was held for this long: it is lost at most a TTL later, even if its holder is still
-    /// at work. Default: no such limit.
+    /// Stops renewing once a lease has been held for this long: it is lost at most a TTL later, even if its holder is
+    /// still at work. Default: no such limit.
     #[must_use]
     pub fn max_hold(mut self, max_hold: Duration) -> Self {
         self.max_hold = Some(max_hold);

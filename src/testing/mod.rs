@@ -22,8 +22,8 @@
 //! # }
 //! ```
 //!
-//! [`guide::testing_your_code`](https://docs.rs/dflockd-client/latest/dflockd_client/guide/testing_your_code/index.html) is a guide with an example of
-//! each. Copy the examples from `tests/it/testing_your_code.rs`.
+//! [`guide::testing_your_code`](https://docs.rs/dflockd-client/latest/dflockd_client/guide/testing_your_code/index.html)
+//! has examples with test servers, faults and mock services. Copy them from `tests/it/testing_your_code.rs`.
 //!
 //! # Paused time
 //!
