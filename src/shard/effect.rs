@@ -67,8 +67,8 @@ pub(crate) enum Role {
     Pipelined,
     /// One blocking request at a time.
     Exclusive,
-    /// Requests after which the server may close the connection. This connection owns no lease. There is at most one,
-    /// and only while it is needed.
+    /// Requests after which the server may close the connection. This connection owns no lease. It is opened when it is
+    /// needed, and the shard sends over at most one such connection at a time.
     Disposable,
 }
 

@@ -206,7 +206,7 @@ impl ShardMachine {
         self.check_if_doubted(grant.token, turn);
     }
 
-    /// Releases a grant that lacks the fence which its caller requires.
+    /// Releases a grant that lacks the fence which the client requires.
     fn refuse_grant(
         &mut self,
         acquire: Box<Acquire>,

@@ -171,7 +171,7 @@ impl ShardMachine {
         self.send_repeats(lane, turn);
     }
 
-    /// Sends the waiting tries over a connection. Retires the connection if no try is unanswered.
+    /// Sends the waiting tries over a connection. Retires the connection if no request on it is unanswered.
     pub(super) fn send_repeats(&mut self, lane: LaneId, turn: &mut Turn<'_>) {
         let is_for_repeats = |connection: &Connection| matches!(connection.work, Work::Repeating);
         if !self.connections.get(lane).is_some_and(is_for_repeats) {

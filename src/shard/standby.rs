@@ -45,8 +45,8 @@ impl ShardMachine {
         }
     }
 
-    /// Whether a connection goes to a standby server that no longer serves. The shard would not renew a grant of that
-    /// server, so the lease could end without its holder's knowledge.
+    /// Whether, in a standby shard, a connection goes to a server that no longer serves. The shard would not renew a
+    /// grant of that server, so the lease could end without its holder's knowledge.
     pub(super) fn is_stale_connection(&self, id: LaneId) -> bool {
         let here = self.serving.at();
         let connection = self.connections.get(id);

@@ -16,7 +16,8 @@ pub(super) struct Book {
     pub(super) given_up: Vec<GivenUp>,
     /// All connections to a cluster so far.
     connections: HashMap<u64, ClusterConnection>,
-    /// The names that were presented again while a [ghost](ClusterConnection::is_ghost) owned something.
+    /// The names that were presented again while an earlier connection with that name was a
+    /// [ghost](ClusterConnection::is_ghost).
     haunted: HashSet<StableRef>,
     /// When the server last rejected a session.
     turned_away: HashMap<StableRef, Instant>,
@@ -101,7 +102,7 @@ struct ClusterConnection {
     session: Option<StableRef>,
     /// The process that it leads to.
     process: u32,
-    /// When its client has closed its end, if it has.
+    /// When its client closed its end, if it did.
     closed_at: Option<Instant>,
     /// Whether a leader has seen the end, and released or kept the leases.
     is_seen: bool,
@@ -187,9 +188,9 @@ impl Book {
         self.connections.get(&number).map(|connection| connection.owner)
     }
 
-    /// Returns whether a connection's session may be unable to reclaim the grant of its queue position: if the leader's
-    /// process did not see the end of the connection, at that time or when the name was presented again, or if the
-    /// request was executed after the client had closed the connection.
+    /// Returns whether a connection's session may be unable to reclaim the grant of its queue position: if the
+    /// connection is a [ghost](ClusterConnection::is_ghost), if the session's name was presented again while one of its
+    /// connections was a ghost, or if a request over the connection was executed after the client had closed it.
     pub(super) fn may_be_unreachable(&self, number: u64) -> bool {
         self.connections.get(&number).is_some_and(|connection| {
             let is_haunted = |session| self.haunted.contains(session);

@@ -287,7 +287,8 @@ impl World {
         }
     }
 
-    /// Checks that the keys that a client reported as released at its shutdown are free.
+    /// Checks that a client's shutdown has released the leases that its callers held, except those whose keys its
+    /// report names as unreleased, and that the report counts all of them.
     pub(super) fn check_end(&mut self, index: usize) {
         let Some(closing) = self.clients[index].closing.as_mut() else {
             return;

@@ -121,7 +121,7 @@ impl World {
         true
     }
 
-    /// Makes a member name a wrong leader, or none.
+    /// Makes a member report a wrong leader, or none.
     fn misdirect(&mut self) {
         let member = self.rng.usize(0..self.members.len());
         let to = match self.rng.u8(0..3) {

@@ -33,7 +33,8 @@
 //! 4. No renewal is sent after the release of the same lease, and no lease is held after its release was answered.
 //! 5. Without faults and requests, only idle pipelined connections are left, at both ends.
 //! 6. Callers of a client that wait for the same key get it in the order of their arrival.
-//! 7. A shard that is shut down ends within the given time, and the keys that it reports as released are free.
+//! 7. A shard that is shut down ends within the given time, and each lease that it had is released, unless its report
+//!    names the lease's key as unreleased.
 //! 8. The number of an input's effects is limited: a constant, plus a few effects for each object that the client has.
 //!    A timer does not ask for the same time again.
 //! 9. Nothing is sent over a connection that is not up, and no caller gets an error that a correct server cannot

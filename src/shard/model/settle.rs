@@ -75,7 +75,7 @@ impl World {
         if let Some(what) = self.unsettled() {
             return self.broken(|| format!("all faults have ended, but {what}"));
         }
-        // From here on, only keepalives are sent.
+        // By now, clients send only keepalives, so they end at once when they are shut down.
         for index in 0..self.clients.len() {
             self.shut_down(index, Duration::from_secs(5));
         }

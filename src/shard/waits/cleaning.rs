@@ -1,4 +1,4 @@
-//! Removes callers that are gone and surplus server waits, or all waits.
+//! Removes callers that are gone, or all waits, and finds the server waits that no caller has wanted for a while.
 
 use std::time::Duration;
 
