@@ -21,7 +21,8 @@ pub struct ReconnectPolicy {
     bounds: Option<(Duration, Duration)>,
 }
 
-/// One sequence of pauses. A new one begins whenever a connection was lost.
+/// One sequence of pauses. A new one begins after a success: for pipelined connections and those for signals, after one
+/// that was [useful](OF_USE_AFTER).
 pub(crate) type Pauses = Box<dyn Iterator<Item = Duration> + Send>;
 
 /// The pause when a user's policy returns none.
@@ -36,9 +37,10 @@ const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 pub(crate) const OF_USE_AFTER: Duration = Duration::from_secs(1);
 
 impl ReconnectPolicy {
-    /// Creates a policy whose first pause lasts at least `first` and less than twice that. Each further pause is twice
-    /// as long, until it would exceed `longest`; all later pauses last between half of `longest` and `longest`. No
-    /// pause is longer than `longest`, or shorter than half a millisecond. A `longest` below `first` counts as `first`.
+    /// Creates a policy whose first pause lasts between `first` and twice that. Each further pause is twice as long,
+    /// until it would exceed `longest`; all later pauses last between half of `longest` and `longest`. If `longest` is
+    /// below twice `first`, that applies to the first pause, too. No pause is longer than `longest`, or shorter than
+    /// half a millisecond. A `longest` below `first` counts as `first`.
     ///
     /// ```
     /// use std::time::Duration;
@@ -147,7 +149,7 @@ fn after_panic(_: Panic) -> Pauses {
     Box::new(std::iter::empty())
 }
 
-/// The attempts since a connection was lost.
+/// The failed attempts of one sequence, and the pauses after them.
 pub(crate) struct Attempts {
     pauses: Pauses,
     made: u32,

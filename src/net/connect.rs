@@ -54,7 +54,7 @@ pub(crate) enum Purpose {
     Signals,
 }
 
-/// A connection whose server has answered, and over which nothing has been acquired yet.
+/// A connection whose server has answered, and over which nothing is held yet.
 #[derive(Debug)]
 pub(crate) struct Connected {
     pub(crate) stream: Stream,
@@ -103,7 +103,7 @@ impl ConnectOptions {
 
     /// Connects. The server has answered at least one request when this returns, so the server is neither full nor
     /// unreachable behind a proxy. The client asks what the server supports only if that is not known yet, or if the
-    /// question costs the server nothing.
+    /// question costs the server nothing. A cluster's pipelined connection presents its name in any case.
     ///
     /// # Errors
     ///
@@ -112,7 +112,8 @@ impl ConnectOptions {
     ///
     /// # Cancel safety
     ///
-    /// Safe: dropping the future closes the connection, and nothing was acquired over it.
+    /// Safe: dropping the future closes the connection, over which nothing was acquired but slots to compare [their
+    /// fences](Self::find_fences).
     pub(crate) async fn connect(&self) -> Result<Connected> {
         let left = self
             .give_up_at

@@ -204,7 +204,9 @@ impl ShardHealth {
     }
 
     /// Returns why the shard is closed, if it is: the client was [shut down](crate::Client::shutdown), or the runtime
-    /// on which it was created has ended. A closed shard stays closed, and its requests fail with this error.
+    /// on which it was created has ended. In the health of a signal connection, the reason can also be one of those of
+    /// [`SignalConn::closed_because`](crate::SignalConn::closed_because). A closed shard stays closed, and its requests
+    /// fail with this error.
     #[must_use]
     pub fn closed_because(&self) -> Option<&Error> {
         self.closed_because.as_ref()

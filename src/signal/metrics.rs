@@ -74,7 +74,7 @@ impl LinkMetrics {
         self.sink.counter(&catalog::DISCONNECTS, &labels).increment(1);
     }
 
-    /// Counts a place from which signals may be missing.
+    /// Counts a gap: from here on, signals may be missing.
     pub(super) fn gap(&self) {
         self.gaps.increment(1);
     }
