@@ -312,11 +312,12 @@ async fn recorded_conversations_about_locks_and_semaphores_are_replayed() {
     assert_eq!(replay("locks.jsonl", Release::ALL).await, 56);
 }
 
-/// Recorded from a build between 1.10 and 1.11.
+/// Returns whether a release has signals.
 fn has_signals(release: &Release) -> bool {
     (Release::V1_11..=Release::V1_16).contains(release)
 }
 
+/// Recorded from a build between 1.10 and 1.11.
 #[tokio::test(flavor = "multi_thread")]
 async fn recorded_conversations_about_signals_are_replayed() {
     let releases = Release::ALL.into_iter().filter(has_signals);

@@ -1,4 +1,4 @@
-//! The part of a record that shows a violation: the lines about the same key around it.
+//! The part of a record that shows a violation: the lines about the same key, operation or channel around it.
 
 use super::facts::Facts;
 use super::record::{Kind, Name, What};

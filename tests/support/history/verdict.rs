@@ -86,7 +86,7 @@ pub struct Violation {
     /// The number of the line that shows it.
     pub line: usize,
     pub what: String,
-    /// The lines about the same key around it, as they are in the record.
+    /// The lines about the same key, operation or channel around it, as they are in the record.
     pub history: Vec<String>,
 }
 
