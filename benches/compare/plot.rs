@@ -13,7 +13,7 @@ const SIZE: (u32, u32) = (960, 480);
 /// The part of the width for the names of the sides.
 const LEGEND: u32 = 260;
 
-/// Colours that people with colour blindness can tell apart (Okabe and Ito), and one more.
+/// Seven colours that people with colour blindness can tell apart (Okabe and Ito), and two more.
 const COLOURS: [RGBColor; 9] = [
     RGBColor(213, 94, 0),
     RGBColor(230, 159, 0),

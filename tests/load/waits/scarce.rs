@@ -191,7 +191,7 @@ async fn a_wait_that_cannot_be_cut(survives_disconnect: bool) {
     let waiting = tokio::spawn(async move { lock.acquire().await.map(drop) });
     scene.until_waiters(1).await;
     waiting.abort();
-    // Another key is acquired although the only connection is in use.
+    // Another key is acquired although the only connection for waits is in use.
     let waiting = tokio::spawn(pass_through(client.lock("other").unwrap()));
     scene.until_waiting("local", 1).await;
     other.release().await.unwrap();

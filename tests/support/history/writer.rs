@@ -26,7 +26,8 @@ impl Writer {
         Self::new(clock, None)
     }
 
-    /// Writes each line at once and keeps none, so that a killed process loses none. `out` should be an unbuffered file.
+    /// Writes each line at once and keeps none, so that a killed process loses at most the line that it is writing.
+    /// `out` should be an unbuffered file.
     pub fn to(out: impl io::Write + Send + 'static, clock: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
         Self::new(clock, Some(Box::new(out)))
     }

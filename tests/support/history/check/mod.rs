@@ -104,9 +104,10 @@ impl<'a> Findings<'a> {
         ran <= most && grant.lease_end.is_none_or(|lease_end| belief <= lease_end)
     }
 
-    /// Returns whether a fault can have hidden the end of a grant from the process that had it. The end of a server and a leader that
-    /// forgets are such faults. The end of a connection is visible at once to its client, and hidden only if there was trouble at the
-    /// server, the server ended, or the process was frozen, during `unnoticed` before it.
+    /// Returns whether a fault can have hidden the end of a grant from the process that had it. The end of a server and
+    /// a leader that forgets are such faults. The end of a connection is visible at once to its client. It is hidden
+    /// only if there was trouble at the server, or the process was frozen, during `unnoticed` before it, or if the
+    /// server ended before it or within `scheduling` after it.
     pub fn is_hidden(&self, process: &Name, grant: &Grant) -> bool {
         let Some(end) = grant.end else { return false };
         let since = end.at.saturating_sub(self.bounds.unnoticed);
