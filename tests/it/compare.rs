@@ -297,8 +297,8 @@ mod processes {
         assert!(error.starts_with("it cannot be started: "), "{error}");
     }
 
-    /// A guarded script writes lines to its file descriptor 3, a pipe that has a name. The lines end when the last
-    /// process that has the pipe ends, even if no other process waits for the end of this process.
+    /// A guarded script writes lines to its file descriptor 3, a pipe that has a name. The lines end when no
+    /// process has the pipe any more. A process that has ended does not count, even if no other has waited for its end.
     struct Guarded {
         command: Vec<OsString>,
         lines: Receiver<String>,

@@ -280,7 +280,8 @@ fn queues_of_different_servers_and_keys_are_different_queues() {
 
 #[test]
 fn lines_of_one_server_are_judged_by_order_not_by_time() {
-    // The server read the clock for the second grant before the release, and locked its state for it afterwards.
+    // The server read the clock for the second grant (4 ms) before the release (5 ms), but made this grant after the
+    // release.
     assert_fine(&[
         at(0, What::Granted(of(1))),
         at(5, What::Released(of(1))),

@@ -273,11 +273,11 @@ fn a_gap_of_a_later_member_covers_nothing() {
         lines
     };
     let joins = |ms: u64| [(ms, gap(3, Extent::Begins)), (ms + 1, gap(3, Extent::Ends))];
-    // The signal was acknowledged at 22 ms. The server may send it to a subscription that joins before that, within the
-    // gap with which the subscription begins.
+    // The signal was acknowledged at 22 ms. A subscription that has joined by then may be the one that the server
+    // chose, and may have missed the signal in the gap with which it began.
     assert_fine(&with_other(22, &joins(22)));
     assert_broken(&with_other(23, &joins(23)), &[UNHEARD]);
-    // A subscription that left during trouble may not have noticed the loss.
+    // A subscription that left soon after trouble may not have noticed that its connection was lost.
     let leaves = |ms: u64| {
         let begun = (6, What::TroubleBegun(trouble("black hole")));
         let ended = (18, What::TroubleEnded(trouble("black hole")));
@@ -310,7 +310,8 @@ fn a_member_that_leaves_may_lose_signals_on_their_way_to_it() {
     assert_broken(&killed(19), &[UNHEARD]);
 }
 
-/// If no line says when the server closed the connection, its read timeout of 12 ms bounds it. The signal was emitted at 20 ms.
+/// If no line says when the server closed the half-open connection, the judge takes it as closed after the read timeout
+/// of the server, 12 ms. The signal was emitted at 20 ms.
 #[test]
 fn a_half_open_connection_lasts_no_longer_than_the_read_timeout() {
     assert_fine(&unheard(&[at(8, half_open("a.b", "g"))]));
