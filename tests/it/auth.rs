@@ -241,7 +241,7 @@ async fn a_server_without_authentication_is_not_sent_a_secret_again_and_again() 
     refused(client.stats().await, ErrorKind::Auth, &["give this client none"]);
 }
 
-/// The servers have a new secret while the pipelined connection stays up: they refuse new connections only.
+/// The server has a new secret while the pipelined connection stays up: it refuses new connections only.
 #[tokio::test]
 async fn a_wait_whose_connection_is_refused_fails_with_an_auth_error() {
     let server = FakeServer::start(|mut connection, number| async move {

@@ -489,7 +489,8 @@ async fn stats_of_a_hundred_thousand_keys_are_read_while_leases_are_renewed() {
     let builder = Client::builder()
         .servers([address])
         .request_timeout(Duration::from_secs(60))
-        // While the machine builds something, this may take longer than the default of ten seconds.
+        // While the machine builds something, the answer may take longer than the default reply timeout of ten seconds.
+        // The read timeout of the server must be longer than the reply timeout and the keepalive interval together.
         .server_read_timeout(Duration::from_secs(90))
         .reply_timeout(Duration::from_secs(60));
     let client = builder.renew_ratio(0.01).connect().await.unwrap();

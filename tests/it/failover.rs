@@ -162,7 +162,8 @@ async fn leases_outlive_a_broken_connection_to_a_living_leader_that_keeps_orphan
 #[tokio::test(flavor = "multi_thread")]
 async fn a_holder_gives_its_lease_up_before_an_unreachable_leader_does() {
     let patience = Duration::from_secs(4);
-    // A leader that does not see the connection end gives the lease up only if it closes idle connections.
+    // A leader that does not see the connection end gives the lease up before the end of its TTL only if it closes idle
+    // connections.
     let builder = Cluster::builder().closes_idle_connections(true);
     let scene = ClusterScene::of(builder, Server::builder().read_timeout(patience)).await;
     let cut = Cut::of(&scene).await;

@@ -655,7 +655,7 @@ async fn signals_have_connections_of_their_own() {
 async fn a_flood_of_signals_uses_bounded_memory_and_unasked_lines_end_the_connection() {
     let server = FakeServer::start(|mut connection, number| async move {
         connection.handshake().await;
-        // The client first sends its probes, and then its subscription.
+        // The client first ends a subscription that does not exist, as a probe, and then subscribes.
         for _ in 0..2 {
             connection.request().await;
             connection.say("ok\n").await;

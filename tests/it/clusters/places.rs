@@ -76,7 +76,8 @@ async fn a_ticket_that_is_dropped_after_its_reclaim_leaves_the_queue() {
         scene.count(EventKind::Reclaimed) == 1
     })
     .await;
-    // The first `w` after the `e` that reclaimed the position does not end it.
+    // The client gives the position up by a `w` with timeout 0. The first `w` after the `e` that reclaimed the position
+    // does not end it, so the client sends another.
     drop(ticket);
     scene.until_waiters(0).await;
     held.release().await.unwrap();
