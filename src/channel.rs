@@ -7,12 +7,12 @@ use std::task::{Context, Poll, Waker};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::unconstrained;
 
-/// The maximum number of polls. Each returns a message, or finds that a message is still being sent: sending takes two
-/// steps, and the sender's thread may be stopped between them.
-const MAX_POLLS: usize = 100_000;
+/// The maximum number of polls that find a message that is still being sent: sending takes two steps, and the sender's
+/// thread may be stopped between them.
+const MAX_PENDING_POLLS: usize = 100_000;
 
-/// Closes a channel and returns its messages, up to [`MAX_POLLS`] of them. These include messages that are being sent
-/// at this moment: their `send` returns success.
+/// Closes a channel and returns its messages. These include messages that are being sent at this moment: their `send`
+/// returns success.
 ///
 /// If the receiver were only dropped, such a message could stay in the channel for as long as there are senders, and
 /// its caller would get no answer.
@@ -20,12 +20,16 @@ pub(crate) fn close<T>(receiver: &mut UnboundedReceiver<T>) -> Vec<T> {
     receiver.close();
     let mut left = Vec::new();
     let mut cx = Context::from_waker(Waker::noop());
-    for _ in 0..MAX_POLLS {
+    let mut pending_polls = 0;
+    while pending_polls < MAX_PENDING_POLLS {
         // Polls regardless of tokio's cooperative budget.
         match pin!(unconstrained(poll_fn(|cx| receiver.poll_recv(cx)))).poll(&mut cx) {
             Poll::Ready(Some(message)) => left.push(message),
             Poll::Ready(None) => break,
-            Poll::Pending => std::thread::yield_now(),
+            Poll::Pending => {
+                pending_polls += 1;
+                std::thread::yield_now();
+            }
         }
     }
     left
@@ -63,10 +67,11 @@ mod tests {
     #[tokio::test]
     async fn a_task_without_budget_gets_all_messages() {
         let (sender, mut receiver) = mpsc::unbounded_channel();
-        for number in 0..10_000 {
+        let messages = 2 * MAX_PENDING_POLLS;
+        for number in 0..messages {
             sender.send(number).unwrap();
         }
-        assert_eq!(close(&mut receiver).len(), 10_000);
+        assert_eq!(close(&mut receiver).len(), messages);
         assert!(sender.send(0).is_err());
     }
 }

@@ -141,7 +141,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// The first error of any shard; [`Unsupported`](crate::ErrorKind::Unsupported) if a server is older than 1.0.
+    /// The first error of any shard. A server older than 1.0 closes the connection, or its answer is reported as
+    /// [`Unsupported`](crate::ErrorKind::Unsupported).
     ///
     /// # Cancel safety
     ///
@@ -253,8 +254,9 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if there is no such shard,
-    /// [`Unsupported`](crate::ErrorKind::Unsupported) if its server is older than 1.0.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if there is no such shard. A server older than 1.0 closes the
+    /// connection ([`Disconnected`](crate::ErrorKind::Disconnected)), or its answer is reported as
+    /// [`Unsupported`](crate::ErrorKind::Unsupported).
     ///
     /// # Cancel safety
     ///

@@ -296,7 +296,8 @@ pub async fn sem_wait<S: AsyncRead + AsyncWrite + Unpin>(
 ///
 /// # Errors
 ///
-/// [`Unsupported`](ErrorKind::Unsupported) before release 1.0.
+/// A server older than 1.0 closes the connection ([`Disconnected`](ErrorKind::Disconnected)), or its answer is reported
+/// as [`Unsupported`](ErrorKind::Unsupported).
 ///
 /// # Cancel safety
 ///
