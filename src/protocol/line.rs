@@ -12,7 +12,7 @@ use bytes::{Buf, BytesMut};
 #[derive(Default)]
 pub struct LineBuffer {
     bytes: BytesMut,
-    /// The number of bytes that belong to lines which were returned already.
+    /// The number of bytes that belong to lines which were returned or refused already.
     consumed: usize,
     /// The number of bytes that are known to hold no further `\n`. Never less than `consumed`.
     searched: usize,

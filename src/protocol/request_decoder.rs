@@ -17,7 +17,7 @@ pub struct RequestDecoder {
     longest_secret: usize,
     longest_payload: usize,
     bytes: BytesMut,
-    /// The number of bytes that belong to requests which were returned already.
+    /// The number of bytes that belong to requests which were returned or refused already.
     consumed: usize,
     /// Where the complete lines of the next request end.
     ends: [usize; 2],
@@ -174,7 +174,7 @@ impl RequestDecoder {
 /// Used only by a server.
 #[cfg(any(test, feature = "server"))]
 impl RequestDecoder {
-    /// Returns the number of bytes after the last returned request.
+    /// Returns the number of bytes after the last request that was returned or refused.
     pub(crate) fn pending(&self) -> usize {
         self.bytes.len() - self.consumed
     }
