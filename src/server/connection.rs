@@ -81,7 +81,8 @@ struct Session<'a> {
     out: BytesMut,
     /// The queue of signals, from the first `listen` on. Connections that never listen have no cost for signals.
     inbox: Option<Inbox>,
-    /// How many signals that this connection published have reached a subscriber since the task last yielded.
+    /// How many signals that this connection published have reached a subscriber since the task last yielded for that
+    /// reason.
     delivered: usize,
     /// `None` unless requests take time.
     pace: Option<RequestPace>,
@@ -283,8 +284,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServedConnection<'_, S> {
         Ok(())
     }
 
-    /// Ends a connection whose client has closed its sending half. The client gets an answer only if its incomplete
-    /// request would have been refused in any case.
+    /// Ends a connection whose client has closed its sending half. The client gets an answer only if it has not
+    /// authenticated, or if its incomplete line is too long already.
     async fn end_of_input(&mut self) -> Over {
         match self.session.authenticated && !self.decoder.is_too_long() {
             true => Over,

@@ -62,7 +62,8 @@ struct ModelConnection {
     blocked: Option<Blocked>,
     /// The end of the read timeout.
     read_until: Instant,
-    /// Whether something was read since the connection last waited for input.
+    /// Whether the read timeout starts again when the connection next waits for input: something was read, a blocked
+    /// request was answered, or the connection was idle in a build that allows that.
     has_read: bool,
     /// Whether the client has closed its sending half.
     ended: bool,

@@ -52,9 +52,9 @@ use crate::stats::Stats;
 /// `stats` reports the shared state, and the connections of the member that is asked. It adds a `cluster` object
 /// ([`ClusterStats`](crate::ClusterStats)), in which members are called `n0`, `n1` and so on. `commit_index` and
 /// `last_log_index` count the entries that members had to agree on: each request that only the leader answers, even a
-/// renewal of an unknown token; each timeout of such a request; the end of each connection to the leader; and each new
-/// leader. `barrier` is answered at once, because there is only one state. Signals do not exist, as in all releases
-/// from 2.0 on.
+/// renewal of an unknown token; each timeout of such a request, or the end of its wait by a shutdown or with its
+/// connection; the end of each connection to the leader; and each new leader. `barrier` is answered at once, because
+/// there is only one state. Signals do not exist, as in all releases from 2.0 on.
 ///
 /// Connections can be idle without limit, unless [`closes_idle_connections`](ClusterBuilder::closes_idle_connections)
 /// is set.
@@ -79,9 +79,10 @@ use crate::stats::Stats;
 /// # The end of a connection
 ///
 /// When the leader sees a connection end, it gives up the queue position at which a request of the connection blocks,
-/// unless the connection has reclaimed that position. The other leases and queue positions that the connection owns are
-/// released at once, or kept for the [`orphan_ttl`](super::ServerBuilder::orphan_ttl), whether or not the connection
-/// presented a ref. (A connection that renews a lease becomes its owner.) Without
+/// unless a timeout of that request would leave the position in the queue (see below). The other leases and queue
+/// positions that the connection owns are released at once, or kept for the
+/// [`orphan_ttl`](super::ServerBuilder::orphan_ttl), whether or not the connection presented a ref. (A connection that
+/// renews a lease becomes its owner.) Without
 /// [`auto_release_on_disconnect`](super::ServerBuilder::auto_release_on_disconnect), leases run until their TTL.
 ///
 /// # Refs
@@ -204,10 +205,10 @@ impl Cluster {
     /// Shuts a member down in an orderly way, as SIGTERM does. The member accepts no new connections. Requests that
     /// block there are answered with `error`; further requests are answered with `error_draining`, and their
     /// connections are closed. If the member leads, it gives up the queue positions of the blocked requests, except
-    /// reclaimed ones, and continues to lead until its connections have ended, at most for the [shutdown
-    /// timeout](super::ServerBuilder::shutdown_timeout): as always, the end of each connection releases what the
-    /// connection owns, or keeps it for the orphan TTL. Then no member leads until [`move_leader`](Self::move_leader).
-    /// Nothing happens if the member is already stopped.
+    /// those that a timeout of the request would leave in the queue, and continues to lead until its connections have
+    /// ended, at most for the [shutdown timeout](super::ServerBuilder::shutdown_timeout): as always, the end of each
+    /// connection releases what the connection owns, or keeps it for the orphan TTL. Then no member leads until
+    /// [`move_leader`](Self::move_leader). Nothing happens if the member is already stopped.
     ///
     /// # Errors
     ///

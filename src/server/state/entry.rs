@@ -57,7 +57,7 @@ pub(super) struct Blocked {
 pub(super) struct Peer {
     /// The member at the other end. A server that stands alone is member 0.
     pub(super) member: usize,
-    /// The leases that the connection has acquired and not released, in the order of the grants.
+    /// The leases that the connection owns, in the order of the grants.
     pub(super) holds: BTreeMap<GrantId, KeyId>,
     /// The queue positions of the connection, in the order in which they were taken.
     pub(super) places: BTreeMap<Place, KeyId>,

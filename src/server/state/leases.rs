@@ -96,7 +96,7 @@ impl State {
         }
     }
 
-    /// Ends a lease whose time is over, and its ticket if the grant was not collected.
+    /// Ends a lease whose time is over, and the ticket of its grant if that ticket ends with the lease.
     pub(super) fn expire_lease(&mut self, subject: KeyId, lease: GrantId, now: Instant) {
         // On a single server of a cluster build, the ticket stays and tells its `w` that the lease has expired. In a
         // cluster, `end_lease` drops it.

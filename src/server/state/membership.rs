@@ -122,8 +122,8 @@ impl MemberTable {
         !self.partition.cuts_off(member)
     }
 
-    /// Starts a new process of a member: leases and queue positions of its former connections belong to another process
-    /// from now on.
+    /// Starts a new process of a member. Leases and queue positions of its former connections still belong to the
+    /// former process, so a connection of their session to the new process can reclaim them.
     pub(in crate::server) fn begin_process(&mut self, member: usize) {
         let next = self.processes.iter().max().map_or(0, |last| last + 1);
         if let Some(process) = self.processes.get_mut(member) {
