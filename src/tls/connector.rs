@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn only_keys_that_do_not_match_are_reported_as_different_pairs() {
+    fn only_keys_that_do_not_match_are_reported_as_not_belonging_together() {
         let made = || rcgen::generate_simple_self_signed(["here".to_owned()]).unwrap();
         let of_another = made().signing_key.serialize_pem();
         // No provider supports Ed448.

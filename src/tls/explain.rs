@@ -30,7 +30,7 @@ pub(crate) fn no_tls() -> Error {
     Error::new(
         ErrorKind::Connect,
         "the server answers, but it does not speak TLS: check the port, and that the server serves TLS on it; if it does not, give \
-         this client none",
+         this client no TLS",
     )
     .fatal()
 }
@@ -60,7 +60,7 @@ fn failed(cause: &rustls::Error) -> Error {
         Tls::AlertReceived(alert) => alerted(*alert),
         Tls::InvalidMessage(InvalidMessage::InvalidContentType) => return no_tls(),
         Tls::PeerIncompatible(problem) => (
-            format!("the server and this client have no common TLS parameters (1.2 or 1.3): {problem:?}"),
+            format!("the server and this client have no parameters of TLS 1.2 or 1.3 in common: {problem:?}"),
             false,
         ),
         other => (format!("the TLS handshake failed: {other}"), true),

@@ -14,7 +14,7 @@ const WORDS: [(&str, &str); 26] = [
         "turn TLS on with the setting tls",
     ),
     (
-        "if it does not, give this client none",
+        "if it does not, give this client no TLS",
         "if it does not, turn TLS off (setting tls)",
     ),
     (

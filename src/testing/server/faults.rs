@@ -195,7 +195,7 @@ impl TestServer {
         let moved = others.find(|member| cluster.move_leader(*member).is_ok());
         moved.ok_or_else(|| {
             let remedy = "no other member can lead: each is stopped or isolated, or the cluster has one member only";
-            Error::invalid("cluster of members", members, remedy)
+            Error::invalid("cluster of size", members, remedy)
         })
     }
 

@@ -100,7 +100,7 @@ impl TestServer {
     /// ```
     pub async fn wait_for_waiters(&self, key: impl AsRef<str>, waiters: usize) -> Result<()> {
         let key = Key::new(key.as_ref())?;
-        let what = format!("{waiters} to wait for {key:?}");
+        let what = format!("{waiters} waiters of {key:?}");
         self.wait_until(&what, &key, || self.control.waiters(&key) >= waiters)
             .await
     }
