@@ -262,7 +262,7 @@ async fn an_unreachable_server_is_reported_with_the_step() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn servers_that_never_answer_end_at_the_limit() {
+async fn checks_of_servers_that_never_answer_end_at_the_limit() {
     let black_hole =
         FakeServer::start(|mut connection, _| async move { while connection.request().await.is_some() {} }).await;
     let limit = ["--timeout", "1s"];

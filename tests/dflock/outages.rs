@@ -99,7 +99,7 @@ fn a_server_that_is_shut_down_and_replaced_ends_the_command_without_its_grace() 
 
 /// No client uses the standby during the takeover delay, which is longer than the lease.
 #[test]
-fn a_standby_grants_the_key_of_a_server_that_was_killed_when_the_command_is_dead() {
+fn a_standby_grants_the_key_of_a_killed_server_when_the_command_is_dead() {
     rounds(|key| {
         let server = ServerProcess::start(0, None);
         let mut standby = ServerProcess::start(0, None);

@@ -169,7 +169,7 @@ async fn it_takes_the_real_servers_flags_and_variables() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_flag_counts_before_the_variable_of_another_that_excludes_it() {
+async fn a_flag_overrides_the_variable_of_a_flag_that_excludes_it() {
     let folder = Folder::new();
     let auth_token = folder.write("auth-token", "of the file\n");
     for (flag, value, expected) in [

@@ -178,7 +178,7 @@ async fn messages_about_full_servers_and_lost_leases_are_as_they_were_written() 
     all += &refused("run held --try -- true", &address);
     all += &refused("run held --timeout 2s -- true", &address);
     let waiters = |count| full.stats().locks.iter().all(|lock| lock.waiters == count);
-    until("that one has left", || waiters(0)).await;
+    until("no command waits any more", || waiters(0)).await;
     let _waiter = start("run held --timeout 60s -- true", &address);
     until("a command waits", || waiters(1)).await;
     all += &refused("run held -- true", &address);

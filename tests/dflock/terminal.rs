@@ -48,7 +48,7 @@ fn ctrl_c_ends_a_command_that_does_not_handle_it() {
 }
 
 #[test]
-fn the_command_reads_from_the_terminal_and_lock_ends_with_it() {
+fn the_command_reads_from_the_terminal_and_lock_ends_at_ctrl_d() {
     let (_server, address) = server();
     let mut terminal = Terminal::start(
         program(),

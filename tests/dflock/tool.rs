@@ -13,25 +13,25 @@ use rustix::termios::tcgetpgrp;
 
 /// Returns the command `dflock`, without the settings in the environment of this process.
 pub fn dflock() -> Command {
-    clean(heeding(env!("CARGO_BIN_EXE_dflock")))
+    clean(ignoring_no_signal(env!("CARGO_BIN_EXE_dflock")))
 }
 
 /// Returns the command of a program that runs `dflock`.
 pub fn around(program: &str) -> Command {
-    clean(heeding(program))
+    clean(ignoring_no_signal(program))
 }
 
 /// Returns the command of a program that ignores no signal. Processes inherit ignored signals: HUP under `nohup`, INT
 /// and QUIT in the background of a shell. `dflock` keeps ignoring the signals that were ignored at its start.
 #[cfg(target_os = "linux")]
-fn heeding(program: &str) -> Command {
+fn ignoring_no_signal(program: &str) -> Command {
     let mut command = Command::new("env");
     command.args(["--default-signal", program]);
     command
 }
 
 #[cfg(not(target_os = "linux"))]
-fn heeding(program: &str) -> Command {
+fn ignoring_no_signal(program: &str) -> Command {
     Command::new(program)
 }
 

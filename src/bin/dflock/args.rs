@@ -318,8 +318,8 @@ pub(crate) struct TopArguments {
 #[derive(Args)]
 #[command(after_help = "\
 Each line says ok, warn, fail or skip, and what to do. The exit code is 0 if nothing failed, and otherwise that of the
-first failure: 69 no server, 75 full, 76 refused, TLS or clock, 77 wrong auth token. A lock with a TTL of 2s is
-taken and released at each server that serves locks; nothing else is changed.")]
+first failure: 69 no server, 75 full, 76 refused, TLS or clock, 77 wrong auth token, 79 lease ended too early. A lock
+with a TTL of 2s is taken and released at each server that serves locks; nothing else is changed.")]
 pub(crate) struct DoctorArguments {
     /// One JSON object
     #[arg(long)]

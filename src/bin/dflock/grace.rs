@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_grace_that_does_not_fit_is_refused_with_what_would() {
+    fn a_grace_that_does_not_fit_is_refused_and_one_that_fits_is_named() {
         assert!(times(10_000, Some(4_500)).is_ok());
         let refused = times(10_000, Some(4_501)).unwrap_err();
         let said = format!("{refused:?}");

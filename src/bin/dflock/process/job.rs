@@ -97,7 +97,7 @@ impl Job {
     }
 
     /// Returns whether any process of the group still runs: zombies that their parents do not reap do not count.
-    pub(super) fn is_able(&self) -> bool {
+    pub(super) fn still_runs(&self) -> bool {
         self.is_alive() && living(self.leader)
     }
 

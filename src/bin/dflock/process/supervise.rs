@@ -153,11 +153,11 @@ impl Supervisor<'_> {
         if self.killed_at.is_none_or(|at| at.elapsed() < ZOMBIE_WAIT) {
             return false;
         }
-        let is_able = self.job.is_able();
-        if is_able && self.lost.is_some() {
+        let still_runs = self.job.still_runs();
+        if still_runs && self.lost.is_some() {
             tell::warn("processes of the command are left: they were killed, and the system has not ended them yet");
         }
-        !is_able || self.lost.is_some()
+        !still_runs || self.lost.is_some()
     }
 
     fn take_loss(&mut self, key: Key, reason: LostReason) {

@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_that_can_match_nothing_is_refused() {
+    fn a_pattern_that_is_empty_or_ends_in_a_backslash_is_refused() {
         for (pattern, advice) in [("", "write *"), (r"a\", r"write \\")] {
             let refused = pattern.parse::<Glob>().unwrap_err();
             assert!(refused.contains(advice), "{refused}");

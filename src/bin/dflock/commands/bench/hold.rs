@@ -27,7 +27,7 @@ const TASKS: usize = 64;
 
 pub(super) async fn hold(settings: Settings, of: &HoldArguments, stop: &CancellationToken) -> Result<Report, Failure> {
     let target = Target::of(settings).await?;
-    target.released(measure(&target, of, stop), stop).await
+    target.run_and_release(measure(&target, of, stop), stop).await
 }
 
 async fn measure(target: &Target, of: &HoldArguments, stop: &CancellationToken) -> Result<Report, Failure> {

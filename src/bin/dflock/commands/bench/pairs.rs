@@ -44,7 +44,7 @@ pub(super) async fn pairs(
     stop: &CancellationToken,
 ) -> Result<Report, Failure> {
     let target = Target::of(settings).await?;
-    target.released(levels(&target, of, stop), stop).await
+    target.run_and_release(levels(&target, of, stop), stop).await
 }
 
 /// Measures each requested number of tasks.

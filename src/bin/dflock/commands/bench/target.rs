@@ -104,7 +104,7 @@ impl Target {
         self.builder.clone()
     }
 
-    /// Creates a client, which [`released`](Self::released) shuts down.
+    /// Creates a client, which [`run_and_release`](Self::run_and_release) shuts down.
     pub(super) fn client(&self, builder: ClientBuilder) -> Result<Client, Failure> {
         let client = builder.build()?;
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
@@ -113,7 +113,7 @@ impl Target {
     }
 
     /// Runs a benchmark and then shuts down its clients, which releases their leases. It does so after a failure, too.
-    pub(super) async fn released<T>(&self, benchmark: impl Future<Output = T>, stop: &CancellationToken) -> T {
+    pub(super) async fn run_and_release<T>(&self, benchmark: impl Future<Output = T>, stop: &CancellationToken) -> T {
         let done = benchmark.await;
         let clients = std::mem::take(&mut *self.clients.lock().unwrap_or_else(PoisonError::into_inner));
         let leaving: JoinSet<ShutdownReport> = clients

@@ -33,7 +33,7 @@ pub(super) async fn waits(
     stop: &CancellationToken,
 ) -> Result<Report, Failure> {
     let target = Target::of(settings).await?;
-    target.released(measure(&target, of, stop), stop).await
+    target.run_and_release(measure(&target, of, stop), stop).await
 }
 
 async fn measure(target: &Target, of: &WaitsArguments, stop: &CancellationToken) -> Result<Report, Failure> {

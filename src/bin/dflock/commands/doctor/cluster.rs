@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn servers_in_reserve_count_when_they_answer() {
+    fn a_standby_shard_is_judged_by_its_first_server_that_answers_and_by_those_that_do_not() {
         let [first, second, _] = healthy();
         let refuses = Member {
             grants: false,

@@ -106,11 +106,11 @@ impl Examination<'_> {
                 self.add(failed);
                 // The old connection may be in the middle of an answer.
                 let connection = within(Check::Release, limit, way.open()).await?;
-                return self.at_work(connection, &way).await;
+                return self.check_service(connection, &way).await;
             }
         };
         self.examined.member.says = stats.as_ref().and_then(|stats| stats.cluster.clone());
-        if let Err(failed) = self.at_work(connection, &way).await {
+        if let Err(failed) = self.check_service(connection, &way).await {
             self.add(failed);
         }
         self.judge(stats.as_ref());
@@ -118,7 +118,7 @@ impl Examination<'_> {
     }
 
     /// Makes the checks that need a server that answers, but not its state.
-    async fn at_work(&mut self, connection: Connection, way: &Way) -> Result<(), Finding> {
+    async fn check_service(&mut self, connection: Connection, way: &Way) -> Result<(), Finding> {
         let Plan { limit, requests, .. } = self.plan;
         let is_member = self.examined.member.says.is_some();
         let (abilities, connection) =

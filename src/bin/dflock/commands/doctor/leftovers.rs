@@ -108,7 +108,10 @@ mod tests {
         let leftovers = Leftovers::default();
         let asking = leftovers.asks().await;
         let soon = Duration::from_secs(1);
-        assert!(timeout(soon, leftovers.end()).await.is_err(), "it is not answered");
+        assert!(
+            timeout(soon, leftovers.end()).await.is_err(),
+            "the end waits for the answer"
+        );
         assert!(timeout(soon, leftovers.asks()).await.is_err(), "no more may begin");
         drop(asking);
         timeout(soon, leftovers.end()).await.unwrap();

@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn more_holders_of_a_semaphore_were_granted() {
+    fn each_further_holder_of_a_semaphore_is_a_grant() {
         let held = |holders: u64| format!(r#"{{"semaphores":[{{"key":"s","limit":9,"holders":{holders}}}]}}"#);
         assert_eq!(rates(&held(1), &held(4), 1).grants, 3.0);
         assert_eq!(rates(&held(4), &held(1), 1).grants, 0.0);
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_key_that_is_idle_for_less_than_the_time_was_used() {
+    fn a_key_whose_idle_time_grew_by_less_than_the_elapsed_time_was_used() {
         let idle = |seconds: u64| format!(r#"{{"idle_locks":[{{"key":"i","idle_s":{seconds}}}]}}"#);
         assert_eq!(rates(&idle(10), &idle(1), 4).grants, 0.25);
         for rounded in [13, 14, 15] {
