@@ -245,7 +245,7 @@ fn each_cap_refuses_what_exceeds_it() {
 }
 
 #[test]
-fn a_ticket_is_collected_once_and_needs_a_place_in_the_queue() {
+fn a_ticket_is_collected_once_and_a_wait_needs_an_enqueue() {
     let mut bench = Bench::new(|_| {});
     assert_eq!(bench.collect(1, "k"), Response::Refused(Status::NotEnqueued));
     let Response::Acquired(first) = bench.enqueue(1, "k", 30) else {

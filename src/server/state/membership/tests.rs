@@ -21,7 +21,7 @@ fn no_leader() -> Response {
 }
 
 #[test]
-fn followers_answer_requests_that_change_nothing_and_name_the_leader_otherwise() {
+fn followers_answer_requests_that_need_no_leader_and_name_the_leader_otherwise() {
     let mut bench = Bench::cluster(|_| {});
     let token = bench.token(1, Target::Lock, "k");
     let leaders = |kind| {
