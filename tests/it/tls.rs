@@ -262,8 +262,8 @@ fn client_config(
 #[tokio::test]
 async fn errors_of_client_and_server_name_a_peer_without_tls() {
     let authority = Authority::new("ours");
-    // A plain server answers in this way if the bytes of the handshake have a line end in them. Otherwise it does not
-    // answer: see `tests/it/said`.
+    // A plain server answers in this way if line ends among the bytes of the handshake make them a whole request, or a
+    // whole line that is too long. Otherwise it does not answer: see `tests/it/said`.
     let plain = FakeServer::start(|mut connection, _| async move {
         connection.say("error\n").await;
     })
