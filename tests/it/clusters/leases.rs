@@ -87,7 +87,8 @@ fn quick_to_notice(builder: ClientBuilder) -> ClientBuilder {
         .connect_timeout(patience)
 }
 
-/// A leader that reaches no other member, and a client that reaches only this leader.
+/// A cluster whose leader is to lose its majority, and a client that reaches each member through a proxy. The tests
+/// isolate the leader.
 async fn with_the_minority() -> (ClusterScene, Cut, Client) {
     // The leader's own timeout is longer than any test waits.
     let options = Server::builder()

@@ -117,7 +117,8 @@ async fn a_half_closed_connection_gets_the_answer_to_its_wait_before_1_15() {
     assert_eq!(half_closed.hear(SOON).await, Heard::Closed);
 }
 
-/// The read buffer of the real servers has 4,096 bytes. From 1.15 on, everything that is sent behind a wait must fit into it.
+/// The read buffer of the real servers has 4,096 bytes. From 1.15 on, they close a connection once that many bytes have
+/// arrived behind a wait.
 #[tokio::test]
 async fn bytes_behind_a_wait_must_fit_into_the_read_buffer() {
     let (server, address) = imitate(Release::NEWEST).await;
