@@ -320,7 +320,8 @@ async fn members_that_name_each_other_are_not_followed_in_circles() {
     let addresses = scene.cluster.addresses();
     let client = scene.client().await;
     let guard = client.lock("k").unwrap().acquire().await.unwrap();
-    // Members 1 and 2 name each other, but member 0 leads, and the client comes round to it again.
+    // No member leads: member 0 names member 1, and members 1 and 2 name each other. When member 0 leads again, the
+    // client comes round to it.
     scene.cluster.depose();
     scene.cluster.member_redirects_to(0, Some(&addresses[1])).unwrap();
     scene.cluster.member_redirects_to(1, Some(&addresses[2])).unwrap();

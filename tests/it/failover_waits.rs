@@ -356,7 +356,7 @@ async fn without_sessions_a_wait_ends_with_its_leader_and_is_not_repeated() {
         .connect()
         .await
         .unwrap();
-    // The member answers the try, so the loss below affects only the wait.
+    // The first member hangs up at the first `l`, whose fate is unknown: the client sends it to neither member again.
     let error = timeout(LONG, patiently(&client, "k").acquire())
         .await
         .unwrap()

@@ -1,5 +1,5 @@
-//! Two rules of `docs/design.md`, "Names and setters", that can be checked in the sources: a setter never fails, and no other method
-//! has its name.
+//! Two rules of `docs/design.md`, "Names and setters", that can be checked in the sources: a setter never fails, and no
+//! getter has its name.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -46,7 +46,8 @@ fn name(signature: &str) -> &str {
     signature.split(['(', '<']).next().unwrap()
 }
 
-/// Returns the return type of a setter, or `None` for another function. A setter takes `self` and a value, and returns `Self`.
+/// Returns the return type of a setter, or `None` for another function. A setter takes `self` and a value, and returns
+/// `Self`, or `Result<Self>` if it breaks the rule.
 fn setter(signature: &str) -> Option<&str> {
     let takes = signature.find("self, ")?;
     let before = &signature[..takes];

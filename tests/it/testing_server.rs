@@ -65,7 +65,7 @@ async fn hasty(server: &TestServer) -> Client {
     server.client_builder().reconnect(pauses).connect().await.unwrap()
 }
 
-/// Acquires the key; retries if the leader has just moved.
+/// Acquires the key. Even if the leader has just moved, the timeout leaves the client enough time to find it.
 async fn acquire(client: &Client) -> dflockd_client::LockGuard {
     let lock = client.lock(KEY).unwrap().acquire_timeout(Duration::from_secs(60));
     lock.acquire().await.unwrap()

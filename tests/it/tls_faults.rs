@@ -59,7 +59,6 @@ async fn a_connection_that_is_cut_anywhere_leaks_nothing_and_is_replaced() {
                 match lock.acquire().await {
                     Ok(guard) => drop(guard),
                     Err(error) if error.kind() == ErrorKind::Unavailable => failed_handshakes += 1,
-                    // The server may not yet have noticed the end of the previous connection.
                     Err(error) => {
                         assert!(error.is_retryable(), "{cut}: {error}");
                         failed_requests += 1;
@@ -70,6 +69,7 @@ async fn a_connection_that_is_cut_anywhere_leaks_nothing_and_is_replaced() {
                 let guard = loop {
                     match lock.acquire().await {
                         Ok(guard) => break guard,
+                        // The server may not yet have noticed the end of the previous connection.
                         Err(error) => assert!(error.is_retryable(), "{cut}: {error}"),
                     }
                 };

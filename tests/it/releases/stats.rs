@@ -46,7 +46,8 @@ async fn stats_have_fractions_and_an_order() {
             idle.iter().all(|idle| idle["idle_s"].as_f64().unwrap().fract() > 0.0),
             "{release}"
         );
-        // Real servers sort by the name of the map entry.
+        // Real servers keep keys in 64 maps, by the hash of the key, which begins with `lock:` from 1.14 on, and list
+        // one map after the other. The embedded server orders the keys of each map, too.
         let prefix = if release >= Release::V1_14 { "lock:" } else { "" };
         keys.sort_by_key(|key| {
             let bytes = prefix.bytes().chain(key.bytes());
