@@ -23,8 +23,8 @@ impl ShardMachine {
             Patience::Try => self.submit(Pending::Try(acquire), turn),
             Patience::TryThenWait => {
                 let key = acquire.wait_key();
-                // A caller of this client already waits for the key, and the server has just said that it is held. A
-                // try would only get the same answer.
+                // A server's answer that the key is held also counts for this caller: either the answer is recent, or
+                // callers of this client wait here, and this one must not overtake them.
                 match self.waits.refused_at(&key, turn.now) {
                     Some(at) => {
                         let own = self.leases.own(key.0.kind(), &key.1);

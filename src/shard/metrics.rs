@@ -86,9 +86,9 @@ pub(crate) struct Population<'a> {
     pub(crate) served_by: Option<&'a Arc<str>>,
     /// The number of connections, by role.
     pub(crate) connections: [LaneCount; Role::ALL.len()],
-    /// The number of waits without a connection.
+    /// The number of waits without a queue position on the server.
     pub(crate) waiting_here: usize,
-    /// The number of waits with a connection.
+    /// The number of waits with a queue position on the server.
     pub(crate) waiting_on_server: usize,
     /// The number of requests and releases that are kept until the shard is connected.
     pub(crate) queued: usize,

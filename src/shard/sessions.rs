@@ -4,8 +4,9 @@
 //!
 //! A server's `ok` to the session name does not say whether the server keeps the leases and positions of a lost
 //! connection (`--orphan-ttl`). If it does not keep them, a wait that is sent again has lost its queue position. If a
-//! grant was also under way when the connection broke, the wait may take a second grant. A lock is then free only when
-//! the TTL of the first grant is over.
+//! grant was also under way when the connection broke, the session does not find that grant. If the server does not
+//! release the grant either, it lasts for its TTL: until then, a lock is held, and a wait for a semaphore may take a
+//! second slot.
 
 use tokio::time::Instant;
 

@@ -86,7 +86,7 @@ fn a_client_with_a_name_does_not_get_its_own_lease_again() {
     bench.cut(pipelined);
     let next = bench.leader_is_found();
     let mut second = tries(&mut bench);
-    // The server answers before it receives the renewal over this connection.
+    // The server returns the lease that the client already has under this name.
     bench.answer_to(next, RequestKind::Try, Response::Granted(grant(1)));
     assert!(is_busy(&mut second));
     renewed(&mut bench);

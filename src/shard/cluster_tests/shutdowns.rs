@@ -49,7 +49,7 @@ fn a_release_that_a_draining_leader_refuses_goes_on_at_the_next_and_counts_as_do
         Response::Refused(Status::Draining),
     );
     let next = bench.leader_is_found();
-    // The connection that owned the lease has ended, and the lease with it.
+    // The lease has ended at the draining leader.
     bench.answer_to(next, RequestKind::Release, Response::Refused(Status::Error));
     assert!(answer.try_recv().unwrap().is_ok());
 }

@@ -350,7 +350,7 @@ impl World {
         }
     }
 
-    /// Handles the end of a grant whose connection continues.
+    /// Handles the end of a grant that did not end with its connection or server.
     fn ended(&mut self, token: Token) {
         let now = self.now();
         self.book.ended(token, now);

@@ -449,7 +449,8 @@ fn renewals_that_are_due_soon_are_sent_with_one_that_is_due_up_to_a_maximum() {
     for _ in 0..100 {
         insert(&mut registry, 10, start, RenewTerms::default());
     }
-    // The renewals are spread over half a second, so some are due within the time, and seldom more than the maximum.
+    // The renewals are spread over half a second, so some become due within 10 ms of another one. Those beyond the
+    // maximum are left for the next tick.
     let mut renewed = 0;
     let mut largest = 0;
     while let Some(due) = registry.next_due().filter(|due| *due < start + secs(7.0)) {

@@ -15,7 +15,7 @@ pub(super) struct WaitEntry<W> {
     pub(super) wait: W,
     /// Whether its caller holds other leases of this client.
     holding: bool,
-    /// The number of waits without a connection at the time of its arrival.
+    /// The number of waits that had no queue position on the server when it arrived.
     ahead: u32,
     told: Told,
 }
