@@ -2,8 +2,8 @@
 //! its place. A client shows the fence of its server, and none if the server issues none.
 //!
 //! Assumes: `succeeds` names the previous server at the same address. Fences of different servers are not compared: a standby has its own.
-//! Without lines of servers, the rule compares the fences that clients show, if one holder was gone before the next one was asked for;
-//! it assumes one server for each key.
+//! Without lines of servers, the rule compares the fences that clients show, if one holder had its grant before the next
+//! one was asked for; it assumes one server for each key.
 
 use std::collections::HashMap;
 

@@ -216,7 +216,7 @@ impl<'a> Seekers<'a> {
         seekers
     }
 
-    /// Returns the operations that may return this grant and were under way at some time between.
+    /// Returns the operations that may return this grant and were under way at some time between `from` and `to`.
     fn between(&self, grant: &'a Grant, from: u64, to: u64) -> impl Iterator<Item = &Seeker<'a>> {
         let of_key = self.of_keys.get(&(grant.kind, &grant.key));
         let lists = [of_key.map_or(&[][..], Vec::as_slice), &self.of_any];

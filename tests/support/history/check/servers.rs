@@ -1,7 +1,7 @@
 //! Servers' own records agree with themselves and with each other.
 //!
-//! A token is granted once. A grant that ends, or is renewed, collected, orphaned or reclaimed, is held at that server. Over all servers
-//! and clusters of the record, no more than the limit hold a key: while one server has granted it, no other may.
+//! A token is granted once. A grant that ends, or is renewed, collected, orphaned or reclaimed, is held at that server.
+//! Over all servers and clusters of the record together, no more than the limit hold a key.
 //!
 //! At its own server a grant is held until the record says that it ended. For other servers it also ends with its lease, whenever its
 //! server records that; grants of different servers that only touch do not overlap.

@@ -11,11 +11,12 @@
 //! received before and after it) that was not over at the emit; without a later neighbour, within `delivery` of the acknowledgement.
 //! During trouble the subscription may take `silence` more to learn of it.
 //!
-//! Missing from a group: only a member at some moment of the emit may have lost the signal, so only the gaps of that member cover it.
-//! Signals on their way to a member that ended are lost with it, for `transit` after the acknowledgement. A half-open connection (cut in
-//! silence, or closed by the client) stays a member for its server until the server notices, and gets its share, which no client can
-//! report. So a signal to a group may be missing without a gap while its server has such a member. No other signal may be: neither one that
-//! was emitted after the server had ended that connection, nor one that a subscription outside the group had to receive.
+//! Missing from a group: only a subscription that was a member at some moment of the emit may have lost the signal, so
+//! only its gaps cover it. Signals on their way to a member that ended are lost with it, for `transit` after the
+//! acknowledgement. A half-open connection (cut in silence, or closed by the client) stays a member for its server until
+//! the server notices, and gets its share, which no client can report. So a signal to a group may be missing without a
+//! gap while its server has such a member. No other signal may be: neither one that was emitted after the server had
+//! ended that connection, nor one that a subscription outside the group had to receive.
 //!
 //! Assumes: each payload is emitted on a channel once, a caller's operations do not overlap, and a subscription is read to the end before
 //! it is ended.
