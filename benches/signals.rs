@@ -1,7 +1,7 @@
 //! The cost of a signal for a server with many subscriptions to other channels.
 //!
-//! Signals are sent in batches, to hide the round trip, and to channels with few or no listeners: the benchmark measures how fast the
-//! server finds the listeners, not the delivery.
+//! Signals are sent in batches, to hide the round trip, and to channels without listeners: the benchmark measures how
+//! fast the server looks for listeners, not the delivery.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use bytes::BytesMut;
