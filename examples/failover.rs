@@ -71,8 +71,8 @@ fn tell(health: &ShardHealth) {
     let endpoint = &health.endpoint;
     match (health.last_error(), health.last_failover) {
         (None, None) => println!("health: {endpoint} serves"),
-        // `why` is about the previous member. Lost: its connection ended. Deposed: it told a waiter that it is no
-        // longer the leader.
+        // `why` is about the previous member. Lost: its connection ended. Deposed: it answered a request with
+        // the error that it does not lead.
         (None, Some(why)) => println!(
             "health: {endpoint} serves, failovers: {}, reason: {why}",
             health.failovers

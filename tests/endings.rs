@@ -27,7 +27,7 @@ const TTL: Duration = Duration::from_secs(2);
 /// How long a child may take for anything.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The variables that tell a child which of the endings below it executes, and where its server is.
+/// The variables that tell a child which of the [`ENDINGS`] it executes, and where its server is.
 const ENDING: &str = "DFLOCKD_TEST_ENDING";
 const SERVER: &str = "DFLOCKD_TEST_ENDING_SERVER";
 

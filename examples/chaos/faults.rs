@@ -267,7 +267,7 @@ async fn disturb_cluster(world: &World, random: &mut Rng) -> Outcome {
 async fn disturb_network(world: &World, random: &mut Rng) -> Outcome {
     let network = &world.network;
     let (client, server) = (random.usize(..network.clients()), random.usize(..network.each()));
-    // All members of the cluster get the same fault, because a client would otherwise use the next member.
+    // Sometimes all members of the cluster get the same fault. If only one has it, a client can use the next member.
     let members = SINGLES..SINGLES + MEMBERS;
     let servers: Vec<usize> = match members.contains(&server) && random.bool() {
         true => members.collect(),

@@ -136,8 +136,8 @@ async fn tickets_on_all_connections_block_no_wait_and_further_tickets_are_an_err
     scene.until_waiters(0).await;
 }
 
-/// Connections that own leases and carry no wait do not count towards the limit: the client may have as many of them as
-/// the limit allows for waits, in addition to those.
+/// Connections that own leases and carry no wait do not count towards the limit for waits. The same limit applies to
+/// them separately.
 #[tokio::test]
 async fn leases_do_not_use_up_the_connections_for_waits() {
     let scene = Scene::set().await;
