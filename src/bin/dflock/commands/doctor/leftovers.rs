@@ -17,7 +17,7 @@ pub(super) struct Leftovers {
     asks: watch::Sender<Asks>,
 }
 
-/// Acquires without an answer: the server may have granted leases that are not known here.
+/// The acquires that have no answer yet: the server may have granted leases that are not known here.
 #[derive(Default)]
 struct Asks {
     count: usize,

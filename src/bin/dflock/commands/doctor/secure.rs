@@ -219,17 +219,18 @@ mod tests {
         for (presented, verdict, left, named) in [
             (vec![earlier], Verdict::Warn, 9, "CN=ours"),
             (vec![root, ending("ours", "root", 9)], Verdict::Warn, 7, "CN=root"),
-            // Two certificates of one issuer: one way is enough.
+            // Two certificates of the issuer: the one that ends last counts.
             (
                 vec![ending("ours", "root", 9), ending("ours", "root", 50)],
                 Verdict::Ok,
                 50,
                 "CN=ours",
             ),
-            // It issued none of the others.
+            // The certificate of an authority that issued none of the others.
             (vec![ending("another", "root", 9)], Verdict::Ok, 100, ""),
+            // A root.
             (vec![ending("ours", "ours", 9)], Verdict::Ok, 100, ""),
-            // It has expired already, and the certificate is accepted.
+            // A certificate of the issuer that has expired already.
             (vec![ending("ours", "root", -300)], Verdict::Ok, 100, ""),
             // A circle of issuers.
             (

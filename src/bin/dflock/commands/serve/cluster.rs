@@ -81,7 +81,7 @@ async fn start(of: &ServeArguments, members: u16, each: ServerBuilder) -> Result
         .map_err(not_started)
 }
 
-/// A cluster that orders control, and the members that can vote.
+/// A cluster that is controlled by orders, and which of its members can vote.
 struct Controlled {
     cluster: Cluster,
     voters: Electorate,

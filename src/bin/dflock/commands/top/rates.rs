@@ -13,7 +13,8 @@ const ROUNDING: f64 = 1.5;
 /// Events per second.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Rates {
-    /// Grants, at least: a lease that is granted and released between two looks does not show.
+    /// Grants, at least: leases that are granted and released between two looks do not show, except that all those of a
+    /// key that is idle at both looks count as one at most.
     pub(super) grants: f64,
     /// Leases of locks that end later than before, at the same connection: renewals, and new grants to that
     /// connection.
