@@ -36,7 +36,7 @@ fn main() -> std::process::ExitCode {
 }
 
 fn run() -> Exit {
-    // Helper processes of `run` and `elect`.
+    // Helper processes of `run`, `elect` and `bench --embedded`.
     if let Some(exit) = process::helper() {
         return exit;
     }

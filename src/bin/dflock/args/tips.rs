@@ -43,7 +43,8 @@ const FLAGS: [(&[&str], &str); 13] = [
 /// process.
 const FLAGS_FOR_AUTH_TOKEN: [&str; 5] = ["auth-token", "auth", "token", "secret", "password"];
 
-/// Names of flags in other programs, and the flag of `dflock serve`, before those of [`FLAGS`].
+/// Names of flags in other programs, and the flag of `dflock serve`. For `dflock serve` they are looked up before those
+/// of [`FLAGS`].
 const FLAGS_OF_SERVE: [(&[&str], &str); 3] = [
     (&["addr", "address", "bind", "listen"], "host"),
     (

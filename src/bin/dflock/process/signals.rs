@@ -63,7 +63,7 @@ impl Signals {
     fn add(&mut self, wanted: &[Signal]) -> Result<(), Failure> {
         let ignored = ignored();
         for wanted in wanted {
-            // A command that was started with `nohup`, for example, inherits the ignored signal.
+            // An ignored signal, such as HUP under `nohup`, stays ignored, and the command inherits that.
             if ignored & (1 << (wanted.as_raw() - 1)) == 0 {
                 let stream = signal(SignalKind::from_raw(wanted.as_raw()))?;
                 self.streams.push((*wanted, stream));

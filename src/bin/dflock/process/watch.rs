@@ -85,7 +85,7 @@ impl Watch {
         self.is_missing = !was_done;
     }
 
-    /// Replaces a watch that has ended by one with the same orders, but not soon after the start of the old one.
+    /// If the watch has ended, starts another one with the same orders, but not soon after the start of the old one.
     pub(super) fn mend(&mut self) -> std::io::Result<()> {
         if !self.is_missing || self.started.elapsed() < PAUSE {
             return Ok(());

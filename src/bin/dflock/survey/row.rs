@@ -134,8 +134,8 @@ impl Row {
         }
     }
 
-    /// Returns the values that the order compares, the first before the second. The key comes last, so that rows with
-    /// equal values keep their order from look to look.
+    /// Returns the values that the order compares, the first before the second. The key and the shard come last, so
+    /// that rows with equal values keep their order from look to look.
     fn rank(&self, by: Field) -> (u64, u64, String, usize) {
         let most = |count: u64| u64::MAX - count;
         let (first, second) = match by {
