@@ -45,7 +45,7 @@ pub(super) enum Standing {
     NotForWaits,
     /// It is opening for the next wait.
     Opening,
-    /// It is in use.
+    /// It is in use, or must not be used any more.
     InUse,
     /// It is idle and owns no lease.
     Clean,

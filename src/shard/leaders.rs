@@ -90,7 +90,8 @@ impl ShardMachine {
     }
 
     /// Asks the serving member whether it still leads, if no answer has shown that for a while. A member that has
-    /// ceased to lead does not end its blocked waits. The question is `stats`, because members do not log it.
+    /// ceased to lead does not end its blocked waits. The question is `stats`, because it makes no entry in the
+    /// cluster's log.
     pub(super) fn look_for_the_leader(&mut self, turn: &mut Turn<'_>) {
         let is_due = turn.now.saturating_duration_since(self.led_at) >= self.settings.keepalive;
         let may_wait_in_vain = self.serving.is_cluster() && self.waits.at_server() > 0;

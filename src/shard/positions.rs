@@ -1,4 +1,5 @@
-//! Queue positions of tickets. Each belongs to the connection that took it.
+//! Queue positions: those of tickets, and those of waits that must be given up in their sessions. Each belongs to the
+//! connection that took it or reclaimed it.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +14,8 @@ use crate::lease::policy::RenewTerms;
 use crate::protocol::Request;
 use crate::types::{Key, Target, Ttl};
 
-/// The queue positions of tickets, including those that are being reclaimed or given up.
+/// The queue positions of tickets, including those that are being reclaimed or given up, and the positions of waits
+/// that must be given up in their sessions.
 #[derive(Default)]
 pub(super) struct QueuePositions {
     all: BTreeMap<TicketId, QueuePosition>,

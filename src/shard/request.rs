@@ -38,8 +38,8 @@ pub(crate) enum Pending {
     Collect(TicketId, Instant),
     /// `e` under a session's name, to reclaim the queue position of a ticket whose connection was lost.
     Rejoin(TicketId, StableRef),
-    /// `w` with timeout 0, to give up a session's queue position and any grant there. The number counts these
-    /// requests on the same connection, this one included.
+    /// `w` with timeout 0, to give up a queue position and any grant there. The number counts these requests on the
+    /// same connection, this one included.
     GiveUp(Target, Key, u32),
     /// `w` with timeout 0 after an `e` that was granted at once. It makes the server forget the enqueued grant.
     Settle(Kind, Key),

@@ -30,7 +30,7 @@ pub(crate) enum Carrier {
     Own,
     /// Only the connection that owns the queue position.
     PositionOwner,
-    /// A connection that presents the name of the session which owns the queue position.
+    /// The connection that owns the queue position, or one that presents the name of the session which owns it.
     SessionHolder,
     /// A connection that may be lost, because nothing depends on it.
     Disposable,

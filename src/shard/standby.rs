@@ -19,8 +19,8 @@ use crate::lease::state::LostReason;
 use crate::types::Grant;
 
 impl ShardMachine {
-    /// Drops the leases of the previous server, because the server that took over does not know them. Only leases that
-    /// survive a disconnect are still held at this point.
+    /// Drops the leases of the previous server, because the server that took over does not know them. Leases that are
+    /// still held at this point survive a disconnect, or belong to a connection that is still open.
     pub(super) fn drop_leases_of_previous_primary(&mut self, turn: &mut Turn<'_>) {
         let lost = self.leases.lose_all(LostReason::Disconnected, turn.now);
         if !lost.is_empty() {

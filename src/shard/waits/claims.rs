@@ -40,15 +40,15 @@ impl<W: Waiter> Waits<W> {
         taken.map(|entry| entry.wait)
     }
 
-    /// Notes a server's answer that a key is held. It matters only while a caller waits for the key.
+    /// Notes a server's answer that a key is held. It matters only while the key has a caller or a server wait.
     pub(crate) fn refused(&mut self, key: &WaitKey, at: Instant) {
         if let Some(queue) = self.keys.get_mut(key) {
             queue.refused(at);
         }
     }
 
-    /// Returns when a server said that a key is held, if a caller waits for it here and the answer also counts for
-    /// other callers: see [`KeyQueue::refused_at`](super::queue::KeyQueue::refused_at).
+    /// Returns when a server said that a key is held, if the key has a caller or a server wait, and the answer also
+    /// counts for other callers: see [`KeyQueue::refused_at`](super::queue::KeyQueue::refused_at).
     pub(crate) fn refused_at(&mut self, key: &WaitKey, now: Instant) -> Option<Instant> {
         self.sync(key, now);
         self.keys.get(key)?.refused_at(now)
