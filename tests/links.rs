@@ -98,7 +98,7 @@ fn links_between_chapters_have_a_definition_for_docs_rs() {
             if target.starts_with("https://") {
                 continue;
             }
-            assert_eq!(label, target, "{chapter}: a label is what it leads to");
+            assert_eq!(label, target, "{chapter}: a label must be equal to its target");
             defined.insert(label, for_docs_rs(&target));
         }
     }

@@ -223,7 +223,7 @@ async fn a_queued_object_waits_once_for_the_given_time_or_for_the_acquire_timeou
 }
 
 #[tokio::test]
-async fn a_lost_lease_is_reported_once_and_does_not_stop_the_next_acquire() {
+async fn a_release_reports_a_lost_lease_once_and_the_next_acquire_succeeds() {
     let (_server, client) = scene().await;
     let ttl = Duration::from_secs(1);
     let lock = client.lock("k").unwrap().renew(false).lease_ttl(ttl);

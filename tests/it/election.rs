@@ -106,7 +106,7 @@ async fn a_leader_that_is_cut_off_learns_of_it_before_another_leads() {
 }
 
 #[tokio::test]
-async fn a_campaign_outlives_its_server_and_ends_with_its_client() {
+async fn a_campaign_outlives_its_connection_and_ends_with_its_client() {
     let server = server().await;
     let proxy = Proxy::start(&server.local_addr().to_string()).await;
     let client = options(&proxy.address).connect().await.unwrap();

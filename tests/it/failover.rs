@@ -310,7 +310,7 @@ async fn the_last_living_member_is_found_when_it_leads() {
     // A client that starts now must find the member as well.
     let late = scene.client().await;
     assert_eq!(*health(&late).endpoint, *scene.cluster.addresses()[2]);
-    assert_eq!(health(&late).failovers, 0, "it never served another member");
+    assert_eq!(health(&late).failovers, 0, "no other member has served its shard");
     assert!(late.lock("k").unwrap().acquire().await.unwrap().is_held());
 }
 

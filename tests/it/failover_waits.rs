@@ -321,7 +321,7 @@ async fn a_leader_that_has_forgotten_queue_positions_gives_new_ones() {
 }
 
 #[tokio::test]
-async fn without_sessions_a_wait_ends_with_its_leader_and_is_not_repeated() {
+async fn without_sessions_a_try_ends_with_its_leader_and_is_not_repeated() {
     // A member of the previous release, which does not know the command that names a session.
     let member = |hangs_up: bool| {
         let waits = Arc::new(Mutex::new(0));

@@ -53,7 +53,7 @@ cases! {
     fences_grow needs Fences,
     acquire_and_release,
     a_lock_that_is_held_is_busy,
-    a_wait_ends_at_its_own_time_to_the_millisecond,
+    a_wait_does_not_end_before_its_own_time_in_milliseconds,
     waiters_are_served_in_order needs Stats,
     the_next_waiter_gets_a_released_lock,
     a_dropped_wait_leaves_no_waiter needs Stats DroppedCalls,
@@ -167,7 +167,7 @@ async fn low_level_fifo(peer: Peer) {
         assert_eq!(
             kind(low::acquire(&mut holder, &key, TRY, ttl(20)).await),
             Some(ErrorKind::Timeout),
-            "no waiter overtakes"
+            "a newcomer does not overtake"
         );
     }
 }
@@ -307,7 +307,7 @@ async fn a_lock_that_is_held_is_busy(peer: Peer) {
     assert!(b.lock(&key).try_acquire().await.unwrap().is_some());
 }
 
-async fn a_wait_ends_at_its_own_time_to_the_millisecond(peer: Peer) {
+async fn a_wait_does_not_end_before_its_own_time_in_milliseconds(peer: Peer) {
     let (client, key) = (peer.client().await, peer.key("k"));
     let guard = client.lock(&key).acquire().await.unwrap();
     let waiting = client.lock(&key).acquire_timeout(Duration::from_millis(300));

@@ -236,7 +236,7 @@ async fn fact_16_a_disconnect_that_the_leader_sees_frees_its_key_at_once() {
 }
 
 #[tokio::test]
-async fn fact_17_a_deposed_leader_does_not_answer_its_waits() {
+async fn fact_17_a_deposed_leader_does_not_end_its_waits() {
     let (cluster, addresses) = recorded(|builder| builder).await;
     let mut holder = RawConnection::open(&addresses[0]).await;
     let held = token(&holder.request("l", "k", "0 300").await);

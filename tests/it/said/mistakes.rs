@@ -238,7 +238,7 @@ async fn an_error_says_that_the_same_client_holds_the_lock() {
     said(slots.acquire().await, late, &[&two]);
     said(other.semaphore("s", 3).unwrap().acquire().await, late, &[&one]);
     let Enqueued::Queued(ticket) = client.lock("l").unwrap().enqueue().await.unwrap() else {
-        panic!("the slot is held");
+        panic!("the lock is held");
     };
     let own = "the turn of \"l\" did not come within 200ms: this client itself held it";
     said(ticket.wait(WAIT).await, late, &[own]);
