@@ -107,8 +107,10 @@ impl ConnectOptions {
     ///
     /// # Errors
     ///
-    /// `Connect` (with the reason of the operating system or of TLS, or with the message of a panic), `Auth`, or
-    /// `Protocol` if the peer is not a dflockd server.
+    /// `Connect` (with the reason of the operating system or of TLS, or with the message of a panic), `Auth`,
+    /// `Protocol` if the peer is not a dflockd server, `NotLeader` if the purpose needs a leader and the server does
+    /// not lead, `Unsupported` if the server lacks signals or fences that the client needs, or another refusal of the
+    /// server, such as `Draining`.
     ///
     /// # Cancel safety
     ///

@@ -90,7 +90,8 @@ const LAST_ATTEMPT: Duration = Duration::from_millis(200);
 /// The maximum number of members that are known in addition to the configured ones.
 const MOST_FOUND: usize = 16;
 
-/// The minimum pause before a lost connection is opened again, unless the reconnect policy returns a shorter one.
+/// With standby servers: the minimum pause before a lost connection is opened again, unless the reconnect policy
+/// returns a shorter one.
 const REOPEN_PAUSE: Duration = Duration::from_millis(50);
 
 impl Pace {

@@ -24,7 +24,8 @@ impl ConnectOptions {
     ///
     /// # Errors
     ///
-    /// `Unsupported` if the server makes no fences, and `Connect` if that cannot be found out.
+    /// `Unsupported` if the server makes no fences, and `Connect` if that cannot be found out. `NotLeader`, `Protocol`
+    /// and `Draining` are returned as they are.
     pub(super) async fn find_fences(&self, wire: &mut Wire<Stream>) -> Result<FencesShown> {
         let first = self.take_slot(wire).await?;
         let second = self.take_slot(wire).await?;

@@ -272,8 +272,8 @@ mod tests {
             assert_eq!(evidence.judge(&grant(fastrand::u64(..))), None);
         }
         assert_eq!(shown(&mut evidence, &[7, 8, 9]), [None; 3]);
-        // Only the first pair of a connection, and the pair with the previous connection's last grant, could be near by
-        // chance.
+        // Only the first pair of a connection, and the pair with the previous connection's last grant, can show that a
+        // server counts.
         evidence.connected(FencesShown::Nothing);
         assert_eq!(shown(&mut evidence, &[1 << 60, 1, 2, 3]), [None; 4]);
     }

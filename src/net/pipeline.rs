@@ -139,7 +139,7 @@ impl<T> Pipeline<T> {
         self.push_entry(request, Some(tag), now);
     }
 
-    /// Encodes a request without a caller: only the arrival of its answer matters.
+    /// Encodes a request of the pipeline itself: no caller gets its answer.
     pub(crate) fn push_own(&mut self, request: &Request, now: Moment) {
         self.push_entry(request, None, now);
     }

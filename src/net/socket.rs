@@ -31,7 +31,7 @@ impl Socket {
         }
     }
 
-    /// Checks whether the peer has closed the connection, where the operating system can tell.
+    /// Checks whether the peer has closed the connection, if it is a TCP connection. Returns false for any other.
     pub(crate) fn is_closed(&self) -> bool {
         let Self::Tcp(stream) = self else { return false };
         match SockRef::from(stream).peek(&mut [MaybeUninit::uninit()]) {

@@ -10,7 +10,7 @@ use super::socket::Socket;
 use crate::tls::TlsStream;
 
 /// A stream of any kind. It is one type, so that a connection's task is compiled once and calls nothing through a
-/// pointer.
+/// pointer, except a connector's stream.
 #[derive(Debug)]
 pub(crate) enum Stream {
     Plain(Socket),

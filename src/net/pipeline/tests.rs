@@ -261,7 +261,7 @@ fn a_blocking_request_has_its_wait_in_addition_to_the_reply_timeout() {
     assert!(pipeline.answer_by() > Some(now.at));
 }
 
-/// The moment of the request shows whether the machine was suspended between the two.
+/// The moment of the request shows whether the machine was suspended between the request and its reply.
 #[test]
 fn a_reply_contains_the_suspended_time_at_its_request() {
     let mut pipeline: Pipeline<usize> = Pipeline::new(Duration::from_secs(10));
