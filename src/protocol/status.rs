@@ -10,7 +10,8 @@ use crate::types::{Key, Target};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Status {
-    /// `error`: the token holds nothing, the lease expired before the renewal, or the request is malformed.
+    /// `error`: for example, the token holds nothing, the lease expired before the renewal, or the request is malformed
+    /// or not supported.
     Error,
     /// `error_auth`: in answer to `auth`, the token is wrong; in answer to another request, no token was presented. The
     /// server closes the connection.

@@ -174,7 +174,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     ///
     /// # Cancel safety
     ///
-    /// Not cancel safe, as the [functions](super::functions).
+    /// Not cancel safe, like the [functions](super::functions).
     pub async fn run<T>(&mut self, call: Call<T>) -> Result<T> {
         self.exchange.begin(call.request())?;
         self.stream.write_all(&self.exchange.out).await.map_err(lost)?;
