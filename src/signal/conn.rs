@@ -33,8 +33,9 @@ use crate::sharding::Placement;
 /// Several tasks that subscribe and emit share a [`handle`](Self::handle). Dropping the connection and all its handles
 /// closes the connections to the servers.
 ///
-/// Releases 1.11 to 1.16 of the server support signals, and so does the embedded server. With any other release, the
-/// connection fails at once with an error of kind [`Unsupported`](ErrorKind::Unsupported).
+/// Releases 1.11 to 1.16 of the server support signals, and so does the embedded server when it imitates one of them.
+/// With any other release, the connection fails at once with an error of kind
+/// [`Unsupported`](ErrorKind::Unsupported).
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -89,7 +90,8 @@ impl SignalConn {
         })
     }
 
-    /// Waits until all shards are connected, or one of them cannot be connected.
+    /// Waits until each shard is connected, or an attempt to connect it has failed. Returns the error of the first
+    /// shard that is not connected, if there is one.
     pub(crate) async fn connected(&self) -> Result<()> {
         for connected in join_all(self.handle.shared.links.iter().map(Link::connected)).await {
             connected?;
