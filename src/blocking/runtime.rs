@@ -13,8 +13,8 @@ use super::park;
 use super::process::Process;
 use crate::error::{Error, ErrorKind, Result};
 
-/// The number of threads that drive connections and renewals. One would be enough. With two, a slow logger or sharding
-/// strategy on one thread does not stop renewals on the other thread.
+/// The number of threads that drive connections and renewals. One would be enough. With two, a slow logger or callback
+/// on one thread does not stop renewals on the other thread.
 const WORKERS: usize = 2;
 
 /// The name of the threads.
