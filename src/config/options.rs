@@ -15,8 +15,8 @@ use crate::tls::Tls;
 
 /// The options of a client from outside the program: from a URL, environment variables, or a configuration file.
 ///
-/// All three sources have the same settings: those of [`ClientBuilder`](crate::ClientBuilder), with the names of its
-/// methods.
+/// All three sources have the same settings: those of [`ClientBuilder`](crate::ClientBuilder), most of them with the
+/// names of its methods.
 /// [`guide::configuration`](https://docs.rs/dflockd-client/latest/dflockd_client/guide/configuration/index.html) lists
 /// them and contains the grammar of the URL. Only code can supply layers, connectors and the like: create a
 /// [builder](crate::ClientBuilder::from) from the options and call its methods, which override the options.

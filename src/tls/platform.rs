@@ -11,7 +11,8 @@ use rustls_platform_verifier::Verifier;
 ///
 /// # Errors
 ///
-/// A text that says that the system has no verifier, or that its verifier accepts no further authorities.
+/// A text that says why the verifier cannot be used. For example, the system has no root certificates, or its verifier
+/// accepts no further authorities.
 pub(super) fn platform_verifier(
     authorities: Vec<CertificateDer<'static>>,
     provider: Arc<CryptoProvider>,

@@ -33,9 +33,9 @@ use crate::types::{Fence, Grant, Key, Target, Token, Ttl};
 /// A service that gives scripted answers without a server, for tests of [layers](ClientBuilder::layer), and of code
 /// that uses a client. Clones share their state.
 ///
-/// By default it grants every request, even for a key that is held: it implements no locks. Leases last until they are
-/// released or [lost](MockLease::lose); there are no renewals. It remembers all requests and grants for its whole
-/// life. For locks that exclude each other, use [`TestServer`](super::TestServer).
+/// By default it grants every acquire, enqueue and wait of a ticket, even for a key that is held: it implements no
+/// locks. Leases last until they are released or [lost](MockLease::lose); there are no renewals. It remembers all
+/// requests and grants for its whole life. For locks that exclude each other, use [`TestServer`](super::TestServer).
 ///
 /// It is a [`tower::Service`] like a client, so a layer can wrap it:
 ///
@@ -122,7 +122,7 @@ fn failed(kind: ErrorKind) -> Error {
 }
 
 impl MockService {
-    /// Creates a service that grants every request.
+    /// Creates a service with the default answers.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
