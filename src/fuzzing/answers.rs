@@ -2,7 +2,7 @@
 //!
 //! The first byte of an input says whether signals are received, the second how many requests are in flight, the third
 //! how the bytes are split; then one byte for each request selects its kind. The rest is the peer's output, in which
-//! `0xff n` stands for a long run.
+//! `0xff n` stands for a long run of the digit 1.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ const EVERY_SHAPE: [Expect; 6] = [
     Expect::Json,
 ];
 
-/// Only the pipeline parses longer lines.
+/// The longest line that is also parsed by itself, as the answer to each kind of request.
 const LONGEST_LINE: usize = 8 * 1024;
 
 /// Longer than any message about a line.

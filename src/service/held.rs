@@ -21,7 +21,7 @@ use crate::shard::held::{HeldLease, HeldPosition};
 use crate::take::Take;
 use crate::types::{Fence, Key, Kind, Token, Ttl};
 
-/// The client of a lease or queue position, which keeps this client alive: the core of a client, or the state of a mock
+/// What a lease or queue position keeps alive until it is dropped: the core of its client, or the state of a mock
 /// service.
 pub(crate) type Origin = Arc<dyn Any + Send + Sync>;
 
