@@ -43,7 +43,7 @@ async fn hold(client: &Client, of: &LockArguments, signals: &mut Signals) -> Res
         _ = signals.ended() => {}
         () = end_of_stdin(), if !of.ignore_stdin && stdin_may_be_read() => {}
     }
-    // A second signal ends the wait for the server's answer.
+    // A signal that comes now ends the wait for the server's answer.
     tokio::select! {
         biased;
         exit = signals.ended() => Ok(exit),

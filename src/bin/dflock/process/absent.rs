@@ -90,7 +90,7 @@ impl Attached {
 #[cfg(feature = "server")]
 impl Drop for Attached {
     fn drop(&mut self) {
-        // A process that has ended already needs neither.
+        // If the process has ended already, it does not matter whether these fail.
         drop(self.0.kill());
         drop(self.0.wait());
     }

@@ -50,7 +50,7 @@ impl Attached {
 
 impl Drop for Attached {
     fn drop(&mut self) {
-        // A process that has ended already needs neither.
+        // If the process has ended already, it does not matter whether these fail.
         drop(self.child.kill());
         drop(self.child.wait());
         if let Some(watch) = self.watch.take() {
