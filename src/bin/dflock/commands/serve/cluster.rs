@@ -207,7 +207,8 @@ impl Controlled {
 const LONGEST_LINE: usize = 256;
 
 /// Reads a line. A line longer than `LONGEST_LINE` is cut and ends with `…`, so that it matches no order. A line that
-/// is not UTF-8 matches no order either. After such a line, the next one can be read. Returns `None` at the end of the input.
+/// is not UTF-8 matches no order either. After such a line, the next one can be read. Returns `None` at the end of the
+/// input.
 fn next_line(input: &mut impl BufRead) -> std::io::Result<Option<String>> {
     let mut line = Vec::new();
     let kept = input.by_ref().take(LONGEST_LINE as u64).read_until(b'\n', &mut line)?;
