@@ -218,7 +218,9 @@ impl SignalConn {
 
     /// Returns why the connection is closed, if it is. Possible reasons: [`close`](Self::close) was called, its client
     /// was shut down, or its runtime has ended (all [`Shutdown`](ErrorKind::Shutdown)); the consumer was too slow and
-    /// the policy is to disconnect; or a server that does not support signals replaced one that did.
+    /// the policy is to disconnect; after a loss of the connection, a server refused to make a subscription again, for
+    /// example because it allows fewer; or the client panicked and could not recover
+    /// ([`ShardGone`](ErrorKind::ShardGone)).
     #[must_use]
     pub fn closed_because(&self) -> Option<Error> {
         self.handle.shared.buffer.ended()
