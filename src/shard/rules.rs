@@ -255,7 +255,7 @@ mod tests {
             Carrier::Pipelined => "pipelined",
             Carrier::Own => "its own",
             Carrier::PositionOwner => "that of the queue position",
-            Carrier::SessionHolder => "one that presents its session's name",
+            Carrier::SessionHolder => "that of the queue position, or one that presents its session's name",
             Carrier::Disposable => "disposable",
         };
         let fate = |fate| match fate {

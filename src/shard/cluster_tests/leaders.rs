@@ -13,12 +13,12 @@ fn a_member_with_waits_is_asked_whether_it_leads_if_no_answer_has_shown_it() {
     let (lane, mut caller) = waits(&mut bench, "k");
     let request = bench.sent_on(lane, RequestKind::Wait);
     bench.pass(11 * SECOND);
-    let aside = bench.opens();
-    bench.answer_to(aside, RequestKind::Look, stats_of("leader"));
+    let disposable = bench.opens();
+    bench.answer_to(disposable, RequestKind::Look, stats_of("leader"));
     assert!(bench.shard.connections.is_serving());
     bench.pass(11 * SECOND);
-    let aside = bench.opens();
-    bench.answer_to(aside, RequestKind::Look, stats_of("follower"));
+    let disposable = bench.opens();
+    bench.answer_to(disposable, RequestKind::Look, stats_of("follower"));
     assert!(!bench.shard.connections.is_serving());
     bench.leader_is_found();
     // This connection leads to the previous leader, so its end does not concern the new one.

@@ -145,8 +145,8 @@ impl Bench {
                 AcquireOutcome::Lease(id, cell) => Acquired::Lease(HeldLease::new(cell, id, self.mailbox.way_back())),
                 AcquireOutcome::Busy(refusal) => Acquired::Busy(refusal),
                 AcquireOutcome::Queued(id, target, key, refusal) => {
-                    let holders = self.mailbox.way_back();
-                    Acquired::Queued(HeldPosition::new(id, target, key, refusal, holders))
+                    let way_back = self.mailbox.way_back();
+                    Acquired::Queued(HeldPosition::new(id, target, key, refusal, way_back))
                 }
             })),
             Answer::Release(reply, outcome) => reply.tell(outcome),

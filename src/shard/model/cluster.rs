@@ -50,7 +50,7 @@ impl World {
     }
 
     /// Starts the members of a cluster.
-    pub(super) fn found_cluster(&mut self) {
+    pub(super) fn start_all_members(&mut self) {
         if self.is_cluster() {
             self.members = (0..u32::from(MEMBERS)).map(SimMember::new).collect();
             self.led_by = self.leader();

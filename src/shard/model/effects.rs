@@ -145,7 +145,7 @@ impl World {
     fn answer(&mut self, index: usize, answer: Answer) {
         let now = self.now();
         let id = self.clients[index].id;
-        let holders = self.clients[index].mailbox.way_back();
+        let way_back = self.clients[index].mailbox.way_back();
         match answer {
             Answer::Acquire(ask, outcome) => {
                 let call = self.callers.of_ask(&ask).unwrap_or_default();
@@ -157,10 +157,10 @@ impl World {
                     self.broken(|| format!("call {call} gets a lease before call {passed_over}, which came before it"));
                 }
                 let acquired = outcome.map(|outcome| match outcome {
-                    AcquireOutcome::Lease(id, cell) => Acquired::Lease(HeldLease::new(cell, id, holders)),
+                    AcquireOutcome::Lease(id, cell) => Acquired::Lease(HeldLease::new(cell, id, way_back)),
                     AcquireOutcome::Busy(refusal) => Acquired::Busy(refusal),
                     AcquireOutcome::Queued(id, target, key, refusal) => {
-                        Acquired::Queued(HeldPosition::new(id, target, key, refusal, holders))
+                        Acquired::Queued(HeldPosition::new(id, target, key, refusal, way_back))
                     }
                 });
                 let numbers = [index as u64, call, u64::from(acquired.is_ok())];

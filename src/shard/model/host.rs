@@ -26,7 +26,7 @@ impl World {
             .log(now, "server starts", &[u64::from(self.servers)], String::new);
         self.add(server.sweep_at(), SimEvent::Sweep(self.servers));
         self.server = Some(server);
-        self.found_cluster();
+        self.start_all_members();
         true
     }
 
