@@ -105,8 +105,10 @@ pub(crate) const LEASES_LOST: MetricFamily = MetricFamily::counter(
     "dflockd_client_leases_lost_total",
     "Leases that were lost while they were held, by reason.",
 );
-pub(crate) const RENEWALS: MetricFamily =
-    MetricFamily::counter("dflockd_client_renewals_total", "Renewals that were sent, by outcome.");
+pub(crate) const RENEWALS: MetricFamily = MetricFamily::counter(
+    "dflockd_client_renewals_total",
+    "Attempts to renew a lease, by outcome.",
+);
 pub(crate) const RENEWAL_HEADROOM: MetricFamily = MetricFamily::histogram(
     "dflockd_client_renewal_headroom_seconds",
     Unit::Seconds,

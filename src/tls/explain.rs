@@ -105,7 +105,8 @@ fn certificate(problem: &CertificateError) -> String {
         CertificateError::BadEncoding => "the server's certificate cannot be read: it is not encoded as one".to_owned(),
         CertificateError::Revoked => "the server's certificate has been revoked: renew it".to_owned(),
         CertificateError::BadSignature => {
-            "the server's certificate is not signed by the key of its issuer: present the whole chain, of one authority"
+            "the server's certificate is not signed by the key of its issuer: make the server present the whole chain, with \
+             all certificates from one authority"
                 .to_owned()
         }
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {

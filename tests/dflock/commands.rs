@@ -112,7 +112,7 @@ async fn signals_are_printed_as_text_and_as_json() {
 
 /// A terminal obeys control characters in the keys and payloads of other clients, unless they are shown escaped.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn text_of_other_clients_is_escaped_on_a_terminal() {
+async fn text_of_other_clients_is_escaped_in_lines_for_people() {
     let server = Witness::new().describe().port(0).release("1.16").start().await.unwrap();
     let address = server.local_addr().to_string();
     let client = dflockd_client::Client::builder()

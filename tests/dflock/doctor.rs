@@ -524,7 +524,7 @@ async fn a_full_server_is_reported() {
 
 /// The leader grants a lease, and then refuses its renewal.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_leader_that_ends_leases_too_early_is_told_from_one_that_grants_none() {
+async fn a_leader_that_ends_leases_too_early_is_distinguished_from_one_that_grants_none() {
     let leader = FakeServer::start(|mut connection, _| async move {
         while let Some([command, ..]) = connection.request().await {
             let answer = match command.as_str() {

@@ -51,7 +51,7 @@ fn signals_reach_the_command() {
 }
 
 #[test]
-fn a_signal_that_ends_the_command_is_reported_as_shells_do() {
+fn a_signal_that_ends_the_command_is_reported_as_shells_report_it() {
     let (_server, address) = server();
     for (signal, expected) in [
         (Signal::TERM, 143),

@@ -253,7 +253,7 @@ pub(crate) struct ListenArguments {
     /// End after this many signals
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) count: Option<u64>,
-    /// One JSON object a line, gaps included
+    /// One JSON object a line; a gap in the signals has lines of its own
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -263,7 +263,7 @@ fn a_blocking_request_has_its_wait_in_addition_to_the_reply_timeout() {
 
 /// The moment of the request shows whether the machine was suspended between the request and its reply.
 #[test]
-fn a_reply_contains_the_suspended_time_at_its_request() {
+fn a_reply_contains_the_moment_at_which_its_request_was_sent() {
     let mut pipeline: Pipeline<usize> = Pipeline::new(Duration::from_secs(10));
     let sent = Moment::now();
     pipeline.push(&release(), 0, sent);

@@ -60,7 +60,7 @@ With --cluster, lines on standard input control the members:
   depose      leaves the cluster without a leader
   kill 1      ends n1 as SIGKILL does; if it led, the next member leads if a majority still runs
   stop 1      the same after it drained, as SIGTERM does
-  start 1     starts n1 again, at its old address; it leads if no member does and a majority runs
+  start 1     starts n1 again, at its old address; if no member leads and a majority runs, the next one leads
   isolate 1   cuts n1 off from the others, and rejoin 1 ends that")]
 pub(crate) struct ServeArguments {
     /// Address to listen on

@@ -219,7 +219,7 @@ mod tests {
     use crate::commands::doctor::report::Verdict;
 
     #[test]
-    fn only_a_certain_fault_of_the_servers_clock_is_reported() {
+    fn a_fault_of_the_servers_clock_is_reported_only_if_it_is_certain() {
         for (least, most, verdict) in [
             (1_960, 2_040, Verdict::Ok),
             // After slow answers the span is too wide for a conclusion.

@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_have_the_order_of_the_checks_and_each_failure_names_a_remedy() {
+    fn lines_have_the_order_of_the_checks_and_each_failure_of_a_server_names_a_remedy() {
         let without_remedy = Failure::new(Exit::REFUSED, "it is refused");
         let checks = vec![
             Finding::ok(Check::Cluster, "alone"),
