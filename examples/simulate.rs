@@ -106,7 +106,7 @@ fn take_down(progress: &mut Progress, seed: u64, report: &world::Report) {
     print!("{}", report.trace);
     progress.outcome.add(&report.outcome);
     if !report.violations.is_empty() {
-        println!("{}", report.told(seed));
+        println!("{}", report.description(seed));
         println!("replay it: cargo run --release --example simulate -- --seed {seed} --trace");
         progress.failed.push(seed);
     }

@@ -44,7 +44,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let lock = client.lock("orders/42")?;
     let guard = lock.acquire().await?;
     println!(
-        "the server sees {} lock and grants it once:",
+        "the server has {} lock, and grants it to one caller at a time:",
         server.stats().locks.len()
     );
     // The wait has a connection of its own, which is a second tunnel.

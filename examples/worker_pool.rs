@@ -40,7 +40,7 @@ async fn main() -> Result<(), Error> {
                     let kept = tokio::time::sleep(PERIOD);
                     let at_once = running.fetch_add(1, Ordering::SeqCst) + 1;
                     story.tell(format!(
-                        "worker {worker} does job {job} for {key}, of which {at_once} of {SLOTS} run"
+                        "worker {worker} does job {job} for {key}, which now runs {at_once} of at most {SLOTS} jobs"
                     ));
                     tokio::time::sleep(Duration::from_millis(20)).await;
                     running.fetch_sub(1, Ordering::SeqCst);

@@ -81,7 +81,7 @@ pub(crate) const SIDES: [Side; 9] = [
     },
     Side {
         name: "typescript",
-        label: "TypeScript, promises",
+        label: "TypeScript (promises)",
         system: System::Dflockd,
         prepare: typescript,
     },

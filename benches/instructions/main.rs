@@ -86,7 +86,7 @@ fn cost_of_one(program: &Program) -> Result<Cost, Box<dyn Error>> {
 fn compare(recorded: &Record, measured: &Record) -> Result<ExitCode, Box<dyn Error>> {
     println!(
         "{:<44}{:>12}{:>12}{:>8}{:>14}{:>8}{:>8}",
-        "one", "recorded", "now", "ratio", "allocations", "now", "ratio"
+        "operation", "recorded", "now", "ratio", "allocations", "now", "ratio"
     );
     let mut worse = Vec::new();
     let mut better = Vec::new();

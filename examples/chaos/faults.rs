@@ -148,7 +148,7 @@ async fn one(world: &World, kind: u8, mut random: Rng) -> Outcome {
     }
 }
 
-fn told(error: Box<dyn Error>) -> Box<dyn Error + Send + Sync> {
+fn sendable(error: Box<dyn Error>) -> Box<dyn Error + Send + Sync> {
     error.to_string().into()
 }
 
@@ -156,10 +156,10 @@ async fn kill_client(world: &World, random: &mut Rng) -> Outcome {
     let Some(mut slot) = free(&world.clients, random) else {
         return Ok(());
     };
-    world.kill_client(&mut slot).map_err(told)?;
+    world.kill_client(&mut slot).map_err(sendable)?;
     world.tally.count("client killed");
     sleep(between(random, 0, 1_500)).await;
-    world.start_client(&mut slot).map_err(told)
+    world.start_client(&mut slot).map_err(sendable)
 }
 
 async fn freeze_client(world: &World, random: &mut Rng, what: &'static str, (from, to): (u64, u64)) -> Outcome {
@@ -189,10 +189,10 @@ async fn kill_server(world: &World, random: &mut Rng) -> Outcome {
         false => ("server killed and started again later", between(random, 300, 4_000)),
     };
     let _broken = Broken::begins(world, what);
-    world.was_wrong(slot.kill(&world.record).map_err(told)?);
+    world.was_wrong(slot.kill(&world.record).map_err(sendable)?);
     world.tally.count(what);
     sleep(pause).await;
-    slot.start_again(&world.record).map_err(told)
+    slot.start_again(&world.record).map_err(sendable)
 }
 
 async fn freeze_server(world: &World, random: &mut Rng, what: &'static str, (from, to): (u64, u64)) -> Outcome {
@@ -252,11 +252,11 @@ async fn disturb_cluster(world: &World, random: &mut Rng) -> Outcome {
     if moves {
         cluster.leader = next;
     }
-    cluster.process.tell(&first).map_err(told)?;
+    cluster.process.tell(&first).map_err(sendable)?;
     world.tally.count(what);
     sleep(between(random, pause / 10, pause)).await;
     for order in then {
-        cluster.process.tell(order).map_err(told)?;
+        cluster.process.tell(order).map_err(sendable)?;
         sleep(between(random, 0, 300)).await;
     }
     Ok(())

@@ -157,7 +157,9 @@ fn resource(directory: &Path, attempts: &Attempts) -> Result<Vec<String>, Box<dy
     for (key, count) in resource.counts()? {
         let rows = rows.get(key.as_str()).copied().unwrap_or_default();
         if count != rows {
-            wrong.push(format!("{key} counts {count}, but was given {rows}"));
+            wrong.push(format!(
+                "the counter of {key} is {count}, but the resource has {rows} increments of it"
+            ));
         }
     }
     let mut acknowledged = 0_usize;
@@ -181,8 +183,8 @@ fn resource(directory: &Path, attempts: &Attempts) -> Result<Vec<String>, Box<dy
         }
     }
     println!(
-        "resource: {} increments, of which {acknowledged} were acknowledged and recorded; {} attempts were refused as stale, of {} it is \
-         not known",
+        "resource: {} increments, of which {acknowledged} were acknowledged and recorded; {} attempts were refused as stale; of {} others it is \
+         not known whether the resource has them",
         increments.len(),
         attempts.refused,
         attempts.uncertain

@@ -57,7 +57,7 @@ pub(super) fn read(url: &str) -> Result<SourceSettings> {
     read_authority(authority, &mut given)?;
     if tail.contains('@') {
         return refuse(
-            "there is an @ after the first /, ? or #: in the auth token write these as %2F, %3F and %23, and after the first of them write an @ as %40",
+            "there is an @ after the first /, ? or #: in the auth token write /, ? and # as %2F, %3F and %23; in a parameter write @ as %40",
         );
     }
     if tail.contains('#') {

@@ -36,7 +36,7 @@ impl ShardMachine {
             let error = Error::new(
                 ErrorKind::LeaseLost,
                 format!(
-                    "the server that granted {:?} was lost before it was released",
+                    "the server that granted {:?} was lost before the lease was released",
                     release.key()
                 ),
             );

@@ -108,7 +108,7 @@ fn a_wait_at_a_silent_server_continues_over_the_next_connection() {
     bench.falls_silent(bench.pipelined());
     assert_eq!(bench.hung_up, [lane]);
     bench.cut_unanswered(lane, RequestKind::Wait);
-    assert!(receiver.try_recv().is_err(), "its caller waits on");
+    assert!(receiver.try_recv().is_err(), "its caller still waits");
     let first = bench.opened();
     assert!(!bench.has_sent(RequestKind::Wait));
     bench.up(first);
@@ -127,7 +127,7 @@ fn a_late_grant_of_a_silent_server_is_released() {
     bench.cut(lane);
     let first = bench.opened();
     bench.up(first);
-    assert!(receiver.try_recv().is_err(), "its caller waits on");
+    assert!(receiver.try_recv().is_err(), "its caller still waits");
     bench.sent_on(first, RequestKind::Release);
 }
 

@@ -468,9 +468,9 @@ impl ShardMachine {
     /// the position of a ticket is lost.
     pub(super) fn close_blocked_at(&mut self, endpoint: usize, turn: &mut Turn<'_>) {
         for id in self.connections.blocked_at(endpoint) {
-            let is_wait_alone =
+            let is_wait_without_session =
                 |connection: &Connection| connection.session.is_none() && matches!(connection.work, Work::Waiting(_));
-            match self.connections.get(id).is_some_and(is_wait_alone) {
+            match self.connections.get(id).is_some_and(is_wait_without_session) {
                 true => self.cut(id, turn),
                 false => self.connections.hang_up(id, turn),
             }

@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn the_buckets_of_waits_reach_from_a_millisecond_to_five_minutes() {
+    fn the_buckets_of_waits_include_a_millisecond_and_end_at_five_minutes() {
         let Shape::Histogram(buckets) = ACQUIRE_WAIT.shape else {
             panic!("{ACQUIRE_WAIT:?}");
         };

@@ -18,7 +18,7 @@ fn the_blocks_of_the_chapter_on_tests_stand_in_the_file_that_it_names() {
 
 /// A reader copies the file alone, without the modules beside it and without the guide.
 #[test]
-fn that_file_needs_no_other_file_of_this_repository() {
+fn the_file_that_the_chapter_on_tests_names_needs_no_other_file_of_this_repository() {
     let file = fs::read_to_string(root().join("tests/it/testing_your_code.rs")).unwrap();
     for needs in ["crate::", "super::", "include_str!", "env!", "\nmod "] {
         assert!(!file.contains(needs), "testing_your_code.rs has {needs}");

@@ -175,7 +175,7 @@ async fn without_a_server_an_order_fails_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_server_and_a_held_order_cause_different_errors() {
+async fn a_full_server_causes_an_error_of_its_own_kind() {
     let server = TestServer::start().await.unwrap();
     let client = server.client().await.unwrap();
 

@@ -197,7 +197,7 @@ async fn a_leader_that_flaps_a_hundred_times_costs_no_lease_and_no_request() {
 /// queue position of that connection. A wait that returns too soon queues behind its own old position, whose grant then
 /// expires.
 #[tokio::test(flavor = "multi_thread")]
-async fn members_that_keep_leading_again_cost_only_the_grants_of_old_connections() {
+async fn members_that_lead_again_without_a_restart_cost_only_the_grants_of_old_connections() {
     let outcome = flapping(12, Duration::from_secs(2), false).await;
     let (scene, grants) = (&outcome.scene, outcome.verdict.grants);
     assert_eq!(

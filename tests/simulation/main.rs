@@ -46,7 +46,7 @@ fn worlds_break_no_rule() {
         let report = world::run(seed, false);
         outcome.add(&report.outcome);
         if !report.violations.is_empty() {
-            eprintln!("{}", report.told(seed));
+            eprintln!("{}", report.description(seed));
             failed.push(seed);
         }
     }

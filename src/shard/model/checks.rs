@@ -74,12 +74,12 @@ impl World {
         let now = self.now();
         let client = &self.clients[index];
         let survives = self.plan.survives_disconnect;
-        let has_left = |server: u32| {
+        let has_wire_up_to = |server: u32| {
             let mut wires = client.lanes.values().filter_map(|lane| lane.wire);
             wires.any(|wire| wire.server <= server)
         };
         self.book.note_loss_told(now, |given_up| match given_up.owner {
-            Some((owner, _)) if survives => owner == client.id && !has_left(given_up.server),
+            Some((owner, _)) if survives => owner == client.id && !has_wire_up_to(given_up.server),
             owner => owner.is_none_or(|owner| owner == (client.id, lane)),
         });
     }
@@ -105,7 +105,7 @@ impl World {
             .owner
             .map(|(client, _)| (client, calm_since(&self.clients, &self.network, client)));
         let name = (grant(token), granted.key.clone(), granted.owner);
-        let could_at = match since {
+        let released_by = match since {
             Some((client, Some(since))) if self.is_alive(client) => {
                 since.max(granted.in_hands_at) + self.plan.orphaned_for()
             }
@@ -118,7 +118,7 @@ impl World {
                 return;
             }
         };
-        if could_at >= now {
+        if released_by >= now {
             self.book.left.disturbed += 1;
             return;
         }

@@ -94,7 +94,7 @@ fn a_resource_refuses_former_holders_and_accepts_the_current_one() {
             let is_past = last_written.is_some_and(|last| late < last);
             assert!(
                 !(taken && is_past),
-                "seed {seed}: {late}, behind {last_written:?}, of {holders:?}"
+                "seed {seed}: {late}, after {last_written:?}, of {holders:?}"
             );
             if taken {
                 last_written = last_written.max(Some(late));

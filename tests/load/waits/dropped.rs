@@ -79,7 +79,7 @@ async fn tasks_that_drop_their_waits_on_few_keys_reuse_each_others_queue_positio
 /// Each task waits for ten keys of its own in turn, so a key has its next caller only after nine other waits of the
 /// task.
 #[tokio::test(flavor = "multi_thread")]
-async fn dropped_waits_for_always_new_keys_stay_within_twice_the_bound() {
+async fn dropped_waits_for_a_thousand_keys_stay_within_twice_the_bound() {
     let scene = Scene::of(Server::builder().release("1.10")).await;
     let client = scene
         .builder()

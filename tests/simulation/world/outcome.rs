@@ -21,21 +21,21 @@ pub struct Report {
 }
 
 /// How many of the last lines of a history are printed.
-const TOLD: usize = 60;
+const SHOWN_LINES: usize = 60;
 
 impl Report {
     /// Describes the violations, with the end of the history.
-    pub fn told(&self, seed: u64) -> String {
-        let mut told = format!("seed {seed} breaks rules:\n");
+    pub fn description(&self, seed: u64) -> String {
+        let mut text = format!("seed {seed} breaks rules:\n");
         for violation in &self.violations {
-            told += &format!("  {violation}\n");
+            text += &format!("  {violation}\n");
         }
-        let skipped = self.lines.len().saturating_sub(TOLD);
-        told += &format!("  its history, without the first {skipped} lines:\n");
+        let skipped = self.lines.len().saturating_sub(SHOWN_LINES);
+        text += &format!("  its history, without the first {skipped} lines:\n");
         for line in &self.lines[skipped..] {
-            told += &format!("  {:>10.3} ms {:?}\n", line.at as f64 / 1e6, line.what);
+            text += &format!("  {:>10.3} ms {:?}\n", line.at as f64 / 1e6, line.what);
         }
-        told
+        text
     }
 }
 

@@ -85,7 +85,7 @@ fn an_owner_serves_a_wait_unless_its_session_may_have_had_the_key() {
     assert_eq!(
         scene.idle_owner(&lock("k")),
         Some(plain),
-        "the second connection has no session"
+        "the third connection has no session"
     );
 }
 
@@ -113,7 +113,7 @@ fn connections_that_open_for_the_next_wait_are_counted_and_those_for_a_bound_wai
     assert!(scene.take_opening(for_bound, now + SECOND).is_none());
     assert!(
         matches!(scene.look(for_bound).work, Work::Idle(since) if since == now),
-        "the connection is idle since the first call"
+        "the connection has been idle since the first call"
     );
     assert!(scene.take_opening(gone, now).is_none());
 }
