@@ -34,7 +34,7 @@ async fn client(server: &str) -> Client {
     Client::builder().servers([server]).connect().await.unwrap()
 }
 
-/// Acquires the key with another client, however long that takes, and releases it.
+/// Acquires the key with another client, which waits up to 60 s, and releases it.
 async fn next_holder(client: &Client, key: &str) {
     let lock = client.lock(key).unwrap().acquire_timeout(Duration::from_secs(60));
     lock.acquire().await.unwrap().release().await.unwrap();

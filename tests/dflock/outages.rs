@@ -26,7 +26,7 @@ fn rounds(round: impl Fn(&str) + Sync) {
     }
 }
 
-/// Starts another command, which waits for the key as long as necessary.
+/// Starts another command, which waits for the key up to 60 s.
 fn next(servers: &str, key: &str) -> Running {
     let mut command = dflock();
     command

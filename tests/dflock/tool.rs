@@ -104,7 +104,7 @@ impl Running {
         errors
     }
 
-    /// Returns its children, each with the name of the helper that it is.
+    /// Returns its children, each with its first argument: the name of the helper or subcommand if it is a `dflock`.
     pub fn children(&self) -> Vec<(i32, String)> {
         let id = self.child.id();
         let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap();

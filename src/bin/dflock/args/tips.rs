@@ -39,8 +39,8 @@ const FLAGS: [(&[&str], &str); 13] = [
     (&["config-file", "settings", "c"], "config"),
 ];
 
-/// Names of flags for the auth token. This program has none, because other users of the machine can see the arguments of a
-/// process.
+/// Names of flags for the auth token. The subcommands that use the settings have none, because other users of the
+/// machine can see the arguments of a process.
 const FLAGS_FOR_AUTH_TOKEN: [&str; 5] = ["auth-token", "auth", "token", "secret", "password"];
 
 /// Names of flags in other programs, and the flag of `dflock serve`. For `dflock serve` they are looked up before those

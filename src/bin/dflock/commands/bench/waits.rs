@@ -18,7 +18,7 @@ use crate::args::WaitsArguments;
 use crate::exit::Exit;
 use crate::failure::Failure;
 
-/// Longer than a run, so that grants follow only releases and never an expiry.
+/// Longer than a run with the default flags, so that its grants follow only releases and never an expiry.
 const TTL: Duration = Duration::from_secs(600);
 
 /// How long callers may take to get their keys after Ctrl-C, which releases all held keys at once.
