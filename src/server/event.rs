@@ -53,8 +53,8 @@ pub enum EventKind {
     Disconnected,
     /// A lease expired.
     Expired,
-    /// The leader saw a connection end, and keeps its lease or queue position for the next connection with the same
-    /// ref.
+    /// The leader saw a connection end, and keeps its lease or queue position for the orphan TTL. If the connection
+    /// presented a ref, the next connection with the same ref can reclaim it.
     Orphaned,
     /// A lease or queue position of a session moved to another connection with the same ref.
     Reclaimed,

@@ -17,8 +17,9 @@ use crate::escape::Shortened;
 /// The TLS settings of a client: which authorities it trusts, and which certificate it presents. Pass it to
 /// [`ClientBuilder::tls`](crate::ClientBuilder::tls).
 ///
-/// The client supports TLS 1.2 and 1.3. It always verifies the server's certificate, and there is no way to turn that
-/// off, because a lock from an unknown server protects nothing.
+/// The client supports TLS 1.2 and 1.3. It always verifies the server's certificate, because a lock from an unknown
+/// server protects nothing. No setting turns this off; only a rustls [configuration of your own](Self::config) can have
+/// a verifier that accepts every certificate.
 ///
 /// The cryptography is that of a rustls provider. If the process has
 /// [installed](crate::rustls::crypto::CryptoProvider::install_default) a provider before the client is built, the
