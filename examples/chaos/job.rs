@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 /// The orphan TTL of the cluster's members.
 pub(crate) const KEPT_BY_MEMBERS: Duration = Duration::from_secs(5);
 
-/// The orphan TTL in the clients' settings. It is somewhat shorter, because a client counts a lease as suspect from the
-/// leader's last message on.
+/// The orphan TTL in the clients' settings. A suspect lease lasts for this time, less a twentieth, from the leader's last
+/// message on. This setting is somewhat shorter than that of the members, as a margin.
 pub(crate) const KEPT: Duration = Duration::from_secs(4);
 
 /// The usual TTL of leases.

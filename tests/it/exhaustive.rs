@@ -1,5 +1,5 @@
-//! Public enums, their variants with named fields, and structs with public fields can grow: they are `#[non_exhaustive]`, except for
-//! those that are listed here.
+//! Public enums, their variants with named fields or several fields, and structs with public fields can grow: they are
+//! `#[non_exhaustive]`, except for those that are listed here.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -54,7 +54,7 @@ fn has_public_field(lines: &[&str]) -> bool {
     fields.into_iter().any(|line| line.trim_start().starts_with("pub "))
 }
 
-/// Returns `Enum::*` if a variant of this enum has several fields and is not `#[non_exhaustive]`.
+/// Returns `Enum::*` if a variant of this enum has named fields or several fields and is not `#[non_exhaustive]`.
 fn complete_variants(name: &str, lines: &[&str]) -> Option<String> {
     let indent = |line: &str| line.len() - line.trim_start().len();
     let end = format!("{}}}", " ".repeat(indent(lines[0])));

@@ -401,8 +401,8 @@ struct Tokens {
 }
 
 impl Tokens {
-    /// `grant` gets the number of a grant, and returns the answer of the server without the leading `ok `. The numbers
-    /// begin at 0 and count the grants of all connections together.
+    /// `grant` gets the number of a grant, and returns the answer of the server without its first word (`ok` or
+    /// `acquired`). The numbers begin at 0 and count the grants of all connections together.
     async fn start(grant: impl Fn(u64) -> String + Send + Sync + Clone + 'static) -> Self {
         let released = Arc::new(Mutex::new(Vec::new()));
         let counted = Arc::new(AtomicU64::new(0));

@@ -37,7 +37,8 @@ async fn away(client: &Client) {
     until("the loss is noticed", || !client.health()[0].is_connected()).await;
 }
 
-/// The delay is the longest TTL that was used, not the client's default. Callers wait or fail, as configured.
+/// The delay is the longest TTL that was used and a twentieth of it, not the client's default TTL. Callers wait or fail,
+/// as configured.
 #[tokio::test]
 async fn the_standby_is_not_used_before_the_longest_possible_lease_has_ended() {
     let mut pair = Pair::start().await;

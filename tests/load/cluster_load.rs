@@ -90,7 +90,7 @@ impl Session {
 struct Seen {
     writer: Writer,
     done: AtomicUsize,
-    /// Sessions that need the leadership to stay read it; changes of leadership write it.
+    /// A session that needs the leadership to stay takes the read lock, and a change of leadership the write lock.
     leadership: RwLock<()>,
 }
 

@@ -209,7 +209,7 @@ impl Treatment {
 
 /// Carries bytes in one direction until their end, or until the settings of the proxy end the connection.
 async fn pump(way: Way, mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut treatments: watch::Receiver<Treatment>) {
-    // There are two for each connection. Large buffers would stay in the heap of the process long after their connections.
+    // Each connection has two buffers. Large ones would stay in the heap of the process long after their connections.
     let mut buffer = vec![0; 8 * 1024];
     let mut passed = 0;
     loop {

@@ -61,7 +61,7 @@ impl Resource {
 }
 
 /// Holders get the key one after the other. Each may write while it holds the key, and may write later. A write after
-/// that of a later holder is refused, and a holder's write is accepted.
+/// that of a later holder is refused, and a write of the current holder is accepted.
 #[test]
 fn a_resource_refuses_former_holders_and_accepts_the_current_one() {
     for seed in 0..2000 {

@@ -8,7 +8,7 @@ type Emit = (u64, usize);
 pub struct Stream {
     /// In the order of their emits.
     emits: Vec<Emit>,
-    /// For each of them, the last report of all up to it, and the first report of all from it on.
+    /// For each emit, the last report among the emits up to it, and the first report among those from it on.
     last_up_to: Vec<usize>,
     first_from: Vec<usize>,
 }
