@@ -17,7 +17,8 @@ use crate::types::{Key, Target};
 /// What an acquire waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WaitsFor {
-    /// A user's layer: the acquire has not reached the dispatch yet, or the shard has answered it already.
+    /// A user's layer: the acquire has not reached the innermost service (`service::dispatch`) yet, or the shard has
+    /// answered it already.
     Layers,
     /// A connection of its own: all the connections that the limits allow are in use, and `ahead` other waits came
     /// before it.

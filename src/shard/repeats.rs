@@ -3,10 +3,10 @@
 //! lead while a request is under way.
 //!
 //! A try that is sent again under the name of its first connection finds its grant, if there is one. Unless a name is
-//! configured, each pipelined connection has its own name, which is used once. Before the shard repeats a try, it
-//! renews the leases of the first connection over the next pipelined connection. The leases then belong to the next
-//! connection, so the try does not find them. In some server builds, a renewal does not move a lease. There, the try
-//! may find such a lease, and the shard recognizes the lease by its token.
+//! configured, no two pipelined connections have the same name. Before the shard repeats a try, it renews the leases of
+//! the first connection over the next pipelined connection. The leases then belong to the next connection, so the try
+//! does not find them. In some server builds, a renewal does not move a lease. There, the try may find such a lease,
+//! and the shard recognizes the lease by its token.
 //!
 //! For each name, one connection carries all tries that are sent again under it, in order.
 

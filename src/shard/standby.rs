@@ -55,7 +55,7 @@ impl ShardMachine {
     }
 
     /// Rejects a grant from a server that no longer serves. The lease ends with its connection or its TTL, or the shard
-    /// releases it if that server serves again.
+    /// releases it if that server is the next to serve.
     pub(super) fn reject_stale_grant(
         &mut self,
         acquire: Box<Acquire>,

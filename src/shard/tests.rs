@@ -233,7 +233,7 @@ fn with_surviving_leases_a_shutdown_gives_up_the_positions_of_tickets() {
     }
 }
 
-/// Asks for a ticket, which the server has not answered yet. Returns the connection and the caller.
+/// Asks for a ticket. The server has not answered yet. Returns the connection and the caller.
 fn asks_for_a_ticket(bench: &mut Bench) -> (LaneId, oneshot::Receiver<Result<Acquired>>) {
     let receiver = bench.acquire("k", Patience::Enqueue);
     (bench.opens(), receiver)

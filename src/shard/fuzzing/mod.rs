@@ -26,7 +26,8 @@ use super::input::{Input, Inputs, Mailbox};
 use super::request::Pending;
 use crate::net::dial::LaneEvent;
 
-/// The maximum number of effects of one input, in addition to a number for each existing object.
+/// The maximum number of effects of one input, in addition to four for each caller and grant so far, and for each
+/// connection and unanswered request.
 const EFFECTS_OF_NOTHING: usize = 64;
 
 /// The maximum number of ticks while time passes. Renewals are at least a few milliseconds apart.

@@ -25,8 +25,8 @@ pub(super) struct WaitEntry<W> {
 enum Told {
     /// It waits behind other callers.
     Behind,
-    /// It is the first caller without a server wait, or it wants a ticket. It has no connection for this reason. The
-    /// flag says whether its key already occupies the maximum number of connections.
+    /// It is the first caller without a server wait, or it wants a ticket. The [`Lack`] says why it has no connection.
+    /// The flag says whether its key already occupies the maximum number of connections.
     Next(Lack, bool),
     /// It has a server wait.
     Covered,

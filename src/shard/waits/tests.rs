@@ -84,7 +84,7 @@ impl Scene {
         wait
     }
 
-    /// Starts the next entry on a connection. Returns the key, for a ticket with its number.
+    /// Starts the next entry on a connection. Returns the key and, for a ticket, the number of its caller.
     fn begin(&mut self) -> Option<String> {
         self.waits.begin(self.now).map(|start| match start {
             Start::Wait(key) => key.1.as_str().to_owned(),
