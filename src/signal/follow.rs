@@ -23,8 +23,8 @@ pub(super) fn follow(mut shard: HealthWatch, link: ActorRef<LinkMessage>) -> Abo
     }))
 }
 
-/// Returns `Some(message)` if the shard is connected, `Some(None)` if there is no message now, and `None` if the shard
-/// is closed, so that no message will follow.
+/// Returns `Some(Some(message))` if the shard is connected, `Some(None)` if there is no message now, and `None` if the
+/// shard is closed, so that no message will follow.
 fn news(shard: &mut HealthWatch) -> Option<Option<LinkMessage>> {
     let health = shard.borrow_and_update();
     match health.state {

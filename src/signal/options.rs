@@ -91,7 +91,8 @@ impl SignalOptions {
         self
     }
 
-    /// Sets the policy for signals beyond that number. Default: new signals are dropped.
+    /// Sets the policy for signals that arrive while the [buffer](Self::buffer) is full. Default: new signals are
+    /// dropped.
     #[must_use]
     pub fn overflow(mut self, policy: Overflow) -> Self {
         self.overflow = policy;
