@@ -167,8 +167,8 @@ impl Release {
         self >= Self::V1_16
     }
 
-    /// Returns the greatest limit of a semaphore that the release accepts. It is `u64::MAX` if the release accepts every
-    /// limit that can be parsed.
+    /// Returns the greatest limit of a semaphore that the release accepts. It is `u64::MAX` if the release accepts
+    /// every limit that can be parsed.
     pub(super) fn greatest_limit(self) -> u64 {
         match self.is_cluster_build() {
             true => 1 << 20,
