@@ -61,7 +61,8 @@ async fn a_leader_at_a_host_that_is_not_allowed_is_not_followed() {
     }
 }
 
-/// Starts a member that leads, names these voters, and grants every acquire.
+/// Starts a member that leads and names these voters. It grants every acquire, or, if it names an address of this machine,
+/// ends each connection at the first acquire.
 async fn leader(voters: String) -> FakeServer {
     FakeServer::start(move |mut connection, _| {
         let stats = format!("ok {{\"cluster\":{{\"role\":\"leader\",\"voters\":[{voters}]}}}}\n");

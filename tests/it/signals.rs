@@ -234,7 +234,8 @@ async fn a_lost_connection_is_reported_and_restored_after_all_subscriptions_are(
     assert_eq!(payload(&mut conn).await, "x");
 }
 
-/// Each connection subscribes in the same order, so that equal histories look alike to a server.
+/// After a reconnect the client subscribes in the order of the patterns, whatever the order of the calls was, so that equal
+/// histories look alike to a server.
 #[tokio::test]
 async fn patterns_are_subscribed_again_in_their_order() {
     const PATTERNS: usize = 30;

@@ -105,7 +105,7 @@ async fn a_panic_loses_the_connection_with_its_leases_and_disturbs_no_other_shar
     assert_eq!(soon("the loss", lost_slot.lost()).await, LostReason::Disconnected);
     assert!(!lost.is_held() && !lost_slot.is_held() && other.is_held());
 
-    // The key that the server has freed can be acquired once by another client.
+    // The server has freed the key: another client can acquire it, and after that this one.
     let bystander = bystander(&first).await;
     let taken = soon("the key is free", bystander.lock("a/lock").unwrap().acquire())
         .await

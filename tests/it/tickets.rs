@@ -52,7 +52,7 @@ async fn enqueues_of_a_free_key_reuse_their_connections() {
     assert!(server.stats().locks.is_empty());
 }
 
-/// If the wait of a ticket needed room, its grant would wait behind callers that wait for the same key.
+/// If the wait of a ticket needed room, callers that wait, even for the same key, could keep it from collecting its grant.
 #[tokio::test]
 async fn the_wait_of_a_ticket_needs_no_room() {
     let server = Server::builder().port(0).start().await.unwrap();

@@ -59,7 +59,7 @@ fn shown(findings: &mut Findings<'_>) {
 /// The times of the request and of the grant, the fence that the client shows, and the holder.
 type Shown<'a> = (u64, u64, u64, &'a Holder);
 
-/// Fences that clients showed, if no server recorded any.
+/// Checks the fences that clients showed, in a record without lines of servers.
 fn seen(findings: &mut Findings<'_>) {
     let facts = findings.facts;
     let mut of_keys: HashMap<(Kind, &Name), Vec<Shown<'_>>> = HashMap::new();
