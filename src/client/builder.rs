@@ -479,8 +479,8 @@ impl ClientBuilder {
     /// do not count towards this limit, but the same limit applies to them separately. Default: 1024.
     ///
     /// **Without a connection**, a wait has no position in the server's queue. Instead, the client tries the key: at
-    /// once when this client releases the key, otherwise every 0.4 to 0.8 s, with at most 20,000 tries per second and
-    /// shard. So a caller gets a free key within a second, regardless of the number of other waits. But waiters of
+    /// once when this client releases the key, otherwise every 0.4 to 0.8 s, in the long run with at most 20,000 tries per second
+    /// and shard. So a caller gets a free key within a second, regardless of the number of other waits. But waiters of
     /// other clients that are in the server's queue come first. Callers of this client always get a key in the order of
     /// their arrival.
     ///

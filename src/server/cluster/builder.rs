@@ -52,9 +52,9 @@ impl ClusterBuilder {
         self
     }
 
-    /// Sets whether to imitate the earlier builds of clusters. In these builds, acquires and enqueues reclaim nothing
-    /// for their session without [`orphan_ttl`](ServerBuilder::orphan_ttl). With it, they match connections by ref
-    /// alone, so a session reclaims its leases and queue positions even from an open connection. A renewal does not
+    /// Sets whether to imitate the earlier builds of clusters. In these builds, sessions reclaim nothing without
+    /// [`orphan_ttl`](ServerBuilder::orphan_ttl). With it, connections are matched by ref alone, so a session reclaims
+    /// its leases and queue positions even from an open connection. A renewal does not
     /// change the owner of a lease. A request that timed out stays in the queue, even if it was a try. Default: false.
     pub fn earlier_builds(mut self, earlier: bool) -> Self {
         self.earlier_builds = earlier;

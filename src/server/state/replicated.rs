@@ -190,9 +190,11 @@ impl State {
             return;
         }
         let key = entry.key().clone();
+        let reclaims = self.reclaims();
         let own = |owner: ConnectionId, claim: &SessionClaim| {
             let of_session = claim.reference == client.claim.reference;
-            of_session && (owner == connection || claim.reference.is_some() && claim.is_open_to(&client.claim))
+            let is_open = || reclaims && claim.reference.is_some() && self.is_open(claim, &client.claim);
+            of_session && (owner == connection || is_open())
         };
         let holders = entry.holders.iter();
         let holder = holders.filter(|holder| own(holder.connection, &holder.claim));

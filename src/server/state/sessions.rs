@@ -28,6 +28,17 @@ impl State {
         }
     }
 
+    /// Returns whether sessions reclaim leases and queue positions. Earlier cluster builds need an orphan TTL for that.
+    pub(super) fn reclaims(&self) -> bool {
+        self.membership.is_some() && !(self.options.earlier_builds && self.options.orphan_ttl.is_zero())
+    }
+
+    /// Returns whether the session `to` may reclaim what belongs to `owner`, a session of the same ref. In earlier
+    /// cluster builds the ref alone decides.
+    pub(super) fn is_open(&self, owner: &SessionClaim, to: &SessionClaim) -> bool {
+        self.options.earlier_builds || owner.is_open_to(to)
+    }
+
     /// Reclaims the oldest lease that the connection's session has on a key; the lease starts again. Without a lease,
     /// reclaims the session's first queue position.
     pub(super) fn reclaim(
@@ -37,13 +48,12 @@ impl State {
         ttl: Ttl,
         now: Instant,
     ) -> Option<Taken> {
-        let earlier = self.options.earlier_builds;
-        if self.membership.is_none() || earlier && self.options.orphan_ttl.is_zero() {
+        if !self.reclaims() {
             return None;
         }
         let claim = &self.clients.get(&connection)?.claim;
         let reference = claim.reference.as_ref()?;
-        let is_open = |other: &SessionClaim| earlier || other.is_open_to(claim);
+        let is_open = |other: &SessionClaim| self.is_open(other, claim);
         let entry = self.entries.get(subject)?;
         let own = entry.holders.iter().filter(|holder| {
             let of_session = holder.claim.reference.as_ref() == Some(reference);

@@ -46,7 +46,7 @@
 //!
 //! One seed in three has a cluster of three members that share one state. The leadership moves to another member, and
 //! the former leader may name that member or not. Leaders die, are shut down in an orderly way, are replaced while a
-//! request is under way, or continue as a minority. Members name a member that does not lead. While a member leads,
+//! request is under way, or continue as a minority. Members name a wrong leader, or none. While a member leads,
 //! all of the above holds, and in addition:
 //!
 //! 11. A grant without a caller does not expire, because the client releases it, unless the server makes that

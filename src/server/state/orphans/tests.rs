@@ -282,6 +282,14 @@ fn fact_22_earlier_builds() {
     bench.lead(1);
     let again = bench.connect(1, "r");
     assert_eq!(bench.acquire(again, Target::Lock, "k"), Response::TimedOut);
+    // A `w` reclaims no queue position and no lease either.
+    let queued = bench.connect(1, "queued");
+    assert_eq!(bench.enqueue(queued, "k", 30), Response::Queued);
+    bench.lead(0);
+    for reference in ["queued", "r"] {
+        let again = bench.connect(0, reference);
+        assert_eq!(bench.collect(again, "k"), NOT_ENQUEUED, "{reference}");
+    }
     // With an orphan TTL, the ref alone decides.
     let mut bench = Bench::cluster(|options| options.earlier_builds = true);
     let session = bench.connect(0, "r");
@@ -296,6 +304,12 @@ fn fact_22_earlier_builds() {
     let waits = bench.waiting(3, Target::Lock, "k");
     assert!(!bench.state.give_up(3, waits.0, bench.now));
     assert_eq!(bench.state.stats(bench.now).locks[0].waiters, 2);
+    // A `w` also reclaims by the ref alone.
+    bench.token(1, Target::Lock, "other");
+    let queued = bench.connect(0, "queued");
+    assert_eq!(bench.enqueue(queued, "other", 30), Response::Queued);
+    let queued_again = bench.connect(0, "queued");
+    assert_eq!(bench.collect(queued_again, "other"), Response::TimedOut);
 }
 
 #[test]
