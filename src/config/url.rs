@@ -121,7 +121,7 @@ fn read_query(query: &str, given: &mut SourceSettings) -> Result<()> {
             "auth_token" => {
                 return refuse("in a URL the auth token is before the servers: write dflockd://auth-token@host:6388");
             }
-            "servers" => return refuse("its servers stand behind dflockd://, and not in a parameter"),
+            "servers" => return refuse("its servers come after dflockd://, and not in a parameter"),
             _ => {}
         }
         let value = percent::decode(value)

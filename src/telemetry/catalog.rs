@@ -79,7 +79,7 @@ const COUNTS: &[f64] = &[
 
 pub(crate) const REQUESTS: MetricFamily = MetricFamily::counter(
     "dflockd_client_requests_total",
-    "Requests that were answered, failed or given up, by operation and outcome.",
+    "Requests that were answered, that failed or that were given up, by operation and outcome.",
 );
 pub(crate) const REQUEST_DURATION: MetricFamily = MetricFamily::histogram(
     "dflockd_client_request_duration_seconds",

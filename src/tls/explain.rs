@@ -113,7 +113,7 @@ fn certificate(problem: &CertificateError) -> String {
             "the server's certificate is not for servers: issue one whose extended key usage is serverAuth".to_owned()
         }
         CertificateError::Other(other) if is_an_authority(other) => {
-            "the server presents the certificate of an authority (CA:TRUE) as its own, as `openssl req -x509` makes them: make one \
+            "the server presents the certificate of an authority (CA:TRUE) as its own, such as `openssl req -x509` makes: make one \
              with `-addext basicConstraints=critical,CA:FALSE` and trust that with Tls::ca_file, or have the authority issue one"
                 .to_owned()
         }

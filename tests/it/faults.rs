@@ -624,7 +624,7 @@ async fn a_shutdown_without_a_server_reports_the_leases_that_it_could_not_releas
 
 /// After its read timeout the server sends an unasked `error` and closes. The client must not take that for an answer.
 #[tokio::test]
-async fn the_error_before_a_read_timeout_answers_no_request() {
+async fn the_error_after_a_read_timeout_answers_no_request() {
     let scene = Scene::set(Server::builder().read_timeout(Duration::from_millis(250))).await;
     // A client that does not know the server's short read timeout, and so stays silent for too long.
     let client = scene.client().await;

@@ -611,7 +611,7 @@ async fn a_request_sets_how_its_lease_is_renewed() {
         renewed("early") >= 20
     })
     .await;
-    until("the lease without renewal is lost", || {
+    until("the lease without renewal and the one with `max_hold` are lost", || {
         !leases[0].is_held() && !leases[2].is_held()
     })
     .await;

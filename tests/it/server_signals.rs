@@ -302,7 +302,7 @@ async fn the_subscriptions_of_a_connection_end_with_it() {
     assert_eq!(goes.request("listen", "a.*", "g").await, "ok");
     assert_eq!(stays.request("signal", "a.b", "1").await, "ok 3");
     drop(goes);
-    until("no subscription is left", || {
+    until("only the subscription of the other connection is left", || {
         let channels = server.stats().signal_channels;
         channels.len() == 1 && channels[0].listeners == 1
     })

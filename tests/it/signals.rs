@@ -237,7 +237,7 @@ async fn a_lost_connection_is_reported_and_restored_after_all_subscriptions_are(
 /// After a reconnect the client subscribes in the order of the patterns, whatever the order of the calls was, so that equal
 /// histories look alike to a server.
 #[tokio::test]
-async fn patterns_are_subscribed_again_in_their_order() {
+async fn patterns_are_subscribed_again_in_sorted_order() {
     const PATTERNS: usize = 30;
     let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();
     let server = FakeServer::start(move |mut connection, number| {

@@ -36,7 +36,7 @@ everywhere! {
     dropping_the_server_before_the_client_does_not_hang
     dropping_the_client_before_the_server_does_not_hang
     dropping_a_stalled_server_does_not_hang
-    a_shutdown_of_the_client_ends_in_time
+    a_shutdown_of_the_server_ends_in_time
     test_servers_are_independent
     leases_may_outlive_a_cut
     losses_are_events_of_the_client
@@ -463,7 +463,7 @@ mod checks {
         assert_eq!(guard.lost().await, LostReason::Disconnected);
     }
 
-    pub(super) async fn a_shutdown_of_the_client_ends_in_time() {
+    pub(super) async fn a_shutdown_of_the_server_ends_in_time() {
         let options = || Server::builder().shutdown_timeout(Duration::from_millis(100));
         for stalls in [false, true] {
             for server in [
@@ -692,7 +692,7 @@ mod paused {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_delayed_renewal_is_repeated() {
+    async fn a_failed_renewal_is_repeated() {
         let server = TestServer::start().await.unwrap();
         let (told, mut refused) = tokio::sync::mpsc::unbounded_channel();
         let client = server

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 
-# The warm-up ends after this many seconds at the latest.
+# After this many seconds the warm-up no longer waits until there are as many pairs as workers.
 LONGEST_WARM_UP = 5.0
 
 

@@ -1,6 +1,6 @@
 """The Python client's handles, in asyncio tasks or in threads: python.py tasks|threads, and the arguments that measure.py describes.
 
-`with` and `async with` log that a release failed, and go on. Here that is a failure, so that nothing counts as a pair that is none.
+`with` and `async with` log that a release failed, and go on. Here that is a failure, so that only complete pairs count.
 """
 
 import platform

@@ -157,7 +157,7 @@ async fn without_a_leader_members_name_no_other_member() {
 }
 
 #[tokio::test]
-async fn a_deposed_leader_does_not_answer_its_waiters_and_keeps_their_connections() {
+async fn a_deposed_leader_does_not_end_its_waits_and_keeps_their_connections() {
     let (cluster, addresses) = start(Server::builder().record_events(true)).await;
     let mut holder = RawConnection::open(&addresses[0]).await;
     holder.request("l", "k", "0 30").await;

@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn colours_are_only_for_terminals_that_take_them() {
+    fn text_has_colours_only_on_demand() {
         let text = report().text(true);
         for painted in [
             "\x1b[1ma:1 (shard 0)\x1b[0m\n",

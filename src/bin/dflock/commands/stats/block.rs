@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn colours_are_only_for_terminals_that_take_them() {
+    fn lines_have_colours_only_on_demand() {
         let lines = block(&round(), &all());
         assert!(lines.iter().all(|line| line.painted(false) == line.text));
         let painted: Vec<String> = lines.iter().map(|line| line.painted(true)).collect();

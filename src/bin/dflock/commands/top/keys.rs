@@ -25,7 +25,7 @@ pub(super) fn presses() -> mpsc::Receiver<Press> {
 fn read(event: &Event) -> Option<Press> {
     match event {
         Event::Key(key) if key.kind != KeyEventKind::Release => Some(of_key(key)),
-        Event::Resize(..) => Some(Press::Other),
+        Event::Resize(..) => Some(Press::Resize),
         _ => None,
     }
 }
@@ -61,7 +61,7 @@ mod tests {
         assert_eq!(key(KeyCode::Char('c'), plain), Some(Press::Char('c')));
         assert_eq!(key(KeyCode::Char('S'), KeyModifiers::SHIFT), Some(Press::Char('S')));
         assert_eq!(key(KeyCode::F(1), plain), Some(Press::Other));
-        assert_eq!(read(&Event::Resize(1, 1)), Some(Press::Other));
+        assert_eq!(read(&Event::Resize(1, 1)), Some(Press::Resize));
         assert_eq!(read(&Event::FocusGained), None);
         let released = KeyEvent::new_with_kind(KeyCode::Char('q'), plain, KeyEventKind::Release);
         assert_eq!(read(&Event::Key(released)), None);

@@ -18,8 +18,10 @@ pub(super) enum Press {
     End,
     CtrlC,
     CtrlZ,
-    /// The terminal has a new size, or the key has no meaning here.
+    /// A key without a meaning of its own.
     Other,
+    /// No key: the terminal has a new size.
+    Resize,
 }
 
 /// The action that follows a key.
@@ -36,7 +38,7 @@ pub(super) fn press(model: &mut Model, press: Press) -> Act {
     match press {
         Press::CtrlC => return Act::Quit,
         Press::CtrlZ => return Act::Stop,
-        Press::Other => return Act::Draw,
+        Press::Resize => return Act::Draw,
         _ => {}
     }
     match &mut model.view {
@@ -154,13 +156,18 @@ mod tests {
     }
 
     #[test]
-    fn any_key_closes_help_and_ctrl_c_quits_from_everywhere() {
+    fn any_key_closes_help_and_ctrl_c_quits_from_help() {
         let mut model = model();
         type_in(&mut model, "?");
         assert_eq!(model.view, View::Help);
         assert_eq!(press(&mut model, Press::CtrlC), Act::Quit);
-        type_in(&mut model, "q");
-        assert_eq!(model.view, View::Keys);
+        assert_eq!(press(&mut model, Press::Resize), Act::Draw);
+        assert_eq!(model.view, View::Help);
+        for key in [Press::Char('q'), Press::Down, Press::Other] {
+            model.view = View::Help;
+            assert_eq!(press(&mut model, key), Act::Draw);
+            assert_eq!(model.view, View::Keys, "{key:?}");
+        }
     }
 
     #[test]
