@@ -167,7 +167,7 @@ impl<'de> Visitor<'de> for LayerReader {
         }
         if let Some(previous) = previous {
             let text = Shard::write_all(&previous);
-            // The settings of shards have no text form.
+            // The text form of `previous_servers` has no settings of shards.
             if Shard::read_all(&text).map_err(A::Error::custom)? != previous {
                 return Err(A::Error::custom(
                     "previous_servers has settings of shards, which are not possible here: write a text such as \"a:6388,b:6388\", or a list of such texts",

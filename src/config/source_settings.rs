@@ -21,7 +21,7 @@ pub(super) enum Source {
     Pairs,
 }
 
-/// The settings of one source, each given once.
+/// The settings of one source, or of several that [`over`](Self::over) has joined, each given once.
 #[derive(Clone)]
 pub(super) struct SourceSettings {
     source: Source,

@@ -1,7 +1,7 @@
 //! The state of one lease, shared by its guard and the shard that keeps it.
 //!
-//! The shard's actor writes the state, and the guard reads it. Two atomics and the clock tell the guard whether the
-//! lease is held. The guard needs no answer from the shard, so it sees the right state even while the runtime is
+//! The shard's actor writes the state, and the guard reads it. Three atomics and the clock tell the guard whether
+//! the lease is held. The guard needs no answer from the shard, so it sees the right state even while the runtime is
 //! stalled. Readers write only in one case: the first reader that sees that the deadline has passed marks the lease as
 //! lost for all. So a lease that any reader has seen lost never becomes held again.
 
