@@ -66,7 +66,8 @@ impl Survey {
     }
 
     /// Returns whether a shard has answered and the shards without an answer are not connected. While the
-    /// first attempt to connect to a shard is under way, the shard counts as not connected only after [`FIRST_ATTEMPT`].
+    /// first attempt to connect to a shard is under way, the shard counts as not connected only after
+    /// [`FIRST_ATTEMPT`].
     fn is_enough(&self) -> bool {
         let has_answered = |asked: &Asked| asked.answer.as_ref().is_some_and(|answer| answer.stats.is_ok());
         let health = self.client.health();
