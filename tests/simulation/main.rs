@@ -12,10 +12,11 @@ use std::process::Command;
 /// Seeds of worlds that once broke a rule. The meaning of a seed has changed since, so they may be other worlds now;
 /// each bug also has a test of its own (`docs/testing.md`). In the first two worlds, a stopped process got room for an
 /// acquire only after its timeout, and began a try that nothing ended. In the third, the grant to a dropped ticket was
-/// sent while the client ended. The other five showed errors in the rules. In two of them, a server gave signals of a
-/// group to a member whose connection was cut in silence. In the seventh, a renewal that was delayed on its connection
-/// arrived after the release, which used another one. In the eighth, a subscription noticed a silent cut later than the
-/// client's keepalive and reply timeout, because a signal connection has a heartbeat of its own.
+/// sent while the client ended. In the fourth, the wait for a granted ticket had no room behind other waits. The other
+/// four showed errors in the rules. In two of them, a server gave signals of a group to a member whose connection was
+/// cut in silence. In the seventh, a renewal that was delayed on its connection arrived after the release, which used
+/// another one. In the eighth, a subscription noticed a silent cut later than the client's keepalive and reply timeout,
+/// because a signal connection has a heartbeat of its own.
 const REGRESSIONS: [u64; 8] = [1695, 1866, 3261, 23221, 44231, 46769, 33395, 38529];
 
 const SEEDS: u64 = 40;
