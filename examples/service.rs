@@ -13,8 +13,8 @@
 //! | `RUST_LOG` | `info` | what is logged |
 //!
 //! The lock servers must issue fences: release 2.1 or later. With an earlier one the service does not start, and says
-//! why: tokens of such a server are random, and most deposits to an account would be refused. If such a server replaces
-//! a newer one later, it is not used: deposits are refused with 503, and `/health` says why.
+//! why: such a server issues none, so the database could not refuse stale writers. If such a server replaces a newer
+//! one later, it is not used: deposits are refused with 503, and `/health` says why.
 //!
 //! A deposit is a read, some work and a write; only the lock keeps other requests from doing the same in between. A layer around the
 //! handler acquires the lock, and stops the handler if the lease is lost; the handler gets the fence, and knows nothing of locks. SIGTERM

@@ -204,7 +204,7 @@ async fn a_restarted_process_reclaims_the_leases_of_its_stable_ref() {
     let before = process(cut.shard()).await.unwrap();
     let held = before.lock("k").unwrap().acquire().await.unwrap();
     let other = scene.client().await;
-    // The first process disappears without closing its connections.
+    // The connections of the first process end, and it cannot connect again.
     cut.off();
     until("the cluster keeps its lease", || scene.count(EventKind::Orphaned) > 0).await;
     assert!(other.lock("k").unwrap().try_acquire().await.unwrap().is_none());

@@ -286,7 +286,7 @@ async fn a_turn_is_taken_on_the_shard_of_the_semaphore() {
         Server::builder().port(0).start().await.unwrap(),
         Server::builder().port(0).start().await.unwrap(),
     );
-    // A key begins with the number of its shard; the strategy panics at other keys.
+    // A key begins with the number of its shard; for other keys the strategy returns a shard that does not exist.
     let by_digit = |key: &str, _: usize| {
         key.bytes()
             .next()

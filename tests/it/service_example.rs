@@ -207,7 +207,7 @@ async fn a_request_that_does_not_finish_in_time_is_stopped_before_its_lock_is_re
     assert_eq!(rows, 0);
 }
 
-/// With a server whose tokens are random, most deposits to an account would be refused.
+/// Each of these examples refuses stale writers by fences, and a server of release 2.0 issues none.
 #[tokio::test(flavor = "multi_thread")]
 async fn examples_that_need_fences_fail_clearly_without_them() {
     let locks = Server::builder().port(0).release("2.0").start().await.unwrap();

@@ -616,8 +616,9 @@ impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Unwilling {
     }
 }
 
-/// The effect is that of a recorder that panics, except in destructors, where a panic would end the process, and in the router, which
-/// must go on. On one thread, so that the subscriber of this thread sees everything.
+/// The effect is that of a recorder that panics, except in destructors, where a panic would end the process, and in the
+/// actor that supervises those of the shards, which must go on. On one thread, so that the subscriber of this thread
+/// sees everything.
 #[tokio::test(flavor = "current_thread")]
 async fn a_subscriber_of_the_log_may_panic_anywhere() {
     let unwilling = Unwilling::default();

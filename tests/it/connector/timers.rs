@@ -73,8 +73,8 @@ fn timers_are_enough() {
 struct Machines(Arc<AtomicU64>);
 
 impl Machines {
-    /// The first machine holds the key; the others grant every acquire. A machine that is gone sends nothing, not even the end of the
-    /// stream.
+    /// At the first machine another caller holds the key; the others grant every acquire. A machine that is gone sends
+    /// nothing, not even the end of the stream.
     async fn serve(self, stream: DuplexStream) {
         let number = self.0.load(Ordering::SeqCst);
         let (reading, mut writing) = tokio::io::split(stream);

@@ -56,7 +56,7 @@ async fn the_table_of_error_kinds_is_true() {
             let outlook = [error.is_retryable(), error.is_fatal()].map(|is| if is { "yes" } else { "no" });
             assert_eq!(outlook.as_slice(), &cells[2..4], "{what}: {error:?}");
         }
-        // Only a bug in this crate ends the actor of a shard.
+        // Only a panic ends the actor of a shard, and none is provoked here.
         assert_eq!(of_kind.is_empty(), cells[1] == "`ShardGone`", "{cells:?}");
         seen += of_kind.len();
     }

@@ -29,7 +29,7 @@ async fn dropping_a_wait_for_either_half_gives_up_both() {
     }
 }
 
-/// Drops a future after each number of polls, while all answers are on their way.
+/// Drops futures after times that grow in small steps, while the proxies delay everything.
 #[tokio::test]
 async fn a_future_that_is_dropped_at_any_await_leaks_nothing() {
     let fleet = Fleet::set().await;
@@ -39,7 +39,7 @@ async fn a_future_that_is_dropped_at_any_await_leaks_nothing() {
     }
     let lock = client.lock(MOVES).unwrap().acquire_timeout(LONG);
     let (mut dropped, mut finished) = (0, 0);
-    // The pauses grow from round to round, until they are long enough for this machine.
+    // The steps grow from round to round, until enough of the futures finish on this machine.
     for step in (0..150).cycle().scan(1, |round, step| {
         *round += u64::from(step == 149);
         Some(*round * step)

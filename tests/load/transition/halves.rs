@@ -202,7 +202,7 @@ async fn a_moving_key_has_the_fences_of_both_servers_and_no_single_one() {
     assert!(error.to_string().contains("transition_fences"), "{error}");
 }
 
-/// The events of the client report the loss of each half, with its shard.
+/// The events of the client report the loss of a half, with the shard of that half.
 #[tokio::test]
 async fn each_half_counts_as_a_lease_of_its_shard() {
     let fleet = Fleet::set().await;
