@@ -1,4 +1,4 @@
-//! The actor of one signal connection. It keeps the connection and its subscriptions alive.
+//! The actor of one link: a connection for signals to one shard. It keeps the connection and its subscriptions alive.
 //!
 //! The actor never waits. Signals do not pass through it: the connection's task puts them into the consumer's buffer,
 //! which is bounded. Only answers, losses and reconnects come to the actor.

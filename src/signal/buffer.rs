@@ -190,7 +190,8 @@ impl BufferState {
         }
     }
 
-    /// Removes the last `Restored` of this shard, if no signal has come since. Returns whether it did.
+    /// Removes the last `Restored` of this shard, if the `Lost` before it is in the buffer, too, and no signal has come
+    /// since that `Lost`. Returns whether it did.
     fn withdraw_restored(&mut self, shard: usize) -> bool {
         let since_the_last_signal = self
             .events
@@ -201,8 +202,8 @@ impl BufferState {
             .take_while(|event| !matches!(event, SignalEvent::Lost { shard: other, .. } if *other == shard))
             .position(|event| matches!(event, SignalEvent::Restored { shard: other } if *other == shard));
         match restored {
-            // `Restored` is removed only if the `Lost` before it is in the buffer, too, with no signal after it. That
-            // `Lost` then stands for both losses. Otherwise the consumer would never learn of the new loss.
+            // The `Lost` before it then stands for both losses. If that `Lost` were not in the buffer, the consumer would
+            // never learn of the new loss.
             Some(from_the_end) if self.is_lost_here(shard) => {
                 let index = self.events.len() - 1 - from_the_end;
                 self.events.remove(index);

@@ -63,10 +63,10 @@ use crate::stats::Stats;
 ///
 /// Connections stay open and keep their leases and queue positions. If such a connection ends while its member leads
 /// again, its leases and queue positions are released, or kept for the orphan TTL. If it ends while its member does not
-/// lead, nothing is released, and no other connection to the same process can reclaim them. A request that blocks on
-/// such a connection gets a grant, or `timeout`; this `timeout` does not give up the queue position. Leases run on, and
-/// the new leader accepts their tokens in renewals and releases. A queue position stays until its turn; its grant then
-/// has the TTL of the request. Fences continue to grow.
+/// lead, nothing is released, and no other connection to this member can reclaim them, unless the member is restarted.
+/// A request that blocks on such a connection gets a grant, or `timeout`; this `timeout` does not give up the queue
+/// position. Leases run on, and the new leader accepts their tokens in renewals and releases. A queue position stays
+/// until its turn; its grant then has the TTL of the request. Fences continue to grow.
 ///
 /// While no member leads, the state does not change: no lease is swept, and no orphan is released. Time still passes: a
 /// lease whose TTL is over ends as soon as a member leads.
@@ -99,9 +99,9 @@ use crate::stats::Stats;
 ///   `timeout`, and the position stays. A further `w` on the connection, with timeout 0 if necessary, gives the
 ///   position up.
 ///
-/// As long as the leader has not seen a connection end, no other connection to the same process can reclaim anything
-/// from it, even if it has ended [unnoticed](Self::overlooks_ends): a waiter then queues behind its own former
-/// connection.
+/// As long as the leader has not seen a connection end, no other connection to the same member can reclaim anything
+/// from it, unless the member is restarted. This is so even if the connection has ended
+/// [unnoticed](Self::overlooks_ends): a waiter then queues behind its own former connection.
 ///
 /// `w` finds the lease or the queue position of the session, even without an `e` on the same connection. It returns the
 /// same grant each time until the lease is released or expires. The answer contains the remaining seconds, rounded
