@@ -221,9 +221,9 @@ impl Failover {
         }
     }
 
-    /// Notes a failed attempt. `guarded_until` is as in [`lost`](Self::lost). The last attempt at this server begins
-    /// exactly at `guarded_until`, so that the next server is asked in time even if the pauses of the reconnect policy
-    /// have become long.
+    /// Notes a failed attempt. `guarded_until` is as in [`lost`](Self::lost). Before that instant, the next attempt at
+    /// this server begins at `guarded_until` at the latest, so that the next server is asked in time even if the pauses
+    /// of the reconnect policy have become long.
     pub(crate) fn failed(&mut self, now: Instant, guarded_until: Instant) -> Pace {
         match self.policy {
             Policy::Single => Pace::AfterAPause,

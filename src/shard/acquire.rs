@@ -15,8 +15,8 @@ use crate::types::{Key, Target, Ttl};
 pub(crate) enum Patience {
     /// The acquire tries once.
     Try,
-    /// The acquire tries once, and a wait follows. The try is skipped if this client already waits for the key, and
-    /// a server's answer that the key is held also counts for this acquire.
+    /// The acquire tries once, and a wait follows. The try is skipped if an earlier answer of a server, which said that
+    /// the key is held, also counts for this acquire: see [`Waits::refused_at`](super::waits::Waits::refused_at).
     TryThenWait,
     /// The acquire waits until this instant. A server has already said that the key is held.
     Until(Instant, Refusal),

@@ -200,10 +200,10 @@ impl ShardMachine {
         }
     }
 
-    /// Returns how long leases outlive their connection. `heard` is when the client last received something over the
-    /// connection, so the server noticed the end after `heard`. A healthy leader releases the leases as soon as it
-    /// notices the end, unless the orphan TTL says that it keeps them. The client does not know whether the leader is
-    /// healthy or gone.
+    /// Returns how long leases outlive their connection. `heard` is when the latest of the answered requests was sent
+    /// over the connection, or when the connection came up if no request was answered. So the server noticed the end
+    /// after `heard`. A healthy leader releases the leases as soon as it notices the end, unless the orphan TTL says
+    /// that it keeps them. The client does not know whether the leader is healthy or gone.
     fn survival(&self, heard: Moment) -> Survival {
         match self.orphan_ttl {
             _ if self.settings.survives_disconnect => Survival::WholeTtl,

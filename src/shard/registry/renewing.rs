@@ -13,7 +13,8 @@ use crate::types::{Token, Ttl};
 
 impl Registry {
     /// Handles a successful renewal that was sent at `sent` over the connection `from`; the server says that `left`
-    /// seconds are left. Changes nothing if the lease is no longer held. Returns whether the lease continues.
+    /// seconds are left. Changes nothing unless a renewal of the lease is under way. Returns whether the renewal
+    /// counts: it does not if its answer came too late, or if less than a second is left.
     pub(crate) fn renewed(&mut self, id: LeaseId, from: LaneId, sent: Moment, left: Option<u64>, now: Instant) -> bool {
         let (schedule, epoch) = (self.schedule, self.epoch);
         let (sent_at, now) = (self.seen(sent), self.moment(now));
