@@ -8,8 +8,8 @@ use super::{A_WHILE, SOON, imitate, is_like, line, since, start};
 use crate::support::raw::{Heard, RawConnection};
 
 /// Requests, and the answers that single servers and members of all releases give to them, with `$` for a token. A
-/// strict server would refuse most of those that are granted here; the real ones grant them. After an `error`, too, they
-/// keep the connection open.
+/// strict server would refuse most of those that are granted here; the real ones grant them. They keep the connection
+/// open after an `error`, too.
 const TAKEN: &[(&[u8], &str)] = &[
     (b"l\nk\n 0  5 \n", "ok $ 5"),
     (b"l\nk\n\t+0\x0b\x0c7\t\n", "ok $ 7"),
