@@ -81,7 +81,7 @@ impl ShardMachine {
         *times <= self.settings.max_redirects
     }
 
-    /// Handles a member's unasked report that it does not lead.
+    /// Handles a member's answer to a request of a connection itself, such as a keepalive: the member does not lead.
     pub(super) fn handle_not_leader_report(&mut self, from: LaneId, leader: Option<&str>, turn: &mut Turn<'_>) {
         self.metrics.redirected();
         if self.serving.is_cluster() && self.is_current(from) {

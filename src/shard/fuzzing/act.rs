@@ -41,7 +41,7 @@ pub(super) enum Act {
     Answer(u8, u8, How, How),
     /// Ends the connection. The fate of written requests is unknown.
     End(u8, bool),
-    /// A member reports, without a request, that it does not lead.
+    /// A member answers a request of the connection itself, such as a keepalive: it does not lead.
     Deposed(u8, u8),
     // Time.
     Pass(u16),

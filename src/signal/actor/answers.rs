@@ -83,7 +83,8 @@ impl LinkMachine {
                     self.renewing = self.renewing.saturating_sub(1);
                     self.report_connected_if_renewed();
                 }
-                // Another server has taken over. Continuing without the subscription would be a gap that never ends.
+                // The server refuses what was accepted before the connection was lost. Continuing without the
+                // subscription would be a gap that never ends.
                 Err(error) => self.end(error.at(self.endpoint())),
             },
             LinkRequest::Unlisten(subscription, ask) => {
