@@ -362,8 +362,8 @@ impl State {
         wakers
     }
 
-    /// Lets nothing more pass. Both ends learn of it later, after the bytes that were sent before; with [`Cut::Silence`]
-    /// they do not.
+    /// Lets nothing more pass. Both ends learn of it later, after the bytes that were sent before; with
+    /// [`Cut::Silence`] they do not.
     pub(super) fn cut_at(&mut self, id: PipeId, cut: Cut, due: Time) {
         self.trace
             .note(self.now, format_args!("cut {id} after what was sent: {cut:?}"));
