@@ -29,7 +29,7 @@ fn a_member_with_waits_is_asked_whether_it_leads_if_no_answer_has_shown_it() {
 }
 
 #[test]
-fn no_member_is_asked_whether_it_leads_without_waits_or_if_answers_show_it() {
+fn without_waits_or_if_answers_show_it_no_member_is_asked_whether_it_leads() {
     let mut bench = Bench::cluster(|_| {});
     bench.pass(60 * SECOND);
     let (_, _caller) = waits(&mut bench, "k");
