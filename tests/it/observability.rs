@@ -561,7 +561,8 @@ async fn keys_have_classes_on_request_and_clients_of_one_recorder_add_up() {
     );
 }
 
-/// Returns the rows of the tables whose first column has this heading: the code in the first column, and the other cells.
+/// Returns the rows of the tables whose first column has this heading, by the name that stands in backquotes in that
+/// column. A row is its other cells.
 fn documented(heading: &str) -> BTreeMap<String, Vec<String>> {
     let mut rows = BTreeMap::new();
     let mut inside = false;

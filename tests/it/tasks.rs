@@ -616,9 +616,9 @@ impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Unwilling {
     }
 }
 
-/// The effect is that of a recorder that panics, except in destructors, where a panic would end the process, and in the
-/// actor that supervises those of the shards, which must go on. On one thread, so that the subscriber of this thread
-/// sees everything.
+/// A panic of the subscriber has the effect of a panic of a recorder, with two exceptions. In a destructor it would end
+/// the process, and the actor that supervises the actors of the shards must go on, so it has no effect in these two
+/// places. On one thread, so that the subscriber of this thread sees everything.
 #[tokio::test(flavor = "current_thread")]
 async fn a_subscriber_of_the_log_may_panic_anywhere() {
     let unwilling = Unwilling::default();
