@@ -49,7 +49,7 @@ async fn a_late_holder_writes_nothing_to_postgresql() {
     assert_eq!(database.run(write, &account(late, 5)), "UPDATE 0");
     assert_eq!(database.run(write, &account(next, 100)), "UPDATE 1");
     assert_eq!(database.run(write, &account(late, 5)), "UPDATE 0");
-    // It cannot read a value to work with either.
+    // Nor can it read a value to work with.
     assert_eq!(database.run(claim, &account(late, 0)), "INSERT 0 0");
     // A holder may claim and write more than once.
     assert_eq!(database.run(claim, &account(next, 0)), "100\nINSERT 0 1");

@@ -64,7 +64,7 @@ impl Witness {
     async fn hold(&self, held: Observed, goes_on: impl Fn() -> bool) {
         let key = held.lease().key().to_string();
         let mut lost = WithWakeTime::new(held.lease().lost());
-        // From this first poll on the time of the loss is recorded. The lease may have been lost before.
+        // The time of the loss is recorded from this first poll on. The lease may have been lost before.
         let was_lost = poll_fn(|cx| Poll::Ready(Pin::new(&mut lost).poll(cx).is_ready())).await;
         if was_lost || !held.is_held() {
             return;
