@@ -90,7 +90,7 @@ impl Role {
 /// their leases for as long as the old one would have.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Handover {
-    /// The longest TTL of any lease so far.
+    /// The longest TTL that any lease may have had so far.
     pub(crate) longest_ttl: Duration,
     /// The shard sends no request to any server before this instant.
     pub(crate) hold_back: Option<Instant>,

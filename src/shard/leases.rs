@@ -239,7 +239,7 @@ impl ShardMachine {
     /// Handles the release of a lease by its guard, or the drop of the guard.
     pub(super) fn release(&mut self, id: LeaseId, reply: Option<ReleaseReply>, turn: &mut Turn<'_>) {
         let Some(claim) = self.leases.claim(id) else {
-            // The lease was lost with its connection, so there is nothing to release.
+            // A shutdown of the shard has released the lease already.
             return;
         };
         let LeaseState::Lost(why) = claim.cell.state_at(self.leases.moment(turn.now)) else {

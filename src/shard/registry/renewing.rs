@@ -87,8 +87,8 @@ impl Registry {
         self.arm(id);
     }
 
-    /// Brings the next renewal forward to now, unless the lease is not renewed. Returns whether to send it. If it
-    /// cannot be sent, it is kept for [`take_overdue`](Self::take_overdue).
+    /// Makes the next renewal of a lease due now, if that renewal is in the future and the terms of the lease allow it.
+    /// Returns whether to send it. If it cannot be sent, it is kept for [`take_overdue`](Self::take_overdue).
     pub(crate) fn renew_now(&mut self, id: LeaseId, connected: bool) -> bool {
         if !self
             .entry(id)

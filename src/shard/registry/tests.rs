@@ -352,7 +352,8 @@ async fn a_lease_is_taken_over_by_a_renewal_unless_it_is_never_renewed() {
     assert_eq!(registry.lose_all(LostReason::Failback, Instant::now()).count(), 0);
 }
 
-/// Renewals and deadlines become due earlier, and a renewal that was sent before the suspend counts from then.
+/// Renewals and deadlines become due earlier. A renewal that was sent before the suspend and answered after it counts
+/// from the moment at which it was sent.
 #[tokio::test(start_paused = true)]
 async fn a_suspend_brings_renewals_and_deadlines_forward() {
     let mut registry = registry(0.5);
