@@ -30,7 +30,8 @@ impl TakeoverDelay {
         }
     }
 
-    /// Notes a grant with this TTL. Returns whether the TTL is longer than all earlier ones.
+    /// Notes that a server may grant, or has granted, a lease with this TTL. Returns whether the TTL is longer than all
+    /// earlier ones.
     pub(crate) fn note_ttl(&mut self, ttl: Duration) -> bool {
         let is_longer = ttl > self.longest_ttl;
         self.longest_ttl = self.longest_ttl.max(ttl);

@@ -36,8 +36,8 @@ fn try_lock(number: usize) -> Command<Patient> {
     })
 }
 
-/// Answers one request after the other, and reads none before the last answer was taken, as servers do. The stream
-/// stays open until the returned value is dropped.
+/// Answers one request after the other, as servers do: reads a request only after the whole answer to the previous one
+/// was written. The stream stays open until the returned value is dropped.
 async fn answer_in_turn<S: AsyncRead + AsyncWrite + Unpin>(stream: S) -> impl Sized {
     let mut stream = BufReader::new(stream);
     let mut line = String::new();
