@@ -194,7 +194,7 @@ async fn lost_leases(reached: &mut Reached, address: &str) {
         holder.line();
         proxy.cut();
         reached.own_of(79, &mut holder);
-        assert!(holder.errors().contains("the lease of lost was lost"));
+        assert!(holder.errors().contains("the lease of \"lost\" was lost"));
     }
 }
 

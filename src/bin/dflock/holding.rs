@@ -182,6 +182,12 @@ pub(crate) fn setting(duration: std::time::Duration) -> String {
 }
 
 fn busy(hold: &Hold) -> Failure {
-    Failure::new(Exit::NOT_IN_TIME, format!("{} is held", hold.names().join(",")))
+    let names: Vec<String> = hold.names().iter().map(|name| format!("{name:?}")).collect();
+    let is_held = match (names.as_slice(), hold.limit) {
+        ([name], None) => format!("{name} is held"),
+        ([name], Some(_)) => format!("all slots of {name} are held"),
+        _ => format!("at least one of {} is held", names.join(", ")),
+    };
+    Failure::new(Exit::NOT_IN_TIME, is_held)
         .remedy("wait for it by leaving --try out, or try again later; `dflock stats` shows what is held")
 }

@@ -47,7 +47,7 @@ async fn lead(client: &Client, of: &ElectArguments, policy: Policy, signals: &mu
             Ending::Lost(key, reason) => {
                 drop(held);
                 tell::warn(&format!(
-                    "the lease of {key} was lost, and the command was stopped; dflock campaigns again: {reason}"
+                    "the lease of {key:?} was lost, and the command was stopped; dflock campaigns again: {reason}"
                 ));
             }
         }

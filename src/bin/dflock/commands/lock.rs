@@ -37,7 +37,7 @@ async fn hold(client: &Client, of: &LockArguments, signals: &mut Signals) -> Res
     tokio::select! {
         biased;
         (key, reason) = held.lost() => {
-            return Err(Failure::new(Exit::LOST, format!("the lease of {key} was lost: {reason}"))
+            return Err(Failure::new(Exit::LOST, format!("the lease of {key:?} was lost: {reason}"))
                 .remedy("stop what it protects, and acquire it again"));
         }
         _ = signals.ended() => {}

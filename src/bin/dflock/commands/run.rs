@@ -69,11 +69,16 @@ pub(super) async fn give_back(held: Held, signals: &mut Signals) {
 
 /// Returns the failure for a lost lease, whose command was stopped.
 fn lost(key: &Key, reason: LostReason) -> Failure {
+    let remedy = match reason {
+        LostReason::Expired => "look at the server and the network; a longer --ttl outlasts longer disturbances",
+        // The other reasons end a lease whatever its TTL is.
+        _ => "look at the server and the network",
+    };
     Failure::new(
         Exit::LOST,
-        format!("the lease of {key} was lost, and the command was stopped: {reason}"),
+        format!("the lease of {key:?} was lost, and the command was stopped: {reason}"),
     )
-    .remedy("look at the server and the network; a longer --ttl outlasts longer disturbances")
+    .remedy(remedy)
 }
 
 /// Returns the settings with which the client reports a loss early enough, and the policy that says when the command

@@ -164,7 +164,7 @@ impl Supervisor<'_> {
         let now = Instant::now();
         match self.policy.on_loss {
             OnLoss::Ignore => tell::warn(&format!(
-                "the lease of {key} was lost, and the command goes on: {reason}"
+                "the lease of {key:?} was lost, and the command goes on: {reason}"
             )),
             OnLoss::Kill => self.kill(),
             OnLoss::Term => {

@@ -77,7 +77,7 @@ async fn measure(target: &Target, of: &HoldArguments, stop: &CancellationToken) 
     report.figure("given_back_s", rounded(given_back.as_secs_f64(), 3));
     report.line(format!("{leases} leases taken in {taken:.2?}"));
     report.line(format!(
-        "{bytes} bytes of memory for each, {} sockets",
+        "{bytes} bytes of memory for each; sockets: {}",
         full.since(before).sockets
     ));
     report.line(format!("{held} still held after {held_for:.1?}"));

@@ -136,7 +136,7 @@ async fn rates(
     report.figure("received_per_s", deliveries);
     report.figure("lost", lost);
     report.line(format!(
-        "{} publishers, {} subscribers: {emits} signals/s emitted, {deliveries} deliveries/s received, {lost} lost",
+        "publishers: {}, subscribers: {}: {emits} signals/s emitted, {deliveries} deliveries/s received, {lost} lost",
         of.publishers, of.subscribers
     ));
     Ok(())

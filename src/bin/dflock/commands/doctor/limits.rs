@@ -35,7 +35,7 @@ pub(super) fn judge(stats: &Stats, caps: Caps, is_full: bool) -> Finding {
     let (of_keys, near_keys) = used(keys, caps.max_locks, "--max-locks");
     let (of_connections, near_connections) = used(stats.connections, caps.max_connections, "--max-connections");
     let what = format!(
-        "{keys} keys ({of_keys}), {} connections ({of_connections}), {waiters} waiters in the longest queue",
+        "keys: {keys} ({of_keys}), connections: {} ({of_connections}), waiters in the longest queue: {waiters}",
         stats.connections
     );
     let seems_near = caps.max_locks.is_none() && (near(DEFAULT_MAX_LOCKS)..=DEFAULT_MAX_LOCKS).contains(&keys);
@@ -101,7 +101,7 @@ mod tests {
         assert_eq!(told["verdict"], "ok");
         assert_eq!(
             told["what"],
-            "10 keys (--max-locks is unknown), 9 connections (--max-connections is unknown), 6 waiters in the longest queue"
+            "keys: 10 (--max-locks is unknown), connections: 9 (--max-connections is unknown), waiters in the longest queue: 6"
         );
         assert_eq!(
             told["facts"],
