@@ -242,8 +242,8 @@ impl ShardMachine {
         self.away(cause, retry, turn);
     }
 
-    /// Schedules the next attempt, since no pipelined connection is up. The attempt is made at once if another server
-    /// may serve.
+    /// Schedules the next attempt, since no pipelined connection is up: after the pause of `retry`, but not while
+    /// requests are held back.
     pub(super) fn away(&mut self, error: Error, retry: Retry, turn: &mut Turn<'_>) {
         let pause = retry.pause.max(self.serving.held_back_for(turn.now));
         let (shard, attempt) = (self.index, retry.attempt);
