@@ -295,7 +295,7 @@ fn unasked(line: &str) -> Error {
     if line == "error" {
         return Error::new(
             ErrorKind::Disconnected,
-            "the server gave the connection up (it says `error` unasked when it read nothing for its read timeout)",
+            "the server gave the connection up (it says `error` unasked when it has read nothing for its read timeout)",
         );
     }
     Error::new(

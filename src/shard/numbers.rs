@@ -64,7 +64,7 @@ mod tests {
 
     /// Simulates a connection that is never idle, and on which requests are skipped all the time.
     #[test]
-    fn the_count_of_a_busy_connection_is_never_too_high_and_too_low_by_a_bounded_number() {
+    fn the_count_of_a_busy_connection_is_never_too_high_and_its_lag_is_bounded() {
         let mut random = fastrand::Rng::with_seed(1);
         for most_open in [1, 2, 10, 100] {
             let mut numbers = RequestNumbers::default();

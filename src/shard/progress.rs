@@ -68,7 +68,7 @@ impl fmt::Display for WaitsFor {
         match self {
             Self::Connection { ahead } => write!(
                 f,
-                "no connection was free for this wait, which was behind {ahead} others (see exclusive_connections and \
+                "no connection was free for this wait (other waits before it: {ahead}; see exclusive_connections and \
                  exclusive_connections_per_key)"
             ),
             Self::Opening => f.write_str("no connection for this wait could be established in time"),
@@ -246,7 +246,10 @@ mod tests {
         let error = refusal(0).not_granted(Target::Lock, &key(), SECOND, waits_for);
         let text = error.to_string();
         assert!(text.contains("another holder has it; no connection was free"), "{text}");
-        assert!(text.contains("behind 7 others (see exclusive_connections"), "{text}");
+        assert!(
+            text.contains("(other waits before it: 7; see exclusive_connections"),
+            "{text}"
+        );
         let error = refusal(0).not_granted(Target::Lock, &key(), SECOND, WaitsFor::Opening);
         assert!(error.to_string().ends_with("could be established in time"), "{error}");
         let error = refusal(0).not_granted(Target::Lock, &key(), SECOND, WaitsFor::Full);

@@ -227,7 +227,7 @@ fn too_slow(capacity: usize) -> Error {
     Error::new(
         ErrorKind::Disconnected,
         format!(
-            "the consumer of signals was too slow: {capacity} signals were waiting for it already, and its policy is to disconnect"
+            "the consumer of signals was too slow: its buffer, with room for {capacity}, was full, and its policy is to disconnect"
         ),
     )
 }
