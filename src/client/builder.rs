@@ -479,10 +479,10 @@ impl ClientBuilder {
     /// do not count towards this limit, but the same limit applies to them separately. Default: 1024.
     ///
     /// **Without a connection**, a wait has no position in the server's queue. Instead, the client tries the key: at
-    /// once when this client releases the key, otherwise every 0.4 to 0.8 s, in the long run with at most 20,000 tries per second
-    /// and shard. So a caller gets a free key within a second, regardless of the number of other waits. But waiters of
-    /// other clients that are in the server's queue come first. Callers of this client always get a key in the order of
-    /// their arrival.
+    /// once when this client releases the key, otherwise every 0.4 to 0.8 s, in the long run with at most 20,000 tries
+    /// per second and shard. So a caller gets a free key within a second, however many callers wait, unless the client
+    /// tries more than 10,000 keys of the shard or the server answers slowly. But waiters of other clients that are in
+    /// the server's queue come first. Callers of this client always get a key in the order of their arrival.
     ///
     /// **The next connection** goes first to a key that a [`lock_all`](Client::lock_all) call waits for while it holds
     /// other locks, then to keys without a connection, and last to keys that this client holds itself.
