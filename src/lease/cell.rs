@@ -184,8 +184,9 @@ impl LeaseCell {
         Duration::from_nanos(deadline).saturating_sub(self.age_at(now.at))
     }
 
-    /// Returns when the lease has ended, or when it ends if the client receives nothing more from the server. If a
-    /// suspend of the machine ended the lease, its end is `now` less the suspended time after the end.
+    /// Returns when the lease has ended, or when it ends if the client receives nothing more from the server. A lease
+    /// that was lost when the suspended time reached `lost_when_suspended` ended then: at `now` less the suspended time
+    /// beyond that value.
     pub(crate) fn ends_at(&self, now: Moment) -> Instant {
         let suspended = nanos(now.suspended);
         let deadline = self.deadline.load(Ordering::Acquire).saturating_sub(suspended);

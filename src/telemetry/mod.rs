@@ -1,8 +1,8 @@
 //! The client's metrics, through the `metrics` facade.
 //!
-//! [`catalog`] lists the metrics, and [`sink`] is their destination. The modules that record them keep the handles
-//! (`metrics.rs` or `metrics/` in their folders), which are registered once, so that recording is an atomic operation
-//! without a look-up.
+//! [`catalog`] lists the metrics, and [`sink`] is their destination. The modules that record them (`metrics.rs` or
+//! `metrics/` in several folders of `src`) keep the handles. A handle is registered once, so that recording is an
+//! atomic operation without a look-up.
 
 pub(crate) mod actor_span;
 pub(crate) mod catalog;

@@ -115,7 +115,7 @@ async fn a_lease_with_time_left_is_renewed() {
     }
 }
 
-/// A server that received nothing during such a suspend may have given up the connection, and the lease with it.
+/// A server that received nothing during a long suspend may have given up the connection, and the lease with it.
 #[tokio::test]
 async fn a_long_suspend_ends_leases_however_long_their_ttl() {
     let (_server, _client, guard) = hold(3600, |builder| builder).await;
