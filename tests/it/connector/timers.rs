@@ -98,7 +98,8 @@ impl Machines {
     }
 }
 
-/// No kernel reports that the machine behind such a stream is gone, and a connection that waits for a lock expects no answer for long.
+/// No kernel reports that the machine behind such a stream is gone, and on a connection that waits for a lock it is
+/// normal that no answer comes for a long time.
 #[test]
 fn a_wait_does_not_stay_at_a_machine_that_is_gone() {
     timers_only().block_on(async {

@@ -69,7 +69,7 @@ async fn tasks_that_drop_their_waits_on_few_keys_reuse_each_others_queue_positio
         .await
         .unwrap();
     let (connections, waiters) = flood(&scene, &client, 100, 30).await;
-    // About as many as there are callers, whatever happened to them: far below the bound.
+    // There are 100 callers at a time, so far fewer connections are needed than the default bound of 1,024 allows.
     assert!(
         connections <= 400 && waiters <= 400,
         "{connections} connections, {waiters} waiters"

@@ -162,7 +162,8 @@ async fn leases_do_not_use_up_the_connections_for_waits() {
     scene.until_free().await;
 }
 
-/// A wait whose connection owns leases is not cut when its caller goes. No free key may become unavailable by that.
+/// If the connection of a wait owns leases, or leases survive a disconnect, the wait is not cut when its caller goes.
+/// No free key may become unavailable by that.
 async fn a_wait_that_cannot_be_cut(survives_disconnect: bool) {
     let scene =
         Scene::of(dflockd_client::server::Server::builder().auto_release_on_disconnect(!survives_disconnect)).await;

@@ -1,4 +1,5 @@
-//! Ends the process if no world ends for long in real time, and prints the seeds under way: a world that loops does not move its clock.
+//! Ends the process if no world ends for a long time in real time, and prints the seeds under way: a world that loops
+//! does not move its clock.
 
 use std::collections::BTreeSet;
 use std::process;
