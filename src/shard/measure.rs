@@ -96,7 +96,7 @@ impl LoneShard {
     }
 }
 
-/// A registry of held leases whose renewals are spread over their TTL.
+/// A registry of held leases whose grants are spread over a third of their TTL.
 pub struct HeldLeases {
     registry: Registry,
     key: Key,

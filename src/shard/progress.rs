@@ -20,8 +20,8 @@ pub(crate) enum WaitsFor {
     /// A user's layer: the acquire has not reached the innermost service (`service::dispatch`) yet, or the shard has
     /// answered it already.
     Layers,
-    /// A connection of its own: all the connections that the limits allow are in use, and `ahead` other waits came
-    /// before it.
+    /// A connection of its own: all the connections that the limits allow are in use, or another caller of its key is
+    /// the next to get one. `ahead` other waits came before it.
     Connection { ahead: u32 },
     /// A connection of its own: no attempt to open one has succeeded so far.
     Opening,

@@ -71,7 +71,7 @@ impl<W: Waiter> Waits<W> {
     }
 
     /// Removes callers that are gone, if the number of waits has doubled since the last cleaning. So each new wait
-    /// costs a constant amount of cleaning, and most entries have a caller.
+    /// costs a constant amount of cleaning, and callers that are gone do not accumulate.
     pub(super) fn clean_if_many(&mut self, now: Instant) {
         if self.len() >= self.clean_at {
             self.clean(now);
