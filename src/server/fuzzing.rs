@@ -133,8 +133,8 @@ async fn play(release: Release, flags: u8, seed: u8, said: &[u8]) {
         }
     }
     bench.say(current, rest, seed);
-    // All clients disconnect. No lease and no waiter remains, unless the options keep leases after a disconnect. Cluster
-    // builds are not checked for this.
+    // All clients disconnect. No lease and no waiter remains, unless the options keep leases after a disconnect. (In
+    // cluster builds, this is not checked.)
     for which in 0..CONNECTIONS {
         bench.drop_client(which);
     }
