@@ -154,8 +154,8 @@ pub(crate) struct Settings {
     pub(crate) idle_timeout: Duration,
     /// The TTL of requests whose callers set no TTL.
     pub(crate) lease_ttl: Option<Ttl>,
-    /// The maximum number of times that the shard repeats an acquire or a question in a cluster, for example because the
-    /// member that got it does not lead, or, for an acquire, because the connection was lost before the answer.
+    /// The maximum number of times that the shard repeats an acquire or a question in a cluster, for example because
+    /// the member that got it does not lead, or, for an acquire, because the connection was lost before the answer.
     pub(crate) max_redirects: u32,
 }
 
