@@ -1,4 +1,5 @@
-//! The rules, one file each. Each file says what its rule assumes and what it allows.
+//! The rules. Each is a file, or a folder (`signals`), that says what the rule assumes and what it allows. The rule
+//! `record` is checked here.
 
 mod belief_in_grant;
 mod believers;
