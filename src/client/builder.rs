@@ -127,9 +127,10 @@ impl ClientBuilder {
         self
     }
 
-    /// Limits how often the client repeats one operation in a cluster. It repeats an operation if the member that got
-    /// it is not the leader, and an acquire also if the connection to the leader was lost before the answer. After the
-    /// last repetition, the caller gets the retryable error [`NotLeader`](crate::ErrorKind::NotLeader) or
+    /// Limits how often the client repeats one acquire or one question (such as `stats`) in a cluster. It repeats them if
+    /// the member that got the request is not the leader, and an acquire also if the connection to the leader was lost
+    /// before the answer. Renewals and releases have no such limit. After the last repetition, the caller gets the
+    /// retryable error [`NotLeader`](crate::ErrorKind::NotLeader) or
     /// [`Disconnected`](crate::ErrorKind::Disconnected). Default: 16.
     pub fn max_redirects(mut self, times: u32) -> Self {
         self.options.max_redirects = times;
