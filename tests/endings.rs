@@ -31,8 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const ENDING: &str = "DFLOCKD_TEST_ENDING";
 const SERVER: &str = "DFLOCKD_TEST_ENDING_SERVER";
 
-/// A way to end: its name, what the child does, and how its process must end, or that it lives on after it has released
-/// the lock.
+/// A way to end: its name, what the child does, and how its process must end, or that it lives on.
 struct Ending {
     name: &'static str,
     run: fn(Setup),
