@@ -132,7 +132,7 @@ async fn errors_tell_a_missing_token_from_a_wrong_one() {
     );
     let signals = SignalConn::open(builder(&address), SignalOptions::default()).await;
     said(signals, ErrorKind::Auth, &["presented no authentication token"]);
-    // The low-level functions make the same difference.
+    // The low-level functions make the same distinction.
     let stream = tokio::net::TcpStream::connect(&address).await.unwrap();
     let mut wire = dflockd_client::protocol::functions::Wire::new(stream);
     let stats = dflockd_client::protocol::functions::stats(&mut wire).await;

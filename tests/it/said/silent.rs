@@ -215,7 +215,7 @@ async fn the_error_is_about_the_shard_of_its_key() {
     );
 }
 
-/// An earlier answer to one caller is not passed on to the next.
+/// The server's answer to one caller also counts for other callers, but only for a short time.
 #[tokio::test]
 async fn an_answer_to_one_caller_is_not_repeated_to_another_after_the_server_has_stopped() {
     let scene = Scene::set().await;
