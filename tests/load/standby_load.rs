@@ -34,8 +34,8 @@ async fn every_client_has_a_turn(what: &str, load: &Load) {
     until(what, have_more).await;
 }
 
-/// One of three clients does not see that the primary is killed, and keeps its lease until its end is certain. The
-/// others wait for that. Then all fail back while the work continues.
+/// One of three clients does not see that the primary is killed, and keeps its lease until the lease expires. The
+/// others use the standby only after that. Then all fail back while the work continues.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_that_is_killed_under_load_and_comes_back_grants_no_key_while_it_is_held() {
     let mut pair = Pair::start().await;

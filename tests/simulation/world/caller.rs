@@ -234,7 +234,7 @@ pub fn failure(error: &Error) -> Outcome {
     }
 }
 
-/// The holder of a caller. Drop it just before its guard.
+/// Records how a caller's guard or permit is used, lost and let go. Drop it just before the guard or permit.
 pub struct Holder {
     process: Arc<Process>,
     pub number: u64,
