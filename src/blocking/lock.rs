@@ -100,7 +100,8 @@ impl Lock {
         Ok(block_on(|| self.0.try_acquire())??.map(LockGuard::new))
     }
 
-    /// Reclaims the lock that an earlier process held under the same name; see [`crate::Lock::reclaim`].
+    /// Reclaims the lock that an earlier process held under the same [name](crate::Shard::stable_ref); see
+    /// [`crate::Lock::reclaim`].
     ///
     /// # Errors
     ///

@@ -96,7 +96,8 @@ impl MultiLock {
         Ok(block_on(|| self.0.try_acquire())??.map(MultiLockGuard::new))
     }
 
-    /// Reclaims the locks that an earlier process held under the same name; see [`crate::MultiLock::reclaim`].
+    /// Reclaims the locks that an earlier process held under the same [name](crate::Shard::stable_ref); see
+    /// [`crate::MultiLock::reclaim`].
     ///
     /// # Errors
     ///

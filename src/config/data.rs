@@ -404,7 +404,7 @@ mod tests {
         fn all_settings_are_read_as_they_were_written(shards in vec(shard(), 1..4), settings in settings()) {
             let start = ClientOptions { shards, ..ClientOptions::default() };
             let options = settings.iter().fold(start, |options, (name, seed)| {
-                // Each step starts from the result of the previous one, so this does not set the shards again.
+                // Each step changes one setting in the result of the previous step, which has the shards.
                 set(options, name, *seed)
             });
             let json = serde_json::to_string(&options).unwrap();

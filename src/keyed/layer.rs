@@ -130,8 +130,9 @@ impl<G, R> KeyedLayer<G, R> {
         }
     }
 
-    /// Sets how long a request waits for its lease; after that it fails with [`ErrorKind::Timeout`]. With zero, a
-    /// request whose key is held fails at once. Default: the client's acquire timeout.
+    /// Sets how long a request waits for its lease. After that it fails with [`ErrorKind::Timeout`], or with
+    /// [`ErrorKind::Unavailable`] if no server answered. With zero, a request whose key is held fails at once. Default:
+    /// the client's acquire timeout.
     #[must_use]
     pub fn acquire_timeout(self, timeout: Duration) -> Self {
         self.with(|section| section.acquire_timeout = Some(timeout))

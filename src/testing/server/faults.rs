@@ -140,7 +140,8 @@ impl TestServer {
     /// releases its leases.
     ///
     /// This also affects requests that the client makes itself to find out what the server supports: with
-    /// [`Fencing::Required`](crate::Fencing::Required), each new connection begins with such a request.
+    /// [`Fencing::Required`](crate::Fencing::Required), a client begins with two such requests whenever it connects or
+    /// reconnects to a standalone server, but not when it opens further connections.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use dflockd_client::{LockStats, Stats};
 
-/// A time that has moved by less, in seconds, may only have been rounded: servers report whole seconds, and looks take
-/// time.
+/// A time that has moved by no more than this many seconds may only have been rounded: servers report whole seconds,
+/// and looks take time.
 const ROUNDING: f64 = 1.5;
 
 /// Events per second.
