@@ -83,7 +83,7 @@ pub(crate) struct ConnectOptions {
     pub(crate) purpose: Purpose,
 }
 
-/// The maximum number of requests in flight on a connection for waits, which carries few requests.
+/// The maximum number of requests in flight on a connection for waits in a cluster, which carries few requests.
 const IN_FLIGHT_OF_A_SESSION: usize = 8;
 
 impl ConnectOptions {
@@ -279,8 +279,8 @@ impl ConnectOptions {
     }
 
     /// Returns whether the client sends `ping` first. It sends none to a server that is known to be too old for `ping`.
-    /// On a connection for waits, it also sends none to a server that is known to support `ping`, because such a
-    /// connection sends another request anyway.
+    /// On a connection for waits in a cluster, it also sends none to a server that is known to support `ping`, because
+    /// such a connection sends another request anyway.
     fn asks_for_ping(&self, abilities: Abilities) -> bool {
         match abilities.ping {
             None => true,

@@ -36,10 +36,11 @@ pub enum Fencing {
     /// [`Unsupported`](ErrorKind::Unsupported) that names the server. If a grant still has no fence, because the server
     /// was replaced unnoticed, the client releases it and its caller gets an error.
     ///
-    /// On each new pipelined connection, the client finds out whether the server makes fences. It takes and releases
-    /// two slots of `dflockd-client-fences`, a semaphore that all clients share. That takes four round trips. The
-    /// semaphore counts as one key against the server's `--max-locks`, for a minute; a server without room for it
-    /// cannot be used until it has room. Members of clusters are known to make fences, so they are not asked.
+    /// On each new pipelined connection that is opened while no other is up, the client finds out whether the server
+    /// makes fences. It takes and releases two slots of `dflockd-client-fences`, a semaphore that all clients share.
+    /// That takes four round trips. The semaphore counts as one key against the server's `--max-locks`, for a minute; a
+    /// server without room for it cannot be used until it has room. Members of clusters are known to make fences, so
+    /// they are not asked.
     Required,
     /// A lease has a [`Fence`] if its server is known to make them. The client sends nothing to find that out. It
     /// compares the server's grants, so the first grant over a new connection may have no fence. Members of clusters,

@@ -194,7 +194,7 @@ impl ShardHealth {
         matches!(self.state, ConnectionState::Connected)
     }
 
-    /// Returns why the last attempt to connect failed, while the shard reconnects.
+    /// Returns why the last attempt to connect failed, or why the connection was lost, while the shard reconnects.
     #[must_use]
     pub fn last_error(&self) -> Option<&Error> {
         match &self.state {

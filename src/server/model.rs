@@ -260,7 +260,7 @@ impl ModelServer {
         Some(ModelTurn { out, is_over, wake_at })
     }
 
-    /// Ends a connection, and releases its leases and queue positions.
+    /// Ends a connection, as [`State::disconnect`] does.
     pub(crate) fn hang_up(&mut self, number: u64, now: Instant) {
         if self.connections.remove(&number).is_some() {
             self.blocked.remove(&number);

@@ -234,7 +234,7 @@ pub(crate) struct ShardMachine {
     housekeeping_at: Option<Instant>,
     /// The evidence about whether the tokens of the serving server carry fences.
     fences: FenceEvidence,
-    /// The clusters to which the leaders so far belong.
+    /// The cluster that the last leader has described.
     clusters: SeenClusters,
     closing: Option<Closing>,
     over: bool,

@@ -46,7 +46,7 @@ use crate::types::{Grant, Kind, Ttl, WaitSecs};
 pub(in crate::server) enum ServerAnswer {
     /// An immediate answer.
     Now(Response),
-    /// The answer comes later. If it has not come by `until`, the connection gives the queue position up.
+    /// The answer comes later. If it has not come by `until`, the connection ends the request: see [`State::give_up`].
     Later {
         subject: KeyId,
         until: Instant,
