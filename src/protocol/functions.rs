@@ -190,8 +190,8 @@ pub async fn enqueue<S: AsyncRead + AsyncWrite + Unpin>(
 ///
 /// # Errors
 ///
-/// [`Timeout`](ErrorKind::Timeout), after which the position is given up, unless this is the first wait after an enqueue
-/// that reclaimed the position for a [session](StableRef). If the grant expired before it was collected:
+/// [`Timeout`](ErrorKind::Timeout), after which the position is given up, unless this is the first wait after an
+/// enqueue that reclaimed the position for a [session](StableRef). If the grant expired before it was collected:
 /// [`LeaseExpired`](ErrorKind::LeaseExpired), or [`NotEnqueued`](ErrorKind::NotEnqueued) after the server has dropped
 /// it. Release 1.10 does not report that: check with [`renew`].
 ///
