@@ -85,8 +85,8 @@ impl Shard {
     ///   [`orphan_ttl`](Self::orphan_ttl).
     /// - A wait continues: at the same queue position if the leader died or was replaced, and at the end of the queue
     ///   if a running leader saw the connection end.
-    /// - If a member rejects a request because it is not the leader, the client sends the request to the leader, at
-    ///   most [`max_redirects`](crate::ClientBuilder::max_redirects) times.
+    /// - If a member rejects a request because it is not the leader, the client sends the request to the leader: an
+    ///   acquire or a question at most [`max_redirects`](crate::ClientBuilder::max_redirects) times.
     ///
     /// **Independent** servers are not a cluster, and a standalone server is not a member of one: each such server can
     /// grant a key that another one has granted. If the client finds that a server is not a member of a cluster, it

@@ -23,10 +23,10 @@ const KEYS: [(&str, &str); 8] = [
 
 const COLUMNS: [(&str, &str); 10] = [
     ("LATENCY", "how long the answer to `stats` took"),
-    ("GRANTS/S", "a lower bound. Counted are keys that were"),
-    ("", "free and are held, that moved to another"),
-    ("", "connection, or that were idle, were used"),
-    ("", "and are idle again."),
+    ("GRANTS/S", "a lower bound. Counted are locks that were"),
+    ("", "free and are held, or moved to another"),
+    ("", "connection; more held slots; and keys that"),
+    ("", "were idle, were used and are idle again."),
     ("EXTENDED/S", "leases that end later than before, at the"),
     ("", "same connection: renewals, and new grants"),
     ("COMMITS/S", "entries that a cluster committed"),
