@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_policy_panicked_pauses_have_the_longest_default() {
+    fn after_a_policy_has_panicked_all_pauses_last_five_seconds() {
         let unwilling = ReconnectPolicy::of(|| panic!("no pauses"));
         assert_eq!(unwilling.start().failed(), LAST_RESORT);
         let tired = ReconnectPolicy::of(|| {
