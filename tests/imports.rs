@@ -152,8 +152,8 @@ fn rows(design: &str) -> BTreeMap<String, usize> {
     named.collect()
 }
 
-/// Reads the library. A file's path is taken as its module: that is good enough for the two modules that have separate
-/// files for other builds.
+/// Reads the library. A file's path is taken as its module: that is good enough for the few modules that have separate
+/// files for other builds (`#[path = …]`).
 fn sources() -> Sources {
     let mut sources = read(&root().join("src"));
     // The command is a crate of its own.

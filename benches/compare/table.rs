@@ -112,7 +112,7 @@ pub(crate) fn missing(results: &Results) -> Option<String> {
     (!lists.is_empty()).then(|| lists.join(" "))
 }
 
-/// Formats pairs a second with three digits.
+/// Formats pairs a second, rounded to a whole number with at most three significant digits.
 pub(crate) fn rate(pairs: f64) -> String {
     let digits = pairs.max(1.0).log10().floor() as i32 + 1;
     let unit = 10_f64.powi((digits - 3).max(0));
