@@ -200,8 +200,8 @@ impl SourceSettings {
         Ok(())
     }
 
-    /// Returns the source of a setting. For a setting of shards, the value for all shards comes first, then the first
-    /// value for a single shard.
+    /// Returns the source of a setting. For a setting of shards, this is the source of the value for all shards. If
+    /// there is no such value, it is the source of the value for the first shard that has one.
     pub(super) fn source_of(&self, name: &str) -> Option<Source> {
         let setting = find(name)?;
         let said = self.items.iter().filter(|item| item.setting == setting);

@@ -184,9 +184,10 @@ impl Error {
         self.0.budget
     }
 
-    /// Returns whether the kind is [`Timeout`](ErrorKind::Timeout): the time ran out while another holder had the key,
-    /// in an added layer, or while no connection was free; [`budget`](Self::budget) distinguishes these. If no server
-    /// answered, the kind is [`Unavailable`](ErrorKind::Unavailable).
+    /// Returns whether the kind is [`Timeout`](ErrorKind::Timeout). If the time ran out while another holder had the
+    /// key, the [`budget`](Self::budget) is [`Budget::Wait`]. If it ran out in an added layer or while no connection
+    /// was free, the budget is [`Budget::Total`]. If no server answered, the kind is
+    /// [`Unavailable`](ErrorKind::Unavailable).
     #[must_use]
     pub fn is_timeout(&self) -> bool {
         self.0.kind == ErrorKind::Timeout

@@ -212,8 +212,9 @@ impl MockService {
         self.client_builder().build()
     }
 
-    /// Returns a builder for a client on this service, inside its [layers](ClientBuilder::layer). The client never
-    /// connects, so use [`build`](ClientBuilder::build); [`connect`](ClientBuilder::connect) would fail.
+    /// Returns a builder for a client on this service. The [layers](ClientBuilder::layer) that you add to the builder
+    /// get each request first, and then this service answers it. The client never connects, so use
+    /// [`build`](ClientBuilder::build); [`connect`](ClientBuilder::connect) would fail.
     pub fn client_builder(&self) -> ClientBuilder {
         let nowhere = service_fn(|_: Endpoint| pending::<io::Result<DuplexStream>>());
         Client::builder()
