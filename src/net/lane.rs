@@ -457,7 +457,7 @@ where
         }
     }
 
-    /// Sends a request that changes nothing on any server: a `ping`, unless the server has refused `ping` in the
+    /// Sends a request that changes nothing on any server: a `ping`, unless the server has refused `ping` in a
     /// greeting or on this connection. Such a server might close the connection after another `ping`, so it gets a
     /// renewal of a lease that does not exist, which it answers with a plain `error`. Other servers do not get that
     /// renewal, because the leader of a cluster writes it to its log.

@@ -9,7 +9,7 @@
 //! | --- | --- |
 //! | [`connections`] | the connections, and the work of each |
 //! | [`waits`] | waiting callers, and the server-side waits that serve them |
-//! | [`positions`] | tickets, and queue positions that are being reclaimed |
+//! | [`positions`] | queue positions: those of tickets, and those that must be given up in their sessions |
 //! | [`registry`] | leases: when each one is renewed, lost or released |
 //! | [`confirming`] | grants that are being confirmed |
 //! | [`unknown_tokens`] | tokens of grants that are checked when they arrive |

@@ -24,7 +24,7 @@ pub(super) struct QueuePositions {
 
 /// A queue position, and the terms on which it was taken.
 pub(super) struct QueuePosition {
-    /// The connection that owns it, or `None` while it is being reclaimed.
+    /// The connection that owns it, or `None` while it waits for a connection in its session.
     lane: Option<LaneId>,
     next: AfterRejoin,
     /// When the shard first noticed that the caller that waits for the grant is gone.
@@ -53,7 +53,7 @@ pub(super) enum AfterRejoin {
 pub(super) enum GivingUp {
     /// Over this connection, at once.
     On(LaneId, QueuePosition),
-    /// After the position is reclaimed.
+    /// Later, over a connection that presents the session's name.
     Later,
 }
 

@@ -33,8 +33,8 @@ impl State {
         self.membership.is_some() && !(self.options.earlier_builds && self.options.orphan_ttl.is_zero())
     }
 
-    /// Returns whether the session `to` may reclaim what belongs to `owner`, a session of the same ref. In earlier
-    /// cluster builds the ref alone decides.
+    /// Returns whether a connection with the claim `to` may reclaim a lease or queue position with the claim `owner`,
+    /// given that both claims have the same ref. In earlier cluster builds the ref alone decides.
     pub(super) fn is_open(&self, owner: &SessionClaim, to: &SessionClaim) -> bool {
         self.options.earlier_builds || owner.is_open_to(to)
     }

@@ -29,8 +29,8 @@ impl LastRequests {
 
     /// Returns the group of a key, or `None` with a single connection, where there is no choice.
     pub(super) fn group(&self, key: &Key) -> Option<KeyGroup> {
-        // This hash differs from the hash that spreads keys over shards, because that hash may be the same for all keys
-        // of one shard.
+        // The default sharding strategy takes the same CRC modulo the number of shards, so the last bits of the CRC may
+        // be the same for all keys of one shard. So the group is not simply the CRC modulo the number of groups.
         const ODD: u32 = 0x9e37_79b1;
         if self.0.is_empty() {
             return None;

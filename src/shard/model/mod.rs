@@ -49,7 +49,7 @@
 //! request is under way, or continue as a minority. Members name a wrong leader, or none. While a member leads,
 //! all of the above holds, and in addition:
 //!
-//! 11. A grant without a caller does not expire, because the client releases it, unless the server makes that
+//! 11. A grant without a caller does not expire, because the client releases it, unless something makes that
 //!     impossible. That is the case if
 //!     - the client's connections or the cluster had a fault until it was too late, or the client had ended;
 //!     - the leader's process, or that of a later leader, did not see the end of the connection to which the key was
