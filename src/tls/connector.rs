@@ -69,7 +69,8 @@ impl TlsConnector {
         })
     }
 
-    /// Checks that a certificate can be verified for a server with this host name, if it has one.
+    /// Checks that there is a name for which a server's certificate can be verified: the one from the settings, or
+    /// otherwise this host name. Returns an error if there is neither, or if no certificate can contain the host name.
     pub(crate) fn check_host(&self, host: Option<&str>) -> Result<()> {
         self.name_for(host).map(|_| ())
     }
