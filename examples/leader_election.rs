@@ -2,10 +2,11 @@
 //!
 //!     cargo run --example leader_election
 //!
-//! Each node is a task here; in production it is a process. Nodes campaign without a timeout, lead as long as they are
-//! leaders, and campaign again. A leader's writes carry its term, so that a store can refuse the writes of a stalled
-//! leader. Terms are fences: this needs servers from release 2.1 on. With earlier ones `connect` fails at once, because
-//! without terms the store would have to accept late writes.
+//! Each node is a task here; in production it is a process. Nodes campaign without a timeout, and work only as long as
+//! they lead. In production they then campaign again; here each leads once, for three writes. A leader's writes carry
+//! its term, so that a store can refuse the writes of a stalled leader. Terms are fences: this needs servers from
+//! release 2.1 on. With earlier ones `connect` fails at once, because without terms the store would have to accept late
+//! writes.
 
 mod common;
 

@@ -19,7 +19,7 @@ use super::wake_time::WithWakeTime;
 const LOCKS: usize = 3;
 const SLOTS: u32 = 2;
 
-/// The key of the tasks that never release.
+/// The key of the tasks that keep their lease until it is lost, or until the work ends.
 pub const KEPT: &str = "kept";
 
 /// The work of several clients.
@@ -101,7 +101,7 @@ impl Witness {
         }
     }
 
-    /// Acquires one key and keeps it until it is lost.
+    /// Acquires one key and keeps it until it is lost, again and again until the work ends.
     async fn keep(&self, client: &Client, end: &AtomicBool) {
         while !end.load(Ordering::SeqCst) {
             let acquired = self.lock(client, 0, KEPT).await;
