@@ -1,4 +1,4 @@
-//! The random half of tokens.
+//! The random numbers that tokens are made of.
 
 use crate::error::{Error, ErrorKind, Result};
 

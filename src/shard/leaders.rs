@@ -6,7 +6,7 @@
 //! | --- | --- | --- |
 //! | a lease | the lease | marks it suspect, and renews it at the new leader before it sends anything else |
 //! | a wait or a ticket's queue position, in a session | the session | sends it again under the session's name |
-//! | a session's queue position that no caller wants | the position | gives it up under the session's name: see `sessions` |
+//! | a session's queue position that no caller wants | the position | gives it up in that session: see `sessions` |
 //! | a request | nothing | follows the table in `rules` |
 
 use std::sync::Arc;
