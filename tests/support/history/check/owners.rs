@@ -7,10 +7,10 @@
 //! The time of trouble at its server does not count, nor the time in which the owner's process was frozen. If there was
 //! trouble or a freeze shortly before or after the grant lost its owner, the release may take `unnoticed` more. The
 //! rule exempts a grant whose process was killed while it owned the grant, or that may belong to a request of unknown
-//! fate: that of an operation that failed, whose process was killed before or soon after its end, or during which there
-//! was trouble at that server. Such grants do not count as `owned`. A grant whose process was killed within `unowned`
-//! after it gave the grant up may lack an owner for any time, and counts. A grant whose caller learnt of its loss is
-//! judged up to the end of its lease.
+//! fate: that of an operation that failed, whose process was killed before or soon after its end, or during or soon
+//! after which there was trouble at that server (soon: within `unowned`). Such grants do not count as `owned`. A grant
+//! whose process was killed within `unowned` after it gave the grant up may lack an owner for any time, and counts. A
+//! grant whose caller learnt of its loss is judged up to the end of its lease.
 
 use std::collections::HashMap;
 

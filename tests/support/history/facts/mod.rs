@@ -38,7 +38,7 @@ pub struct Facts<'a> {
     pub servers_recorded: bool,
     /// For each server, the first server at its address.
     pub first_of: HashMap<Name, Name>,
-    /// Lines about something that no earlier line began.
+    /// The numbers of the lines that do not follow from those before them, each with the reason.
     pub unfounded: Vec<(usize, &'static str)>,
 }
 
