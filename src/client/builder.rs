@@ -479,9 +479,9 @@ impl ClientBuilder {
     /// closes them when they are [idle](Self::idle_connection_timeout). Connections that own leases and carry no wait
     /// do not count towards this limit, but the same limit applies to them separately. Default: 1024.
     ///
-    /// **Without a connection**, a wait has no position in the server's queue. Instead, the client tries the key: at
-    /// once when this client releases the key, otherwise every 0.4 to 0.8 s, in the long run with at most 20,000 tries
-    /// per second and shard. So a caller gets a free key within a second, however many callers wait, unless the client
+    /// **Without a connection**, a wait has no position in the server's queue. If no other wait for the key has one
+    /// either, the client tries the key: at once when this client releases the key, otherwise every 0.4 to 0.8 s, in
+    /// the long run with at most 20,000 tries per second and shard. So a caller gets a free key within a second, however many callers wait, unless the client
     /// tries more than 10,000 keys of the shard or the server answers slowly. But waiters of other clients that are in
     /// the server's queue come first. Callers of this client always get a key in the order of their arrival.
     ///

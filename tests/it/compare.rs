@@ -110,7 +110,7 @@ fn the_lead_compares_with_the_current_python_client_at_100_tasks() {
 }
 
 #[test]
-fn rates_have_three_digits() {
+fn rates_have_at_most_three_significant_digits() {
     for (pairs, text) in [
         (0.4, "0"),
         (7.0, "7"),

@@ -120,7 +120,7 @@ fn a_caller_at_a_position_that_is_being_reclaimed_waits_until_it_is_reclaimed() 
 }
 
 #[test]
-fn a_queue_position_is_given_up_over_its_connection_or_after_it_is_reclaimed() {
+fn a_queue_position_is_given_up_over_its_connection_or_later_if_it_has_none() {
     let mut positions = QueuePositions::default();
     let id = positions.insert(position(Some(3)));
     assert!(matches!(positions.give_up(id), Some(GivingUp::On(3, _))));

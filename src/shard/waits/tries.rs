@@ -1,4 +1,4 @@
-//! Decides when keys whose waits have no connection are tried over the pipelined connection. Pure: the caller provides
+//! Decides when keys of which no wait has a connection are tried over the pipelined connection. Pure: the caller provides
 //! the time.
 //!
 //! Each key has its own times, and one try at a time. After this client has released the key, the key is tried at once.
