@@ -127,11 +127,11 @@ impl ClientBuilder {
         self
     }
 
-    /// Limits how often the client repeats one acquire or one question (such as `stats`) in a cluster. It repeats them if
-    /// the member that got the request is not the leader, and an acquire also if the connection to the leader was lost
-    /// before the answer. Renewals and releases have no such limit. After the last repetition, the caller gets the
-    /// retryable error [`NotLeader`](crate::ErrorKind::NotLeader) or
-    /// [`Disconnected`](crate::ErrorKind::Disconnected). Default: 16.
+    /// Limits how often the client repeats one acquire or one question (such as `stats`) in a cluster. It repeats them
+    /// if the member that got the request is not the leader, and an acquire also if the connection to the leader was
+    /// lost before the answer. Renewals and releases have no such limit. After the last repetition, the caller gets the
+    /// retryable error [`NotLeader`](crate::ErrorKind::NotLeader) or [`Disconnected`](crate::ErrorKind::Disconnected).
+    /// Default: 16.
     pub fn max_redirects(mut self, times: u32) -> Self {
         self.options.max_redirects = times;
         self
@@ -481,9 +481,10 @@ impl ClientBuilder {
     ///
     /// **Without a connection**, a wait has no position in the server's queue. If no other wait for the key has one
     /// either, the client tries the key: at once when this client releases the key, otherwise every 0.4 to 0.8 s, in
-    /// the long run with at most 20,000 tries per second and shard. So a caller gets a free key within a second, however many callers wait, unless the client
-    /// tries more than 10,000 keys of the shard or the server answers slowly. But waiters of other clients that are in
-    /// the server's queue come first. Callers of this client always get a key in the order of their arrival.
+    /// the long run with at most 20,000 tries per second and shard. So a caller gets a free key within a second,
+    /// however many callers wait, unless the client tries more than 10,000 keys of the shard or the server answers
+    /// slowly. But waiters of other clients that are in the server's queue come first. Callers of this client always
+    /// get a key in the order of their arrival.
     ///
     /// **The next connection** goes first to a key that a [`lock_all`](Client::lock_all) call waits for while it holds
     /// other locks, then to keys without a connection, and last to keys that this client holds itself.
