@@ -263,8 +263,8 @@ async fn play(conversation: Conversation, release: Release) -> Result<(), String
     Ok(())
 }
 
-/// How many conversations are replayed at once. They determine the order of requests over several connections by short
-/// silences, for which a machine with more to do is too slow.
+/// How many conversations are replayed at once. After a request that blocks, a conversation waits for a short silence
+/// before it sends the next request over another connection. A busier machine might not have read the first one by then.
 const AT_ONCE: usize = 50;
 
 /// Plays each conversation on each release, and returns how many conversations there are.
