@@ -264,7 +264,8 @@ async fn play(conversation: Conversation, release: Release) -> Result<(), String
 }
 
 /// How many conversations are replayed at once. After a request that blocks, a conversation waits for a short silence
-/// before it sends the next request over another connection. A busier machine might not have read the first one by then.
+/// before it sends the next request over another connection. On a busier machine, the server might not have read the
+/// first one by then.
 const AT_ONCE: usize = 50;
 
 /// Plays each conversation on each release, and returns how many conversations there are.

@@ -124,7 +124,8 @@ pub fn example(name: &str) -> PathBuf {
 }
 
 /// Runs a test again in a process of its own with these environment variables. If they were set in this process, its
-/// other tests would see them. Returns whether this is that other process: then the test continues, otherwise it is done.
+/// other tests would see them. Returns whether this is that other process: then the test continues, otherwise it is
+/// done.
 pub fn is_alone_with(test: &str, variables: &[(&str, &str)]) -> bool {
     const MARK: &str = "DFLOCKD_TEST_ALONE";
     if std::env::var_os(MARK).is_some() {
