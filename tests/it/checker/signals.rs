@@ -45,7 +45,7 @@ fn doubled_disordered_invented_and_foreign_signals_are_found() {
     let disordered = heard(2, "a.>", &[got(22, 2), got(23, 1)]);
     assert_broken(
         &disordered,
-        &[(Rule::Signals, "comes after one that was emitted after")],
+        &[(Rule::Signals, "comes after a signal that was emitted only after")],
     );
     let invented = heard(1, "a.>", &[got(12, 1), got(13, 9)]);
     assert_broken(&invented, &[(Rule::Signals, "was never emitted")]);
