@@ -6,10 +6,10 @@
 //! `docs/guide/src/command-reference.md`.
 //!
 //! All hosts wake at the same time and try the lock; those that do not get it go back to sleep. The lock alone only
-//! ensures that the job does not run *twice at once*. A note ensures that it does not run *again* on the same day: the
-//! job's database stores the last day that was done, and the holder of the lock reads and writes it, because a lock
-//! does not outlive its holder's connection. The note has the fence of its grant, so that a stalled host cannot write
-//! it late. This needs servers from release 2.1 on; with earlier ones `connect` fails at once.
+//! ensures that the job does not run *twice at once*, because a lock does not outlive its holder's connection. A note
+//! ensures that it does not run *again* on the same day: the job's database stores the last day that was done, and the
+//! holder of the lock reads and writes it. The note has the fence of its grant, so that a stalled host cannot write it
+//! late. This needs servers from release 2.1 on; with earlier ones `connect` fails at once.
 
 mod common;
 

@@ -194,8 +194,8 @@ async fn a_leader_that_flaps_a_hundred_times_costs_no_lease_and_no_request() {
 }
 
 /// A member that does not lead never sees that a client's connection to it ends. When it leads again, it keeps the
-/// queue position of that connection. A wait that returns too soon queues behind its own old position, whose grant then
-/// expires.
+/// queue position of that connection. A wait that was not repeated at another member in between queues behind its own
+/// old position, whose grant then expires.
 #[tokio::test(flavor = "multi_thread")]
 async fn members_that_lead_again_without_a_restart_cost_only_the_grants_of_old_connections() {
     let outcome = flapping(12, Duration::from_secs(2), false).await;

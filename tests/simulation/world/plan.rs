@@ -386,8 +386,8 @@ impl Plan {
         self.shards.iter().all(|shard| !shard.auto_release)
     }
 
-    /// Returns whether a queue position may outlive its client. This happens at a member that does not lead and so sees
-    /// no connection end (only after a fault), and at releases before 1.15 where leases survive.
+    /// Returns whether a queue position may outlive its client. This happens at releases before 1.15 where leases
+    /// survive and, after a fault, at a member that does not lead, because it sees no connection end.
     pub fn positions_may_outlive_clients(&self) -> bool {
         let before_1_15 = ["1.10", "1.11", "1.14"];
         let has_faults = !self.faults.is_empty();

@@ -23,7 +23,7 @@ impl HalfOpens {
     }
 }
 
-/// An open one: its group, its beginning, and its latest end.
+/// A half-open connection that has not ended: one of its groups, its beginning, and its latest end.
 type Open = (Group, u64, u64);
 
 /// Collects half-open connections.
