@@ -215,7 +215,7 @@ fn ghost(from: u64, until: u64, pattern: &str, group: &str) -> [Line; 2] {
     [at(from, half_open(pattern, group)), at(until, half_open_ended())]
 }
 
-/// Subscription `n` of a member of that group.
+/// The subscription with this number, by a member of that group.
 fn of_group(subscription: u64) -> Subscribed {
     Subscribed {
         process: "p".into(),
