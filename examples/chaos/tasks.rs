@@ -165,7 +165,7 @@ impl Worker {
                 }
                 self.give_back(held).await;
             }
-            // This holder does not check whether it still holds the lock.
+            // Like a late holder that does not check whether it still holds the lock.
             if let Some((key, fence)) = old.take_if(|_| fastrand::u8(..4) == 0) {
                 self.add(key, fence).await;
             }
@@ -322,7 +322,7 @@ impl Worker {
         }
     }
 
-    /// Starts to acquire held keys, and drops the acquire at a random moment.
+    /// Starts to acquire a key, and drops the acquire at a random moment unless it has returned by then.
     async fn change_its_mind(self) {
         while self.goes_on() {
             let patience = Duration::from_micros(fastrand::u64(0..400_000));

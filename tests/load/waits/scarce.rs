@@ -249,7 +249,7 @@ async fn a_dropped_wait_without_a_connection_leaves_no_waiter_and_blocks_no_key(
                 .unwrap(),
         );
     }
-    // There is room for fifty waits, so each of these must free its own.
+    // There is room for fifty waits, so each of these five hundred must free its place when it is dropped.
     for number in 0..500 {
         let lock = client.lock(format!("k{number}")).unwrap();
         let acquiring = tokio::spawn(async move { lock.acquire().await.map(drop) });

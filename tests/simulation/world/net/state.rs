@@ -327,7 +327,7 @@ impl State {
         }
     }
 
-    /// Notes that the client has dropped a connection that the server may still have.
+    /// Notes that a connection was cut in silence, or that its client is gone, while the server may still have it.
     fn becomes_half_open(&mut self, id: PipeId) {
         let up = id & !1;
         if let Some(pipe) = self.pipes.get(&up).filter(|pipe| pipe.reader == Reader::There) {
