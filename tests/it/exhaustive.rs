@@ -4,7 +4,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The types that cannot grow, each with the reason. The documentation of each says the same.
+/// What cannot grow, each with the reason: types, whose documentation says the same, and (`::*`) variants of an enum
+/// that itself can grow.
 const COMPLETE: [(&str, &str); 8] = [
     ("call.rs Enqueued", "a server gives one of two answers"),
     ("distributed/mod.rs EnqueueStatus", "a server gives one of two answers"),
