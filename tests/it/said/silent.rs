@@ -196,7 +196,7 @@ async fn the_error_is_about_the_shard_of_its_key() {
     let holder = talks.bystander().await;
     let servers = [silent.proxy.address.as_str(), talks.proxy.address.as_str()];
     let client = builder(&servers).connect().await.unwrap();
-    // The client acquires the keys in this order.
+    // An acquire of both keys begins with the one that sorts first: the key on the silent shard.
     let of_shard = |shard, prefix| {
         let name = |number: u32| format!("{prefix}{number}");
         let is_there = |key: &String| dflockd_client::stable_hash_shard(key, 2) == shard;
