@@ -32,7 +32,7 @@ fn refused<T>(result: Result<T, Error>, kind: ErrorKind, says: &[&str]) -> Error
     error
 }
 
-/// The connection is cut after every length, during the handshake and after it, in either direction.
+/// The connection is cut after 1, 12, 23 bytes and so on, during the handshake and after it, in either direction.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_is_cut_anywhere_leaks_nothing_and_is_replaced() {
     let authority = Authority::new("ours");
