@@ -35,7 +35,7 @@ fn a_process_that_does_not_run_is_not_late() {
     };
     assert_fine(&frozen(50, 300, 310));
     assert_broken(&frozen(50, 300, 311), &[(Rule::Deadlines, "returned at")]);
-    // A freeze before the deadline gives it no more time.
+    // A freeze that ends before the deadline gives the operation no more time.
     assert_broken(&frozen(10, 60, 150), &[(Rule::Deadlines, "returned at")]);
     let mut killed = acquire(None);
     killed.push(at(90, What::ProcessKilled(process("p"))));
