@@ -22,7 +22,7 @@ async fn client(shard: Shard) -> Client {
     builder.connect().await.unwrap()
 }
 
-/// Waits until every client has had another grant.
+/// Waits until every client has had at least [`TASKS`] more grants.
 async fn every_client_has_a_turn(what: &str, load: &Load) {
     let before = load.grants();
     let have_more = || {

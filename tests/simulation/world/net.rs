@@ -102,7 +102,7 @@ pub struct Traffic {
     pub connections: u64,
     pub segments: u64,
     pub bytes: u64,
-    /// Connections that were cut in bytes that were sent after the fault began.
+    /// Connections that a fault has cut after some more bytes. Those that it cut at once are not counted here.
     pub cuts_in_a_line: u64,
     pub cuts_after_a_line: u64,
 }

@@ -8,7 +8,7 @@ use dflockd_client::{Group, Pattern};
 
 use super::{PipeId, Time};
 
-/// The groups that the lines of a client have joined over a connection.
+/// The groups that a client has joined over a connection, by the requests that reached its server.
 #[derive(Default)]
 pub(super) struct Memberships {
     decoder: RequestDecoder,

@@ -58,7 +58,8 @@ pub async fn subscriber(caller: &mut Caller, pace: Pace) {
     let client = caller.process.client.clone();
     let process = caller.process.name.clone();
     let subscription = caller.process.writer.next_id();
-    // From here on servers may give it a share of the group's signals. Until the subscription exists, or has failed, these are lost.
+    // From here on servers may give the subscription a share of the group's signals. These are lost if the call fails
+    // or is dropped.
     caller.note(What::Subscribed(Subscribed {
         process: process.clone(),
         subscription,
