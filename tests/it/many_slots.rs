@@ -351,8 +351,8 @@ async fn losing_a_slot_or_the_turn_meanwhile_releases_all() {
             seen(&server) == (3, 2, 1)
         })
         .await;
-        // A slot that is taken away is granted to the next waiter, which is the same caller: the caller waits for one more
-        // slot until it learns of the loss.
+        // A slot that is taken away is granted to the next waiter, which is the same caller: the caller waits for one
+        // more slot until it learns of the loss.
         take_away(&server, target).await;
         let error = collecting.await.unwrap().unwrap_err();
         assert!(error.kind() == ErrorKind::LeaseLost && error.is_retryable(), "{error}");

@@ -277,8 +277,8 @@ async fn errors_explain_another_limit_and_the_single_namespace_of_old_servers() 
         ],
     );
 
-    // On such a server the key of a lock may be in use as a semaphore. First the embedded server imitates such a release;
-    // then `fake` stands for a server that knows fewer commands.
+    // On such a server the key of a lock may be in use as a semaphore. First the embedded server imitates such a
+    // release; then `fake` stands for a server that knows fewer commands.
     let (_server, address) = start(Server::builder().release("1.10")).await;
     let client = builder(&address).connect().await.unwrap();
     let both = ["before 1.14", "use different keys"];
