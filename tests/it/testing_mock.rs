@@ -37,7 +37,7 @@ async fn call(mock: &MockService, request: Request) -> Result<Response, Error> {
     mock.clone().oneshot(request).await
 }
 
-/// Counts the requests of each operation that pass.
+/// Counts the requests that pass: first those that are no releases, then the releases.
 #[derive(Clone, Default)]
 struct Counting(Arc<AtomicUsize>, Arc<AtomicUsize>);
 
