@@ -190,7 +190,7 @@ async fn tls_to_a_server_without_tls_is_an_early_error() {
     }
 }
 
-/// If the peer answers in neither way, the hint is in the error of the connect timeout.
+/// If the peer answers neither the handshake nor the plain request, the hint is in the error of the connect timeout.
 #[tokio::test]
 async fn tls_to_a_server_that_says_nothing_ends_with_a_hint() {
     let tls = trusting(&Authority::new("ours"));
