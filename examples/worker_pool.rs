@@ -2,9 +2,10 @@
 //!
 //!     cargo run --example worker_pool
 //!
-//! Six workers have twelve jobs for two services. Each service runs two jobs at once, and starts at most two every 200 ms. A job runs while
-//! its worker holds a slot of the service, and a slot is held for at least 200 ms. So at most two jobs run, and at most two begin within
-//! 200 ms, however many processes have workers. The slots of one service are on the first shard, those of the other on the second.
+//! Six workers have twelve jobs for two services. Each service runs two jobs at once, and starts at most two every
+//! 200 ms. A job runs while its worker holds a slot of the service, and a slot is held for at least 200 ms. So at most
+//! two jobs of a service run, and at most two of them begin within 200 ms, however many processes have workers. The
+//! slots of one service are on the first shard, those of the other on the second.
 
 mod common;
 

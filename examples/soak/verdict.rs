@@ -1,7 +1,8 @@
 //! Judges whether everything stayed flat.
 //!
-//! The first sixth of the run is for warming up. The median of the second sixth is compared with that of the last. For memory the slope
-//! between them counts, too: the median of the slopes between all pairs of samples (Theil and Sen), which a few outliers do not move.
+//! The first sixth of the run is for warming up. The median of the second sixth is compared with that of the last. For
+//! the client's memory the slope after the warm-up counts, too: the median of the slopes between all pairs of samples
+//! since then (Theil and Sen), which a few outliers do not move.
 
 use crate::sample::{Process, Sample};
 

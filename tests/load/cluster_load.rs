@@ -257,7 +257,8 @@ async fn go_on(seen: &Seen) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_flaps_a_hundred_times_grants_no_key_twice() {
-    // Waiters at a deposed member get no answer but their grant, and reclaim nothing.
+    // A deposed member answers a waiter only when the key is granted to it: until then the session asks no other
+    // member, so it reclaims nothing.
     under_load(false, async |cluster, seen| {
         for flap in 1..=100 {
             cluster.move_leader(flap % 3).unwrap();

@@ -12,7 +12,7 @@ use crate::support::until;
 
 /// This key moves from shard 0 to shard 2, which is new.
 pub const MOVES: &str = "02/key";
-/// This key moves from shard 1 to shard 0, as keys do if the strategy changes, too.
+/// This key moves from shard 1 to shard 0, which is not new: a change of the strategy can cause such moves.
 pub const MOVES_BACK: &str = "10/key";
 /// This key stays on shard 1.
 pub const STAYS: &str = "11/key";
