@@ -6,10 +6,10 @@
 //!     cargo bench --bench compare -- --docs
 //!     cargo bench --bench compare -- --from docs/benchmarks/results.json --docs
 //!
-//! Each side is a program, which runs in a process of its own for each cell of the table, on the same cores as the
-//! server. A side that uses dflockd has a new server for each cell. Sides take turns within each round. A side that
-//! cannot be installed is left out, and the output says why. Everything is installed and built below the target folder;
-//! programs of the system are used if they are in `PATH`.
+//! Each side is a program, which runs in a new process for each round of each cell of the table, on the same cores as
+//! the server. A side that uses dflockd has a new server for each of these processes. Sides take turns within each
+//! round. A side that cannot be installed is left out, and the output says why. Everything is installed and built below
+//! the target folder; programs of the system are used if they are in `PATH`.
 //!
 //! It writes `results.json`, `tables.md`, `own.svg` and `one.svg` to `target/compare`, or, with `--docs`, to `docs/benchmarks`; then it
 //! also rewrites the parts of `docs/benchmarks.md` and `README.md` between the two comments that name this program.
