@@ -26,7 +26,7 @@ pub(crate) fn conditions(results: &Results) -> String {
         rounds => format!("medians of {rounds} rounds, the least and the most in brackets"),
     };
     format!(
-        "Measured on {}: {}. Pairs a second, {rounds}; {} s a cell.\n",
+        "Measured on {}: {}. Pairs a second, {rounds}; {} s a cell and round, half of that with one key.\n",
         results.date, results.machine, results.seconds
     )
 }

@@ -129,7 +129,7 @@ fn rates_have_at_most_three_significant_digits() {
 fn the_tables_have_every_result_and_every_failure() {
     let text = table::all(&results());
     for line in [
-        "Measured on 2026-11-28: 2 x a processor. Pairs a second, medians of 3 rounds, the least and the most in brackets; 2 s a cell.",
+        "Measured on 2026-11-28: 2 x a processor. Pairs a second, medians of 3 rounds, the least and the most in brackets; 2 s a cell and round, half of that with one key.",
         "| workers | version | 1 | 1,000 |",
         "| this client, tasks | 1.2.3 | 8,120 (8,000 to 9,000) | 150,000 (100,000 to 200,000; 2 of 3 rounds) |",
         "| Redis (another system) | 1.2.3 | 406 (405 to 406) | failed |",

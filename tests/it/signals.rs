@@ -424,10 +424,9 @@ async fn a_slow_consumer_hits_its_own_policy_and_never_the_servers() {
             publisher.emit("flood", number.to_string()).await.unwrap();
         }
         let all_came = || recorded.value("signals_received_total", &[]) == 1000.0;
-        until(
-            "all signals have arrived, or the server has closed the connection",
-            || all_came() || conn.closed_because().is_some(),
-        )
+        until("all signals have arrived, or the connection is closed", || {
+            all_came() || conn.closed_because().is_some()
+        })
         .await;
         assert_eq!(conn.waiting(), 3);
         assert_eq!(recorded.value("signals_dropped_total", &[]), conn.dropped() as f64);
