@@ -177,7 +177,7 @@ impl ShardMachine {
     }
 }
 
-/// The request that brought an unclaimed grant: a grant for the first caller of its key, whoever that is.
+/// The request that brought an unclaimed grant: a grant that goes to the caller that comes first for its key.
 pub(super) struct UnclaimedGrant {
     /// The TTL that the request asked for.
     pub(super) asked: Option<Ttl>,

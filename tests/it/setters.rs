@@ -1,5 +1,5 @@
-//! Two rules of `docs/design.md`, "Names and setters", that can be checked in the sources: a setter never fails, and no
-//! getter has its name.
+//! Three rules of `docs/design.md`, "Names and setters", that can be checked in the sources: a setter never fails, no
+//! getter has its name, and a method whose name is a question changes nothing.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,6 +19,9 @@ const OF_CLIENTS: [&str; 10] = [
     "shards.rs",
     "signal/",
 ];
+
+/// The first words of names that are questions.
+const QUESTIONS: [&str; 8] = ["is_", "has_", "can_", "may_", "was_", "needs_", "counts_", "wants_"];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
@@ -61,21 +64,37 @@ fn getter(signature: &str) -> bool {
     signature.contains("(&self)") && signature.contains(" -> ")
 }
 
-fn all() -> Vec<(String, String)> {
+/// Returns the text of each file in `src`, with its path there.
+fn texts() -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();
     sources(&root, &mut files);
-    let mut all = Vec::new();
-    for file in files {
+    let read = |file: PathBuf| {
         let place = file.strip_prefix(&root).unwrap().to_string_lossy().replace('\\', "/");
-        let text = fs::read_to_string(&file).unwrap();
-        all.extend(
-            signatures(&text)
-                .into_iter()
-                .map(|signature| (place.clone(), signature)),
-        );
-    }
-    all
+        (place, fs::read_to_string(&file).unwrap())
+    };
+    files.into_iter().map(read).collect()
+}
+
+fn all() -> Vec<(String, String)> {
+    let of_file = |(place, text): (String, String)| {
+        let signatures = signatures(&text).into_iter();
+        signatures
+            .map(|signature| (place.clone(), signature))
+            .collect::<Vec<_>>()
+    };
+    texts().into_iter().flat_map(of_file).collect()
+}
+
+/// Returns the names of the methods of a text, private and tests' ones included, that are questions, each with whether
+/// the method takes `&mut self`.
+fn questions(text: &str) -> Vec<(&str, bool)> {
+    let functions = text.split("fn ").skip(1);
+    let named = functions.filter_map(|function| function.split_once('('));
+    let asking = named.filter(|(head, _)| QUESTIONS.iter().any(|word| head.starts_with(word)));
+    asking
+        .map(|(head, rest)| (name(head), rest.trim_start().starts_with("&mut self")))
+        .collect()
 }
 
 #[test]
@@ -144,4 +163,22 @@ fn the_search_finds_setters_by_their_form() {
             ("e", None, true),
         ]
     );
+}
+
+#[test]
+fn methods_whose_names_are_questions_change_nothing() {
+    let texts = texts();
+    let all: Vec<(&str, &str, bool)> = texts
+        .iter()
+        .flat_map(|(place, text)| {
+            questions(text)
+                .into_iter()
+                .map(move |(name, mutable)| (place.as_str(), name, mutable))
+        })
+        .collect();
+    assert!(all.len() > 150, "{}", all.len());
+    let changing: Vec<_> = all.into_iter().filter(|(.., mutable)| *mutable).collect();
+    assert!(changing.is_empty(), "name what the method does: {changing:?}");
+    let planted = "fn is_up(\n    &mut self,\n) {} fn is_down(&self) {}";
+    assert_eq!(questions(planted), [("is_up", true), ("is_down", false)]);
 }

@@ -181,6 +181,7 @@ pub(crate) fn setting(duration: std::time::Duration) -> String {
     format!("{}ns", duration.as_nanos())
 }
 
+/// Returns the failure of a `--try` at keys that are held.
 fn busy(hold: &Hold) -> Failure {
     let names: Vec<String> = hold.names().iter().map(|name| format!("{name:?}")).collect();
     let is_held = match (names.as_slice(), hold.limit) {
@@ -190,4 +191,27 @@ fn busy(hold: &Hold) -> Failure {
     };
     Failure::new(Exit::NOT_IN_TIME, is_held)
         .remedy("wait for it by leaving --try out, or try again later; `dflock stats` shows what is held")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Args, FromArgMatches};
+
+    use super::*;
+
+    #[test]
+    fn a_try_at_held_keys_says_what_is_held() {
+        for (arguments, said) in [
+            ("k", r#""k" is held"#),
+            ("k --limit 3", r#"all slots of "k" are held"#),
+            ("--keys a,b", r#"at least one of "a", "b" is held"#),
+            ("--keys a", r#""a" is held"#),
+        ] {
+            let matches = Hold::augment_args(clap::Command::new("run"))
+                .no_binary_name(true)
+                .get_matches_from(arguments.split(' '));
+            let (_, what, _) = busy(&Hold::from_arg_matches(&matches).unwrap()).into_parts();
+            assert_eq!(what, said, "{arguments}");
+        }
+    }
 }

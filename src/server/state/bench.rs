@@ -30,9 +30,9 @@ impl Waiting {
         }
     }
 
-    /// Returns whether the request is never answered, because its connection ends.
-    pub(super) fn is_never_answered(&mut self) -> bool {
-        self.1.try_recv() == Err(oneshot::error::TryRecvError::Closed)
+    /// Panics unless the request is never answered, because its connection ends.
+    pub(super) fn assert_never_answered(&mut self) {
+        assert_eq!(self.1.try_recv(), Err(oneshot::error::TryRecvError::Closed));
     }
 }
 

@@ -550,7 +550,7 @@ fn a_killed_server_ends_all_leases_and_serves_no_request() {
     bench.token(1, Target::Lock, "k");
     let mut waiting = bench.waiting(2, Target::Lock, "k");
     bench.state.kill(bench.now);
-    assert!(waiting.is_never_answered());
+    waiting.assert_never_answered();
     assert!(bench.state.answers_no_more(1));
     bench.state.disconnect(1, bench.now);
     bench.state.disconnect(2, bench.now);
@@ -571,7 +571,7 @@ fn a_cut_grants_nothing_to_the_connections_that_it_ends() {
     bench.token(1, Target::Lock, "k");
     let mut waiting = bench.waiting(2, Target::Lock, "k");
     bench.state.cut(bench.now);
-    assert!(waiting.is_never_answered());
+    waiting.assert_never_answered();
     assert!(bench.state.answers_no_more(1) && bench.state.answers_no_more(2));
     bench.state.disconnect(1, bench.now);
     assert_eq!(bench.state.open_connections(), 0);

@@ -106,7 +106,7 @@ impl World {
             What::Collect(..) | What::Ask | What::Release(_) => return id,
         };
         if let What::Enqueue(wanted) = &what {
-            self.book.wants_ticket(client, wanted.target.kind(), &wanted.key);
+            self.book.note_ticket_request(client, wanted.target.kind(), &wanted.key);
         }
         self.clients[client.index].mailbox.send(input);
         self.register(id, client, what, until, Receiver::Acquired(receiver), Some(room));

@@ -201,7 +201,7 @@ impl Book {
     }
 
     /// Notes that a caller requests a ticket.
-    pub(super) fn wants_ticket(&mut self, client: ClientId, kind: Kind, key: &Key) {
+    pub(super) fn note_ticket_request(&mut self, client: ClientId, kind: Kind, key: &Key) {
         self.ticketed.insert((client, kind, key.clone()));
     }
 

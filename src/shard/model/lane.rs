@@ -88,7 +88,7 @@ impl Question {
             },
             Self::RenewNothing => Request::Renew {
                 kind: Kind::Lock,
-                key: Key::new("nobodys").unwrap(),
+                key: Key::new("unheld").unwrap(),
                 token: Token::NEVER_ISSUED,
                 ttl: Some(Ttl::DEFAULT),
             },

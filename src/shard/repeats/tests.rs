@@ -103,8 +103,8 @@ fn callers_are_taken_in_order_and_their_tries_remain_without_a_caller() {
     present(&mut repeats, 1);
     let waiting = repeats.take(1);
     assert_eq!(keys(&waiting), ["first", "a", "b"]);
-    let by_nobody = |repeat: &&Repeat| matches!(repeat.recipient, Recipient::NoCaller);
-    assert_eq!(keys(waiting.iter().filter(by_nobody)), ["a", "b"]);
+    let without_caller = |repeat: &&Repeat| matches!(repeat.recipient, Recipient::NoCaller);
+    assert_eq!(keys(waiting.iter().filter(without_caller)), ["a", "b"]);
     assert!(
         matches!(waiting[0].recipient, Recipient::FirstCaller),
         "the try belongs to no single caller"
