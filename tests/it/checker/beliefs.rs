@@ -1,4 +1,5 @@
-//! Callers' beliefs: no more than the limit at a time, only within a grant, and none after a loss.
+//! Tests of the rules for the beliefs of callers that they hold a key. At most `limit` callers believe so at a time,
+//! each only during its grant, and none after a loss.
 
 use super::hand::*;
 use crate::support::history::record::{Acquired, Entry, Kind, Line, What};
@@ -12,7 +13,8 @@ fn slot(n: u64) -> Acquired {
     }
 }
 
-/// Holder 1 uses its lease at these times, and holder 2 from 20 to 30.
+/// Holder 1 acquires at 0 ms and uses its lease at the times `first`. Holder 2 acquires at 20 ms and uses its lease at
+/// 30 ms.
 fn two(first: &[u64]) -> Vec<Line> {
     let mut lines = vec![at(0, What::Acquired(acquired(1)))];
     lines.extend(first.iter().map(|ms| at(*ms, uses(1, true))));
@@ -25,7 +27,8 @@ fn two(first: &[u64]) -> Vec<Line> {
 fn two_believers_in_a_lock_are_found() {
     let said = "believed in until +0.030000 s, together with holder 1 of \"p\"";
     assert_broken(&two(&[5, 25]), &[(Rule::Believers, said)]);
-    // If holder 1 uses its lease after the last use of holder 2, holder 1 believed in its lease all that time.
+    // A holder believes in its lease from the acquire to the last use. So holder 1 believes until 40 ms, and until 21
+    // ms.
     assert_broken(&two(&[5, 40]), &[(Rule::Believers, said)]);
     assert_broken(&two(&[21]), &[(Rule::Believers, said)]);
 }
@@ -34,7 +37,7 @@ fn two_believers_in_a_lock_are_found() {
 fn beliefs_that_touch_or_are_not_proved_are_fine() {
     assert_fine(&two(&[5, 20]));
     assert_fine(&two(&[]));
-    // Holder 1 did not use its lease after holder 2 acquired; its next check found the lease lost.
+    // Holder 1 does not use its lease after holder 2 has acquired: at 25 ms, holder 1 finds its lease lost.
     let mut lines = two(&[5]);
     lines.push(at(25, uses(1, false)));
     assert_fine(&lines);
@@ -67,8 +70,8 @@ fn a_semaphore_has_as_many_believers_as_its_limit() {
     assert_broken(&lines, &[(Rule::Believers, "no more than 2 may be")]);
 }
 
-/// Grant 1 ends at 100 in this way, and its holder uses it at `ms`. From 10 to 20, while the holder has the grant, there
-/// is a cut.
+/// Grant 1 ends at 100 ms with the line `end`, and its holder uses the lease at `ms`. A cut at server `s` lasts from 10
+/// ms to 20 ms.
 fn used_after(end: impl Fn(Entry) -> What, ms: u64) -> Vec<Line> {
     vec![
         at(10, What::TroubleBegun(trouble_of("s", "cut"))),
@@ -114,7 +117,7 @@ fn a_belief_may_outlive_an_unnoticed_end_for_a_bounded_time_within_its_lease() {
     assert_fine(&killed);
 }
 
-/// A client that closes the connection of its lease must not go on believing.
+/// A client that itself closes the connection of its lease must stop believing in the lease.
 #[test]
 fn a_connection_that_ends_without_a_fault_is_no_excuse() {
     let without_fault = |ms: u64| used_after(What::Disconnected, ms).split_off(2);
@@ -135,7 +138,7 @@ fn a_connection_that_ends_without_a_fault_is_no_excuse() {
         (Rule::BeliefInGrant, "after its grant had ended"),
     ];
     assert_broken(&beside, &both);
-    // Trouble at another server, or after the end, is no excuse.
+    // Trouble at another server, or after the end of the grant, is no excuse.
     for (server, from, to) in [("t", 10, 20), ("s", 101, 102)] {
         let mut elsewhere = without_fault(111);
         elsewhere.push(at(from, What::TroubleBegun(trouble_of(server, "cut"))));
@@ -151,7 +154,8 @@ fn a_connection_that_ends_without_a_fault_is_no_excuse() {
     assert_eq!(judge(&killed).assert().stale, 1);
 }
 
-/// While a client cannot know that its grant has ended, its belief does not conflict with that of the next holder.
+/// While a client cannot know that its grant has ended, its belief does not conflict with the belief of the next
+/// holder.
 #[test]
 fn an_excused_belief_does_not_conflict_with_the_next_holder() {
     let next = [
@@ -222,7 +226,8 @@ fn a_lost_lease_stays_lost() {
     assert_fine(&again(at(12, uses(1, false))));
 }
 
-/// A caller that waits for the loss of its lease; the grant ends at 100 in this way, and the lease would end at 400.
+/// A caller waits for the loss of its lease, and learns of the loss at `told`. The lease lasts until 400 ms, but the
+/// grant ends at 100 ms with the line `end`.
 fn watched(end: fn(Entry) -> What, told: Option<u64>) -> Vec<Line> {
     let watched = Acquired {
         watched: true,

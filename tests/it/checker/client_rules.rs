@@ -1,10 +1,10 @@
-//! Deadlines of operations, owners of grants, renewals after releases.
+//! Tests of the rules for clients: deadlines of operations, owners of grants, and renewals after releases.
 
 use super::hand::*;
 use crate::support::history::record::{Action, Entry, Invoke, LetGo, Line, Outcome, What};
 use crate::support::history::verdict::Rule;
 
-/// An acquire from 0 with a timeout of 100 ms, and a line at 1000 that ends the record.
+/// An acquire with a timeout of 100 ms starts at 0 ms and returns at `returned_at`. The record ends at 1000 ms.
 fn acquire(returned_at: Option<u64>) -> Vec<Line> {
     let mut lines = vec![
         at(0, within(100, invoke(1, Action::Acquire))),
@@ -42,7 +42,7 @@ fn a_process_that_does_not_run_is_not_late() {
     assert_fine(&killed);
 }
 
-/// An acquire of several keys asks for the later keys even when its time is over.
+/// After a freeze, an acquire of several keys still requests the other keys. So the time of the freeze does not count.
 #[test]
 fn the_timeout_of_an_acquire_of_several_keys_counts_running_time_only() {
     let frozen = |returned_at: u64| {
@@ -63,7 +63,7 @@ fn the_timeout_of_an_acquire_of_several_keys_counts_running_time_only() {
     assert_broken(&frozen(361), &[(Rule::Deadlines, "returned at +0.361000 s")]);
 }
 
-/// The first thaw resumes a process, however often it was frozen.
+/// One thaw resumes a process, even if the process was frozen twice.
 #[test]
 fn a_process_that_is_frozen_twice_runs_from_the_first_thaw() {
     let frozen = |returned: u64| {
@@ -98,7 +98,8 @@ fn an_operation_without_a_timeout_may_wait_unless_its_process_ends_in_an_orderly
     assert_fine(&lines);
 }
 
-/// The server holds grant 1 from 10 to 200; the caller owns it from its acquire at 0 until `until_ms`.
+/// At the server, grant 1 lasts from 10 ms to 200 ms. The caller owns the grant until `until_ms`, by an acquire that
+/// began at 0 ms.
 fn owned(until_ms: u64) -> Vec<Line> {
     vec![
         at(0, What::Invoke(invoke(1, Action::Acquire))),
@@ -176,7 +177,7 @@ fn no_grant_outlives_its_lease() {
     );
 }
 
-/// Grant 1 from 10 to 200, which reaches no caller.
+/// Grant 1 lasts from 10 ms to 200 ms, and no caller receives it.
 fn unclaimed(more: Vec<Line>) -> Vec<Line> {
     let mut lines = vec![
         at(10, What::Granted(until(1000, of(1)))),
@@ -203,7 +204,7 @@ fn a_grant_that_no_caller_waits_for_is_found() {
         &ends(Outcome::TimedOut, 20),
         &[(Rule::Owners, "had no owner from +0.020000 s")],
     );
-    // An operation that failed has an unknown fate: it may have had the grant.
+    // The result of an operation that failed is unknown: it may have received the grant.
     assert_fine(&ends(Outcome::Failed, 20));
     let mut broken = ends(Outcome::Cancelled, 20);
     broken.push(at(15, What::TroubleBegun(trouble("cut"))));
@@ -212,12 +213,12 @@ fn a_grant_that_no_caller_waits_for_is_found() {
     let mut killed = ends(Outcome::Cancelled, 20);
     killed[3] = at(20, What::ProcessKilled(process("p")));
     assert_fine(&killed);
-    // An operation that returned with another grant did not own this one.
+    // An operation that returned with another grant did not own this grant.
     assert_broken(
         &ends(Outcome::Granted, 190),
         &[(Rule::Owners, "had no owner from +0.010000 s")],
     );
-    // Nor did an operation for another key.
+    // An operation for another key did not own this grant either.
     let other = Invoke {
         key: Some("other".into()),
         ..invoke(1, Action::Acquire)
@@ -229,7 +230,8 @@ fn a_grant_that_no_caller_waits_for_is_found() {
     assert_broken(&other, &[(Rule::Owners, "had no owner")]);
 }
 
-/// An acquire is cancelled at 20. The server had granted it a lease of 30 s at 10, which is released at `given_back` or never.
+/// The server grants an acquire at 10 ms, with a lease until 30 s. The caller cancels the acquire at 20 ms. The lease
+/// is released at `given_back`, or never.
 fn leaked(given_back: Option<u64>) -> Vec<Line> {
     let mut lines = vec![
         at(0, What::Invoke(invoke(1, Action::Acquire))),
@@ -253,14 +255,14 @@ fn the_grant_of_a_cancelled_acquire_is_found_long_before_its_lease_ends() {
         lines.push(at(to, What::TroubleEnded(trouble_of(server, "cut"))));
         lines
     };
-    // Trouble later, or at another server, is no excuse.
+    // Trouble after the acquire, or at another server, is no excuse.
     assert_broken(&broken("s", 71, 72), &found);
     assert_broken(&broken("t", 15, 16), &found);
-    // Trouble during the acquire makes the fate of its request unknown, so the rule does not judge such a grant.
+    // After trouble during the acquire, the result of the request is unknown. So the rule does not judge this grant.
     assert_eq!(judge(&broken("s", 15, 16)).assert().owned, 0);
 }
 
-/// Trouble that ended before the acquire may delay the release for `unnoticed`, and no longer.
+/// Trouble that ended before the acquire may delay the release, but at most by the bound `unnoticed`.
 #[test]
 fn trouble_before_an_acquire_excuses_a_late_release_for_a_bounded_time() {
     let after_trouble = |given_back: u64| {
@@ -297,7 +299,7 @@ fn a_ticket_owns_its_grant() {
         &ticket(dropped(), 149),
         &[(Rule::Owners, "had no owner from +0.149000 s")],
     );
-    // When the ticket ends, its wait owns the grant, and then the holder does.
+    // When a wait uses the ticket, the wait owns the grant until the wait returns.
     let wait = Invoke {
         ticket: Some(1),
         ..invoke(2, Action::Wait)

@@ -1,4 +1,4 @@
-//! Makes records by hand, in milliseconds.
+//! Functions that make the lines of short records. All times are in milliseconds.
 
 use crate::support::history::History;
 use crate::support::history::bounds::Bounds;
@@ -44,7 +44,7 @@ pub(crate) fn entry() -> Entry {
     }
 }
 
-/// An entry about a grant.
+/// An entry about the grant with this fence.
 pub(crate) fn of(fence: u64) -> Entry {
     Entry {
         token: Some(token(fence)),
@@ -52,7 +52,7 @@ pub(crate) fn of(fence: u64) -> Entry {
     }
 }
 
-/// An entry about a grant to a queue position.
+/// An entry about the grant with this fence to this queue position.
 pub(crate) fn from(place: u64, fence: u64) -> Entry {
     Entry {
         place: Some(place),
@@ -145,7 +145,7 @@ pub(crate) fn returned(op: u64, outcome: Outcome) -> What {
     })
 }
 
-/// Holder `n` of process `p` got grant `n` of lock `k` by operation `n`.
+/// Holder `n` of process `p` received grant `n` of lock `k` from operation `n`.
 pub(crate) fn acquired(n: u64) -> Acquired {
     Acquired {
         process: "p".into(),
@@ -251,7 +251,8 @@ pub(crate) fn judge(lines: &[Line]) -> Verdict {
     History::default().with(lines.to_vec()).judge(&BOUNDS)
 }
 
-/// Asserts that exactly these rules are broken, in this order, and that the violations say this.
+/// Asserts that exactly the expected rules are broken, in this order, and that each violation contains the expected
+/// text.
 #[track_caller]
 pub(crate) fn assert_broken(lines: &[Line], expected: &[(Rule, &str)]) {
     let verdict = judge(lines);

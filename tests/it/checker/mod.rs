@@ -1,4 +1,5 @@
-//! The judge of histories finds every violation and nothing else, in records that are made by hand and in random ones of a model.
+//! Tests that the judge of histories finds every violation, and that it reports no violation in a correct record. Some
+//! of the records are written by hand, and the others are random histories of a model.
 #![allow(clippy::wildcard_imports)]
 
 mod beliefs;

@@ -1,4 +1,4 @@
-//! Makes histories that are right: a small model of a server, of clients that talk to it, and of signals.
+//! Makes correct histories with a small model of a server, its clients, and signals.
 
 use std::collections::VecDeque;
 
@@ -11,7 +11,7 @@ use crate::support::history::record::{
     Token, Trouble, Use, What,
 };
 
-/// The bounds that the model meets.
+/// The bounds that every history of the model keeps.
 pub(crate) const BOUNDS: Bounds = Bounds {
     scheduling: 2 * MS,
     unnoticed: 8 * MS,
@@ -23,7 +23,7 @@ pub(crate) const BOUNDS: Bounds = Bounds {
 
 const TICKS: u64 = 600;
 const TTL: u64 = 40 * MS;
-/// The margin by which a client gives a lease up before its server does.
+/// How long before the end of a lease its client reports it lost.
 const MARGIN: u64 = 2 * MS;
 const CALLERS: usize = 6;
 const CHANNEL: &str = "c.d";
@@ -40,7 +40,7 @@ struct Grant {
     holder: u64,
     token: Token,
     ends: u64,
-    /// Set while the connection is gone and the client has not noticed.
+    /// After the connection has ended: the time at which the client will notice its end.
     unnoticed_until: Option<u64>,
 }
 
@@ -64,13 +64,13 @@ pub(crate) struct Model {
     lines: Vec<Line>,
     keys: Vec<Key>,
     callers: Vec<State>,
-    /// Leases that no caller owns, each with the time of its end.
+    /// Leases that no caller owns: the time at which each lease ends, its last caller, its key and its token.
     expiring: Vec<(u64, usize, usize, Token)>,
     last_id: u64,
     last_fence: u64,
     last_place: u64,
     cuts: u64,
-    /// Signals that were emitted and not yet delivered, and whether a gap is open.
+    /// Signals that were emitted and are not delivered yet.
     on_the_way: VecDeque<u64>,
     gap: bool,
     published: u64,
@@ -121,7 +121,7 @@ impl Model {
             }
             self.signal();
         }
-        // Lets every lease and every wait end.
+        // After the last tick, the model runs until every lease and every wait has ended.
         for tick in TICKS + 1..TICKS + 100 {
             self.now = tick * MS;
             self.pass_time();
@@ -137,7 +137,7 @@ impl Model {
         }
     }
 
-    /// Adds a line with a time of its own.
+    /// Adds a line. The clock then advances by 1 ns, so that each line has its own time.
     fn note(&mut self, what: What) {
         self.lines.push(Line { at: self.now, what });
         self.now += 1;
@@ -162,7 +162,7 @@ impl Model {
         }
     }
 
-    /// Carries out what is due now.
+    /// Ends the leases and waits that are due now.
     fn pass_time(&mut self) {
         let over = self.expiring.iter().position(|(ends, ..)| *ends <= self.now);
         if let Some(over) = over {
@@ -327,7 +327,7 @@ impl Model {
         }));
     }
 
-    /// The server sees that a connection has ended; its client does not yet.
+    /// Ends a connection. The server notices the end at once, and the client a few milliseconds later.
     fn disconnect(&mut self, caller: usize) {
         let noticed = self.now + self.rng.u64(1..6) * MS;
         let State::Holds { key, grant } = &mut self.callers[caller] else {
@@ -416,7 +416,7 @@ impl Model {
         self.ended(caller, op, outcome);
     }
 
-    /// One publisher, one subscription, and an occasional gap.
+    /// Makes a random step of the signals. The model has one publisher and one subscription, and sometimes a gap.
     fn signal(&mut self) {
         match self.rng.u8(0..12) {
             0..5 => {

@@ -1,5 +1,5 @@
-//! Histories of the model pass, and the judge finds each way in which a mutation spoils them.
-// All mutations have the same type.
+//! Tests that the judge accepts the histories of the model, and that it finds the error that each mutation adds.
+// Some mutations need only a slice, but all mutations must have the same type.
 #![allow(clippy::ptr_arg)]
 
 use std::collections::HashSet;
@@ -18,7 +18,7 @@ fn judge(lines: Vec<Line>) -> Verdict {
     History::default().with(lines).judge(&BOUNDS)
 }
 
-/// Spoils a history; returns `None` if the history lacks what the mutation needs.
+/// Adds an error to a history. Returns `None` if the history lacks the lines that the mutation needs.
 type Mutation = fn(&mut Vec<Line>, &mut Rng) -> Option<()>;
 
 const MUTATIONS: &[(&str, Rule, Mutation)] = &[
@@ -89,7 +89,7 @@ fn the_histories_of_the_model_cover_every_rule() {
     }
 }
 
-/// The order of lines matters only among those of one server.
+/// The order of lines matters only between lines of the same server.
 #[test]
 fn lines_may_come_from_several_files() {
     for seed in 0..20 {
@@ -102,7 +102,7 @@ fn lines_may_come_from_several_files() {
     }
 }
 
-/// Returns the index of a random line of this kind.
+/// Returns the index of a random line that `is` accepts.
 fn any(lines: &[Line], rng: &mut Rng, is: impl Fn(&What) -> bool) -> Option<usize> {
     let all: Vec<usize> = (0..lines.len()).filter(|line| is(&lines[*line].what)).collect();
     rng.choice(all)
@@ -135,7 +135,7 @@ fn swap_grants(lines: &mut Vec<Line>, rng: &mut Rng) -> Option<()> {
     let second = next(lines, first, from_queue)?;
     let place = |line: usize, lines: &[Line]| lock(&lines[line].what).and_then(|entry| entry.place);
     let (one, other) = (place(first, lines), place(second, lines));
-    // Both positions were in the queue when the first was granted.
+    // The swap breaks the queue order only if the later queue position was in the queue before the first grant.
     let queued = (0..first).any(|line| matches!(&lines[line].what, What::Queued(entry) if entry.place == other));
     if !queued {
         return None;
@@ -184,7 +184,8 @@ fn show_another_fence(lines: &mut Vec<Line>, rng: &mut Rng) -> Option<()> {
     Some(())
 }
 
-/// Picks a holder that later releases its lock. Returns the line of its acquire and the token of its grant.
+/// Picks a random holder that later releases its lock. Returns the index of the holder's `Acquired` line, and the
+/// token.
 fn released_holder(lines: &[Line], rng: &mut Rng) -> Option<(usize, Token)> {
     let released: HashSet<Token> = lines
         .iter()
@@ -202,7 +203,7 @@ fn released_holder(lines: &[Line], rng: &mut Rng) -> Option<(usize, Token)> {
     Some((acquired, holder.token))
 }
 
-/// Adds a use of this holder at this time.
+/// Adds a line in which the holder of the line `acquired` uses its lease at the time `at`.
 fn use_at(lines: &mut Vec<Line>, acquired: usize, at: u64) {
     let What::Acquired(holder) = &lines[acquired].what else {
         return;
@@ -217,7 +218,7 @@ fn use_at(lines: &mut Vec<Line>, acquired: usize, at: u64) {
 
 fn extend_belief(lines: &mut Vec<Line>, rng: &mut Rng) -> Option<()> {
     let (acquired, _) = released_holder(lines, rng)?;
-    // The next holder that uses the lock.
+    // The next holder of the lock.
     let following = next(
         lines,
         acquired,
@@ -310,7 +311,7 @@ fn return_late(lines: &mut Vec<Line>, rng: &mut Rng) -> Option<()> {
     Some(())
 }
 
-/// Hides the caller that owned a grant for at least 6 ms.
+/// Picks a grant that a caller owned for at least 6 ms, and removes the caller's lines about it.
 fn disown(lines: &mut Vec<Line>, rng: &mut Rng) -> Option<()> {
     (0..20).find_map(|_| disown_one(lines, rng))
 }
@@ -331,7 +332,7 @@ fn disown_one(lines: &mut Vec<Line>, rng: &mut Rng) -> Option<()> {
     if lines.iter().any(troubled) {
         return None;
     }
-    // A caller that waited in vain meanwhile might have owned the grant.
+    // A caller whose acquire timed out or was cancelled in this time might have owned the grant.
     let in_vain = lines.iter().any(|line| {
         let What::Return(end) = &line.what else { return false };
         let began = lines
@@ -412,7 +413,7 @@ fn swap_signals(lines: &mut Vec<Line>, rng: &mut Rng) -> Option<()> {
     Some(())
 }
 
-/// Removes a signal between two others that have no gap between them.
+/// Picks three signals that were received without a gap between them, and removes the second signal.
 fn lose_signal(lines: &mut Vec<Line>, rng: &mut Rng) -> Option<()> {
     let is_heard = |what: &What| is_received(what) || matches!(what, What::Gap(_));
     let first = any(lines, rng, is_received)?;

@@ -1,4 +1,4 @@
-//! Records as text, and records of real servers and clients.
+//! Tests of the text form of records, and of the records that real servers and clients make.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::support::history::writer::Writer;
 use crate::support::observed::{Asked, Held, Observer, lines};
 use crate::support::raw::RawConnection;
 
-/// The format is stable: records are kept, and other programs may write them.
+/// The format is stable because records are stored, and because other programs may write records.
 #[test]
 fn the_format_of_lines_is_stable() {
     let forms = [

@@ -1,10 +1,10 @@
-//! The rules that judge servers' own lines: holders, queues, fences.
+//! Tests of the rules that judge the lines of servers: holders, queues and fences.
 
 use super::hand::*;
 use crate::support::history::record::{Acquired, Entry, Kind, Line, What};
 use crate::support::history::verdict::{Counts, Rule};
 
-/// Makes a line of an entry.
+/// Makes the content of a line from an entry, such as `What::Granted`.
 type Tell = fn(Entry) -> What;
 
 fn semaphore(entry: Entry) -> Entry {
@@ -134,7 +134,7 @@ fn keys_and_namespaces_are_separate_and_a_limit_bounds_holders() {
     ]);
     let three = [1, 2, 3].map(|n| at(n, What::Granted(semaphore(of(n)))));
     assert_broken(&three, &[(Rule::Servers, "no more than 2 may hold it")]);
-    // A lock has one holder, whatever limit its line names.
+    // A lock has one holder, even if its line names a limit of 2.
     let two = [1, 2].map(|n| at(n, What::Granted(Entry { limit: 2, ..of(n) })));
     assert_broken(&two, &[(Rule::Servers, "no more than 1 may hold it")]);
 }
@@ -177,17 +177,18 @@ fn two_servers_may_not_grant_the_same_key_at_once() {
             assert_eq!(!judge(&lines).is_valid(), wrong, "{since}");
         }
     }
-    // Other servers must assume that a grant without a recorded end lasts to the end of its lease, or for ever if its
-    // line does not say when the lease ends.
+    // The record does not contain the end of the first grant. Other servers must then assume that this grant lasts
+    // until its lease ends. If the line does not say when the lease ends, they must assume that the grant lasts for
+    // ever.
     let lease = until(30, of(1));
     for (entry, since, wrong) in [(of(1), 60_000, true), (lease.clone(), 29, true), (lease, 30, false)] {
         let lines = [at(0, What::Granted(entry)), at(since, What::Granted(by("t", of(2))))];
         assert_eq!(!judge(&lines).is_valid(), wrong, "{since}");
     }
-    // At its own server it is held until the record says otherwise.
+    // At its own server, a grant lasts until the record contains its end, even if the lease has ended.
     let lines = [at(0, What::Granted(until(30, of(1)))), at(31, What::Granted(of(2)))];
     assert_broken(&lines, &[(Rule::Servers, "is held by")]);
-    // An end at another server does not end this server's grant.
+    // A release at another server does not end the grant of this server.
     let lines = [
         first[0].clone(),
         at(5, What::Released(by("t", of(1)))),
@@ -280,8 +281,8 @@ fn queues_of_different_servers_and_keys_are_different_queues() {
 
 #[test]
 fn lines_of_one_server_are_judged_by_order_not_by_time() {
-    // The server read the clock for the second grant (4 ms) before the release (5 ms), but made this grant after the
-    // release.
+    // The server made the second grant after the release. It had read the clock for this grant before the release, so
+    // the time of the grant (4 ms) is before the time of the release (5 ms).
     assert_fine(&[
         at(0, What::Granted(of(1))),
         at(5, What::Released(of(1))),

@@ -1,10 +1,11 @@
-//! Signals arrive once and in order, gaps are reported, and no signal is made up.
+//! Tests of the rule for signals: each signal arrives once and in order, each gap is reported, and no subscription
+//! receives a signal that was not emitted.
 
 use super::hand::*;
 use crate::support::history::record::{Extent, Line, Outcome, Subscribed, What};
 use crate::support::history::verdict::Rule;
 
-/// Signals `1` to `n` on `a.b`, emitted at 10, 20, ... by one caller.
+/// One caller emits the signals `1` to `n` on the channel `a.b` at 10 ms, 20 ms, and so on.
 fn emitted(n: u64) -> Vec<Line> {
     let each = |n: u64| {
         [
@@ -17,7 +18,7 @@ fn emitted(n: u64) -> Vec<Line> {
     lines
 }
 
-/// The same signals, with a subscription of this pattern that received these lines.
+/// Returns the lines of [`emitted`], a subscription to `pattern` at 5 ms, and the lines `told`.
 fn heard(n: u64, pattern: &str, told: &[(u64, What)]) -> Vec<Line> {
     let mut lines = emitted(n);
     lines.push(at(5, subscribed(1, pattern, None)));
@@ -81,7 +82,7 @@ fn a_missing_signal_is_found_unless_a_gap_was_reported_in_its_place() {
             .in_gaps,
         1
     );
-    // A gap at another place does not cover it.
+    // A gap at another place does not cover the missing signal 2.
     for told in [
         [(11, gap(1, Extent::Here)), got(12, 1), got(32, 3)],
         [got(12, 1), got(32, 3), (33, gap(1, Extent::Here))],
@@ -89,7 +90,7 @@ fn a_missing_signal_is_found_unless_a_gap_was_reported_in_its_place() {
     ] {
         assert_broken(&heard(3, "a.b", &told), &[(Rule::Signals, "no gap was reported")]);
     }
-    // A gap that had begun and was not over covers it.
+    // A gap covers the signals that are emitted while the gap is open.
     let begun = [
         got(12, 1),
         (15, gap(1, Extent::Begins)),
@@ -108,7 +109,7 @@ fn a_missing_signal_is_found_unless_a_gap_was_reported_in_its_place() {
     assert_broken(&heard(3, "a.b", &over), &[(Rule::Signals, "no gap was reported")]);
 }
 
-/// Without a later signal, only the time shows that a gap stands in the place of the missing signal.
+/// No signal follows the missing signal. So only the time of a gap shows whether it covers the missing signal.
 #[test]
 fn a_gap_that_is_reported_much_later_covers_nothing() {
     let told_at = |ms: u64| heard(1, "a.b", &[(ms, gap(1, Extent::Here))]);
@@ -144,7 +145,8 @@ fn signals_before_or_at_the_end_of_a_subscription_and_failed_ones_may_be_missing
     assert_fine(&killed);
 }
 
-/// Signal connections have a heartbeat of their own, so a subscription may notice a silent connection later than other callers.
+/// A signal connection has its own heartbeat. So a subscription may notice a silent connection later than other callers
+/// do.
 #[test]
 fn during_trouble_a_subscription_may_report_a_gap_later() {
     let broken = |ends: u64| {
@@ -199,7 +201,8 @@ fn a_group_gets_a_signal_once_in_all() {
     assert_fine(&group(&[to(1, 12, 1), (25, gap(2, Extent::Here))]));
 }
 
-/// A group of two that receives the first signal (10 ms to 12 ms) and not the second (20 ms to 22 ms), with these lines added.
+/// A caller emits one signal from 10 ms to 12 ms, and a second signal from 20 ms to 22 ms. A group of two members
+/// receives only the first signal. `lines` are added to the record.
 fn unheard(lines: &[Line]) -> Vec<Line> {
     let mut all = emitted(2);
     for member in 1..=2 {
@@ -210,12 +213,12 @@ fn unheard(lines: &[Line]) -> Vec<Line> {
     all
 }
 
-/// A connection that has joined this group and is half open from `from` to `until`.
+/// A connection in this group is half open from `from` to `until`, in milliseconds.
 fn ghost(from: u64, until: u64, pattern: &str, group: &str) -> [Line; 2] {
     [at(from, half_open(pattern, group)), at(until, half_open_ended())]
 }
 
-/// The subscription with this number, by a member of that group.
+/// The subscription with this number, of a member of the group `g`.
 fn of_group(subscription: u64) -> Subscribed {
     Subscribed {
         process: "p".into(),
@@ -236,7 +239,7 @@ fn a_group_may_miss_signals_while_one_of_its_connections_is_half_open() {
         let lines = unheard(&ghost(from, until, "a.b", "g"));
         assert_eq!(judge(&lines).assert().half_open, 1, "from {from} to {until} ms");
     }
-    // A signal that was received was not lost, whatever is half open.
+    // The half-open connection did not lose the first signal, because a member received it.
     assert_eq!(judge(&unheard(&ghost(8, 60, "a.b", "g"))).assert().received, 1);
 }
 
@@ -245,7 +248,7 @@ fn a_group_misses_nothing_before_and_after_a_half_open_connection() {
     assert_broken(&unheard(&[]), &[UNHEARD]);
     assert_broken(&unheard(&ghost(8, 19, "a.b", "g")), &[UNHEARD]);
     assert_broken(&unheard(&ghost(23, 60, "a.b", "g")), &[UNHEARD]);
-    // Other trouble is no excuse.
+    // A cut that ended before the second signal was emitted is no excuse.
     let mut lines = unheard(&ghost(8, 19, "a.b", "g"));
     lines.push(at(7, What::TroubleBegun(trouble("cut"))));
     lines.push(at(19, What::TroubleEnded(trouble("cut"))));
@@ -257,13 +260,14 @@ fn a_half_open_connection_excuses_its_own_group_only() {
     for (pattern, group) in [("a.b", "h"), ("a.*", "g")] {
         assert_broken(&unheard(&ghost(8, 60, pattern, group)), &[UNHEARD]);
     }
-    // A subscription without a group has a connection of its own.
+    // A subscription without a group has its own connection, so the half-open connection does not excuse it.
     let mut lines = heard(2, "a.b", &[got(12, 1)]);
     lines.extend(ghost(8, 60, "a.b", "g"));
     assert_broken(&lines, &[(Rule::Signals, "was not received by a subscription")]);
 }
 
-/// A subscription that joined after the signal was emitted cannot have taken it, whatever gaps it reports.
+/// The server chooses a member of the group for each signal. It cannot have chosen a member that joined after the emit,
+/// even if that member reports a gap.
 #[test]
 fn a_gap_of_a_later_member_covers_nothing() {
     let with_other = |since: u64, told: &[(u64, What)]| {
@@ -273,11 +277,11 @@ fn a_gap_of_a_later_member_covers_nothing() {
         lines
     };
     let joins = |ms: u64| [(ms, gap(3, Extent::Begins)), (ms + 1, gap(3, Extent::Ends))];
-    // The signal was acknowledged at 22 ms. A subscription that has joined by then may be the one that the server
-    // chose, and may have missed the signal in the gap with which it began.
+    // The signal was acknowledged at 22 ms. The server may have chosen any subscription that joined until then.
+    // Subscription 3 begins with a gap, and it may have missed the signal in this gap.
     assert_fine(&with_other(22, &joins(22)));
     assert_broken(&with_other(23, &joins(23)), &[UNHEARD]);
-    // A subscription that left soon after trouble may not have noticed that its connection was lost.
+    // A subscription that ends soon after trouble may not have noticed that its connection was lost.
     let leaves = |ms: u64| {
         let begun = (6, What::TroubleBegun(trouble("black hole")));
         let ended = (18, What::TroubleEnded(trouble("black hole")));
@@ -287,11 +291,10 @@ fn a_gap_of_a_later_member_covers_nothing() {
     assert_broken(&with_other(5, &leaves(19)), &[UNHEARD]);
 }
 
-/// A signal that is on its way to a member when the member leaves is lost.
 #[test]
 fn a_member_that_leaves_may_lose_signals_on_their_way_to_it() {
     let leaves = |ms: u64| unheard(&[at(5, subscribed(3, "a.b", Some("g"))), at(ms, unsubscribed(3))]);
-    // A signal may be on its way for 5 ms from its acknowledgement.
+    // A signal may arrive less than 5 ms (the bound `transit`) after its acknowledgement.
     assert_fine(&leaves(26));
     assert_broken(&leaves(27), &[UNHEARD]);
     assert_broken(&leaves(19), &[UNHEARD]);
@@ -310,8 +313,8 @@ fn a_member_that_leaves_may_lose_signals_on_their_way_to_it() {
     assert_broken(&killed(19), &[UNHEARD]);
 }
 
-/// If no line says when the server closed the half-open connection, the judge takes it as closed after the read timeout
-/// of the server, 12 ms. The signal was emitted at 20 ms.
+/// No line says when the server closed the half-open connection. The judge then assumes that the server closed it after
+/// its read timeout of 12 ms. The signal was emitted at 20 ms.
 #[test]
 fn a_half_open_connection_lasts_no_longer_than_the_read_timeout() {
     assert_fine(&unheard(&[at(8, half_open("a.b", "g"))]));
