@@ -1,4 +1,4 @@
-//! Child processes, and the faults of processes.
+//! The processes that the controller starts, and how the controller stops, continues, kills and ends them.
 
 use std::error::Error;
 use std::io::{BufRead, BufReader, Lines, Write};
@@ -20,9 +20,10 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts this program again.
+    /// Starts this program again, as the process of a job.
     pub(crate) fn start(job: &Job) -> Result<Self, Box<dyn Error>> {
-        // A separate group, because the system ends an orphaned group that has a stopped process.
+        // The process gets its own process group. The system sends SIGHUP to all processes of an orphaned process group
+        // if one of them is stopped.
         let mut child = Command::new(std::env::current_exe()?)
             .process_group(0)
             .args(["--job", &serde_json::to_string(job)?])
@@ -39,25 +40,25 @@ impl Process {
         })
     }
 
-    /// Waits for the next line that it prints.
+    /// Waits for the next line that the process prints.
     pub(crate) fn says(&mut self) -> Result<String, Box<dyn Error>> {
         let line = self.output.next().ok_or("the process has ended")?;
         Ok(line?)
     }
 
-    /// Sends it a value as one line.
+    /// Writes a value as one line to the standard input of the process.
     pub(crate) fn tell(&mut self, what: &impl serde::Serialize) -> Result<(), Box<dyn Error>> {
         let input = self.input.as_mut().ok_or("the process was told to end")?;
         writeln!(input, "{}", serde_json::to_string(what)?)?;
         Ok(())
     }
 
-    /// Stops it until it is thawed. When this returns, it has stopped or ended.
+    /// Stops the process (SIGSTOP) until `thaw`. When this function returns, the process has stopped or ended.
     pub(crate) fn freeze(&self) -> std::io::Result<()> {
         self.signal(Signal::STOP);
         let either = WaitIdOptions::STOPPED | WaitIdOptions::EXITED;
         let itself = WaitId::Pid(Pid::from_child(&self.child));
-        // This does not reap it: its exit status is reported later.
+        // With NOWAIT, the exit status of a process that has ended stays available to `kill`, `end` and `ended`.
         block_in_place(|| waitid(itself, either | WaitIdOptions::NOWAIT))?;
         Ok(())
     }
@@ -66,7 +67,7 @@ impl Process {
         self.signal(Signal::CONT);
     }
 
-    /// Kills it and waits for its end. Returns a problem if it had already ended by itself.
+    /// Kills the process and waits for its end. Returns a problem if the process had ended before, or had panicked.
     pub(crate) fn kill(&mut self) -> std::io::Result<Option<String>> {
         let before = self.child.try_wait()?;
         self.child.kill()?;
@@ -76,14 +77,15 @@ impl Process {
         Ok(wrong.then(|| format!("{} by itself", self.how_it_ended(status))))
     }
 
-    /// Tells the process to shut down. Returns a problem if it had already ended by itself.
+    /// Closes the standard input of the process, which makes the process shut down. Returns a problem if the process
+    /// had ended before.
     pub(crate) fn end(&mut self) -> std::io::Result<Option<String>> {
         let before = self.child.try_wait()?;
         self.input = None;
         Ok(before.map(|status| format!("{} by itself", self.how_it_ended(status))))
     }
 
-    /// Waits until the process has shut down. Returns a problem if it ended otherwise, or does not end.
+    /// Waits for the end of the process. Returns a problem if its exit status is not success, or if it does not end.
     pub(crate) async fn ended(&mut self) -> std::io::Result<Option<String>> {
         const PATIENCE: Duration = Duration::from_secs(60);
         let give_up = Instant::now() + PATIENCE;
@@ -108,7 +110,7 @@ impl Process {
     }
 
     fn signal(&self, signal: Signal) {
-        // A process that has ended by itself is detected later by its exit status.
+        // An error means that the process has ended. `kill`, `end` or `ended` reports that later.
         kill_process(Pid::from_child(&self.child), signal).ok();
     }
 }

@@ -1,4 +1,4 @@
-//! The process of a client.
+//! A client process of the run.
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -14,13 +14,13 @@ use crate::resource::Resource;
 use crate::tasks::Worker;
 use crate::witness::Witness;
 
-/// Works until standard input ends.
+/// Runs the tasks of the client until standard input ends.
 pub(crate) async fn run(job: ClientJob) -> Result<ExitCode, Box<dyn Error>> {
     fastrand::seed(job.seed);
     let witness = Witness::open(&job.record)?;
     witness.begins();
     let resource = Resource::open(&job.record.directory)?;
-    // Clients have different settings.
+    // The settings are random, so that the client processes differ.
     let locks = of_locks(&job.ways)
         .pipelined_connections(fastrand::usize(1..=2))
         .exclusive_connections(fastrand::usize(8..=24))
@@ -51,7 +51,7 @@ pub(crate) async fn run(job: ClientJob) -> Result<ExitCode, Box<dyn Error>> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Keys that begin with `a` and `b` belong to the standalone servers, all others to the cluster.
+/// Keys that begin with `a` or `b` belong to the two standalone servers. All other keys belong to the cluster.
 fn of_locks(ways: &Ways) -> ClientBuilder {
     let cluster = Shard::cluster(&ways.members).orphan_ttl(KEPT);
     let singles = ways.singles.iter().map(Shard::single);

@@ -1,4 +1,4 @@
-//! The controller of a run: it starts all processes, causes faults, shuts all processes down, and checks the records.
+//! The controller of a run. It starts all processes, causes faults, shuts all processes down, and checks the records.
 
 use std::error::Error;
 use std::fs;
@@ -19,21 +19,21 @@ use crate::network::{Addresses, Network};
 use crate::resource::Resource;
 use crate::{Arguments, judge, panics, witness};
 
-/// All processes of a run.
+/// All processes of a run, and the proxies between them.
 pub(crate) struct World {
     directory: PathBuf,
     pub(crate) record: Writer,
     pub(crate) network: Network,
     pub(crate) clients: Vec<Mutex<ClientSlot>>,
-    /// The standalone servers, followed by the one for signals.
+    /// The standalone servers for locks, then the server for signals.
     pub(crate) servers: Vec<Mutex<ServerSlot>>,
     pub(crate) cluster: Mutex<ClusterSlot>,
     pub(crate) tally: Tally,
-    /// Problems of processes, and faults that could not be caused.
+    /// Unexpected ends and panics of processes, and faults that could not be caused.
     wrong: std::sync::Mutex<Vec<String>>,
 }
 
-/// One client process after another.
+/// A client process. After the controller has killed it, a new process takes its place.
 pub(crate) struct ClientSlot {
     number: usize,
     lives: u64,
@@ -42,7 +42,7 @@ pub(crate) struct ClientSlot {
     pub(crate) name: String,
 }
 
-/// One server process after another, on one port.
+/// A server process. After the controller has killed it, a new process takes its place on the same port.
 pub(crate) struct ServerSlot {
     letter: char,
     lives: u64,
@@ -55,7 +55,7 @@ pub(crate) struct ClusterSlot {
     pub(crate) leader: usize,
 }
 
-/// The number of standalone servers, without the one for signals.
+/// The number of standalone servers for locks. The server for signals does not count.
 pub(crate) const SINGLES: usize = 2;
 pub(crate) const MEMBERS: usize = 3;
 const WITH_FENCES: &str = "2.1";
@@ -78,7 +78,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error
     let began = Instant::now();
     tokio::select! {
         () = faults::cause_faults(&world, seed, Duration::from_secs_f64(arguments.minutes * 60.0)) => {}
-        // All processes end with the world; a stopped one would not end by itself.
+        // Dropping `world` thaws and kills all processes. A stopped process would not end by itself.
         interrupted = tokio::signal::ctrl_c() => return Err(interrupted.map_or_else(Into::into, |()| "interrupted".into())),
     }
     println!("{}\nthey took {:.0?}", world.tally, began.elapsed());
@@ -109,7 +109,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error
 impl World {
     async fn start(directory: &Path, clients: usize, seed: u64) -> Result<Self, Box<dyn Error>> {
         let record = witness::record(&record_of(directory, "controller".to_owned()))?;
-        // The resource is created before any process opens it.
+        // This creates the resource. Later, the client processes open it at the same time.
         drop(Resource::open(directory)?);
         let mut servers = Vec::new();
         for number in 0..=SINGLES {
@@ -159,7 +159,6 @@ impl World {
         })
     }
 
-    /// Kills a client.
     pub(crate) fn kill_client(&self, slot: &mut ClientSlot) -> Result<(), Box<dyn Error>> {
         let wrong = block_in_place(|| slot.process.kill())?;
         self.was_wrong(wrong);
@@ -168,7 +167,7 @@ impl World {
         Ok(())
     }
 
-    /// Starts a new client in its place.
+    /// Starts a new client process in the place of the killed one.
     pub(crate) fn start_client(&self, slot: &mut ClientSlot) -> Result<(), Box<dyn Error>> {
         slot.lives += 1;
         slot.name = format!("client-{}-{}", slot.number, slot.lives);
@@ -177,12 +176,12 @@ impl World {
         Ok(())
     }
 
-    /// Notes problems.
+    /// Keeps problems for the report at the end of the run.
     pub(crate) fn was_wrong(&self, what: impl IntoIterator<Item = String>) {
         self.wrong.lock().unwrap_or_else(PoisonError::into_inner).extend(what);
     }
 
-    /// Ends all processes and returns all problems so far.
+    /// Shuts all processes down, first the clients. Returns all problems so far.
     async fn end(&self) -> Result<Vec<String>, Box<dyn Error>> {
         let mut under_way = Vec::new();
         for slot in &self.clients {
@@ -204,7 +203,7 @@ impl World {
     }
 }
 
-/// Ends a process and returns its problems.
+/// Shuts a process down and waits for its end. Returns its problems.
 async fn end_at_once(process: &mut Process) -> std::io::Result<Vec<String>> {
     match process.end()? {
         Some(wrong) => Ok(vec![wrong]),
@@ -217,7 +216,7 @@ fn record_of(directory: &Path, name: String) -> Record {
     Record { directory, name }
 }
 
-/// Records the start of a server, before it starts, because it may grant at once.
+/// Records the start of a server. The controller calls this before the start, because a server may grant at once.
 fn begins(record: &Writer, server: &str, succeeds: Option<&str>) {
     record.note(What::ServerStarted(record::ServerStarted {
         server: server.into(),
@@ -249,7 +248,7 @@ impl ServerSlot {
         &self.job.record.name
     }
 
-    /// Kills it. Returns a problem if it had already ended by itself.
+    /// Kills the server. Returns a problem if the server had ended before, or had panicked.
     pub(crate) fn kill(&mut self, record: &Writer) -> Result<Option<String>, Box<dyn Error>> {
         let wrong = block_in_place(|| self.process.kill())?;
         let server = self.name().into();
@@ -257,7 +256,7 @@ impl ServerSlot {
         Ok(wrong)
     }
 
-    /// Starts a new server on the same port, without the state of the previous one.
+    /// Starts a new server on the same port, without the state of the killed server.
     pub(crate) fn start_again(&mut self, record: &Writer) -> Result<(), Box<dyn Error>> {
         self.lives += 1;
         let name = format!("server-{}-{}", self.letter, self.lives);

@@ -1,4 +1,4 @@
-//! The faults, which a seed determines.
+//! The faults that the controller causes. The seed of the run determines them.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -18,11 +18,11 @@ use crate::history::record::{Process, Trouble, What};
 use crate::job::Order;
 use crate::network::{Cut, Treatment, Way};
 
-/// The numbers of faults by kind.
+/// Counts the faults by kind.
 #[derive(Default)]
 pub(crate) struct Tally {
     counts: Mutex<BTreeMap<&'static str, u64>>,
-    /// The number of faults that could not be caused.
+    /// How many faults could not be caused.
     failed: AtomicU64,
     troubles: AtomicU64,
 }
@@ -48,7 +48,7 @@ impl fmt::Display for Tally {
     }
 }
 
-/// The time of a fault, from the creation to the end of this value.
+/// A fault that has begun and not ended. The record gets its beginning from `begins`, and its end from `drop`.
 struct Broken<'w> {
     world: &'w World,
     name: String,
@@ -73,13 +73,14 @@ impl Drop for Broken<'_> {
     }
 }
 
-/// Causes faults for this long, several at a time, with occasional pauses. All faults have ended when this returns.
+/// Causes faults for the time `long`, several at once. After each `FAULTS_LAST` there is a pause without faults. All
+/// faults have ended when this function returns.
 pub(crate) async fn cause_faults(world: &Arc<World>, seed: u64, long: Duration) {
     const FAULTS_LAST: Duration = Duration::from_secs(25);
     const PAUSE: Duration = Duration::from_secs(4);
     let mut random = Rng::with_seed(seed);
-    // Each kind occurs once; after that, kinds are random. The fault of the cluster comes first: a fault that stops a
-    // server may stop the cluster's process, and then a fault of the cluster would do nothing.
+    // First, each kind of fault occurs once: each number selects another kind in `one`. After that, kinds are random.
+    // The very first fault disturbs the cluster (32). It would do nothing if another fault had stopped the cluster.
     let mut due = [0, 6, 14, 20, 24, 29, 46];
     random.shuffle(&mut due);
     let mut due = due.into_iter().chain([32]).rev();
@@ -112,13 +113,13 @@ fn between(random: &mut Rng, from: u64, to: u64) -> Duration {
     Duration::from_millis(random.u64(from..=to))
 }
 
-/// Returns a random slot without a fault.
+/// Returns a random slot that has no fault. Each fault keeps the slot of its target locked.
 fn free<'s, T>(slots: &'s [Slot<T>], random: &mut Rng) -> Option<MutexGuard<'s, T>> {
     let (before, behind) = slots.split_at(random.usize(..slots.len()));
     behind.iter().chain(before).find_map(|slot| slot.try_lock().ok())
 }
 
-/// Causes one fault, which has ended when this returns. Does nothing if every target of its kind already has a fault.
+/// Causes one fault and returns after its end. Does nothing if each possible target already has a fault.
 async fn one(world: &World, kind: u8, mut random: Rng) -> Outcome {
     match kind {
         0..6 => kill_client(world, &mut random).await,
@@ -170,7 +171,7 @@ async fn freeze_client(world: &World, random: &mut Rng, what: &'static str, (fro
         process: slot.name.as_str().into(),
     };
     slot.process.freeze()?;
-    // The recorded time must lie within the time of the freeze, because it excuses violations.
+    // The record must not show a longer freeze than the real one, because the judge excuses violations in a freeze.
     world.record.note(What::ProcessFrozen(itself.clone()));
     world.tally.count(what);
     sleep(between(random, from, to)).await;
@@ -179,7 +180,7 @@ async fn freeze_client(world: &World, random: &mut Rng, what: &'static str, (fro
     Ok(())
 }
 
-/// Kills a standalone server and restarts it on the same port without its state, at once or later.
+/// Kills a standalone server. Starts a new one without its state on the same port, at once or later.
 async fn kill_server(world: &World, random: &mut Rng) -> Outcome {
     let Some(mut slot) = free(&world.servers, random) else {
         return Ok(());
@@ -262,12 +263,12 @@ async fn disturb_cluster(world: &World, random: &mut Rng) -> Outcome {
     Ok(())
 }
 
-/// Disturbs the connections between one client and one server, one client and all servers, or all clients and one
-/// server.
+/// Disturbs the connections between one client and one server, between one client and all servers, or between all
+/// clients and one server.
 async fn disturb_network(world: &World, random: &mut Rng) -> Outcome {
     let network = &world.network;
     let (client, server) = (random.usize(..network.clients()), random.usize(..network.each()));
-    // Sometimes all members of the cluster get the same fault. If only one has it, a client can use the next member.
+    // Sometimes the fault affects all members of the cluster. If it affects one member, a client can use another.
     let members = SINGLES..SINGLES + MEMBERS;
     let servers: Vec<usize> = match members.contains(&server) && random.bool() {
         true => members.collect(),
@@ -300,7 +301,8 @@ async fn disturb_network(world: &World, random: &mut Rng) -> Outcome {
 
 type Change = Box<dyn Fn(&mut Treatment) + Send + Sync>;
 
-/// Draws a network fault. Returns its name, the change of a proxy, and whether open connections end at once.
+/// Chooses a random network fault. Returns its name, how it changes the settings of a proxy, and whether it ends the
+/// open connections at once.
 fn network_fault(random: &mut Rng) -> (&'static str, Change, bool) {
     let boxed = |change: fn(&mut Treatment)| -> Change { Box::new(change) };
     match random.u8(..15) {

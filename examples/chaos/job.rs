@@ -1,4 +1,4 @@
-//! The jobs of the other processes.
+//! The jobs of the processes that the controller starts, and the durations that these processes share.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,20 +8,21 @@ use serde::{Deserialize, Serialize};
 /// The orphan TTL of the cluster's members.
 pub(crate) const KEPT_BY_MEMBERS: Duration = Duration::from_secs(5);
 
-/// The orphan TTL in the clients' settings. A suspect lease lasts for this time, less a twentieth, from the leader's last
-/// message on. This setting is somewhat shorter than that of the members, as a margin.
+/// The orphan TTL in the clients' settings. A suspect lease stays held for 95 % of this time after the leader's last
+/// message. The setting is shorter than [`KEPT_BY_MEMBERS`], so that the client reports a loss before the members end
+/// the lease.
 pub(crate) const KEPT: Duration = Duration::from_secs(4);
 
 /// The usual TTL of leases.
 pub(crate) const TTL: Duration = Duration::from_secs(3);
 
-/// The request timeout.
+/// The request timeout of the clients.
 pub(crate) const ANSWER: Duration = Duration::from_secs(3);
 
-/// The TTL of leases that are held for long.
+/// The TTL of leases that are held for a long time.
 pub(crate) const LONG_TTL: Duration = Duration::from_secs(12);
 
-/// The job of a process.
+/// What a started process does. The controller gives it to the process as a command line argument.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Job {
     Client(ClientJob),
@@ -39,10 +40,9 @@ impl Job {
     }
 }
 
-/// Where a process writes its record.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Record {
-    /// The directory, which also has the resource.
+    /// The directory of all records and of the resource.
     pub(crate) directory: PathBuf,
     /// The name of the process, unique in the run.
     pub(crate) name: String,
@@ -55,14 +55,14 @@ pub(crate) struct ClientJob {
     pub(crate) ways: Ways,
 }
 
-/// The addresses of the proxies in front of the servers, for a client.
+/// The addresses of the proxies of one client. Each proxy passes connections on to one server.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Ways {
-    /// The standalone servers.
+    /// The proxies of the standalone servers for locks.
     pub(crate) singles: Vec<String>,
-    /// The members of the cluster.
+    /// The proxies of the cluster's members.
     pub(crate) members: Vec<String>,
-    /// The server of a release that has signals.
+    /// The proxy of the server for signals. This server is of a release that has signals.
     pub(crate) signals: String,
 }
 
@@ -70,7 +70,7 @@ pub(crate) struct Ways {
 pub(crate) struct ServerJob {
     pub(crate) record: Record,
     pub(crate) release: String,
-    /// 0 for any free port.
+    /// 0 means any free port.
     pub(crate) port: u16,
 }
 
@@ -80,20 +80,20 @@ pub(crate) struct ClusterJob {
     pub(crate) members: usize,
 }
 
-/// An order to the process of the cluster, one per line.
+/// An order to the process of the cluster. The controller writes each order as one line.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Order {
-    /// This member becomes the leader. The others do not name its address, because each client reaches it by another
-    /// proxy.
+    /// This member becomes the leader.
     Lead(usize),
     /// No member leads.
     Depose,
-    /// A member ends at once.
+    /// This member ends at once, as if it were killed.
     Stop(usize),
     Start(usize),
-    /// A member is isolated from the others.
+    /// This member is cut off from the other members.
     Isolate(usize),
     Rejoin(usize),
-    /// The leader executes and rejects its next request; then this member becomes the leader.
+    /// The leader executes its next request, but rejects it with `error_not_leader`. Then this member becomes the
+    /// leader.
     FallInFlight(usize),
 }
