@@ -19,19 +19,20 @@ const CONTROLLER: &str = "controller.jsonl";
 fn bounds() -> Bounds {
     Bounds {
         scheduling: nanoseconds(Duration::from_secs(3)),
-        // A silence of a second, then a second without an answer, and a busy machine.
+        // The keepalive (1 s), the reply timeout (1 s), and 1 s because the machine is busy.
         unnoticed: nanoseconds(Duration::from_secs(3)),
-        // The default heartbeat of signal connections, then a second without an answer, and a busy machine.
+        // The default heartbeat of signal connections (15 s), the reply timeout (1 s), and 1 s because the machine is
+        // busy.
         silence: nanoseconds(Duration::from_secs(17)),
         unowned: nanoseconds(Duration::from_secs(6)),
-        // Covers the longest time for which a proxy holds something back, and after that the longest for which a server
-        // does.
+        // A proxy holds a request back for at most 4 s. Then a stopped server may not read it for 6 s. 2 s are added
+        // because the machine is busy.
         transit: nanoseconds(Duration::from_secs(12)),
         delivery: nanoseconds(Duration::from_secs(12)),
     }
 }
 
-/// Returns all violations.
+/// Checks all records and the resource of a run. Returns all violations.
 pub(crate) fn judge(directory: &Path) -> Result<Vec<String>, Box<dyn Error>> {
     let lines = read(directory)?;
     println!("{}", operations(&lines));
@@ -53,8 +54,8 @@ fn read(directory: &Path) -> Result<Vec<Line>, Box<dyn Error>> {
             records.push(path);
         }
     }
-    // The controller's line about the start of a server comes before the server's own lines, and its line about the
-    // end of the server after them.
+    // The controller's file is read first, so that its line about a server's start comes before the server's own
+    // lines. Its lines about the ends of servers are added last.
     records.sort_by_key(|path| !path.ends_with(CONTROLLER));
     for path in records {
         for line in reader::read(BufReader::new(File::open(path)?))? {
@@ -68,7 +69,7 @@ fn read(directory: &Path) -> Result<Vec<Line>, Box<dyn Error>> {
     Ok(lines)
 }
 
-/// Describes the operations by kind and outcome.
+/// Describes how many operations of each kind had which outcome.
 fn operations(lines: &[Line]) -> String {
     let mut open = HashMap::new();
     let mut counts: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
@@ -104,10 +105,10 @@ fn operations(lines: &[Line]) -> String {
     text
 }
 
-/// The attempts to write to the resource, as their callers saw them.
+/// Counts the attempts to write to the resource, by the outcomes that the callers recorded.
 struct Attempts {
     refused: usize,
-    /// The process was killed before they returned, or they failed: the resource may have them.
+    /// Attempts that failed, or whose process was killed before they returned. The resource may have their writes.
     uncertain: usize,
 }
 
@@ -136,8 +137,12 @@ impl Attempts {
     }
 }
 
-/// Checks that the resource has all acknowledged writes, that its counters are right, and that it never accepted an
-/// older fence after a newer one.
+/// Checks the resource by these rules:
+///
+/// - It never accepted an older fence of a key after a newer one.
+/// - Each counter equals the number of increments of its key.
+/// - It has all acknowledged increments.
+/// - It has no more increments than were acknowledged or are uncertain.
 fn resource(directory: &Path, attempts: &Attempts) -> Result<Vec<String>, Box<dyn Error>> {
     let resource = Resource::open(directory)?;
     let increments = resource.increments()?;

@@ -1,10 +1,14 @@
-//! Chaos on real sockets: processes are killed and stopped, the network fails, and the records of the clients' beliefs are judged.
+//! A chaos test over real sockets. It kills and stops processes, disturbs the network, and checks the records of
+//! clients and servers.
 //!
 //!     cargo run --release --example chaos -- --minutes 30 --seed 7
 //!
-//! This process is the controller. It starts itself again as the clients and as the servers, and has a proxy for each pair of a client and
-//! a server. At the end it prints the faults and the operations by kind, and judges the records of all processes and the resource that the
-//! locks protect. If a rule is broken, it prints where the records are, and exits with 1. `docs/testing.md` has the rules.
+//! The process that this command starts is the controller. It starts the same program again for each client and each
+//! standalone server, and once for the whole cluster. It runs one proxy between each client and each server.
+//!
+//! At the end, the controller prints the faults and the operations by kind. Then it checks the records of all
+//! processes, and the resource that the locks protect. If a rule is broken, it prints where the records are, and exits
+//! with 1. `docs/testing.md` has the rules.
 
 #[cfg(unix)]
 mod child;
@@ -47,7 +51,7 @@ use clap::Parser;
 
 #[derive(Parser)]
 struct Arguments {
-    /// How long faults occur.
+    /// For how many minutes faults occur.
     #[arg(long, default_value_t = 5.0)]
     minutes: f64,
     /// The seed of the faults. It does not repeat a run exactly, because the timing of the machine varies.
@@ -56,10 +60,11 @@ struct Arguments {
     /// The number of client processes.
     #[arg(long, default_value_t = 4)]
     clients: usize,
-    /// The directory of the records and the resource, which is created. By default a temporary one, which is removed if no rule is broken.
+    /// The directory of the records and the resource, created if it is missing. The default is a temporary directory,
+    /// which is removed if no rule is broken.
     #[arg(long)]
     output: Option<PathBuf>,
-    /// Runs as another process of the test.
+    /// The job of this process, as JSON. The controller sets it for the processes that it starts.
     #[arg(long, hide = true)]
     job: Option<String>,
 }

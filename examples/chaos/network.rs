@@ -1,4 +1,4 @@
-//! The connections from clients to servers, each through its own proxy.
+//! The network of a run: one proxy between each client and each server.
 
 #[path = "../../tests/support/proxy.rs"]
 #[allow(dead_code, unreachable_pub, clippy::unwrap_used, missing_docs)]
@@ -7,7 +7,7 @@ mod proxy;
 pub(crate) use self::proxy::{Cut, Proxy, Treatment, Way};
 use crate::job::Ways;
 
-/// The addresses of the servers.
+/// The addresses of the servers themselves, not of their proxies.
 #[derive(Clone, Debug)]
 pub(crate) struct Addresses {
     pub(crate) singles: Vec<String>,
@@ -17,7 +17,8 @@ pub(crate) struct Addresses {
 
 /// The proxies of all clients.
 pub(crate) struct Network {
-    /// For each client: the proxies of the single servers, of the members, and of the server for signals.
+    /// For each client, in this order: the proxies of the standalone servers for locks, of the cluster's members, and
+    /// of the server for signals.
     clients: Vec<Vec<Proxy>>,
     singles: usize,
     members: usize,
@@ -52,7 +53,7 @@ impl Network {
         }
     }
 
-    /// Returns the number of proxies of each client.
+    /// Returns how many proxies each client has.
     pub(crate) fn each(&self) -> usize {
         self.singles + self.members + 1
     }

@@ -1,4 +1,4 @@
-//! Detects panics: none is acceptable, even if it is caught.
+//! Detects panics of all processes. Each panic is a failure of the run, even if tokio catches it.
 
 use std::fs;
 use std::path::PathBuf;
@@ -9,7 +9,8 @@ fn file(of: &Record) -> PathBuf {
     of.directory.join(format!("{}.panic", of.name))
 }
 
-/// Makes a panic of any thread or task end this process, after it has written the message.
+/// Installs a panic hook. On a panic in any thread or task, the hook writes the message to a file and ends this
+/// process.
 pub(crate) fn end_the_process(record: &Record) {
     let file = file(record);
     let usual = std::panic::take_hook();
@@ -22,7 +23,7 @@ pub(crate) fn end_the_process(record: &Record) {
     }));
 }
 
-/// Returns the message of a process that panicked.
+/// Returns the message of the panic that ended a process, or `None` if the process did not panic.
 pub(crate) fn message(of: &Record) -> Option<String> {
     fs::read_to_string(file(of)).ok()
 }

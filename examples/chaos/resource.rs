@@ -1,5 +1,5 @@
-//! The protected resource: a counter for each key, in a file that all processes write. It rejects writes with an older
-//! fence than it has seen.
+//! The resource that the locks protect: an SQLite database with a counter for each key. All client processes write to
+//! it. The resource refuses a write whose fence is older than the newest fence of the key.
 
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -11,24 +11,24 @@ pub(crate) struct Resource {
     connection: Mutex<Connection>,
 }
 
-/// The outcome of an attempt to add one.
+/// The outcome of an attempt to add one to a counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Added {
-    /// Done: the resource has it.
+    /// The resource has stored the new count.
     Acknowledged,
-    /// The resource has seen a newer fence.
+    /// Refused: an earlier write to this key had a newer fence.
     Stale,
 }
 
 impl Resource {
-    /// Opens the database in this directory, and creates it if it is missing.
+    /// Opens the database in a directory. Creates it if it is missing.
     pub(crate) fn open(directory: &Path) -> rusqlite::Result<Self> {
-        // A process that is stopped while it writes blocks all others until it is thawed.
+        // A process that is stopped while it writes blocks the writes of all other processes until it is thawed.
         const PATIENCE: Duration = Duration::from_secs(20);
         let connection = Connection::open(directory.join("resource.sqlite"))?;
         connection.busy_timeout(PATIENCE)?;
         connection.pragma_update(None, "journal_mode", "wal")?;
-        // Written data must survive its process, but not the machine.
+        // The data must survive the end of the process that wrote it. It need not survive a crash of the machine.
         connection.pragma_update(None, "synchronous", "off")?;
         connection.execute_batch(
             "create table if not exists counter (key text primary key, fence integer not null, count integer not null);
@@ -39,9 +39,9 @@ impl Resource {
         })
     }
 
-    /// Adds one to the counter of a key, unless it has seen a newer fence. Each attempt has a unique ID.
+    /// Adds one to the counter of a key. Refuses if the counter has a newer fence. Each attempt has a unique `id`.
     pub(crate) fn add(&self, key: &str, fence: u64, id: &str) -> rusqlite::Result<Added> {
-        // SQLite's integers are signed. Fences start from the time in nanoseconds, which fits for two more centuries.
+        // SQLite's integers are signed. Fences start at the Unix time in nanoseconds, which fits until the year 2262.
         let fence = i64::try_from(fence).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
         let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -71,7 +71,7 @@ impl Resource {
         counts.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
     }
 
-    /// Returns all additions in order: ID, key and fence.
+    /// Returns the ID, key and fence of each accepted attempt, oldest first.
     pub(crate) fn increments(&self) -> rusqlite::Result<Vec<(String, String, i64)>> {
         let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         let mut all = connection.prepare("select id, key, fence from increment order by number")?;

@@ -13,7 +13,7 @@ use crate::history::record::Name;
 use crate::job::{ClusterJob, KEPT_BY_MEMBERS, Order, Record, ServerJob};
 use crate::{observed, witness};
 
-/// Serves until standard input ends.
+/// Runs a standalone server until standard input ends.
 pub(crate) async fn run(job: ServerJob) -> Result<ExitCode, Box<dyn Error>> {
     let server = Server::builder()
         .port(job.port)
@@ -27,7 +27,7 @@ pub(crate) async fn run(job: ServerJob) -> Result<ExitCode, Box<dyn Error>> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Follows orders until standard input ends.
+/// Runs the cluster, and follows the controller's orders until standard input ends.
 pub(crate) async fn run_cluster(job: ClusterJob) -> Result<ExitCode, Box<dyn Error>> {
     let each = Server::builder()
         .orphan_ttl(KEPT_BY_MEMBERS)
@@ -51,11 +51,12 @@ pub(crate) async fn run_cluster(job: ClusterJob) -> Result<ExitCode, Box<dyn Err
     Ok(ExitCode::SUCCESS)
 }
 
-/// Returns a function that records each event before any client can know of it.
+/// Returns a function for `on_event`. The server calls it for each event before any client can know of the event.
 fn recorder(to: &Record) -> Result<impl Fn(&Event) + Send + Sync + 'static, Box<dyn Error>> {
     let writer = witness::record(to)?;
     let server = Name::from(&to.name);
-    // `Instant` and `witness::now` read the same clock, but an `Instant` does not show its value.
+    // `Instant` and `witness::now` read the same clock, but an `Instant` does not show its value. So `start` is the
+    // `Instant` at which this clock was zero.
     let start = Instant::now().checked_sub(Duration::from_nanos(witness::now()));
     let start = start.ok_or("the clock goes back to its beginning")?;
     Ok(move |event: &Event| {
