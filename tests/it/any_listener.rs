@@ -96,7 +96,7 @@ fn members_listen_again_after_they_were_stopped() {
             .start_on(addresses, move |address| {
                 let listens = listens.clone();
                 async move {
-                    // Listening may take time, as resolving a name does.
+                    // A program may need time before it listens, for example to resolve a name.
                     sleep(Duration::from_millis(5)).await;
                     listens.listen(address)
                 }
@@ -202,9 +202,9 @@ fn a_callback_for_events_that_panics_ends_neither_connections_nor_the_sweep_nor_
         let wait = WaitSecs::from_secs(5).unwrap();
         let short = Ttl::from_secs(1).unwrap();
         acquire(&mut first, &key, WaitSecs::TRY, Some(short)).await.unwrap();
-        // The sweep ends the first lease and grants the key to the second connection.
+        // The server's sweep ends expired leases: it ends the first lease and grants the key to the second connection.
         acquire(&mut second, &key, wait, None).await.unwrap();
-        // The end of the second connection grants the key to the next waiter.
+        // When the second connection ends, the server can grant the key to the third connection.
         drop(second);
         let grant = acquire(&mut third, &key, wait, None).await.unwrap();
         release(&mut third, &key, &grant.token).await.unwrap();

@@ -1,4 +1,5 @@
-//! The authentication token: its sources, its rejection and replacement, and that no output contains it.
+//! The auth token: where a client reads it, what happens when a server refuses it or changes it, and that no output
+//! contains it. The tests call this token the secret.
 
 use std::time::Duration;
 
@@ -56,7 +57,7 @@ fn failed_attempts(client: &Client) -> u32 {
     }
 }
 
-/// Takes and releases a lock; retries on a new connection if the first fails.
+/// Acquires and releases a lock. Repeats an acquire that failed because its connection was lost.
 async fn works(client: &Client) {
     let lock = client.lock("k").unwrap();
     let guard = loop {
@@ -146,7 +147,7 @@ async fn a_refused_secret_is_presented_again_after_the_auth_retry_interval() {
 /// Starts a server on the port of a server that was dropped.
 async fn restarted(port: u16, secret: &str) -> Server {
     loop {
-        // The listener of the old server ends with its task, which may take a moment.
+        // The old server's task may hold the port for a moment, so the loop repeats the start until it succeeds.
         let builder = Server::builder().port(port).auth_token(secret);
         match builder.start().await {
             Ok(server) => return server,
@@ -167,13 +168,13 @@ async fn a_replaced_secret_is_used_from_the_next_connection_on() {
         .connect()
         .await
         .unwrap();
-    // The file changes before the server does: the server refuses no connection.
+    // The file changes before the server's secret changes, so the new server accepts the client.
     folder.write("token", "second");
     drop(old);
     let second = restarted(address.port(), "second").await;
     works(&client).await;
-    // The file changes after the server: the server refuses the old secret until then. For half a minute the client
-    // does not present a refused secret again, but it presents a new secret at its next attempt.
+    // The server's secret changes first, so the server refuses the secret in the file. The client does not send a
+    // refused secret again for 30 s. But it sends a changed secret at its next attempt to connect.
     drop(second);
     let third = restarted(address.port(), "third").await;
     until("the server has refused the old secret", || {
@@ -241,7 +242,7 @@ async fn a_server_without_authentication_is_not_sent_a_secret_again_and_again() 
     refused(client.stats().await, ErrorKind::Auth, &["give this client none"]);
 }
 
-/// The server has a new secret while the pipelined connection stays up: it refuses new connections only.
+/// The server behaves as after a change of its secret: it keeps the pipelined connection and refuses new connections.
 #[tokio::test]
 async fn a_wait_whose_connection_is_refused_fails_with_an_auth_error() {
     let server = FakeServer::start(|mut connection, number| async move {
@@ -271,7 +272,7 @@ async fn a_wait_whose_connection_is_refused_fails_with_an_auth_error() {
     );
 }
 
-/// This test runs in a process of its own: tests that install no subscriber would disable some of the spans.
+/// This test runs in a process of its own, because tests without a subscriber would disable some of the spans.
 #[test]
 fn no_output_contains_a_secret() {
     if is_alone_with("auth::no_output_contains_a_secret", &[]) {
@@ -310,6 +311,6 @@ async fn tell_everything() {
     told.push_str(&spans.everything());
     assert!(told.contains("not connected") && told.contains("auth token"), "{told}");
     assert!(!told.contains("secret"), "{told}");
-    // A connection that stays on this machine needs no TLS.
+    // The client does not warn of a connection without TLS, because this connection stays on the machine.
     assert!(!told.contains("without TLS"), "{told}");
 }

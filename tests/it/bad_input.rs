@@ -1,4 +1,5 @@
-//! Invalid input: each case gets a typed error that names the value and what is valid, and disturbs no other caller.
+//! Invalid settings and invalid answers of servers. Each case fails with a typed error that names the invalid value,
+//! and disturbs no other caller.
 
 use std::error::Error as _;
 use std::time::Duration;
@@ -194,7 +195,7 @@ async fn an_error_names_an_address_without_a_listener() {
         ErrorKind::Connect,
         &["refused", &address],
     );
-    // A client that is built without connecting reports the failure at first use, with its cause.
+    // `build` does not connect. So the first acquire reports that the connection failed, with the cause.
     let client = quick(&address).build().unwrap();
     let error = client
         .lock("k")
@@ -219,7 +220,7 @@ async fn errors_tell_wrong_missing_and_unexpected_secrets_apart() {
         &["refused", &address],
     );
     refused(quick(&address).connect().await, ErrorKind::Auth, &["wants one"]);
-    // Callers get the error at once, not at their timeout.
+    // The acquire fails at once and does not use up its timeout.
     let client = quick(&address)
         .auth_token("nope")
         .acquire_timeout(Duration::from_secs(600))
@@ -335,7 +336,7 @@ async fn a_line_without_end_in_the_handshake_is_read_up_to_a_megabyte() {
     refused(result, ErrorKind::Protocol, &["longer than 1048576 bytes"]);
 }
 
-/// An unasked line ends the connection, however many such lines come and however valid they look.
+/// A line that answers no request ends the connection, even if the line is a valid answer or a valid signal.
 #[tokio::test]
 async fn a_peer_that_floods_a_client_with_unasked_lines_loses_the_connection() {
     for line in ["ok\n", "sig a.b hello\n", "\n", "error\n"] {
@@ -382,7 +383,8 @@ async fn messages_quote_a_peer_shortened_and_escaped() {
     }
 }
 
-/// A server whose first connection answers with `what`. All later connections answer correctly.
+/// Starts a server that answers `what` to the first request after the handshake of its first connection. Over later
+/// connections it answers correctly.
 async fn misbehaves_once(what: &'static str, then_closes: bool) -> FakeServer {
     FakeServer::start(move |mut connection, number| async move {
         connection.handshake().await;
@@ -429,7 +431,7 @@ async fn an_invalid_answer_closes_the_connection_and_the_next_connection_works()
         assert_eq!(peer.accepted(), 2);
     }
 
-    // The grant was valid, but the connection that owns the lease has sent unasked lines, so the client closes it.
+    // The first line grants the lease. Two lines follow that answer no request, so the client closes the connection.
     let peer = misbehaves_once(two_too_many, false).await;
     let client = Client::builder().servers([&peer.address]).connect().await.unwrap();
     let guard = client.lock("k").unwrap().acquire().await.unwrap();
@@ -456,7 +458,8 @@ async fn a_broken_shard_does_not_disturb_callers_of_other_shards() {
     }
 }
 
-/// Another client makes a hundred thousand keys. The server keeps leases beyond their connection.
+/// Acquires this many keys over a connection of its own. The connection ends with this function, but the leases remain,
+/// because the server is configured to keep them.
 async fn fill(address: &str, keys: usize) {
     let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
     let (mut answers, mut requests) = stream.split();
@@ -489,8 +492,8 @@ async fn stats_of_a_hundred_thousand_keys_are_read_while_leases_are_renewed() {
     let builder = Client::builder()
         .servers([address])
         .request_timeout(Duration::from_secs(60))
-        // While the machine builds something, the answer may take longer than the default reply timeout of ten seconds.
-        // The read timeout of the server must be longer than the reply timeout and the keepalive interval together.
+        // On a busy machine, the answer may take longer than the default reply timeout of 10 s.
+        // The read timeout of the server must exceed the sum of the reply timeout and the keepalive interval.
         .server_read_timeout(Duration::from_secs(90))
         .reply_timeout(Duration::from_secs(60));
     let client = builder.renew_ratio(0.01).connect().await.unwrap();
@@ -504,7 +507,7 @@ async fn stats_of_a_hundred_thousand_keys_are_read_while_leases_are_renewed() {
     assert_eq!((stats.locks.len(), stats.idle_locks.len()), (100_000, 1));
 }
 
-/// `stats` has a connection of its own, and the client bounds the length of its answer.
+/// `stats` uses a connection of its own, and the client limits the length of its answer to 64 MiB.
 #[tokio::test]
 async fn an_endless_answer_to_stats_costs_no_lease() {
     let server = FakeServer::start(|mut connection, _| async move {
@@ -514,7 +517,7 @@ async fn an_endless_answer_to_stats_costs_no_lease() {
                 "stats" => {
                     connection.say("ok {\"connections\":1,\"nonsense\":\"").await;
                     let piece = "x".repeat(1024 * 1024);
-                    // The client hangs up.
+                    // The loop ends when the client closes the connection.
                     while connection.is_said(&piece).await {}
                     return;
                 }

@@ -1,4 +1,4 @@
-//! How the blocking client differs from the async one. The conformance suite covers what they have in common, through both.
+//! Behaviour that only the blocking client has. `tests/conformance.rs` tests the behaviour that both clients share.
 
 use std::cell::RefCell;
 use std::sync::mpsc;
@@ -53,7 +53,7 @@ impl Scene {
         until_now("it is free", || self.server.stats().locks.is_empty());
     }
 
-    /// Releases the lock by its token over another connection.
+    /// Releases the lock by its token over another connection, so that the holder loses it.
     fn take_away(&self, token: &Token) {
         self.runtime.block_on(async {
             let mut raw = RawConnection::open(&self.server.local_addr().to_string()).await;
@@ -78,7 +78,7 @@ fn a_lease_is_renewed_while_its_holder_computes() {
     let lock = scene.lock().lease_ttl(Duration::from_secs(1));
     let guard = lock.acquire().unwrap();
     let began = Instant::now();
-    // This loop neither sleeps nor calls the client.
+    // The renewals do not need this thread, which neither sleeps nor calls the client.
     let mut sum = 0_u64;
     while began.elapsed() < Duration::from_millis(2500) {
         sum = std::hint::black_box(sum.wrapping_mul(31).wrapping_add(1));
@@ -89,9 +89,9 @@ fn a_lease_is_renewed_while_its_holder_computes() {
     assert!(scene.server.stats().locks.is_empty());
 }
 
-// Inside an async runtime.
+// Calls inside an async runtime.
 
-/// Calls every function that waits; returns its name and the kind of its error.
+/// Calls every function that waits. Returns the name of each function and the kind of its error.
 fn all_that_waits(scene: &Scene) -> Vec<(&'static str, Option<ErrorKind>)> {
     let client = &scene.client;
     let mut object = DistributedLock::from(scene.lock());
@@ -150,7 +150,7 @@ fn inside_a_runtime_waiting_calls_fail_and_other_calls_work() {
     }
     assert!(held.is_held(), "nothing was shut down");
     scene.runtime.block_on(async {
-        // A refused call that consumes its guard or ticket still releases it.
+        // A refused call releases the guard or ticket that it has consumed.
         assert_eq!(kind(to_release.release()), Some(ErrorKind::Misuse));
         assert_eq!(kind(ticket.wait(LONG)), Some(ErrorKind::Misuse));
         drop(held);
@@ -196,7 +196,7 @@ fn an_async_client_can_be_used_by_threads_until_its_runtime_ends() {
     scene.until_free();
 }
 
-// Threads that end.
+// Guards of threads that end.
 
 #[test]
 fn a_thread_that_panics_releases_its_guards() {
@@ -237,7 +237,8 @@ fn a_destructor_of_a_thread_local_releases_its_guard_and_cannot_wait() {
     let lock = scene.lock();
     let other = scene.client.lock("other").unwrap();
     std::thread::spawn(move || {
-        // This thread-local is made first, so it is dropped last, after those of the client and of the runtime.
+        // Thread-locals are dropped in the reverse order of their first use. This first use comes before the client and
+        // the runtime use theirs, so `KEEPSAKE` is dropped last.
         KEEPSAKE.with(|_| ());
         let guard = Some(lock.acquire().unwrap());
         let keepsake = Keepsake {
@@ -253,7 +254,7 @@ fn a_destructor_of_a_thread_local_releases_its_guard_and_cannot_wait() {
     scene.until_free();
 }
 
-// Loss.
+// Lost leases.
 
 #[test]
 fn waiting_for_a_loss_has_an_optional_timeout() {
@@ -296,7 +297,7 @@ fn a_loss_callback_gets_the_reason_may_block_and_is_dropped_with_its_guard() {
     assert_eq!(heard.recv_timeout(LONG).unwrap(), (2, LostReason::Rejected));
     drop(guard);
 
-    // Releasing the guard drops the callback, and with it the last sender.
+    // The release drops the callback without a call. The callback owns the only sender, so the channel ends.
     let guard = lock.acquire().unwrap();
     let (told, heard) = mpsc::channel::<LostReason>();
     guard.when_lost(move |reason| told.send(reason).unwrap()).unwrap();
@@ -304,7 +305,7 @@ fn a_loss_callback_gets_the_reason_may_block_and_is_dropped_with_its_guard() {
     assert_eq!(heard.recv_timeout(LONG), Err(mpsc::RecvTimeoutError::Disconnected));
 }
 
-// The types.
+// Tickets, `MultiLock` and the lock objects.
 
 #[test]
 fn two_phases_and_several_locks_at_once() {

@@ -1,6 +1,7 @@
-//! The low-level functions over a blocking stream send the same bytes and return the same values as those over an async stream.
-//! `tests/it/functions.rs` spells these bytes out.
-// Without the closure, a function that is generic over the stream does not fit every lifetime.
+//! The low-level functions, over a blocking stream and over an async stream: both send the same bytes and return the
+//! same values. `tests/it/functions.rs` lists these bytes.
+// Clippy proposes the name of the function instead of the closure. But this does not compile, because a function that
+// is generic over the stream does not accept a stream of every lifetime.
 #![allow(clippy::redundant_closure)]
 
 use std::fmt::Debug;
@@ -13,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
 const TOKEN: &str = "00000000000000070123456789abcdef";
 
-/// A stream that returns the given pieces when it is read and records what is written.
+/// A stream whose reads return the given pieces. It records the bytes that are written to it.
 #[derive(Debug, Default)]
 struct Scripted {
     says: Vec<io::Result<Vec<u8>>>,
@@ -45,7 +46,7 @@ impl Read for Scripted {
 
 impl Write for Scripted {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // A socket may accept less than it is given.
+        // A write to a socket may take only some of the bytes.
         let taken = bytes.len().min(3);
         self.heard.extend_from_slice(&bytes[..taken]);
         Ok(taken)
@@ -56,7 +57,7 @@ impl Write for Scripted {
     }
 }
 
-/// Calls both functions with the same answer and compares the bytes that they send and the values that they return.
+/// Calls `task` and `thread` with the same answer. Compares the bytes that they send and the values that they return.
 async fn same<T: Debug>(
     answer: &str,
     task: impl AsyncFnOnce(&mut Wire<DuplexStream>) -> Result<T>,

@@ -14,7 +14,7 @@ use dflockd_client::{
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
 
-/// Every call here returns sooner, unless it hangs.
+/// A call in these tests hangs if it takes longer than this.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 async fn soon<F: Future>(what: &str, future: F) -> F::Output {
@@ -28,7 +28,7 @@ async fn serve() -> Server {
     release.port(0).start().await.unwrap()
 }
 
-/// Keys and channels that start with `a` belong to the first shard, all others to the second.
+/// If there are two shards, keys and channels that start with `a` belong to the first shard, all others to the second.
 fn by_first_letter(key: &str, servers: usize) -> usize {
     usize::from(!key.starts_with('a')).min(servers - 1)
 }
@@ -93,7 +93,7 @@ async fn a_shutdown_ends_signals_too() {
         assert!(matches!(shard.state, ConnectionState::Closed), "{shard:?}");
         is_shut_down::<()>(Err(shard.closed_because().unwrap().clone()));
     }
-    // Signals that have arrived can still be taken; then the stream ends.
+    // The stream still returns the signals that arrived before the shutdown. Then it ends.
     assert_eq!(news.next_signal().await.unwrap().payload(), "x");
     assert_eq!(news.next_signal().await.unwrap().payload(), "x");
     assert!(soon("the end", news.next_event()).await.is_none());
@@ -131,7 +131,7 @@ fn a_shutdown_ends_signals_of_threads_too() {
     until_now("no connection is left", || connections(&servers) == 0);
 }
 
-/// A subscription that is opened during the shutdown fails, or ends with the client: no connection stays open.
+/// A subscription that is opened during the shutdown either fails or ends with the client.
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_that_are_opened_during_a_shutdown_do_not_stay_open() {
     let servers = [serve().await, serve().await];
@@ -167,7 +167,7 @@ async fn connections_that_are_opened_during_a_shutdown_do_not_stay_open() {
     }
 }
 
-/// A server that does not answer does not delay a shutdown that has nothing to release.
+/// The shutdown has no lease to release, so it does not wait for the silent server.
 #[tokio::test]
 async fn a_shutdown_ends_signals_that_wait_for_their_server() {
     let silent = FakeServer::start(|connection, _| connection.until_hung_up()).await;
@@ -192,7 +192,8 @@ fn has_lost_its_runtime(error: &Error) {
     assert!(error.is_fatal() && !error.is_retryable());
 }
 
-/// The tasks of a runtime end one after the other: the lease may first see its connection end.
+/// Asserts that the lease was lost with its runtime. The tasks of a runtime end one after the other. If the task of the
+/// connection ends first, the reason is `Disconnected`.
 fn is_lost(reason: LostReason) {
     assert!(
         matches!(reason, LostReason::ShardGone | LostReason::Disconnected),
@@ -200,7 +201,7 @@ fn is_lost(reason: LostReason) {
     );
 }
 
-/// Asserts that the stream has ended and says why.
+/// Asserts that the stream has ended and that its error names the end of the runtime.
 async fn has_ended(news: &mut SignalConn) {
     while let Some(event) = soon("the end", news.next_event()).await {
         assert!(matches!(event, SignalEvent::Lost { .. }), "{event:?}");
@@ -208,7 +209,7 @@ async fn has_ended(news: &mut SignalConn) {
     has_lost_its_runtime(&news.closed_because().unwrap());
 }
 
-/// Calls every function of a client from a runtime that is not its own.
+/// Calls every function of a client whose runtime has ended. Asserts that each error names the end of the runtime.
 async fn is_over(client: &Client) {
     for shard in client.health() {
         assert!(matches!(shard.state, ConnectionState::Closed), "{shard:?}");
@@ -269,7 +270,7 @@ fn calls_fail_with_the_reason_after_the_end_of_a_clients_runtime() {
             let lock = client.lock("b/held").unwrap();
             async move { lock.acquire().await.map(drop) }
         });
-        // A current-thread runtime makes progress only while it is blocked on.
+        // A current-thread runtime makes progress only inside `block_on`.
         its_own.block_on(until("it waits", || {
             servers[1].stats().locks.iter().map(|lock| lock.waiters).sum::<u64>() == 2
         }));
@@ -338,7 +339,7 @@ fn threads_hear_that_the_runtime_of_their_client_has_ended() {
     elsewhere.block_on(is_over(client.as_async()));
 }
 
-/// The runtime ends before it has run anything, or while the client connects.
+/// The client's runtime ends before it has run a task, or while the client connects.
 #[test]
 fn calls_fail_with_the_reason_if_the_runtime_ends_at_once() {
     let elsewhere = Runtime::new().unwrap();
@@ -366,7 +367,7 @@ fn calls_fail_with_the_reason_if_the_runtime_ends_at_once() {
     elsewhere.block_on(is_over(&client));
 }
 
-/// The object owns its client, and makes a new client when it is used after a `close`.
+/// The object owns its client. Its first use after a `close` makes a new client.
 #[test]
 fn an_object_whose_runtime_has_ended_can_be_closed_and_used_elsewhere() {
     let elsewhere = Runtime::new().unwrap();
@@ -386,7 +387,7 @@ fn an_object_whose_runtime_has_ended_can_be_closed_and_used_elsewhere() {
     });
 }
 
-/// The client reported the loss when it happened, whatever becomes of the guard.
+/// The client reports a loss once, when it happens. The guard of the lost lease still exists during the shutdown.
 #[tokio::test]
 async fn a_shutdown_does_not_report_leases_that_were_lost_before() {
     let server = serve().await;
@@ -402,7 +403,7 @@ async fn a_shutdown_does_not_report_leases_that_were_lost_before() {
     drop((lost, held));
 }
 
-/// The probe of the first server of a standby shard ends with the client.
+/// During a failback, the client tries to connect to the first server of the shard. A shutdown ends this attempt.
 #[tokio::test]
 async fn a_shutdown_ends_a_failback_under_way() {
     let (first, standby) = (serve().await, serve().await);
@@ -419,7 +420,8 @@ async fn a_shutdown_ends_a_failback_under_way() {
         client.health()[0].failovers == 1 && client.health()[0].is_connected()
     })
     .await;
-    // This listener accepts connections and never answers. The port may stay taken for a moment.
+    // This listener accepts connections and never answers. The port of the first server may stay taken for a moment,
+    // so the loop repeats the bind.
     let silent = loop {
         match std::net::TcpListener::bind(address) {
             Ok(silent) => break silent,
@@ -438,7 +440,6 @@ async fn a_shutdown_ends_a_failback_under_way() {
     soon("its end", hung_up).await.unwrap();
 }
 
-/// A client that was shut down before its runtime ended still reports the shutdown.
 #[test]
 fn a_client_that_was_shut_down_reports_the_shutdown_after_its_runtime_has_ended() {
     let elsewhere = Runtime::new().unwrap();
@@ -454,7 +455,7 @@ fn a_client_that_was_shut_down_reports_the_shutdown_after_its_runtime_has_ended(
     });
 }
 
-/// A client opens its signal connections on its own runtime, wherever the caller runs.
+/// A client opens its signal connections on its own runtime, even if the caller runs on another runtime.
 #[test]
 fn signals_outlive_the_runtime_of_their_caller() {
     let its_own = Runtime::new().unwrap();

@@ -1,5 +1,5 @@
-//! The parts of `benches/compare`: the documents that it makes of results, and that none of its processes outlives it.
-//! `.ci/run` runs the whole comparison.
+//! Two parts of the benchmark `benches/compare`: it writes documents from its results, and it ends all processes that
+//! it started. `.ci/run` runs the whole benchmark.
 
 #[allow(dead_code)]
 #[path = "../../benches/compare/child.rs"]
@@ -153,7 +153,7 @@ fn only_the_part_between_the_comments_is_rewritten() {
     assert_eq!(documents::replace("# Title\n", "new\n"), None);
 }
 
-/// `--from results.json --docs` makes the documents in this way.
+/// The options `--from results.json --docs` make the documents in this way.
 #[test]
 fn results_read_from_a_file_make_the_same_documents() {
     let (first, second) = (folder("first"), folder("second"));
@@ -211,7 +211,7 @@ fn the_readme_mentions_no_gaps_if_there_are_none() {
     assert_eq!(table::missing(&results), None);
 }
 
-/// The documents of the project have the comments that mark the part to rewrite.
+/// The project's documents contain the comments that enclose the part for `benches/compare` to rewrite.
 #[test]
 fn the_documents_can_be_rewritten() {
     for document in ["README.md", "docs/benchmarks.md"] {
@@ -221,7 +221,6 @@ fn the_documents_can_be_rewritten() {
     }
 }
 
-/// The documents agree with the results that lie beside them.
 #[test]
 fn the_documents_agree_with_the_results() {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
@@ -269,7 +268,8 @@ mod processes {
 
     #[test]
     fn a_child_ends_with_its_owner() {
-        // The first script ends when its standard input does. The second ignores that, and is killed.
+        // The first script ends at the end of its standard input. The second script does not read its input, so its
+        // owner kills it.
         for script in ["echo $$; exec cat > /dev/null", "echo $$; exec sleep 600"] {
             let mut child = Child::start("it", &mut shell(script)).unwrap();
             let id = child.line(LONG).unwrap();
@@ -297,8 +297,8 @@ mod processes {
         assert!(error.starts_with("it cannot be started: "), "{error}");
     }
 
-    /// A guarded script writes lines to its file descriptor 3, a pipe that has a name. The lines end when no
-    /// process has the pipe any more. A process that has ended does not count, even if no other has waited for its end.
+    /// A script that the guard of `benches/compare` runs. The script writes lines to its file descriptor 3, which is a
+    /// named pipe. `lines` ends when no running process has the pipe open.
     struct Guarded {
         command: Vec<OsString>,
         lines: Receiver<String>,
@@ -331,7 +331,8 @@ mod processes {
         }
     }
 
-    /// The input ends with the process that holds its other end, however that process ended.
+    /// The guard ends its script when its input ends. The input ends with the process that holds the other end, even if
+    /// that process was killed.
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
     async fn a_guarded_process_ends_with_the_input_of_its_guard() {
         let guarded = Guarded::new("input", "echo $$ >&3; exec sleep 600");

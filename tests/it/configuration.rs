@@ -1,5 +1,5 @@
-//! Clients that are configured by a URL, by the environment and by data. The unit tests in `src/config` cover valid and invalid texts;
-//! the tests here make clients of them, for tasks and for threads.
+//! Async and blocking clients that are configured by a URL, by the environment or by data. The unit tests in
+//! `src/config` cover valid and invalid texts. The tests here make clients from these texts.
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -53,8 +53,7 @@ async fn a_url_has_the_secret_the_servers_and_the_settings() {
     assert!(too_short.to_string().contains("lease TTL 7ms"), "{too_short}");
 }
 
-/// The policy is set for all leases of a client, in a URL and in code. A handle begins with it and may change parts of
-/// it.
+/// A URL or code sets the renewal policy of a client. A handle starts with this policy and may change parts of it.
 #[tokio::test]
 async fn a_renewal_policy_is_set_for_a_client_and_changed_for_a_handle() {
     let server = Server::builder().port(0).start().await.unwrap();
@@ -141,7 +140,7 @@ async fn a_cluster_in_a_url_is_followed() {
     .await;
 }
 
-/// The first server of the shard is down, so the second one, which follows it after a `;`, serves.
+/// In the URL, a standby follows the first server of its shard after a `;`. The first server is down.
 #[tokio::test]
 async fn a_standby_in_a_url_takes_over() {
     let nothing_listens_there = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -167,7 +166,7 @@ async fn a_standby_in_a_url_takes_over() {
     guard.release().await.unwrap();
 }
 
-/// A strategy that is chosen at run time routes keys, whichever pointer type holds it.
+/// A strategy that is chosen at run time may be in an `Arc` or in a `Box`.
 #[tokio::test]
 async fn keys_are_routed_by_strategies_behind_pointers() {
     let by_last_digit = |key: &str, servers: usize| usize::from(key.as_bytes()[key.len() - 1] - b'0') % servers;
@@ -223,7 +222,7 @@ async fn a_url_configures_tls_by_file_names() {
         .await
         .unwrap_err();
     assert!(missing.to_string().contains("/no/such/file"), "{missing}");
-    // This machine does not trust the test's authority.
+    // This client trusts the certificates of the system, and the test's authority is not among them.
     let untrusted = Client::connect(&format!("dflockds://{}", server.local_addr())).await;
     assert!(untrusted.is_err());
 }

@@ -1,4 +1,5 @@
-//! Acquires with a deadline: locks, slots, several locks and objects, for tasks and for threads.
+//! Acquires with a deadline: of locks, of slots, of several locks and of lock objects, through the async and the
+//! blocking client.
 
 use std::time::Duration;
 
@@ -53,7 +54,7 @@ async fn a_deadline_that_has_passed_is_an_error_and_nothing_is_sent() {
         too_late(blocking::DistributedLock::from(lock).acquire_until(now));
     });
     assert_eq!(known(&server), 0, "nothing was sent");
-    // An invalid setting is reported before a passed deadline.
+    // The acquire reports the invalid setting, and not that its deadline has passed.
     let invalid = lock.lease_ttl(Duration::ZERO).acquire_until(now).await.unwrap_err();
     assert_eq!(invalid.kind(), ErrorKind::InvalidInput);
 }
@@ -89,7 +90,7 @@ async fn an_acquire_waits_for_a_held_key_until_its_deadline() {
         server.stats().locks.iter().all(|lock| lock.key != "b")
     })
     .await;
-    // An acquire whose deadline is far enough away ends with the grant.
+    // With a later deadline, the acquire gets the key when its holder releases it.
     let waiting = tokio::spawn(async move { lock.acquire_until(began + LONG).await });
     until("it waits", || server.stats().locks.iter().any(|lock| lock.waiters == 1)).await;
     held.release().await.unwrap();

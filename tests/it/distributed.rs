@@ -1,4 +1,5 @@
-//! Lock and semaphore objects that keep their lease, and work that runs while a lock is held.
+//! `DistributedLock` and `DistributedSemaphore`, which are objects that keep their own guard, and `with_lock`, which
+//! runs work while a lock is held.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -48,7 +49,7 @@ fn kind<T>(result: Result<T, Error>) -> Option<ErrorKind> {
     result.err().map(|error| error.kind())
 }
 
-/// Releases the lock by its token over another connection.
+/// Releases the lock by its token over another connection, so that the holder loses it.
 async fn take_away(server: &Server, token: &Token) {
     let mut raw = RawConnection::open(&server.local_addr().to_string()).await;
     assert_eq!(raw.request("r", "k", token.as_str()).await, "ok");
@@ -292,9 +293,9 @@ async fn a_semaphore_object_holds_and_releases_slots() {
     assert_eq!(server.stats().semaphores[0].holders, 1);
 }
 
-// Work under a lock.
+// Work while a lock is held.
 
-/// An error of the user's own.
+/// An error type that a program defines for its own work.
 #[derive(Debug)]
 enum Trouble {
     Lock(Error),

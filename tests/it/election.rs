@@ -21,7 +21,7 @@ fn options(address: &str) -> ClientBuilder {
     Client::builder().servers([address]).acquire_timeout(SHORT)
 }
 
-/// Returns a candidate with a client of its own and with this TTL. Its terms have numbers.
+/// Returns a candidate that has a client of its own and this TTL. Its terms have numbers, because fences are required.
 async fn candidate(address: &str, ttl: Duration) -> Election {
     let options = options(address).fencing(Fencing::Required);
     let client = options.connect().await.unwrap();
@@ -46,7 +46,7 @@ async fn one_leads_until_it_resigns_and_each_term_is_greater() {
                 let leadership = election.campaign().await.unwrap();
                 assert_eq!(leading.fetch_add(1, Ordering::SeqCst), 0, "no other candidate leads");
                 assert!(leadership.is_held() && leadership.key() == election.key());
-                // Longer than the waits of the other candidates.
+                // The leader stays for longer than the acquire timeout of the other candidates.
                 tokio::time::sleep(SHORT * 2).await;
                 leading.fetch_sub(1, Ordering::SeqCst);
                 terms.push((Instant::now(), leadership.term().expect("it is required")));

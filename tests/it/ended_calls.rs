@@ -1,4 +1,5 @@
-//! A call that has ended keeps no grant, even if its future is kept.
+//! A call that has timed out or was dropped keeps no grant: the client releases a grant that arrives later. This holds
+//! even while the future of the call still exists.
 
 use std::future::Future;
 use std::pin::pin;
@@ -19,7 +20,7 @@ struct Scene {
 
 impl Scene {
     async fn set() -> Self {
-        // The end of a connection frees nothing here, so every key that becomes free was released.
+        // The server keeps leases whose connection has ended. So a key becomes free only when the client releases it.
         let server = Server::builder().port(0).auto_release_on_disconnect(false);
         let server = server.start().await.unwrap();
         let proxy = Proxy::start(&server.local_addr().to_string()).await;
@@ -47,7 +48,7 @@ fn acquire(wait: Duration) -> Request {
     Request::Acquire(request.acquire_timeout(wait))
 }
 
-/// Keeps the future of a call that has timed out; the server answers its acquire afterwards.
+/// Lets a call time out and keeps its future. The server's grant arrives afterwards, and the client must release it.
 async fn times_out_and_gives_back(scene: &Scene, mut client: Client, wait: Duration) {
     let mut call = pin!(client.ready().await.unwrap().call(acquire(wait)));
     let error = call.as_mut().await.unwrap_err();
@@ -87,12 +88,12 @@ async fn an_acquire_that_timed_out_before_it_had_room_takes_none_later() {
     assert!(call.as_mut().await.is_err());
     scene.proxy.pass_everything();
     drop(first.await.unwrap().unwrap());
-    // This acquire needs the only place in flight.
+    // This acquire needs the client's only place for a request in flight. The call that timed out must not occupy it.
     let lock = client.lock("k").unwrap().acquire_timeout(Duration::from_secs(20));
     lock.acquire().await.unwrap().release().await.unwrap();
 }
 
-/// Before the client ends, it releases the lease, and so does not lose it.
+/// The client releases the lease before it ends, so it reports no loss.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_ends_with_a_dropped_call_releases_its_lease() {
     let mut dropped = 0;
@@ -108,7 +109,7 @@ async fn a_client_that_ends_with_a_dropped_call_releases_its_lease() {
         let mut events = client.events();
         let mut call = Box::pin(client.ready().await.unwrap().call(acquire(Duration::ZERO)));
         drop(client);
-        // In rare cases the answer is there at once: then the caller has the lease.
+        // In rare cases the first poll returns the answer, and then the caller has the lease.
         let answer = std::future::poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx))).await;
         dropped += usize::from(answer.is_pending());
         until("the grant is there", || recorded.value("leases_held", &[]) == 1.0).await;

@@ -1,4 +1,5 @@
-//! Addresses: names, both families, Unix sockets. The tests beside `src/net/reach.rs` cover the resolution of names.
+//! Addresses of servers: host names, IPv4 and IPv6 addresses, and Unix sockets. The unit tests of `src/net/reach.rs`
+//! cover the resolution of host names.
 
 use crate::support::process::free_port;
 use dflockd_client::Client;
@@ -42,7 +43,7 @@ mod sockets_in_the_file_system {
     use super::works;
     use crate::support::pki::{Authority, Folder};
 
-    /// Passes everything from a Unix socket to a server, as a proxy on the same machine does.
+    /// Forwards each connection at a Unix socket to the server, as a proxy on the same machine does.
     fn pass_on(path: &Path, server: String) {
         let listener = UnixListener::bind(path).unwrap();
         tokio::spawn(async move {

@@ -124,7 +124,7 @@ async fn lost_leases_are_reported_to_streams_and_callbacks() {
     assert_eq!(told[0], (guard.key().clone(), LostReason::Disconnected));
     assert_eq!(told[1], (permit.key().clone(), LostReason::Disconnected));
 
-    // A released lease is not lost.
+    // The client reports no loss for a released lease.
     let given_back = client.lock("orders/43").unwrap().acquire().await.unwrap();
     given_back.release().await.unwrap();
     client.shutdown(LONG).await;
@@ -136,7 +136,7 @@ async fn lost_leases_are_reported_to_streams_and_callbacks() {
     .await;
 }
 
-/// Returns the names of the next events, up to the given one.
+/// Returns the names of the next events, up to and including `last`.
 async fn names_up_to(events: &mut Events, last: &str) -> Vec<String> {
     let mut names = Vec::new();
     next(events, |event| {
@@ -149,7 +149,7 @@ async fn names_up_to(events: &mut Events, last: &str) -> Vec<String> {
     names
 }
 
-/// Holders learn of the loss first. Callbacks and readers of the stream find the health that the event reports.
+/// When a reader receives an event, the client's health already shows the change that the event reports.
 #[tokio::test]
 async fn the_leases_of_a_lost_connection_are_reported_lost_before_the_connection_is() {
     let server = Server::builder().port(0).start().await.unwrap();
@@ -194,7 +194,7 @@ async fn leases_of_the_previous_server_are_reported_lost_before_the_next_serves(
     assert_eq!(names, ["Disconnected", "LeaseLost", "ServingChanged", "Connected"]);
 }
 
-/// A callback may take a long time, and meanwhile the server may grant the keys to others.
+/// The order matters because a callback may take a long time. Meanwhile the server may grant the keys to others.
 #[tokio::test]
 async fn all_holders_know_of_a_loss_before_the_first_callback_runs() {
     let server = Server::builder().port(0).start().await.unwrap();
@@ -335,7 +335,7 @@ impl Guarded {
         of(&self.proxy.address).auth_token_file(&self.secret)
     }
 
-    /// Changes the secret of the client, which the server then refuses.
+    /// Changes the secret in the client's file, so that the server refuses it.
     fn change_secret(&self) {
         self.folder.write("secret", "changed");
     }
@@ -498,7 +498,7 @@ async fn the_first_refusal_for_too_many_waiters_is_reported() {
     };
     refused().await;
     refused().await;
-    // The server accepts a waiter, and then refuses one again.
+    // The server accepts a waiter again, and then refuses another waiter.
     drop(enqueued);
     let waiting = client.lock("k").unwrap().enqueue().await.unwrap();
     refused().await;

@@ -1,11 +1,12 @@
-//! Public enums, their variants with named fields or several fields, and structs with public fields can grow: they are
-//! `#[non_exhaustive]`, except for those that are listed here.
+//! Public enums and structs with public fields are `#[non_exhaustive]`, so that later releases can add variants and
+//! fields. The same holds for variants of public enums with named fields or with several fields. `COMPLETE` lists the
+//! exceptions.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What cannot grow, each with the reason: types, whose documentation says the same, and (`::*`) variants of an enum
-/// that itself can grow.
+/// The exceptions, each with its reason. An entry names a type, or with `::*` the variants of an enum. Such an enum is
+/// itself `#[non_exhaustive]`. The documentation of the types also says that they cannot grow.
 const COMPLETE: [(&str, &str); 8] = [
     ("call.rs Enqueued", "a server gives one of two answers"),
     ("distributed/mod.rs EnqueueStatus", "a server gives one of two answers"),
@@ -31,7 +32,7 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Returns the name of the public enum or struct that begins in this line, and whether it is an enum.
+/// If a public enum or struct begins in this line, returns whether it is an enum, and its name.
 fn begins(line: &str) -> Option<(bool, &str)> {
     let line = line.trim_start();
     let (is_enum, rest) = match line.strip_prefix("pub enum ") {
@@ -77,7 +78,7 @@ fn complete_variants(name: &str, lines: &[&str]) -> Option<String> {
     None
 }
 
-/// Returns the types of a file that users may match exhaustively, or make with all their fields.
+/// Returns the public types and variants of a source file that are not `#[non_exhaustive]`.
 fn complete(text: &str) -> Vec<String> {
     let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
     let lines: Vec<&str> = text.lines().collect();

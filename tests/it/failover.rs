@@ -1,4 +1,4 @@
-//! A cluster whose leader changes: what happens to leases and requests, and which members' reports of the leader the
+//! A cluster whose leader changes: what happens to leases and requests, and which reports about the new leader the
 //! client trusts.
 
 use std::collections::HashSet;
@@ -18,7 +18,6 @@ use tokio::time::timeout;
 
 const LONG: Duration = Duration::from_secs(30);
 
-/// Acquires this many locks.
 async fn take(client: &Client, count: usize) -> Vec<LockGuard> {
     let mut tasks = JoinSet::new();
     for key in 0..count {
@@ -32,7 +31,7 @@ fn tokens(guards: &[LockGuard]) -> HashSet<Token> {
     guards.iter().map(|guard| *guard.token()).collect()
 }
 
-/// Returns the tokens that were renewed since the record's entry `from`.
+/// Returns the tokens of the leases that were renewed after the first `from` events in the cluster's record.
 fn renewed_since(scene: &ClusterScene, from: usize) -> HashSet<Token> {
     let events = scene.cluster.events().into_iter().skip(from);
     let renewed = events.filter(|event| event.kind == EventKind::Renewed);
@@ -47,7 +46,7 @@ async fn a_thousand_leases_continue_at_the_next_leader() {
     for leader in [1, 2, 0] {
         let before = scene.cluster.events().len();
         scene.cluster.move_leader(leader).unwrap();
-        // The client learns of the change by the answer to its next request.
+        // The client learns of the change from the answer to its next request.
         let probe = client.lock("probe").unwrap().acquire().await.unwrap();
         probe.release().await.unwrap();
         until_served_by(&client, &scene.cluster.addresses()[leader]).await;
@@ -150,7 +149,7 @@ async fn leases_outlive_a_broken_connection_to_a_living_leader_that_keeps_orphan
     scene.until_free().await;
     assert_eq!(scene.judge().grants, 20);
 
-    // A leader that keeps no orphans grants the key to others.
+    // This leader does not keep a lease whose connection has ended. So the client reports the lease lost.
     let scene = ClusterScene::set(Server::builder()).await;
     let cut = Cut::of(&scene).await;
     let client = cut.builder().shards([cut.shard()]).connect().await.unwrap();
@@ -162,8 +161,8 @@ async fn leases_outlive_a_broken_connection_to_a_living_leader_that_keeps_orphan
 #[tokio::test(flavor = "multi_thread")]
 async fn a_holder_gives_its_lease_up_before_an_unreachable_leader_does() {
     let patience = Duration::from_secs(4);
-    // A leader that does not see the connection end gives the lease up before the end of its TTL only if it closes idle
-    // connections.
+    // The leader does not see that the connection has ended. It closes idle connections, so it still gives up the lease
+    // before the end of the TTL.
     let builder = Cluster::builder().closes_idle_connections(true);
     let scene = ClusterScene::of(builder, Server::builder().read_timeout(patience)).await;
     let cut = Cut::of(&scene).await;
@@ -204,7 +203,7 @@ async fn a_restarted_process_reclaims_the_leases_of_its_stable_ref() {
     let before = process(cut.shard()).await.unwrap();
     let held = before.lock("k").unwrap().acquire().await.unwrap();
     let other = scene.client().await;
-    // The connections of the first process end, and it cannot connect again.
+    // The connections of the first client end, and it cannot connect again.
     cut.off();
     until("the cluster keeps its lease", || scene.count(EventKind::Orphaned) > 0).await;
     assert!(other.lock("k").unwrap().try_acquire().await.unwrap().is_none());
@@ -230,8 +229,9 @@ async fn a_member_that_falls_silent_is_not_the_first_to_be_asked() {
         .builder()
         .keepalive(Duration::from_millis(200))
         .reply_timeout(Duration::from_millis(1200));
-    // The connection lasts longer than a second, so the client would ask this member first if the member had not fallen
-    // silent. Asking it takes the connect timeout, which is longer than this test may take.
+    // After the loss of a connection that lasted longer than 1 s, a client tries the same member first. It makes an
+    // exception if the member fell silent. An attempt to connect to the silent member would take 600 s, and the test
+    // would time out.
     let client = builder
         .connect_timeout(Duration::from_secs(600))
         .connect()
@@ -261,7 +261,7 @@ async fn without_a_leader_leases_last_until_their_deadline_only() {
     scene.cluster.depose();
     assert_eq!(timeout(LONG, guard.lost()).await.unwrap(), LostReason::Expired);
     let told = tokio::time::Instant::now();
-    // Only a leader expires leases.
+    // The cluster has no leader, and only a leader ends expired leases.
     assert_eq!(scene.count(EventKind::Expired), 0);
     scene.cluster.move_leader(1).unwrap();
     let other = scene.client().await;
@@ -307,7 +307,7 @@ async fn the_last_living_member_is_found_when_it_leads() {
     another.release().await.unwrap();
     scene.until_free().await;
 
-    // A client that starts now must find the member as well.
+    // A client that starts now must find this leader, too.
     let late = scene.client().await;
     assert_eq!(*health(&late).endpoint, *scene.cluster.addresses()[2]);
     assert_eq!(health(&late).failovers, 0, "no other member has served its shard");
@@ -320,8 +320,8 @@ async fn members_that_name_each_other_are_not_followed_in_circles() {
     let addresses = scene.cluster.addresses();
     let client = scene.client().await;
     let guard = client.lock("k").unwrap().acquire().await.unwrap();
-    // No member leads: member 0 names member 1, and members 1 and 2 name each other. When member 0 leads again, the
-    // client comes round to it.
+    // No member leads. Member 0 names member 1 as the leader, and members 1 and 2 name each other. When member 0 leads
+    // again, the client must find it.
     scene.cluster.depose();
     scene.cluster.member_redirects_to(0, Some(&addresses[1])).unwrap();
     scene.cluster.member_redirects_to(1, Some(&addresses[2])).unwrap();
@@ -373,7 +373,7 @@ async fn a_server_outside_the_cluster_is_never_followed() {
 
 #[tokio::test]
 async fn a_request_is_repeated_as_often_as_max_redirects_allows() {
-    // A server that claims to lead until it is sent an acquire.
+    // This server claims to lead, until it receives an acquire.
     let turncoat = || {
         FakeServer::start(|mut connection, _| async move {
             while let Some([command, ..]) = connection.request().await {
@@ -416,7 +416,7 @@ async fn a_barrier_is_answered_by_the_current_leader() {
     let client = scene.client().await;
     client.barrier().await.unwrap();
     scene.cluster.move_leader(1).unwrap();
-    // The client sends it to the new leader.
+    // The client sends this barrier to the new leader.
     client.barrier().await.unwrap();
     assert_eq!(*health(&client).endpoint, *scene.cluster.addresses()[1]);
 
@@ -470,7 +470,7 @@ async fn health_names_the_serving_member_and_the_reason() {
     );
     let guard = client.lock("k").unwrap().acquire().await.unwrap();
     scene.cluster.move_leader(2).unwrap();
-    // Dropping the guard sends a release, which is enough for the client to learn of the new leader.
+    // The client sends a release when the guard is dropped. From the answer it learns of the new leader.
     drop(guard);
     let served = |health: &ShardHealth| *health.endpoint == *addresses[2] && health.is_connected();
     let now = timeout(LONG, watch.wait_for(served)).await.unwrap().unwrap().clone();

@@ -14,8 +14,9 @@ use tokio::time::timeout;
 /// The order in which the waiters acquired the lock.
 type Order = Arc<Mutex<Vec<usize>>>;
 
-/// Starts `count` waiters for a held key, one behind the other, of which `at_server` wait at the server. Each notes its number when it
-/// has acquired the lock, and releases it.
+/// Starts `count` callers that wait for a held key, in the order of their numbers. The first `at_server` callers wait
+/// at the server, and all later callers wait in the client. Each caller acquires the lock, adds its number to `order`,
+/// and releases the lock.
 async fn queue_up(scene: &ClusterScene, lock: &Lock, count: usize, at_server: usize, order: &Order) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     for number in 0..count {
@@ -25,25 +26,26 @@ async fn queue_up(scene: &ClusterScene, lock: &Lock, count: usize, at_server: us
             order.lock().unwrap().push(number);
             guard.release().await.unwrap();
         });
-        // On one thread, each has sent its acquire before the next begins. A caller behind others does not try at the server first.
+        // The runtime has one thread, so this caller sends its acquire before the next caller starts. A caller behind
+        // waiting callers does not try to acquire at the server first.
         tokio::task::yield_now().await;
         scene.until_waiters((number + 1).min(at_server) as u64).await;
     }
     tasks
 }
 
-/// The ways in which a leader is lost.
+/// How the cluster loses its leader.
 #[derive(Clone, Copy)]
 enum Loss {
     /// The leader stays.
     Never,
-    /// Its connections stay, and it names the new leader.
+    /// The old leader keeps its connections and names the new leader.
     Deposed,
-    /// No member leads for a while.
+    /// No member leads for a while. Then another member leads.
     Vacant,
-    /// No member leads for a while; then the same one leads again.
+    /// No member leads for a while. Then the old leader leads again.
     Again,
-    /// The leader is stopped and all its connections end.
+    /// The leader is stopped, and all its connections end.
     Dead,
 }
 
@@ -63,7 +65,7 @@ impl ClusterScene {
     }
 }
 
-/// Fifty callers wait while the leader is lost; they acquire the key in the order in which they came.
+/// Fifty callers wait while the leader is lost. They acquire the key in the order in which they came.
 async fn fifty_keep_their_order(how: Loss, configure: fn(ClientBuilder) -> ClientBuilder, at_server: usize) {
     let scene = ClusterScene::set(patient()).await;
     let holder = scene.client().await;
@@ -87,7 +89,7 @@ async fn fifty_keep_their_order(how: Loss, configure: fn(ClientBuilder) -> Clien
     );
 }
 
-/// Lets every waiter wait at the server.
+/// Allows enough connections for all fifty callers to wait at the server.
 fn wide(builder: ClientBuilder) -> ClientBuilder {
     builder.exclusive_connections(64).exclusive_connections_per_key(64)
 }
@@ -178,7 +180,7 @@ async fn tickets_keep_their_queue_positions_through_changes_of_leader() {
         let first = queued(&lock).await;
         let second = queued(&lock).await;
         let third = queued(&lock).await;
-        // One ticket is waited for before the changes, and two after them.
+        // The test waits at the first ticket before the leader changes, and at the two other tickets afterwards.
         let first = tokio::spawn(first.wait(LONG));
         tokio::task::yield_now().await;
         scene.lose_the_leader(how).await;
@@ -288,7 +290,7 @@ async fn grants_without_a_connection_are_released_if_their_callers_have_gone() {
     wait.abort();
     drop(ticket);
     cut.on();
-    // Each is released by its token, not by the end of a connection.
+    // The client releases each grant by its token. No grant ends with its connection.
     until("all grants are released", || {
         let released = scene.count(EventKind::Released);
         released >= 3 && released == scene.count(EventKind::Granted)
@@ -322,7 +324,7 @@ async fn a_leader_that_has_forgotten_queue_positions_gives_new_ones() {
 
 #[tokio::test]
 async fn without_sessions_a_try_ends_with_its_leader_and_is_not_repeated() {
-    // A member of the previous release, which does not know the command that names a session.
+    // A member of the previous release, which does not know the command `stable-ref` that names a session.
     let member = |hangs_up: bool| {
         let waits = Arc::new(Mutex::new(0));
         let seen = Arc::clone(&waits);
@@ -356,7 +358,8 @@ async fn without_sessions_a_try_ends_with_its_leader_and_is_not_repeated() {
         .connect()
         .await
         .unwrap();
-    // The first member hangs up at the first `l`, whose fate is unknown: the client sends it to neither member again.
+    // The first member closes the connection at the first `l`. The client cannot know whether the server granted the
+    // lock, so it sends the `l` to no member again.
     let error = timeout(LONG, patiently(&client, "k").acquire())
         .await
         .unwrap()
@@ -420,7 +423,7 @@ async fn a_wait_that_failed_without_a_leader_leaves_the_queue_of_the_next() {
     let error = timeout(LONG, wait).await.unwrap().unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     scene.cluster.move_leader(2).unwrap();
-    // The ticket keeps its position.
+    // The wait has lost its queue position. The ticket keeps its position.
     until("the wait has left the queue", || {
         scene.count(EventKind::Left) == 1 && scene.waiters() == 1
     })

@@ -1,13 +1,14 @@
-//! The integration tests that can share a process: each module has the tests of one topic. One binary links the library once; a binary
-//! for each file took twice the time to build and several times the disk.
+//! The integration tests that can share a process. Each module has the tests of one topic. All modules are in one
+//! binary: one binary for each file took twice the time to build and several times the disk space.
 //!
 //!     cargo test --test it                    # all of them
 //!     cargo test --test it failover::         # one module
 //!     cargo test --test it a_thousand_leases  # those whose names contain it
 //!
-//! What belongs to the whole process is shared: a test that changes the environment, installs the process's recorder of metrics or counts
-//! its memory runs in a process of its own (`support::process::is_alone_with`). Subscribers of `tracing` are a thread's own
-//! (`support::spans`). Tests that need most of the machine are in `tests/load`.
+//! A few tests change the environment, install the metrics recorder of the process, or measure its memory. Each of
+//! them runs in a process of its own (`support::process::is_alone_with`), because the effect reaches the whole process.
+//! A subscriber of `tracing` applies to one thread only (`support::spans`). Tests that need most of the machine are in
+//! `tests/load`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 #[macro_use]
