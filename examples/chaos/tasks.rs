@@ -1,4 +1,4 @@
-//! The tasks that use a client.
+//! The tasks of a client process. Each task uses the client and records what it does and observes.
 
 use std::error::Error;
 use std::fs::{File, OpenOptions};
@@ -23,14 +23,14 @@ const SLOTS: u32 = 2;
 pub(crate) struct Worker {
     witness: Arc<Witness>,
     resource: Arc<Resource>,
-    /// The acknowledged writes, one per line.
+    /// The file of the acknowledged writes to the resource, one per line.
     acknowledged: Arc<Mutex<File>>,
     /// The number of the last attempt to write to the resource.
     attempts: Arc<AtomicU64>,
     locks: Client,
     signals: Client,
     end: CancellationToken,
-    /// The number of this task.
+    /// The number of this task in the record.
     caller: u64,
 }
 
@@ -82,7 +82,7 @@ impl Worker {
         !self.end.is_cancelled()
     }
 
-    /// Pauses for a random time up to this.
+    /// Pauses for a random time of at most `millis` milliseconds. The end of the run ends the pause.
     async fn pause(&self, millis: u64) {
         tokio::select! {
             () = sleep(Duration::from_micros(fastrand::u64(0..=millis * 1000))) => {}
@@ -90,7 +90,7 @@ impl Worker {
         }
     }
 
-    /// Returns a handle on a key, and the description of its acquires.
+    /// Returns a handle of a lock, and how the record describes an acquire with it.
     fn lock(&self, key: &str, ttl: Duration) -> Option<(Lock, Asked)> {
         let patience = Duration::from_millis(fastrand::u64(200..6_000));
         let lock = self.locks.lock(key).ok()?.acquire_timeout(patience);
@@ -109,7 +109,7 @@ impl Worker {
     }
 
     async fn acquire(&self, key: &str, is_watched: bool) -> Option<Held> {
-        // A lease that is held for long outlasts the time in which its client must notice a lost connection.
+        // The TTL of a watched lease must exceed the time in which the client must notice a lost connection (3 s).
         let ttl = if is_watched { LONG_TTL } else { TTL };
         let (lock, asked) = self.lock(key, ttl)?;
         let call = self.witness.call(self.caller, Action::Acquire, asked);
@@ -134,7 +134,7 @@ impl Worker {
         }
     }
 
-    /// Releases it or drops it.
+    /// Releases the guard, or drops it in one of four cases.
     async fn give_back(&self, held: Held) {
         match fastrand::u8(..4) {
             0 => drop(held),
@@ -142,7 +142,7 @@ impl Worker {
         }
     }
 
-    /// Adds to the counters under their locks.
+    /// Acquires the lock of a random key, and adds to the counter of that key.
     async fn count(self) {
         let mut old: Option<(String, u64)> = None;
         while self.goes_on() {
@@ -151,7 +151,7 @@ impl Worker {
                     if !held.is_held() {
                         break;
                     }
-                    // The fence protects against a delay here.
+                    // The lease may end in this pause. Then the fence protects the resource.
                     if fastrand::u8(..8) == 0 {
                         self.pause(300).await;
                     }
@@ -165,7 +165,7 @@ impl Worker {
                 }
                 self.give_back(held).await;
             }
-            // Like a late holder that does not check whether it still holds the lock.
+            // This acts like a late holder: it writes with an old fence and does not check whether it still holds the lock.
             if let Some((key, fence)) = old.take_if(|_| fastrand::u8(..4) == 0) {
                 self.add(key, fence).await;
             }
@@ -173,7 +173,7 @@ impl Worker {
         }
     }
 
-    /// Tries to add one. The outcome is only recorded if this process lives until then.
+    /// Tries to add one to a counter of the resource. If the process is killed meanwhile, the outcome is not recorded.
     async fn add(&self, key: String, fence: u64) {
         let number = self.attempts.fetch_add(1, Ordering::Relaxed);
         let id = format!("{}/{number}", self.witness.process);
@@ -183,7 +183,7 @@ impl Worker {
         };
         let call = self.witness.call(self.caller, Action::Other, asked);
         let (resource, acknowledged) = (Arc::clone(&self.resource), Arc::clone(&self.acknowledged));
-        // Sometimes the acknowledgement is delayed, so that a kill may come before it.
+        // Sometimes the acknowledgement is written late, so that the process may be killed before.
         let slow = (fastrand::u8(..8) == 0).then(|| Duration::from_millis(fastrand::u64(..200)));
         let adding = spawn_blocking(move || {
             let added = resource.add(&key, fence, &id);
@@ -203,13 +203,13 @@ impl Worker {
         });
     }
 
-    /// Returns a random key.
+    /// Returns a random key of a random shard.
     fn pick(&self, name: &str, numbers: u32) -> String {
         let server = ['a', 'b', 'c'][fastrand::usize(..3)];
         format!("{server}/{name}{}", fastrand::u32(..numbers))
     }
 
-    /// Holds a lock for as long as it can, and waits for its loss.
+    /// Holds a lock for a random time of 0.5 to 15 s, or until its loss is reported.
     async fn keep(self) {
         while self.goes_on() {
             let Some(held) = self.acquire(&self.pick("kept", 1), true).await else {
@@ -264,7 +264,7 @@ impl Worker {
         }
     }
 
-    /// Checks repeatedly whether it still holds.
+    /// Checks repeatedly whether the lease is held, at most `times` times.
     async fn use_for(&self, held: &Held, times: u32) {
         for _ in 0..times {
             if !held.is_held() || !self.goes_on() {
@@ -274,7 +274,7 @@ impl Worker {
         }
     }
 
-    /// Enqueues first, and waits later, if at all.
+    /// Enqueues, then waits with the ticket or drops it.
     async fn take_tickets(self) {
         while self.goes_on() {
             let Some((lock, asked)) = self.lock(&self.pick("turn", 1), TTL) else {
@@ -322,7 +322,7 @@ impl Worker {
         }
     }
 
-    /// Starts to acquire a key, and drops the acquire at a random moment unless it has returned by then.
+    /// Acquires a key with a random timeout of at most 400 ms. When the timeout is over, the future is dropped.
     async fn change_its_mind(self) {
         while self.goes_on() {
             let patience = Duration::from_micros(fastrand::u64(0..400_000));
@@ -372,7 +372,7 @@ impl Worker {
             let Some((lock, asked)) = self.lock(&self.pick("leader", 1), LONG_TTL) else {
                 return;
             };
-            // A campaign goes on until it is won or dropped.
+            // A campaign has no timeout.
             let asked = Asked { timeout: None, ..asked };
             let call = self.witness.call(self.caller, Action::Acquire, asked);
             let election = Election::new(lock);
@@ -389,7 +389,7 @@ impl Worker {
         }
     }
 
-    /// Only tries, and holds leases without renewals.
+    /// Tries keys without waiting, and does not renew the leases.
     async fn try_only(self) {
         while self.goes_on() {
             let Some((lock, asked)) = self.lock(&self.pick("n", 2), TTL) else {
@@ -432,7 +432,7 @@ impl Worker {
         }
     }
 
-    /// Listens for a while, then subscribes again.
+    /// Subscribes and listens for a random time of 1 to 60 s, again and again.
     async fn listen(self, pattern: &'static str) {
         while self.goes_on() {
             let asked = Asked {

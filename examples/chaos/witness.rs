@@ -1,4 +1,4 @@
-//! Records what the callers of a client do and observe.
+//! Records what the callers of a client process do and observe. The judge checks these records after the run.
 
 use std::fs::File;
 use std::future::Future;
@@ -14,14 +14,14 @@ use crate::history::record::{
 use crate::history::writer::Writer;
 use crate::job::{ANSWER, Record};
 
-/// Returns the time in nanoseconds of the clock that all processes of the machine share.
+/// Returns the time of the monotonic clock in nanoseconds. All processes of the machine share this clock.
 pub(crate) fn now() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     let (secs, nanos) = (u64::try_from(now.tv_sec), u64::try_from(now.tv_nsec));
     secs.unwrap_or_default() * 1_000_000_000 + nanos.unwrap_or_default()
 }
 
-/// Opens the record of a process. A process that is killed loses its last line at most.
+/// Creates the file of a process's record. If the process is killed, at most its last line is lost.
 pub(crate) fn record(to: &Record) -> io::Result<Writer> {
     let file = File::create(to.directory.join(format!("{}.jsonl", to.name)))?;
     Ok(Writer::to(file, now))
@@ -33,7 +33,7 @@ pub(crate) struct Witness {
     pub(crate) process: Name,
 }
 
-/// The target of an operation.
+/// The arguments of an operation, as the record shows them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Asked {
     pub(crate) kind: Option<Kind>,
@@ -70,7 +70,8 @@ impl Witness {
         }
     }
 
-    /// Records that an operation begins. A dropped call is recorded as cancelled.
+    /// Records that an operation begins. If the returned call is dropped without an outcome, the record shows the
+    /// operation as cancelled.
     pub(crate) fn call(&self, caller: u64, action: Action, asked: Asked) -> Call<'_> {
         let op = self.writer.next_id();
         let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
@@ -97,10 +98,10 @@ impl Witness {
     }
 }
 
-/// An operation under way.
+/// An operation that has begun. It is open until its outcome is recorded.
 pub(crate) struct Call<'w> {
     witness: &'w Witness,
-    /// Its number.
+    /// The number of the operation.
     pub(crate) op: u64,
     is_open: bool,
 }
@@ -118,7 +119,7 @@ impl Call<'_> {
         self.note(outcome, Some(format!("{:?}: {error}", error.kind())), None);
     }
 
-    /// Records that it is done, or has failed.
+    /// Records whether the operation succeeded or failed.
     pub(crate) fn done<T>(self, outcome: &Result<T, Error>) {
         match outcome {
             Ok(_) => self.returned(Outcome::Done),
@@ -126,7 +127,7 @@ impl Call<'_> {
         }
     }
 
-    /// Notes that a caller has acquired its target.
+    /// Records that the operation has acquired a lease.
     pub(crate) fn granted(mut self, witness: &Arc<Witness>, guard: Guard, limit: u64, is_watched: bool) -> Held {
         let held = Held::new(witness, self.op, guard, limit, is_watched);
         let lease = held.lease();
@@ -183,7 +184,7 @@ impl Guard {
 }
 
 fn token_of(lease: &Lease) -> Token {
-    // The type guarantees 32 hexadecimal digits.
+    // The type of the lease's token guarantees 32 hexadecimal digits.
     lease.token().as_str().parse().unwrap_or(Token(0))
 }
 
@@ -194,7 +195,7 @@ fn kind_of(lease: &Lease) -> Kind {
     }
 }
 
-/// A guard of a caller, until it is released or dropped.
+/// A guard of a caller. Its checks, its loss and its end are recorded.
 pub(crate) struct Held {
     witness: Arc<Witness>,
     pub(crate) holder: u64,
@@ -202,7 +203,7 @@ pub(crate) struct Held {
 }
 
 impl Witness {
-    /// Records that a caller has a lease; returns the number of its holder.
+    /// Records that a caller has acquired a lease. Returns the number of the holder.
     fn acquired(&self, op: u64, lease: &Lease, limit: u64, watched: bool) -> u64 {
         let holder = self.writer.next_id();
         self.writer.note(What::Acquired(Acquired {
@@ -219,7 +220,7 @@ impl Witness {
         holder
     }
 
-    /// Checks whether a lease is held, and notes the result on which the caller acts.
+    /// Checks whether a lease is held, and records the result, because the caller acts on it.
     fn looked(&self, holder: u64, is_held: impl FnOnce() -> bool) -> bool {
         let before = self.writer.now();
         let held = is_held();
@@ -229,7 +230,7 @@ impl Witness {
         held
     }
 
-    /// Notes that the release of a lease begins.
+    /// Records that the release of a lease begins.
     fn releases(&self, caller: u64, holder: u64, lease: &Lease) -> Call<'_> {
         let asked = Asked {
             holder: Some(holder),
@@ -249,7 +250,7 @@ impl Witness {
         }));
     }
 
-    /// Records that the ticket of an `enqueue` is dropped.
+    /// Records that the caller drops a ticket.
     pub(crate) fn left_queue(&self, ticket: u64) {
         self.writer.note(What::LetGo(LetGo {
             process: self.process.clone(),
@@ -272,24 +273,24 @@ impl Held {
         self.guard.as_ref().map(Guard::lease)
     }
 
-    /// Returns whether it is held, according to the client; the caller acts on that.
+    /// Returns whether the client reports the lease as held. The caller acts on the result.
     pub(crate) fn is_held(&self) -> bool {
         self.witness
             .looked(self.holder, || self.lease().is_some_and(Lease::is_held))
     }
 
-    /// Returns the key and the fence for the resource.
+    /// Returns the key and the fence that the caller shows to the resource.
     pub(crate) fn shown(&self) -> Option<(String, u64)> {
         let lease = self.lease()?;
         Some((lease.key().to_string(), lease.fence()?.0))
     }
 
-    /// Resolves when it is lost.
+    /// Returns a future that resolves when the lease is lost.
     pub(crate) fn lost(&self) -> Option<impl Future<Output = LostReason> + use<>> {
         self.lease().map(Lease::lost)
     }
 
-    /// Notes that the caller learned of the loss.
+    /// Records that the caller was told of the loss.
     pub(crate) fn was_lost(&self, reason: LostReason) {
         self.witness.writer.note(What::Lost(Lost {
             process: self.witness.process.clone(),
@@ -320,7 +321,7 @@ impl Drop for Held {
     }
 }
 
-/// Several locks of a caller, until it releases them.
+/// Several locks that a caller holds, from one `acquire`.
 pub(crate) struct SeveralHeld {
     witness: Arc<Witness>,
     holders: Vec<u64>,
@@ -340,7 +341,7 @@ impl SeveralHeld {
         }
     }
 
-    /// Checks whether all are held.
+    /// Checks each lock. Returns whether all are held.
     pub(crate) fn are_held(&self) -> bool {
         let all = self.holders.iter().zip(self.guards.guards());
         all.fold(true, |held, (holder, guard)| {
@@ -352,7 +353,7 @@ impl SeveralHeld {
         let all = self.holders.iter().zip(self.guards.guards());
         let calls = all.map(|(holder, guard)| self.witness.releases(caller, *holder, guard));
         let calls: Vec<Call<'_>> = calls.collect();
-        // The error does not say which of the locks it is about.
+        // The error does not name a lock, so the record gives each release the same outcome.
         let outcome = self.guards.release().await;
         for call in calls {
             call.done(&outcome);

@@ -1,4 +1,4 @@
-//! The clients of the load, and their users.
+//! The load: two clients (for locks and for signals), and the tasks that use them.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -66,7 +66,7 @@ impl Load {
         Ok(Self { client, signals, tasks })
     }
 
-    /// Lets the users finish, and ends the clients. An error if a user has panicked.
+    /// Waits until the tasks have ended, then shuts the clients down. Returns an error if a task has panicked.
     pub(crate) async fn end(mut self) -> Result<(), Box<dyn Error>> {
         while let Some(ended) = self.tasks.join_next().await {
             ended?;
@@ -78,7 +78,7 @@ impl Load {
     }
 }
 
-/// Keys that begin with `s/` are the single server's, the others the cluster's.
+/// Keys that begin with `s/` belong to the single server. All other keys belong to the cluster.
 pub(crate) fn of_locks(addresses: &Addresses) -> ClientBuilder {
     let cluster = Shard::cluster(&addresses.members).orphan_ttl(KEPT);
     gentle()

@@ -1,10 +1,14 @@
-//! Mixed load for a given time, while memory, descriptors, tasks, threads and latency are sampled: do they stay flat?
+//! A soak test. It runs a mixed load for a given time, and checks that memory, file descriptors, tasks, threads and
+//! latencies do not grow.
 //!
 //!     cargo run --release --example soak -- --minutes 60 --output soak-out
 //!
-//! This process is the client. The servers, the proxies and the causes of faults (reconnects, stalls, new leaders) run in a process of
-//! their own, which this one starts. The table is printed and written to `samples.csv`. The exit status is 1 if something grew, or if
-//! anything is left when all clients are gone. `docs/testing.md` says what counts as flat.
+//! The process that this command starts runs the clients. It starts a second process, which runs the servers and their
+//! proxies. The second process also causes faults: connections end, an answer is delayed, or another member leads.
+//!
+//! The samples are printed as a table. With `--output`, they are also written to `samples.csv`. The exit status is 1 if
+//! a measured value grew, or if descriptors or tasks of the clients are left after their shutdown. `docs/testing.md`
+//! says how much each value may grow.
 
 mod load;
 mod meter;
@@ -29,25 +33,25 @@ use crate::servers::ServersProcess;
 
 #[derive(Parser)]
 pub(crate) struct Arguments {
-    /// The length of the run.
+    /// The length of the run, in minutes.
     #[arg(long, default_value_t = 60.0)]
     minutes: f64,
-    /// How often to sample, in seconds.
+    /// The time between two samples, in seconds.
     #[arg(long, default_value_t = 10.0)]
     interval: f64,
-    /// The number of leases that are held all the time.
+    /// How many leases are held all the time.
     #[arg(long, default_value_t = 4_000)]
     leases: usize,
-    /// Multiplies the pauses of the load: 2 is half the load.
+    /// Multiplies the pauses between operations. With 2, the load is about half.
     #[arg(long, default_value_t = 1.0)]
     pace: f64,
-    /// The directory of `samples.csv`, which is created.
+    /// The directory of `samples.csv`, created if it is missing.
     #[arg(long)]
     output: Option<PathBuf>,
-    /// Judge only descriptors, tasks and threads, and what is left at the end: a short run shows nothing about the rest.
+    /// Judges only descriptors, tasks and threads. A short run shows nothing about memory and latencies.
     #[arg(long)]
     smoke: bool,
-    /// Run as the process of the servers.
+    /// Runs as the process of the servers.
     #[arg(long, hide = true)]
     servers: bool,
 }
@@ -72,7 +76,7 @@ async fn soak(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
     let servers = ServersProcess::start(arguments.leases)?;
     let probe = Probe::start(&servers.addresses().control).await?;
     let mut table = Table::new(arguments.output.as_deref())?;
-    // The state without any client: compared with that at the end.
+    // The resources without any client. They are compared with the resources after the shutdown of the clients.
     let before = Process::here()?;
 
     let meter = Arc::new(Meter::new()?);

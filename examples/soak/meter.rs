@@ -10,12 +10,12 @@ use hdrhistogram::Histogram;
 
 pub(crate) struct Meter {
     counts: Mutex<Counts>,
-    /// In microseconds, since the last sample.
+    /// The latencies since the last sample, in microseconds.
     pairs: Mutex<Histogram<u64>>,
     waits: Mutex<Histogram<u64>>,
 }
 
-/// Ten minutes, in microseconds: longer than any operation.
+/// The longest latency that a histogram can store, in microseconds: ten minutes. No operation takes so long.
 pub(crate) const LONGEST: u64 = 600_000_000;
 
 #[derive(Default)]
@@ -24,7 +24,7 @@ struct Counts {
     failed: BTreeMap<String, u64>,
 }
 
-/// The median and the 99th percentile, in microseconds.
+/// The median (`p50`) and the 99th percentile, in microseconds.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Latency {
     pub(crate) count: u64,
@@ -32,12 +32,12 @@ pub(crate) struct Latency {
     pub(crate) p99: u64,
 }
 
-/// The kinds of latencies.
+/// The kinds of operations whose latency is measured.
 #[derive(Clone, Copy)]
 pub(crate) enum Timed {
     /// An acquire of a free key, and its release.
     Pair,
-    /// An acquire of a key for which others compete.
+    /// An acquire of a key for which other tasks compete.
     Wait,
 }
 
@@ -51,7 +51,7 @@ impl Meter {
         })
     }
 
-    /// Counts an operation.
+    /// Counts an operation, by its outcome.
     pub(crate) fn count<T>(&self, what: &'static str, outcome: &Result<T, Error>) {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         match outcome {
@@ -65,7 +65,7 @@ impl Meter {
         self.count(what, &Ok(()));
     }
 
-    /// Runs an operation, counts it, and times it if it succeeds.
+    /// Runs an operation and counts it. If it succeeds, its latency is recorded.
     pub(crate) async fn time<T>(
         &self,
         which: Timed,
@@ -104,7 +104,7 @@ impl Meter {
         (counts.done.values().sum(), counts.failed.values().sum())
     }
 
-    /// Describes all operations by kind.
+    /// Describes how many operations of each kind succeeded and failed.
     pub(crate) fn operations(&self) -> String {
         let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let listed = |counts: Vec<String>| counts.join(", ");
