@@ -48,7 +48,7 @@ pub(crate) struct Arguments {
     /// The directory of `samples.csv`, created if it is missing.
     #[arg(long)]
     output: Option<PathBuf>,
-    /// Judges only descriptors, tasks and threads. A short run shows nothing about memory and latencies.
+    /// Does not judge memory, latencies and the servers, because a short run shows nothing about them.
     #[arg(long)]
     smoke: bool,
     /// Runs as the process of the servers.

@@ -1,4 +1,4 @@
-//! The measurements: of this process, of that of the servers, of the load, and of the machine.
+//! The samples: measurements of this process, the process of the servers, the load and the machine.
 
 use std::error::Error;
 use std::fs::{self, File};
@@ -17,14 +17,14 @@ use tokio::time::sleep;
 use crate::meter::{LONGEST, Latency, Meter, Timed};
 use crate::servers::{ServersHave, ServersProcess};
 
-/// The resources of a process.
+/// The resources that a process uses.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Process {
-    /// In KiB.
+    /// The resident memory in KiB.
     pub(crate) resident: u64,
     pub(crate) descriptors: u64,
     pub(crate) threads: u64,
-    /// Tasks of tokio, in this process.
+    /// The tasks of tokio.
     pub(crate) tasks: u64,
 }
 
@@ -33,15 +33,15 @@ impl Process {
     pub(crate) fn here() -> Result<Self, Box<dyn Error>> {
         Ok(Self {
             resident: resident("self")?,
-            // One of them is the directory that is being read.
+            // One descriptor is subtracted: `read_dir` uses it for the directory itself.
             descriptors: fs::read_dir("/proc/self/fd")?.count().saturating_sub(1) as u64,
             threads: fs::read_dir("/proc/self/task")?.count() as u64,
             tasks: Handle::current().metrics().num_alive_tasks() as u64,
         })
     }
 
-    /// Returns the resources of this process as soon as it has no more descriptors and tasks than before, or after half
-    /// a minute.
+    /// Waits until this process has no more descriptors and tasks than before, but at most 30 s. Then returns its
+    /// resources.
     pub(crate) async fn settled_to(before: &Self) -> Result<Self, Box<dyn Error>> {
         let give_up = Instant::now() + Duration::from_secs(30);
         loop {
@@ -55,7 +55,7 @@ impl Process {
     }
 }
 
-/// Returns the memory of a process in KiB.
+/// Returns the resident memory of a process in KiB.
 fn resident(process: &str) -> Result<u64, Box<dyn Error>> {
     let status = fs::read_to_string(format!("/proc/{process}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -63,8 +63,8 @@ fn resident(process: &str) -> Result<u64, Box<dyn Error>> {
     Ok(kilobytes.ok_or("the system does not report VmRSS")?.parse()?)
 }
 
-/// Makes a pair now and then over a bare socket to an otherwise idle server. This shows the current speed of the
-/// machine, independent of the client.
+/// Acquires and releases a key about every 20 ms, over a bare socket without the client. The server has no other load,
+/// so the latencies show the current speed of the machine.
 pub(crate) struct Probe {
     latencies: Arc<Mutex<Histogram<u64>>>,
 }
@@ -109,16 +109,16 @@ impl Probe {
 pub(crate) struct Sample {
     pub(crate) at: Duration,
     pub(crate) client: Process,
-    /// In KiB.
+    /// The resident memory of the process of the servers, in KiB.
     pub(crate) servers_resident: u64,
     pub(crate) servers: ServersHave,
-    /// Of all operations since the beginning: succeeded, failed.
+    /// How many operations have succeeded and failed since the beginning of the run.
     pub(crate) operations: (u64, u64),
     pub(crate) pair: Latency,
     pub(crate) wait: Latency,
-    /// Over a bare socket.
+    /// The latency of the [`Probe`].
     pub(crate) bare: Latency,
-    /// The system's load average of the last minute.
+    /// The load average of the machine over the last minute.
     pub(crate) machine: f64,
 }
 
@@ -144,7 +144,7 @@ impl Sample {
     }
 }
 
-/// All samples; each is printed and written when it comes.
+/// All samples. Each sample is printed and written to the file when it is added.
 pub(crate) struct Table {
     samples: Vec<Sample>,
     file: Option<File>,

@@ -1,4 +1,4 @@
-//! The process of the servers. It has a proxy in front of each server, and causes faults now and then.
+//! The process of the servers. It runs a proxy in front of each server, and causes a fault every few seconds.
 
 #[path = "../../tests/support/proxy.rs"]
 #[allow(dead_code, unreachable_pub, clippy::unwrap_used, missing_docs)]
@@ -20,7 +20,7 @@ use tokio::time::sleep;
 use self::proxy::Proxy;
 use crate::load::KEPT;
 
-/// The addresses of the servers.
+/// The addresses that the client's process uses. All but `control` are addresses of proxies.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Addresses {
     /// A single server.
@@ -29,21 +29,21 @@ pub(crate) struct Addresses {
     pub(crate) members: Vec<String>,
     /// A server of a release that has signals.
     pub(crate) signals: String,
-    /// A server that only answers the probe, without a proxy.
+    /// A server that only answers the probe.
     pub(crate) control: String,
 }
 
-/// The resources of the process of the servers, as it reports them.
+/// The resources that the process of the servers reports.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ServersHave {
-    /// Keys that are held, waited for, or not yet forgotten.
+    /// The keys that the servers know: held keys, and free keys that they have not forgotten yet.
     pub(crate) keys: u64,
     pub(crate) descriptors: u64,
-    /// Tasks of tokio, including those of the proxies.
+    /// The tasks of tokio, including the tasks of the proxies.
     pub(crate) tasks: u64,
 }
 
-/// The process, as the client's process sees it. It ends with its standard input.
+/// The process of the servers, as the client's process sees it. Dropping this value kills the process.
 pub(crate) struct ServersProcess {
     child: Child,
     addresses: Addresses,
@@ -103,12 +103,12 @@ impl ServersProcess {
         self.child.id()
     }
 
-    /// Returns its last report.
+    /// Returns the last report of the process.
     pub(crate) fn have(&self) -> ServersHave {
         *self.have.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Describes the faults by kind.
+    /// Describes how many faults of each kind occurred.
     pub(crate) fn faults(&self) -> String {
         let faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
         let told: Vec<String> = faults.iter().map(|(fault, count)| format!("{fault} {count}")).collect();
@@ -116,7 +116,7 @@ impl ServersProcess {
     }
 }
 
-/// The first word of a report, before its numbers.
+/// The first word of a line that reports resources. Three numbers follow.
 const HAVE: &str = "have ";
 
 impl ServersHave {
@@ -156,7 +156,7 @@ struct Ways {
     signals: Proxy,
 }
 
-/// Runs as the process of the servers, until its standard input ends.
+/// Runs the servers, their proxies and the faults until standard input ends.
 pub(crate) async fn serve(leases: usize) -> Result<(), Box<dyn Error>> {
     let each = Server::builder().port(0).max_locks(leases * 10 + 10_000);
     let control = Server::builder().port(0).start().await?;
@@ -182,7 +182,7 @@ pub(crate) async fn serve(leases: usize) -> Result<(), Box<dyn Error>> {
     say(&format!("signals {}", ways.signals.address))?;
     say(&format!("control {}", control.local_addr()))?;
     say("ready")?;
-    // Nothing is written to standard input: it ends when the process at its other end does.
+    // The client's process writes nothing to this standard input. The read returns when that process ends.
     let (mut input, mut nothing) = (tokio::io::stdin(), [0; 16]);
     tokio::select! {
         _ = input.read(&mut nothing) => Ok(()),
@@ -191,7 +191,7 @@ pub(crate) async fn serve(leases: usize) -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// Reports the resources from time to time.
+/// Prints the resources every 3 s.
 async fn tell(have: impl Fn() -> std::io::Result<ServersHave>) -> Result<(), Box<dyn Error>> {
     const PAUSE: Duration = Duration::from_secs(3);
     loop {
@@ -201,7 +201,7 @@ async fn tell(have: impl Fn() -> std::io::Result<ServersHave>) -> Result<(), Box
     }
 }
 
-/// Causes a fault every few seconds, in turn.
+/// Causes a fault every 4 s. The kinds of faults take turns.
 async fn trouble(cluster: &Cluster, ways: &Ways) -> Result<(), Box<dyn Error>> {
     const PAUSE: Duration = Duration::from_secs(4);
     const STALL: Duration = Duration::from_millis(300);
@@ -238,7 +238,8 @@ async fn trouble(cluster: &Cluster, ways: &Ways) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The other members name the proxy of the leader, not the leader's own address.
+/// Makes a member the leader. When the other members reject a request, they name the proxy of the leader, not the
+/// leader's own address.
 fn lead(cluster: &Cluster, ways: &Ways, leader: usize) -> Result<(), dflockd_client::Error> {
     cluster.redirects_to(Some(&ways.members[leader].address));
     cluster.move_leader(leader)

@@ -1,4 +1,4 @@
-//! The tasks of users.
+//! The tasks that use the clients. Each task repeats one kind of work until the run ends.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,7 +40,7 @@ impl Worker {
         }
     }
 
-    /// Pauses for 0.5 to 1.5 times `millis`, multiplied by the pace of the load.
+    /// Pauses for 0.5 to 1.5 times `millis`, multiplied by `--pace`. The end of the run ends the pause.
     async fn pause(&self, millis: u64) {
         let long = Duration::from_millis(millis).mul_f64(self.pace * (0.5 + fastrand::f64()));
         tokio::select! {
@@ -53,8 +53,9 @@ impl Worker {
         !self.end.is_cancelled()
     }
 
-    /// Holds many leases all the time; exchanges one for another now and then, and replaces lost ones. Each key is used once, so that
-    /// state which is kept for a key for ever would show.
+    /// Holds many leases all the time. About every 100 ms, the task releases a random lease and acquires a new key.
+    /// It also acquires a new key for each lost lease. Each key is used once, so that memory grows if the state of keys
+    /// is never freed.
     pub(crate) async fn hold(self, number: usize, many: usize) {
         let mut held: Vec<LockGuard> = Vec::with_capacity(many);
         let mut next = 0;
@@ -85,7 +86,7 @@ impl Worker {
         acquired
     }
 
-    /// Acquires a key of its own and releases it.
+    /// Acquires and releases keys that no other task uses.
     pub(crate) async fn pairs(self, number: usize) {
         for round in 0_usize.. {
             if !self.goes_on() {
@@ -100,7 +101,7 @@ impl Worker {
         }
     }
 
-    /// Waits for keys that others hold.
+    /// Acquires and releases a key for which other tasks compete.
     pub(crate) async fn wait_turns(self, number: usize) {
         let key = format!("{}/turns/{}", shard(number), number % 4);
         while self.goes_on() {
@@ -135,7 +136,7 @@ impl Worker {
         }
     }
 
-    /// Begins to acquire, and drops the acquire at a random moment.
+    /// Acquires a key with a random timeout of at most 20 ms. When the timeout is over, the future is dropped.
     pub(crate) async fn drop_futures(self) {
         for round in 0_usize.. {
             if !self.goes_on() {
@@ -152,7 +153,7 @@ impl Worker {
         }
     }
 
-    /// Enqueues; then waits, or drops the ticket.
+    /// Enqueues, then waits with the ticket or drops it.
     pub(crate) async fn tickets(self) {
         for round in 0_usize.. {
             if !self.goes_on() {
@@ -228,7 +229,7 @@ impl Worker {
         }
     }
 
-    /// Listens for a while, then subscribes again.
+    /// Subscribes and listens for about 20 s, again and again.
     pub(crate) async fn subscribe(self, number: usize) {
         while self.goes_on() {
             let mut conn = match self.signals.subscribe("soak.*").await {
@@ -257,7 +258,8 @@ impl Worker {
         }
     }
 
-    /// Clients with a short life: one is shut down, another is dropped with all its handles.
+    /// Uses a new client in each round. In even rounds it shuts the client down. In odd rounds it drops the client and
+    /// all guards.
     pub(crate) async fn come_and_go(self) {
         for round in 0_usize.. {
             if !self.goes_on() {
@@ -298,7 +300,8 @@ impl Worker {
     }
 }
 
-/// Returns the shard of the keys of a number.
+/// Returns the first letter of a key, which selects its shard. Even numbers select the single server, odd numbers the
+/// cluster.
 fn shard(number: usize) -> char {
     match number % 2 {
         0 => 's',

@@ -1,12 +1,14 @@
-//! Judges whether everything stayed flat.
+//! Judges whether the measured values stayed flat.
 //!
-//! The first sixth of the run is for warming up. The median of the second sixth is compared with that of the last. For
-//! the client's memory the slope after the warm-up counts, too: the median of the slopes between all pairs of samples
-//! since then (Theil and Sen), which a few outliers do not move.
+//! The first sixth of the run is the warm-up, which is not judged. For each value, the median of the second sixth is
+//! compared with the median of the last sixth.
+//!
+//! For the client's memory, the slope after the warm-up is judged, too. It is the median of the slopes between all
+//! pairs of samples after the warm-up (the Theil–Sen estimator), because a few outliers hardly change this median.
 
 use crate::sample::{Process, Sample};
 
-/// Returns whether anything of the clients is left when all of them are gone.
+/// Returns whether the process has no more descriptors and tasks after the shutdown of all clients than before.
 pub(crate) fn left_over(before: &Process, left: &Process) -> bool {
     println!(
         "before there was a client: {} descriptors, {} tasks; when all were gone: {} and {}",
@@ -15,7 +17,7 @@ pub(crate) fn left_over(before: &Process, left: &Process) -> bool {
     left.descriptors <= before.descriptors && left.tasks <= before.tasks
 }
 
-/// Judges the samples, and prints why.
+/// Returns whether the samples stayed flat. Prints the compared values.
 pub(crate) fn judge(samples: &[Sample], only_counts: bool) -> bool {
     let sixth = samples.len() / 6;
     if sixth == 0 {
@@ -72,7 +74,8 @@ pub(crate) fn judge(samples: &[Sample], only_counts: bool) -> bool {
         &samples[sixth..],
         median(early.iter().map(|sample| sample.client.resident as f64)),
     );
-    // If a pair without the client takes longer than before, the machine is slower, not the client.
+    // The probe does not use the client. If its latency grew, the machine became slower, and the client's latencies may
+    // grow by the same factor.
     let slower = |(early, late): (f64, f64)| if early > 0.0 { (late / early).max(1.0) } else { 1.0 };
     let (half, most) = (
         slower(compare(|sample| sample.bare.p50 as f64)),
@@ -91,7 +94,8 @@ pub(crate) fn judge(samples: &[Sample], only_counts: bool) -> bool {
     flat
 }
 
-/// The name of a quantity, how to read it, the factor by which it may grow, and how much more.
+/// The name of a value, the function that reads it from a sample, the factor by which it may grow, and how much it may
+/// grow in addition.
 type Row = (&'static str, fn(&Sample) -> f64, f64, f64);
 
 fn row(name: &str, (early, late): (f64, f64), factor: f64, more: f64, machine: f64) -> bool {
@@ -102,8 +106,8 @@ fn row(name: &str, (early, late): (f64, f64), factor: f64, more: f64, machine: f
     flat
 }
 
-/// Prints and judges the growth of memory in an hour: at most a twentieth of the memory is allowed, or 4 MiB if that is
-/// more. In a run that is much shorter, 2 MiB in the whole run are allowed, whatever they would be in an hour.
+/// Prints the growth of the client's memory per hour, and returns whether it is within the limit. The limit is the
+/// largest of three values: 5 % of `resident` per hour, 4 MiB per hour, and 2 MiB over the time of all samples.
 fn slope(samples: &[Sample], resident: f64) -> bool {
     let mut slopes = Vec::new();
     for (number, first) in samples.iter().enumerate() {
