@@ -1,7 +1,9 @@
-//! Whole clients and servers in simulated worlds: a network in memory, clocks that jump, faults, and all of it from one seed.
+//! Tests that run whole clients and servers in simulated worlds. A world has a network in memory, simulated clocks and
+//! faults. One number, the seed of the world, determines all events in it. `docs/testing.md` describes worlds.
 //!
-//! `SIMULATION_SEED=7` runs one world, and prints its history if it breaks a rule. `SIMULATION_SEEDS` and `SIMULATION_FROM` run more.
-//! `cargo run --release --example simulate -- --seeds 10000` runs many, in parallel.
+//! `SIMULATION_SEED=7` runs the world of seed 7. `SIMULATION_FROM` sets the first seed, and `SIMULATION_SEEDS` the
+//! number of seeds. If a world breaks a rule, the test prints the end of its history.
+//! `cargo run --release --example simulate -- --seeds 10000 --jobs 2` runs many worlds on two threads.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod world;
@@ -9,22 +11,33 @@ mod world;
 use std::env;
 use std::process::Command;
 
-/// Seeds of worlds that once broke a rule. The meaning of a seed has changed since, so they may be other worlds now;
-/// each bug also has a test of its own (`docs/testing.md`). In the first two worlds, a stopped process got room for an
-/// acquire only after its timeout, and began a try that nothing ended. In the third, the grant to a dropped ticket was
-/// sent while the client ended. In the fourth, the wait for a granted ticket had no room behind other waits. The other
-/// four showed errors in the rules. In two of them, a server gave signals of a group to a member whose connection was
-/// cut in silence. In the seventh, a renewal that was delayed on its connection arrived after the release, which used
-/// another one. In the eighth, a subscription noticed a silent cut later than the client's keepalive and reply timeout,
-/// because a signal connection has a heartbeat of its own.
+/// Seeds of worlds that once broke a rule. Some of these seeds may give other worlds now, because later changes of the
+/// simulation changed what a seed means. `docs/testing.md` names a separate test for each bug of the client.
+///
+/// The first four worlds showed bugs of the client:
+///
+/// - 1695 and 1866: a process was frozen during an acquire. The client had room for the acquire only after its timeout.
+///   Then the client began a try that had no timeout.
+/// - 3261: a caller dropped a ticket. The server granted the ticket's key while the client shut down, and the client
+///   did not release the key.
+/// - 23221: the client had no room for the wait for a granted ticket, because other waits for the key used all room.
+///
+/// The other four worlds showed errors in the rules:
+///
+/// - 44231 and 46769: the connection of a group's member was cut in silence. Until the read timeout, the server sent
+///   signals of the group over that connection.
+/// - 33395: a renewal was delayed on its connection. The release used another connection and arrived earlier.
+/// - 38529: the connection of a subscription was cut in silence. The subscription detected the cut later than the rule
+///   allowed, because the rule did not know the separate heartbeat of signal connections.
 const REGRESSIONS: [u64; 8] = [1695, 1866, 3261, 23221, 44231, 46769, 33395, 38529];
 
+/// The number of worlds in a run without `SIMULATION_SEED` and `SIMULATION_SEEDS`.
 const SEEDS: u64 = 40;
 
-/// The number of worlds whose traces are compared.
+/// The number of worlds that [`a_world_repeats_itself`] compares.
 const REPEATED: u64 = 8;
 
-/// A world with short faults only, in which nothing breaks a rule until a bug is planted.
+/// The seed of a world that breaks no rule without a planted bug.
 const PLANTED_IN: u64 = 4;
 
 fn number(name: &str) -> Option<u64> {
@@ -58,7 +71,7 @@ fn worlds_break_no_rule() {
     }
 }
 
-/// Returns the checksums of the traces of the first worlds, one a line.
+/// Returns the checksums of the traces of the first [`REPEATED`] worlds, one per line.
 fn sums() -> String {
     let sums = (0..REPEATED).map(|seed| {
         let report = world::run(seed, false);
@@ -68,7 +81,8 @@ fn sums() -> String {
     sums.collect()
 }
 
-/// In this process and in another one, which has other addresses, hashes and task numbers.
+/// The traces are equal in this process and in a child process, which has other memory addresses, hash seeds and task
+/// numbers.
 #[test]
 fn a_world_repeats_itself() {
     let here = sums();
@@ -83,7 +97,7 @@ fn a_world_repeats_itself() {
     assert!(elsewhere.contains(&here), "{here} is not in {elsewhere}");
 }
 
-/// The judge finds the bugs that are planted in a world.
+/// An additional program with a bug makes the world break a rule.
 #[test]
 fn planted_bugs_are_found() {
     let planted = [

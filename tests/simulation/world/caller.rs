@@ -1,4 +1,4 @@
-//! A task of a user: it calls the client, and records each operation and its outcome.
+//! A caller: a task that calls the client, and records each operation and its outcome.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,32 +13,30 @@ use super::history::record::{Acquired, Action, Invoke, Kind, LetGo, Lost, Name, 
 use super::history::writer::Writer;
 use super::net::Time;
 
-/// The state that the tasks of a process share.
+/// The state that all callers of a process share.
 pub struct Process {
     pub name: Name,
     pub client: Client,
     pub writer: Arc<Writer>,
-    /// The time at which its programs end.
+    /// The time at which the programs end.
     pub stops_at: Time,
-    /// One call in this number is dropped after a few polls or a random time, unless it has returned by then; with 0,
-    /// no call is dropped.
+    /// How often calls are dropped: on average, one call in this number. Such a call is dropped after some polls or a
+    /// random time, if it has not returned by then. With 0, no call is dropped.
     pub cancels_one_in: u32,
-    /// The acquire timeout of handles, and the request timeout of the client.
     pub acquire_timeout: Duration,
     pub request_timeout: Duration,
     pub operations: Arc<AtomicU64>,
-    /// The client was shut down: programs must end.
+    /// Whether the client has been shut down, so that the programs must end.
     pub is_over: AtomicBool,
 }
 
-/// A task that calls the client.
 pub struct Caller {
     pub process: Arc<Process>,
     number: u64,
     pub random: Rng,
 }
 
-/// The operation of a call.
+/// The operation that a call requests, as the history records it.
 pub struct Asked {
     pub action: Action,
     pub kind: Option<Kind>,
@@ -89,7 +87,7 @@ pub struct Subject {
     pub limit: u64,
 }
 
-/// An operation that has returned.
+/// The end of an operation.
 pub struct Returned<T> {
     pub op: u64,
     /// `None` if the call was dropped.
@@ -113,19 +111,20 @@ impl Caller {
         self.process.writer.note(what);
     }
 
-    /// Returns the client's lock of that key.
+    /// Returns the client's handle for the key of `subject`.
     pub fn lock(&self, subject: &Subject) -> Lock {
         let client = &self.process.client;
         client.lock(&*subject.key).expect("the simulation's keys are valid")
     }
 
-    /// Sleeps for at most this long.
+    /// Sleeps for a random time of at most `at_most`.
     pub async fn pause(&mut self, at_most: Duration) {
         let pause = at_most.mul_f64(self.random.f64());
         tokio::time::sleep(pause).await;
     }
 
-    /// Calls, and sometimes drops the call before it returns. The caller of this function records the outcome.
+    /// Records the start of an operation, and awaits its future `call`. Sometimes drops `call` before it returns. The
+    /// caller of this function must record the outcome.
     pub async fn call<T>(&mut self, asked: Asked, call: impl Future<Output = Result<T, Error>>) -> Returned<T> {
         let process = &self.process;
         let op = process.writer.next_id();
@@ -181,7 +180,7 @@ impl Caller {
         }));
     }
 
-    /// Records the end of an operation that returns nothing, or an error.
+    /// Records the end of an operation whose result is no lease.
     pub fn ended<T>(&self, returned: &Returned<T>) {
         let (outcome, error) = match &returned.result {
             None => (Outcome::Cancelled, None),
@@ -191,7 +190,8 @@ impl Caller {
         self.returned(returned.op, outcome, error);
     }
 
-    /// Records that the caller has a guard or a permit. If it is watched, the caller waits for its loss.
+    /// Records that the caller has got a guard or a permit with this lease. In half of the cases, a task waits for the
+    /// loss of the lease and records it.
     pub fn acquired(&mut self, op: u64, subject: &Subject, lease: &Lease) -> Holder {
         let process = &self.process;
         let holder = process.writer.next_id();
@@ -234,7 +234,8 @@ pub fn failure(error: &Error) -> Outcome {
     }
 }
 
-/// Records how a caller's guard or permit is used, lost and let go. Drop it just before the guard or permit.
+/// Records how a caller uses and drops a guard or a permit, and when its lease is lost. Drop the `Holder` just before
+/// the guard or permit.
 pub struct Holder {
     process: Arc<Process>,
     pub number: u64,
@@ -242,7 +243,7 @@ pub struct Holder {
 }
 
 impl Holder {
-    /// Records a use; returns whether the lease is held.
+    /// Records a use of the lease. Returns whether the client reports the lease as held.
     pub fn uses(&self, lease: &Lease) -> bool {
         let at = self.process.writer.now();
         let held = lease.is_held();
@@ -254,7 +255,7 @@ impl Holder {
         held
     }
 
-    /// Records a use, whether the lease is held or not.
+    /// Records a use of a held lease, although the lease may be released.
     pub fn pretends(&self) {
         let process = self.process.name.clone();
         let holder = self.number;
@@ -265,7 +266,7 @@ impl Holder {
         }));
     }
 
-    /// Records that the guard is about to be dropped.
+    /// Records that the caller is about to drop the guard.
     pub fn lets_go(self) {
         self.process.writer.note(What::LetGo(LetGo {
             process: self.process.name.clone(),
@@ -283,7 +284,7 @@ impl Drop for Holder {
     }
 }
 
-/// A call that is dropped after a number of polls.
+/// A future that polls `call` at most `left` times. It returns `None` if the call has not returned by then.
 struct Polled<F> {
     call: Pin<Box<F>>,
     left: u32,

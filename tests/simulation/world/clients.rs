@@ -1,4 +1,4 @@
-//! A client process: a host, its client, and its programs.
+//! A client process: a host that runs one client and the programs that call it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,7 +15,6 @@ use super::net::{HostId, Network, Time};
 use super::plan::ClientPlan;
 use super::stream::SimConnector;
 
-/// A client process.
 pub struct ClientProcess {
     number: usize,
     id: HostId,
@@ -27,7 +26,7 @@ pub struct ClientProcess {
     host: Option<Host>,
     process: Option<Arc<Process>>,
     writer: Option<Arc<Writer>>,
-    /// Whether its programs and its client have ended.
+    /// Whether all programs have ended and the client has shut down.
     has_finished: Arc<AtomicBool>,
     starts: u64,
     name: Name,
@@ -89,7 +88,7 @@ impl ClientProcess {
         self.host.is_some()
     }
 
-    /// Returns whether all its programs and its client have ended, or it is not running.
+    /// Returns whether all programs have ended and the client has shut down. Also true if the process is down.
     pub fn has_finished(&self) -> bool {
         self.host.is_none() || self.has_finished.load(Ordering::Relaxed)
     }
@@ -183,7 +182,6 @@ impl ClientProcess {
         });
     }
 
-    /// Kills the process.
     pub fn kill(&mut self, now: Time) {
         let Some((host, process)) = self.end(now) else { return };
         let inside = host.enter();
@@ -192,7 +190,8 @@ impl ClientProcess {
         drop(host);
     }
 
-    /// Ends the runtime of the client, and then calls the client from another one. Returns a problem with the answer, if any.
+    /// Ends the runtime of the client, and then calls the client from another runtime. The call must fail at once.
+    /// Otherwise returns a description of the violation.
     pub fn end_runtime(&mut self, now: Time) -> Option<String> {
         let (host, process) = self.end(now)?;
         drop(host);
@@ -215,7 +214,7 @@ impl ClientProcess {
         answer.map(|answer| format!("{}: a call {answer} after the end of the client's runtime", self.name))
     }
 
-    /// Closes the connections of the process, and ends its history.
+    /// Closes the connections of the process, and records its end. Returns its host and its state.
     fn end(&mut self, now: Time) -> Option<(Host, Option<Arc<Process>>)> {
         let host = self.host.take()?;
         let process = self.process.take();
@@ -251,7 +250,8 @@ impl ClientProcess {
         }
     }
 
-    /// Shuts the client down while its programs run. Returns whether they were still running.
+    /// Begins to shut the client down while the programs run. Returns `false` if the process is down or the client has
+    /// been shut down before.
     pub fn shut_down(&self) -> bool {
         let (Some(host), Some(process)) = (&self.host, &self.process) else {
             return false;
@@ -265,12 +265,12 @@ impl ClientProcess {
         was_running
     }
 
-    /// Returns a problem if the process has more connections or tasks than its settings allow.
+    /// Returns a description if the process has more connections or tasks than its settings allow.
     pub fn is_too_large(&self) -> Option<String> {
         let tasks = self.host.as_ref()?.tasks();
         let connections = self.network.connections_of(self.id);
         let most = self.plan.most_connections(self.shards.len());
-        // Each program may watch a lease of each of three locks, and cancel a call.
+        // A program holds at most three leases at once, and a task may watch each lease. The factor is generous.
         let most_tasks = 2 * most + 8 * self.plan.programs.len() + 16;
         let is_too_large = connections > most || tasks > most_tasks;
         is_too_large.then(|| {
@@ -281,13 +281,13 @@ impl ClientProcess {
         })
     }
 
-    /// Returns the number of tasks that are left when the process holds no client any more.
+    /// Drops the client, and returns the number of tasks that have not ended.
     pub fn tasks_without_client(&mut self) -> usize {
         self.process = None;
         self.host.as_ref().map_or(0, Host::tasks)
     }
 
-    /// Returns how many operations its programs have begun.
+    /// Returns how many operations the programs have begun.
     pub fn operations(&self) -> u64 {
         self.operations.load(Ordering::Relaxed)
     }

@@ -1,4 +1,4 @@
-//! Causes faults, and ends them.
+//! Begins and ends the faults of a world.
 
 use super::history::record::{Name, Trouble, What as Told};
 use super::net::{Cut, SECOND, Time, Where};
@@ -6,7 +6,6 @@ use super::plan::{Fault, What};
 use super::world::World;
 
 impl World {
-    /// Begins a fault.
     pub(super) fn begin_fault(&mut self, number: usize, fault: &Fault, now: Time) {
         self.trace.note(
             now,
@@ -26,7 +25,7 @@ impl World {
         victim.is_some() && self.under_way.values().any(|other| other.victim() == victim)
     }
 
-    /// Applies a fault. Returns whether it took effect: a fault has no effect on a host that is down.
+    /// Applies a fault. Returns whether it took effect. For example, a fault has no effect on a host that is down.
     fn afflict(&mut self, what: What, is_first: bool, now: Time) -> bool {
         match what {
             What::Partition { client, shard, .. }
@@ -47,7 +46,7 @@ impl World {
                 let address = self.servers[shard].addresses[member];
                 let host = self.clients[client].id();
                 let is_cut = self.network.cut(host, address, place, cut);
-                // Cuts that wait for the next bytes are counted when they happen.
+                // The network counts a pending cut when it happens.
                 return is_cut && matches!(place, Where::Bytes(0));
             }
             What::KillServer { shard } => {
@@ -129,11 +128,10 @@ impl World {
         is_first
     }
 
-    /// Ends a fault.
     pub(super) fn end_fault(&mut self, number: usize, fault: &Fault, now: Time) {
         self.trace.note(now, format_args!("end of fault {number}"));
         self.under_way.remove(&number);
-        // Another fault with the same victim ends it later.
+        // While another fault with the same victim is under way, the victim stays disabled.
         if !self.is_under_way(fault.what) {
             self.mend(fault.what, now);
         }
@@ -141,24 +139,24 @@ impl World {
             .push((now + self.lingers(fault.what), trouble(number, fault)));
     }
 
-    /// Returns for how long after its end a fault may have effects.
+    /// Returns how long a fault may have effects after its end.
     fn lingers(&self, what: What) -> Time {
         match what {
-            // A client gives up a silent connection after this time.
+            // Within this time, the client closes the silent connection.
             What::Cut {
                 client,
                 cut: Cut::Silence,
                 ..
             } => self.silence(client) + SECOND / 2,
-            // The systems find out that a machine has lost their connections.
+            // Within 2 s, the TCP keepalive of the peers detects that the machine has lost its connections.
             What::LoseServer { .. } | What::LoseClient { .. } => 3 * SECOND,
-            // The server shuts down gracefully, and is restarted only after that.
+            // The graceful shutdown takes up to 3 s, and the server restarts only after it.
             What::DrainServer { .. } => 4 * SECOND,
             _ => 0,
         }
     }
 
-    /// Records the end of troubles that have no effect any more.
+    /// Records the end of each trouble that can no longer have effects.
     pub(super) fn end_troubles(&mut self) {
         let now = self.now;
         let (over, lingering) = std::mem::take(&mut self.lingering)
@@ -219,11 +217,11 @@ impl World {
         }
     }
 
-    /// Restarts servers that have ended.
+    /// Restarts the servers of a shard if they have ended. If they are still draining, schedules the restart.
     fn restart(&mut self, shard: usize, now: Time) {
         let servers = &mut self.servers[shard];
         if !servers.has_ended() {
-            // The server is still draining, or another fault has restarted it.
+            // The servers are still draining, or they are already running again.
             if servers.is_draining() {
                 self.draining.insert(shard);
             }
@@ -235,14 +233,14 @@ impl World {
         servers.start(now);
     }
 
-    /// Restarts servers that have finished draining.
+    /// Restarts the servers whose restart is scheduled and which have finished draining.
     pub(super) fn restart_drained(&mut self, now: Time) {
         for shard in self.draining.clone() {
             self.restart(shard, now);
         }
     }
 
-    /// Makes a member the leader if there is none.
+    /// Makes a member the leader if the cluster has no leader.
     pub(super) fn lead(&mut self, shard: usize) {
         self.servers[shard].order(|cluster| {
             if cluster.leader().is_none() {
@@ -251,7 +249,7 @@ impl World {
         });
     }
 
-    /// Ends all faults for good.
+    /// Ends all effects of faults, because no fault begins after this.
     pub(super) fn end_all_faults(&mut self, now: Time) {
         self.network.heal();
         for shard in 0..self.servers.len() {
@@ -270,7 +268,7 @@ impl World {
         }
     }
 
-    /// Restarts those of a shard's servers or members that have ended.
+    /// Restarts the servers of a shard that have ended. In a cluster, also ends the isolation of members.
     fn restart_all(&mut self, shard: usize, now: Time) {
         if !self.servers[shard].is_cluster() {
             return self.restart(shard, now);
@@ -284,7 +282,7 @@ impl World {
         self.lead(shard);
     }
 
-    /// Applies all current faults to the links of a client to a shard. Returns whether a link changed.
+    /// Sets the links of a client to a shard according to the faults under way. Returns whether a link changed.
     fn set_links(&mut self, client: usize, shard: usize) -> bool {
         let host = self.clients[client].id();
         let mut has_changed = false;

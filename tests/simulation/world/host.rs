@@ -1,4 +1,5 @@
-//! A host: a process with a runtime and a clock of its own. The world runs it for a slice of time, or freezes it.
+//! A host: a process with a runtime and a simulated clock of its own. The world runs a host for slices of time, or
+//! freezes it.
 
 use std::time::Duration;
 
@@ -7,15 +8,14 @@ use tokio::time::Instant;
 
 use super::net::Time;
 
-/// A process. Dropping it kills it.
+/// A process. Dropping it kills the process.
 pub struct Host {
     runtime: Runtime,
     clock: HostClock,
-    /// Whether it is frozen.
     is_frozen: bool,
 }
 
-/// Converts between a host's clock and the time of the world.
+/// Converts between instants of a host's clock and the time of the world.
 #[derive(Clone, Copy)]
 pub struct HostClock {
     began: Instant,
@@ -23,12 +23,12 @@ pub struct HostClock {
 }
 
 impl HostClock {
-    /// Returns the time of the world at an instant of the host.
+    /// Converts an instant of the host's clock to the time of the world.
     pub fn time_of(self, instant: Instant) -> Time {
         self.began_at + instant.saturating_duration_since(self.began).as_nanos() as Time
     }
 
-    /// Returns the time of the world. Must be called in the host.
+    /// Returns the current time of the world. Must be called in the host's runtime.
     pub fn now(self) -> Time {
         self.time_of(Instant::now())
     }
@@ -71,12 +71,12 @@ impl Host {
         self.runtime.spawn(task)
     }
 
-    /// Runs the host until a future completes, which should take no time.
+    /// Runs the host until the future completes. If the future sleeps, the host's clock runs ahead of the world.
     pub fn block_on<F: Future>(&self, future: F) -> F::Output {
         self.runtime.block_on(future)
     }
 
-    /// Runs the host until this time, unless it is frozen.
+    /// Runs the host until this time. Does nothing if the host is frozen.
     pub fn run_until(&self, time: Time) {
         if !self.is_frozen {
             let slice = async { tokio::time::sleep_until(self.clock.instant(time)).await };
@@ -92,7 +92,7 @@ impl Host {
         self.is_frozen
     }
 
-    /// Resumes the host. Its clock has gone on, so all its timers are late.
+    /// Resumes the host. Its clock jumps to `now`, so timers that became due in between fire late.
     pub fn thaw(&mut self, now: Time) {
         self.is_frozen = false;
         let here = {
@@ -103,7 +103,7 @@ impl Host {
         self.runtime.block_on(async { tokio::time::advance(missed).await });
     }
 
-    /// Returns the number of tasks.
+    /// Returns the number of tasks that have not ended.
     pub fn tasks(&self) -> usize {
         self.runtime.metrics().num_alive_tasks()
     }

@@ -1,5 +1,5 @@
-//! Worlds: clients and servers on a network in memory, each with a clock of its own, in one thread. The seed determines everything in a
-//! world.
+//! Simulated worlds. A world runs clients and servers in one thread, on a network in memory. Each host has a simulated
+//! clock of its own. The seed of a world determines all events in it.
 #![allow(
     dead_code,
     unreachable_pub,
@@ -39,7 +39,7 @@ pub fn run(seed: u64, keeps_trace: bool) -> Report {
     run_with(seed, keeps_trace, None)
 }
 
-/// Runs it with one more program in its first client.
+/// Runs the world of a seed to its end, with the program `planted` added to its first client.
 pub fn run_with(seed: u64, keeps_trace: bool, planted: Option<Program>) -> Report {
     let _under_way = watchdog::UnderWay::begin(seed);
     let world = || World::new(seed, keeps_trace, planted).run();

@@ -1,7 +1,7 @@
 //! The network of a simulated world: connections in memory, with latency, bandwidth and faults.
 //!
-//! The world moves its clock; between two moves no bytes arrive. Everything that is sent arrives after the current slice, so hosts can be
-//! run one after another.
+//! Bytes arrive only when the world moves its clock, between two slices of time. So bytes that a host sends in a slice
+//! arrive after that slice, and the world can run the hosts one after another.
 
 mod half_open;
 mod state;
@@ -25,14 +25,15 @@ pub type Time = u64;
 pub const MS: Time = 1_000_000;
 pub const SECOND: Time = 1_000 * MS;
 
-/// The capacity of a direction of a connection.
+/// How many unread bytes one direction of a connection can carry.
 const WINDOW: usize = 16 * 1024;
 
 /// The number of a host.
 pub type HostId = usize;
 
-/// The number of one direction of a connection. The client's direction has an even number, and the server's direction
-/// the next one.
+/// The number of a pipe. A pipe is one direction of a connection. The pipe from the client to the server has an even
+/// number `n`, which is also the number of the connection. The pipe from the server to the client has the number
+/// `n + 1`.
 pub type PipeId = u64;
 
 /// The properties of the connections between a host and an address.
@@ -40,20 +41,20 @@ pub type PipeId = u64;
 pub struct Link {
     /// The least latency of a segment.
     pub latency: Time,
-    /// The greatest addition to it, drawn for each segment.
+    /// The greatest random addition to the latency of a segment.
     pub jitter: Time,
-    /// Bytes in a millisecond.
+    /// Bytes per millisecond.
     pub bandwidth: u64,
-    /// Nothing reaches the server.
+    /// Bytes to the server do not arrive until this is false again.
     pub up_is_cut: bool,
-    /// Nothing comes from the server.
+    /// Bytes from the server do not arrive until this is false again.
     pub down_is_cut: bool,
-    /// Attempts to connect take up to this much longer, drawn for each, so they may overtake each other.
+    /// The greatest random addition to the time of an attempt to connect. With it, attempts may overtake each other.
     pub connect_jitter: Time,
     pub connects: Connects,
 }
 
-/// The fate of attempts to connect.
+/// How the network treats attempts to connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Connects {
     Served,
@@ -79,20 +80,20 @@ impl Default for Link {
 /// How a fault ends a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
-    /// Both ends get a reset.
+    /// Both ends of the connection get a reset.
     Reset,
-    /// Both ends get an orderly end.
+    /// Both ends get an end of the stream.
     End,
-    /// Both ends get nothing more.
+    /// Both ends get nothing, and do not notice the cut.
     Silence,
 }
 
-/// The place of a cut in the bytes that are sent next.
+/// The place of a cut in the bytes that a host sends next over a pipe.
 #[derive(Clone, Copy, Debug)]
 pub enum Where {
-    /// After this many bytes.
+    /// After this many bytes. With 0, the network cuts the connection at once.
     Bytes(usize),
-    /// After this many line ends.
+    /// After this many line ends (`\n`).
     Lines(usize),
 }
 
@@ -102,12 +103,13 @@ pub struct Traffic {
     pub connections: u64,
     pub segments: u64,
     pub bytes: u64,
-    /// Connections that a fault has cut after some more bytes. Those that it cut at once are not counted here.
+    /// The number of cuts at [`Where::Bytes`], without cuts at once.
     pub cuts_in_a_line: u64,
+    /// The number of cuts at [`Where::Lines`].
     pub cuts_after_a_line: u64,
 }
 
-/// The network. Clones share it.
+/// The network of a world. All clones share one network.
 #[derive(Clone)]
 pub struct Network(Arc<Mutex<State>>);
 
@@ -136,7 +138,7 @@ impl Network {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Moves the clock, and delivers what is due.
+    /// Moves the clock of the network to `now`, and handles all events that are due by then.
     pub fn advance(&self, now: Time) {
         loop {
             let waker = {
@@ -161,12 +163,12 @@ impl Network {
         self.state().traffic.clone()
     }
 
-    /// Returns the half-open connections, each with the time in which its server had it.
+    /// Removes and returns the records of half-open connections that had joined a group.
     pub fn take_half_open(&self) -> Vec<HalfOpen> {
         self.state().half_open.take()
     }
 
-    /// Returns the number of connections of which the host has an end.
+    /// Returns the number of connections that are open at the host.
     pub fn connections_of(&self, host: HostId) -> usize {
         let state = self.state();
         let ends = state.pipes.values().filter(|pipe| pipe.to == host);
@@ -183,7 +185,7 @@ impl Network {
         self.state().links.insert((host, address), link);
     }
 
-    /// Resets all links.
+    /// Resets all links, and cancels pending cuts. Later the ends of silently cut connections get a reset.
     pub fn heal(&self) {
         let mut state = self.state();
         state.links.clear();
@@ -193,7 +195,8 @@ impl Network {
         state.probe(|pipe| pipe.is_void);
     }
 
-    /// Ends a connection of a host to an address at a place in its next bytes. Returns whether there was one.
+    /// Cuts a random connection of a host to an address. `place` counts the bytes that one of the two ends sends from
+    /// now on. Returns `false` if the host has no connection to the address.
     pub fn cut(&self, host: HostId, address: SocketAddr, place: Where, cut: Cut) -> bool {
         let mut state = self.state();
         let candidates: Vec<PipeId> = state
@@ -221,7 +224,7 @@ impl Network {
         true
     }
 
-    /// Cancels cuts that have not happened yet.
+    /// Cancels pending cuts of the host's connections to an address.
     pub fn call_off_cuts(&self, host: HostId, address: SocketAddr) {
         let mut state = self.state();
         let pipes = state.pipes.values_mut();
@@ -230,7 +233,7 @@ impl Network {
             .for_each(|pipe| pipe.cut = None);
     }
 
-    /// Ends the process of a host: its system closes its connections, one after the other.
+    /// Closes all connections and listeners of a host, as an operating system does when a process ends.
     pub fn close_all(&self, host: HostId) {
         let mine: Vec<PipeId> = {
             let mut state = self.state();
@@ -247,7 +250,7 @@ impl Network {
         }
     }
 
-    /// Ends the machine of a host: no peer is notified.
+    /// Stops the machine of a host. The peers of its connections get no notice.
     pub fn take_down(&self, host: HostId) {
         let mut state = self.state();
         state.down.push(host);
@@ -269,7 +272,7 @@ impl Network {
         state.attempts.retain(|_, attempt| attempt.from != host);
     }
 
-    /// Starts the machine again, without knowledge of its connections.
+    /// Starts the machine of a host again. The machine does not know its earlier connections.
     pub fn bring_up(&self, host: HostId) {
         let mut state = self.state();
         state.down.retain(|down| *down != host);
@@ -304,7 +307,7 @@ impl Network {
 
     pub(super) fn stop_listening(&self, address: SocketAddr) {
         let stopped = self.state().listening.remove(&address);
-        // Attempts that were not accepted are refused.
+        // Connections that the server has not accepted are closed.
         for connection in stopped.into_iter().flat_map(|stopped| stopped.waiting) {
             self.close(connection + 1, connection);
         }
@@ -420,7 +423,7 @@ impl Network {
             return Poll::Pending;
         }
         let mut taken = bytes.len().min(room);
-        // Sometimes the system accepts a part only.
+        // Operating systems sometimes accept only a part of the bytes.
         if taken > 1 && state.random.u32(..32) == 0 {
             taken = state.random.usize(1..taken);
         }
@@ -433,7 +436,7 @@ impl Network {
         state.end(pipe, End::Fin);
     }
 
-    /// Drops an end of a connection, which writes `mine` and reads `theirs`.
+    /// Closes one end of a connection. That end writes to the pipe `mine` and reads from the pipe `theirs`.
     pub(super) fn close(&self, mine: PipeId, theirs: PipeId) {
         let mut state = self.state();
         let mut how = End::Fin;

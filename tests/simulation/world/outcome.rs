@@ -1,4 +1,4 @@
-//! The outcomes of worlds.
+//! The outcome of a world, and the sum of the outcomes of several worlds.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,22 +9,21 @@ use super::plan::FAULTS;
 
 /// The outcome of a world.
 pub struct Report {
-    /// The checksum of its trace: equal for equal seeds.
+    /// The checksum of the trace. Worlds with equal seeds have equal checksums. 0 if the world panicked.
     pub sum: u64,
-    /// Its trace, if it was kept.
+    /// The text of the trace. Empty if it was not kept.
     pub trace: String,
-    /// The violations of rules.
     pub violations: Vec<String>,
     pub outcome: Outcome,
-    /// Its history.
+    /// The history.
     pub lines: Vec<Line>,
 }
 
-/// How many of the last lines of a history are printed.
+/// How many lines at the end of a history are printed.
 const SHOWN_LINES: usize = 60;
 
 impl Report {
-    /// Describes the violations, with the end of the history.
+    /// Returns the violations and the end of the history, as text.
     pub fn description(&self, seed: u64) -> String {
         let mut text = format!("seed {seed} breaks rules:\n");
         for violation in &self.violations {
@@ -39,14 +38,14 @@ impl Report {
     }
 }
 
-/// How much happened.
+/// Counts of what happened in one or more worlds.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
     pub seeds: u64,
     /// Simulated nanoseconds.
     pub time: u64,
     pub operations: u64,
-    /// How much was judged.
+    /// What the history checker has judged.
     pub counts: Counts,
     pub connections: u64,
     pub segments: u64,
@@ -68,15 +67,15 @@ impl Outcome {
     }
 }
 
-/// In this many worlds every kind of fault must occur.
+/// A run of at least this many worlds must contain every kind of fault.
 const ALL_FAULTS: u64 = 1000;
 
 impl Outcome {
-    /// Returns what was judged less often than expected of this many worlds, and the kinds of faults that are missing: in both cases the
-    /// worlds prove less than they claim.
+    /// Returns a text for each count below its floor, and for each kind of fault that never took effect. Each text
+    /// means that the run tested less than it should.
     pub fn shortfalls(&self) -> Vec<String> {
         let counts = &self.counts;
-        // For a hundred worlds: about a third of the usual number.
+        // The floors for a hundred worlds. Each is about a third of the usual count.
         let floors = [
             ("grants", counts.grants, 5_000),
             ("grants from queues", counts.from_queues, 700),

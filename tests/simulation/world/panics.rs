@@ -1,17 +1,17 @@
-//! Panics of the tasks of a world. Tokio and the client catch them, so a hook records them.
+//! Records the panics of a world's tasks. A panic hook does this, because tokio and the client catch panics.
 
 use std::cell::RefCell;
 use std::panic;
 use std::sync::Once;
 
 thread_local! {
-    /// The panics of the world that runs on this thread, if there is one.
+    /// The panics of the world that runs on this thread. `None` if no world runs on it.
     static SEEN: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
 }
 
 static HOOK: Once = Once::new();
 
-/// Records the panics of this thread from here on, and does not print them.
+/// From now on, records panics of this thread and does not print them.
 pub fn watch() {
     HOOK.call_once(|| {
         let usual = panic::take_hook();
@@ -26,7 +26,7 @@ pub fn watch() {
     SEEN.set(Some(Vec::new()));
 }
 
-/// Returns the panics since then, and ends the watch.
+/// Returns the panics since [`watch`], and stops recording.
 pub fn seen() -> Vec<String> {
     SEEN.take().unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! The plan of a world: its hosts and its faults. The seed determines all of it.
+//! The plan of a world: the settings of its hosts, and its faults. The seed determines the plan.
 
 use std::time::Duration;
 
@@ -7,11 +7,12 @@ use fastrand::Rng;
 use super::net::{Connects, Cut, Link, MS, SECOND, Time, Where};
 use super::programs::Program;
 
-/// A world.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// The time for which hosts are run one after another. Nothing that is sent arrives sooner.
+    /// The simulated time for which the world runs each host in turn. Bytes that a host sends in a slice arrive in a
+    /// later slice.
     pub slice: Time,
+    /// The properties of all links without a fault.
     pub base: Link,
     /// How many keys the programs share.
     pub keys: u64,
@@ -27,16 +28,16 @@ pub struct Plan {
 /// The servers of a shard.
 #[derive(Clone, Debug)]
 pub struct ShardPlan {
-    /// A release, or `cluster`.
+    /// The name of the dflockd release that the embedded server imitates.
     pub release: &'static str,
-    /// More than one for a cluster.
+    /// The number of servers: 3 for a cluster, otherwise 1.
     pub members: usize,
     pub is_cluster: bool,
     pub orphan_ttl: Option<Duration>,
     pub auto_release: bool,
     pub max_locks: usize,
     pub max_waiters: usize,
-    /// 0 for no limit.
+    /// 0 means no limit.
     pub max_connections: usize,
     pub signal_buffer: usize,
     pub shutdown_timeout: Duration,
@@ -65,16 +66,16 @@ pub struct ClientPlan {
     pub knows_fences: bool,
 }
 
-/// Something that goes wrong.
 #[derive(Clone, Debug)]
 pub struct Fault {
+    /// The time at which the fault begins.
     pub at: Time,
-    /// The end of a lasting fault.
+    /// The time at which the fault ends.
     pub until: Time,
     pub what: What,
 }
 
-/// The kinds of faults. Clients and shards are numbers; members are those of clusters.
+/// The kinds of faults. `client`, `shard` and `member` are indices from 0. A standalone server has the member index 0.
 #[derive(Clone, Copy, Debug)]
 pub enum What {
     Partition {
@@ -213,7 +214,7 @@ impl What {
     }
 }
 
-/// What a lasting fault disables, until all lasting faults with the same victim are over.
+/// What a lasting fault disables. It stays disabled until all faults with the same victim have ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Victim {
     /// The servers of a shard do not run.
@@ -228,7 +229,7 @@ pub enum Victim {
 }
 
 impl What {
-    /// `None` for a fault of a link, and for a short fault.
+    /// Returns `None` for a fault of a link, and for a fault that happens at one moment.
     pub fn victim(&self) -> Option<Victim> {
         match *self {
             Self::KillServer { shard } | Self::LoseServer { shard } | Self::DrainServer { shard } => {
@@ -248,7 +249,7 @@ impl What {
         }
     }
 
-    /// Applies the fault to the link of a client to a member of a shard.
+    /// Applies the fault to a link if the fault concerns this link. `of` is the link's client, shard and member.
     pub fn afflict_link(&self, link: &mut Link, of: (usize, usize, usize)) {
         let to_member = |client, shard, member| (client, shard, member) == of;
         let to_shard = |client, shard| (client, shard) == (of.0, of.1);
@@ -283,7 +284,7 @@ impl What {
     }
 }
 
-/// The names of all faults that are drawn.
+/// The names of all kinds of faults.
 pub const FAULTS: [&str; 26] = [
     "partition",
     "partition to the server",
@@ -316,7 +317,7 @@ pub const FAULTS: [&str; 26] = [
 pub const CUT_IN_A_LINE: &str = "cut in a line";
 pub const CUT_AFTER_A_LINE: &str = "cut after a line";
 
-/// Returns a random one of these.
+/// Returns a random element of the slice.
 fn one<T: Copy>(random: &mut Rng, of: &[T]) -> T {
     of[random.usize(..of.len())]
 }
@@ -364,7 +365,7 @@ impl Plan {
 }
 
 impl Plan {
-    /// Returns by how much all delays together can delay bytes.
+    /// Returns the sum of the times by which the [`What::Delay`] faults delay bytes.
     pub fn delays(&self) -> Time {
         let delay = |fault: &Fault| match fault.what {
             What::Delay { by, .. } => by,
@@ -373,8 +374,8 @@ impl Plan {
         self.faults.iter().map(delay).sum()
     }
 
-    /// Returns the longest time without an answer until a subscription detects that its connection is lost: the default
-    /// heartbeat of signal connections, which does not follow the clients' keepalive, plus the reply timeout.
+    /// Returns the longest time after which a subscription detects that its connection is lost. It is the default
+    /// heartbeat of signal connections plus the longest reply timeout of a client.
     pub fn signal_silence(&self) -> Duration {
         let heartbeat = Duration::from_secs(15).min(self.read_timeout.mul_f64(2.0 / 3.0));
         let reply_timeout = self.clients.iter().map(|client| client.reply_timeout).max();
@@ -386,8 +387,10 @@ impl Plan {
         self.shards.iter().all(|shard| !shard.auto_release)
     }
 
-    /// Returns whether a queue position may outlive its client. This happens at releases before 1.15 where leases
-    /// survive and, after a fault, at a member that does not lead, because it sees no connection end.
+    /// Returns whether a queue position may outlive its client. Two kinds of shards allow this:
+    ///
+    /// - A server of a release before 1.15, if leases survive the end of their connections.
+    /// - A cluster after a fault, because no leader sees that a connection to another member ends.
     pub fn positions_may_outlive_clients(&self) -> bool {
         let before_1_15 = ["1.10", "1.11", "1.14"];
         let has_faults = !self.faults.is_empty();
@@ -458,10 +461,12 @@ impl ClientPlan {
 }
 
 impl ClientPlan {
-    /// Returns the greatest number of its connections: for each shard those for requests, those for waits, as many again that own leases,
-    /// one for stats and one to emit, and one for each subscriber.
+    /// Returns the greatest number of connections that this client may have to all shards. Each shard has pipelined
+    /// connections, one connection for stats, one to emit, and one for each subscriber. The limit of exclusive
+    /// connections applies to waits, and separately to connections that own leases.
     pub fn most_connections(&self, shards: usize) -> usize {
-        // A replacement is there before the old connection is gone.
+        // The factors are generous, because a new connection may exist before the connection that it replaces has
+        // closed.
         let of_shard = 2 * (self.pipelined_connections + self.programs.len() + 2) + 3 * self.exclusive_connections;
         shards * of_shard
     }

@@ -1,4 +1,4 @@
-//! The servers of a shard: a single one, or the members of a cluster, on a host of their own.
+//! The servers of a shard: a standalone server, or the members of a cluster. All servers of a shard run on one host.
 
 use std::future::ready;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -14,21 +14,18 @@ use super::net::{HostId, Network, Time};
 use super::plan::ShardPlan;
 use super::stream::SimListener;
 
-/// The servers of a shard.
 pub struct Servers {
     number: usize,
     id: HostId,
     plan: ShardPlan,
     read_timeout: Duration,
     network: Network,
-    /// Their addresses.
     pub addresses: Vec<SocketAddr>,
     host: Option<Host>,
     running: Arc<Mutex<Running>>,
-    /// The number of starts.
     starts: u64,
     name: Name,
-    /// Their recorded events.
+    /// The recorded events of the servers.
     lines: Arc<Mutex<Vec<Line>>>,
 }
 
@@ -38,9 +35,9 @@ enum Running {
     None,
     Single(Server),
     Cluster(Arc<Cluster>),
-    /// It shuts down gracefully.
+    /// The standalone server is shutting down gracefully.
     Draining,
-    /// It has shut down gracefully.
+    /// The standalone server has shut down gracefully.
     Drained,
 }
 
@@ -81,7 +78,7 @@ impl Servers {
         self.id
     }
 
-    /// Returns whether they have as many connections as they accept.
+    /// Returns whether the host has reached the connection limit of its servers.
     pub fn are_full(&self) -> bool {
         let most = self.plan.max_connections;
         most > 0 && self.network.connections_of(self.id) >= most
@@ -128,7 +125,7 @@ impl Servers {
         builder.release(plan.release)
     }
 
-    /// Starts them without any earlier state.
+    /// Starts the servers with empty state.
     pub fn start(&mut self, now: Time) {
         let host = Host::begin(now);
         let (network, id) = (self.network.clone(), self.id);
@@ -158,7 +155,7 @@ impl Servers {
         self.running = Arc::new(Mutex::new(started));
     }
 
-    /// Kills them.
+    /// Kills the servers.
     pub fn end(&mut self, now: Time) {
         let Some(host) = self.host.take() else { return };
         self.network.close_all(self.id);
@@ -173,7 +170,7 @@ impl Servers {
         }
     }
 
-    /// Shuts a single server down gracefully. Returns whether one was running.
+    /// Begins the graceful shutdown of a standalone server. Returns whether a standalone server was running.
     pub fn drain(&self) -> bool {
         let Some(host) = &self.host else { return false };
         let slot = Arc::clone(&self.running);
@@ -201,7 +198,7 @@ impl Servers {
         true
     }
 
-    /// Returns whether it has shut down gracefully, or is not running.
+    /// Returns whether the servers were killed, or the standalone server has shut down gracefully.
     pub fn has_ended(&self) -> bool {
         self.host.is_none() || self.is_drained()
     }
@@ -221,14 +218,13 @@ impl Servers {
         }
     }
 
-    /// Makes a call on the cluster, in its host.
+    /// Calls `order` with the cluster, in the runtime of its host. Returns `None` if no cluster runs.
     pub fn order<R>(&self, order: impl FnOnce(&Cluster) -> R) -> Option<R> {
         let host = self.host.as_ref()?;
         let _inside = host.enter();
         Some(order(&*self.cluster()?))
     }
 
-    /// Returns their stats.
     pub fn stats(&self) -> Option<Stats> {
         let host = self.host.as_ref()?;
         let _inside = host.enter();

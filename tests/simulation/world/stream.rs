@@ -46,7 +46,7 @@ impl Drop for SimStream {
     }
 }
 
-/// The listener of a server, until it is dropped.
+/// The listener of a server. Dropping it stops listening.
 pub struct SimListener {
     network: Network,
     address: SocketAddr,
@@ -81,7 +81,7 @@ impl Drop for SimListener {
     }
 }
 
-/// Connects a host to servers.
+/// The connector of a client, which connects its host to servers.
 #[derive(Clone)]
 pub struct SimConnector {
     network: Network,
@@ -115,10 +115,10 @@ impl Service<Endpoint> for SimConnector {
     }
 }
 
-/// An attempt to connect. Dropping it gives the attempt up.
+/// An attempt to connect. Dropping this future cancels the attempt.
 pub struct Connecting {
     network: Network,
-    /// `None` if the address does not belong to this world, or when the attempt is over.
+    /// The number of the attempt. `None` if the endpoint is not an IP address and a port, or if the attempt is over.
     attempt: Option<u64>,
 }
 

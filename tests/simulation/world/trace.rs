@@ -1,11 +1,12 @@
-//! The events of a world, line by line: a checksum of all of them, so that two runs can be compared, and the text on request.
+//! The trace of a world: a text with one line for each event. The tests compare the checksums of traces. The text is
+//! kept only on request.
 
 use std::fmt::{self, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::net::Time;
 
-/// The trace. Clones share it.
+/// The trace of a world. All clones share one trace.
 #[derive(Clone)]
 pub struct Trace(Arc<Mutex<Kept>>);
 

@@ -8,21 +8,22 @@ use super::history::record::Line;
 use super::history::verdict::Verdict;
 use super::plan::Plan;
 
-/// Returns the bounds of a world, in which only the plan makes anything slow.
+/// Returns the bounds of a world. They follow from the plan, because only the plan makes events late.
 fn bounds(plan: &Plan) -> Bounds {
-    // A client gives a silent connection up after this time.
+    // After this time without an answer, a client closes a connection.
     let silence = plan
         .clients
         .iter()
         .map(|client| client.keepalive + client.reply_timeout)
         .max();
     let slices = Duration::from_nanos(20 * plan.slice);
-    // If leases outlive their connections, a client believes in them to their end, whatever happened to the server.
+    // If leases outlive their connections, a client reports a lease as held until its deadline, even if the server is
+    // gone. The bound is longer than any lease.
     let unnoticed = match plan.survives_disconnect() {
         true => Duration::from_secs(60),
         false => silence.unwrap_or_default() + Duration::from_secs(1),
     };
-    // A queue position that outlives its client is granted for one lease.
+    // If a queue position outlives its client, the server grants the key to it for one TTL: 33 s, and a margin.
     let unowned = match plan.positions_may_outlive_clients() {
         true => Duration::from_secs(36),
         false => Duration::from_secs(2),
@@ -34,7 +35,7 @@ fn bounds(plan: &Plan) -> Bounds {
         unowned: nanoseconds(unowned),
         // A renewal may be delayed on its connection while the release uses another one.
         transit: nanoseconds(Duration::from_secs(1)) + plan.delays(),
-        // A slow subscriber may take long to read a gap.
+        // A slow subscriber pauses between events, so it may report a gap late.
         delivery: nanoseconds(Duration::from_secs(8)),
     }
 }

@@ -1,5 +1,5 @@
-//! Ends the process if no world ends for a long time in real time, and prints the seeds under way: a world that loops
-//! does not move its clock.
+//! Ends the process if no world begins or ends for 120 s of wall time, and prints the seeds of the running worlds. The
+//! wall time is necessary, because the clock of a world that loops forever does not move.
 
 use std::collections::BTreeSet;
 use std::process;
@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The time in which a world has to end. The longest takes a second or two.
+/// The longest wall time in which no world begins or ends. The longest world takes about two seconds.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 struct Worlds {
@@ -27,7 +27,7 @@ fn worlds() -> MutexGuard<'static, Worlds> {
     WORLDS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A world that is under way, until this is dropped.
+/// Marks a world as running until this value is dropped.
 pub struct UnderWay(u64);
 
 impl UnderWay {

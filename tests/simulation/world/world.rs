@@ -1,4 +1,4 @@
-//! A world: hosts, a network, and a clock that moves them.
+//! A world: its hosts, its network, and the loop that moves its clock in slices.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,48 +17,51 @@ use super::servers::Servers;
 use super::trace::Trace;
 use super::verdict;
 
-/// A world.
 pub(super) struct World {
     pub(super) network: Network,
     pub(super) trace: Trace,
     pub(super) base: Link,
     pub(super) servers: Vec<Servers>,
     pub(super) clients: Vec<ClientProcess>,
-    /// The number of faults of each kind.
+    /// The number of faults of each kind that took effect.
     pub(super) faults: BTreeMap<&'static str, u64>,
-    /// The faults under way, by number.
+    /// The faults that have begun and not ended, by their index in the plan.
     pub(super) under_way: BTreeMap<usize, What>,
-    /// Shards whose servers are full or were full a moment ago, with the last time at which they were.
+    /// Shards whose servers have been full in the last 5 s ([`FULL`]), and the last time at which they were full.
     full: BTreeMap<usize, Time>,
-    /// Troubles whose causes have ended, with the time until which they may have effects.
+    /// Troubles whose faults have ended. Each may have effects until its time.
     pub(super) lingering: Vec<(Time, Trouble)>,
     lines: Vec<Line>,
     random: Rng,
-    /// Shards whose servers are to be restarted when they have drained.
+    /// Shards whose servers still shut down gracefully. The world restarts these servers afterwards.
     pub(super) draining: BTreeSet<usize>,
     plan: Plan,
     pub(super) now: Time,
     pub(super) violations: Vec<String>,
 }
 
-/// After the end of the programs, everything must end in this time: the longest wait of a call, a shutdown of the client, and a margin.
+/// All programs and clients must end within this time after the plan's `programs_end`. It covers the longest wait of a
+/// call, the shutdown of a client, and a margin.
 const PATIENCE: Time = 60 * SECOND;
 
-/// After that, all keys must be free in this time if leases end with their connections: much less than a lease.
+/// If leases end with their connections, all keys must be free within this time after the clients' connections have
+/// closed. Most leases last longer than this.
 const QUIET: Time = 2 * SECOND;
 
-/// The same if leases outlive connections: the longest lease of a server, and a margin. The history checker finds leases without a caller.
+/// If leases outlive their connections, all keys must be free within this time. It covers the longest lease of a server
+/// (33 s) and a margin. The history checker detects leases without a holder earlier.
 const QUIET_AFTER_LEASES: Time = 60 * SECOND;
 
-/// A client that a full server refused has tried again after this time.
+/// Within this time, a client that a full server refused tries again.
 const FULL: Time = 5 * SECOND;
 
-/// Queue positions whose end no server sees are granted one after the other, each for a lease.
+/// If queue positions may outlive their clients, all keys must be free within this time. The server grants such queue
+/// positions one after the other, and each grant lasts for a TTL.
 const QUIET_AFTER_POSITIONS: Time = 10 * QUIET_AFTER_LEASES;
 
 impl World {
     pub(super) fn new(seed: u64, keeps_trace: bool, planted: Option<Program>) -> Self {
-        // The client draws its jitter from this thread's generator.
+        // The client draws its jitter from the generator of this thread.
         fastrand::seed(seed);
         panics::watch();
         let mut plan = Plan::draw(seed);
@@ -114,7 +117,7 @@ impl World {
         }
     }
 
-    /// Runs the world to its end, and judges it.
+    /// Runs the world to its end, and judges its history.
     pub(super) fn run(mut self) -> Report {
         self.run_faults();
         self.run_to_the_end();
@@ -144,12 +147,13 @@ impl World {
         self.end_all_faults(self.now);
     }
 
-    /// Lets the programs go on for a while and end, and expects that nothing of them is left.
+    /// Runs the world without faults until all programs and clients have ended. Then checks that no task, no connection
+    /// and no lease is left.
     fn run_to_the_end(&mut self) {
         let faults_end = self.now;
         let give_up = self.plan.programs_end + PATIENCE;
         while !self.clients.iter().all(ClientProcess::has_finished) {
-            // A draining server may end late.
+            // A server that shuts down gracefully may end only after the faults.
             if self.now < faults_end + 10 * SECOND {
                 (0..self.servers.len()).for_each(|shard| self.lead(shard));
                 self.restart_drained(self.now);
@@ -200,7 +204,7 @@ impl World {
         });
     }
 
-    /// Runs on until `is_so` returns `Ok`, or the time is over.
+    /// Runs the world until `is_so` returns `Ok`. If that takes longer than `within`, records a violation.
     fn expect(&mut self, what: &str, within: Time, is_so: impl Fn(&mut Self) -> Result<(), String>) {
         let give_up = self.now + within;
         while let Err(problem) = is_so(self) {
@@ -212,7 +216,7 @@ impl World {
         }
     }
 
-    /// Delivers what is due, and runs every host for a slice, in a random order.
+    /// Delivers the bytes that are due. Then runs every host for a slice of time, in a random order.
     fn step(&mut self, slice: Time) {
         self.network.advance(self.now);
         let until = self.now + slice;
@@ -237,18 +241,18 @@ impl World {
         }
     }
 
-    /// Returns after how long a client gives up a silent connection.
+    /// Returns how long a client waits until it closes a connection over which nothing arrives.
     pub(super) fn silence(&self, client: usize) -> Time {
         let plan = &self.plan.clients[client];
         (plan.keepalive + plan.reply_timeout).as_nanos() as Time
     }
 
-    /// A client that a full server refuses waits until others have gone, and tries again. The record shows this time as
-    /// trouble.
+    /// Records as trouble when a server is full, and ends the trouble [`FULL`] after the server has room. A full server
+    /// refuses connections, so clients wait and try again.
     fn watch_full_servers(&mut self) {
         let trouble = |shard: usize| Trouble {
             trouble: Name::from(format!("server {shard} is full")),
-            // The first of all servers at its address.
+            // The name of the first server at this address stands for all servers at this address.
             server: Some(Name::from(format!("s{shard}.1"))),
         };
         for shard in 0..self.servers.len() {
@@ -267,7 +271,7 @@ impl World {
         self.lines.push(Line { at, what });
     }
 
-    /// Spawns a call on a cluster, in its host.
+    /// Spawns the future that `order` returns, in the runtime of the cluster's host. Does nothing if no cluster runs.
     pub(super) fn with_cluster<F>(&mut self, shard: usize, order: impl FnOnce(Arc<Cluster>) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -278,7 +282,7 @@ impl World {
         }
     }
 
-    /// Returns the lines about half-open connections.
+    /// Returns the lines of the history about half-open connections.
     fn half_open_lines(&self) -> Vec<Line> {
         let mut lines = Vec::new();
         for half_open in self.network.take_half_open() {

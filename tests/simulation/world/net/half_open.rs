@@ -1,5 +1,5 @@
-//! Half-open connections: cut in silence, or closed by the client, while the server still has them. Records their groups and their
-//! duration.
+//! Records of half-open connections. Such a connection was cut in silence or closed by its client, and its server still
+//! has its end. Each record has the groups that the connection has joined, and when the connection was half open.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use dflockd_client::{Group, Pattern};
 
 use super::{PipeId, Time};
 
-/// The groups that a client has joined over a connection, by the requests that reached its server.
+/// The groups that a client has joined over a connection, according to the requests that have reached the server.
 #[derive(Default)]
 pub(super) struct Memberships {
     decoder: RequestDecoder,
@@ -16,7 +16,7 @@ pub(super) struct Memberships {
 }
 
 impl Memberships {
-    /// Notes the groups that a client joins or leaves with bytes that the server reads.
+    /// Decodes bytes that have reached the server. Updates the groups from the requests in the bytes.
     pub(super) fn hear(&mut self, bytes: &[u8]) {
         self.decoder.read_space().extend_from_slice(bytes);
         while let Ok(Some(request)) = self.decoder.next_request() {
@@ -35,14 +35,14 @@ impl Memberships {
     }
 }
 
-/// A half-open connection, as long as its server has it.
+/// The record of one half-open connection.
 #[derive(Clone, Debug)]
 pub struct HalfOpen {
     pub connection: PipeId,
-    /// The groups in which its server has it as a member, each with the later of two times: when the connection became
-    /// half open, and when its request to join reached the server.
+    /// The groups that the connection has joined. The time of a group is the later of two times: when the connection
+    /// became half open, and when its request to join the group reached the server.
     pub of: Vec<(Time, Pattern, Group)>,
-    /// `None` while it lasts.
+    /// When the server ended the connection. `None` while the connection is half open.
     pub until: Option<Time>,
 }
 
@@ -54,7 +54,7 @@ pub(super) struct HalfOpens {
 }
 
 impl HalfOpens {
-    /// Notes that a connection was cut, or closed by its client, while its server still has it.
+    /// Records that a connection is half open from now on.
     pub(super) fn begin(&mut self, now: Time, connection: PipeId, memberships: &Memberships) {
         self.open.entry(connection).or_insert_with(|| HalfOpen {
             connection,
@@ -64,8 +64,8 @@ impl HalfOpens {
         self.joined(now, connection, memberships);
     }
 
-    /// Notes that bytes have arrived over a connection. They matter only if it is half open now, because it became so
-    /// while they were on their way.
+    /// Records the groups that a half-open connection has joined. Does nothing for other connections. A connection can
+    /// join a group while it is half open, because the request was on its way when the connection became half open.
     pub(super) fn joined(&mut self, now: Time, connection: PipeId, memberships: &Memberships) {
         let Some(half_open) = self.open.get_mut(&connection) else {
             return;
@@ -77,7 +77,7 @@ impl HalfOpens {
         }
     }
 
-    /// Notes that the server has ended the connection.
+    /// Records that the server has ended the connection.
     pub(super) fn end(&mut self, now: Time, connection: PipeId) {
         let ended = self.open.remove(&connection);
         self.over.extend(ended.map(|open| HalfOpen {

@@ -1,4 +1,4 @@
-//! The state of the network: its connections, the bytes on their way, and the events to come.
+//! The state of the network: its connections, the bytes on their way, and its pending events.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
@@ -12,33 +12,38 @@ use super::super::trace::Trace;
 use super::half_open::{HalfOpens, Memberships};
 use super::{Connects, Cut, HostId, Link, MS, PipeId, SECOND, Time, Traffic, Where};
 
-/// The time after which a segment that a partition dropped is sent again.
+/// How long after a partition stopped a segment the network tries to deliver the segment again.
 const RETRANSMIT: Time = 40 * MS;
 
-/// After this time a system probes the other end of a connection.
+/// The time after which an operating system's TCP keepalive detects that the other end of a connection is gone.
 const KEEPALIVE: Time = 2 * SECOND;
 
+/// One direction of a connection.
 pub(super) struct Pipe {
-    /// The host that writes; `to` is the host that reads.
+    /// The host that writes.
     pub(super) from: HostId,
+    /// The host that reads.
     pub(super) to: HostId,
-    /// The link, by the client's host and the server's address.
+    /// The client's host and the server's address.
     pub(super) link: (HostId, SocketAddr),
+    /// Whether the client writes and the server reads.
     pub(super) is_up: bool,
-    /// For the client's direction: the groups in which the server knows the client as a member.
+    /// The groups that the client has joined over this pipe. Unused if the server writes.
     pub(super) memberships: Memberships,
+    /// What is on its way.
     pub(super) chunks: VecDeque<Chunk>,
     pub(super) last_due: Time,
+    /// The bytes that have arrived and that the reader has not read yet.
     pub(super) arrived: VecDeque<u8>,
     pub(super) arrived_end: Option<End>,
-    /// The bytes that are on their way or not read yet.
+    /// The number of bytes on their way and in `arrived`.
     pub(super) unread: usize,
-    /// Nothing that is sent arrives any more.
+    /// Whether bytes that the writer sends from now on are lost.
     pub(super) is_void: bool,
+    /// The pending cut.
     pub(super) cut: Option<(Where, Cut)>,
-    /// The writer has shut its side down, or is gone.
+    /// Whether this pipe has ended for its writer.
     pub(super) write_ended: bool,
-    /// Whether the reader is there.
     pub(super) reader: Reader,
     pub(super) read_waker: Option<Waker>,
     pub(super) write_waker: Option<Waker>,
@@ -48,7 +53,7 @@ pub(super) struct Pipe {
 pub(super) enum Reader {
     There,
     Gone,
-    /// Gone with its machine: until that runs again, bytes are not even refused.
+    /// The reader's machine is down. Bytes that arrive get no reset as an answer.
     Vanished,
 }
 
@@ -166,7 +171,7 @@ impl State {
             }
             Connects::Served => {}
         }
-        // The handshake needs both directions and a running machine; it is repeated until then.
+        // The client's operating system repeats the handshake while a direction is cut or the server's machine is down.
         if link.up_is_cut || link.down_is_cut || is_down {
             self.at(self.now + 5 * RETRANSMIT, Happening::Syn(id));
             return nothing;
@@ -213,7 +218,7 @@ impl State {
                 attempt.outcome = Some(Ok(connection));
                 [attempt.waker.take(), None, None]
             }
-            // The attempt was given up.
+            // The client has given up the attempt.
             None => {
                 if let Some(pipe) = self.pipes.get_mut(&(connection + 1)) {
                     pipe.reader = Reader::Gone;
@@ -258,9 +263,9 @@ impl State {
                 }
             }
         }
-        // The writer does not notice that its bytes are lost.
+        // If the pipe is void, the bytes are lost and the writer does not notice.
         if !pipe.is_void && !sent.is_empty() {
-            // The link is busy while a segment passes.
+            // Segments pass one after the other, and the bandwidth limits how fast a segment passes.
             let takes = sent.len() as u64 * MS / link.bandwidth.max(1);
             let due = pipe.last_due.max(self.now + delay) + takes;
             pipe.last_due = due;
@@ -271,7 +276,7 @@ impl State {
             self.at(due, Happening::Arrive(id));
         }
         if let Some(cut) = cut {
-            // Queued after earlier segments.
+            // The cut follows the segments that were sent before.
             let pipe = self.pipes.get_mut(&id);
             let due = pipe.map_or(self.now, |pipe| {
                 pipe.cut = None;
@@ -281,7 +286,7 @@ impl State {
         }
     }
 
-    /// Ends a direction for its writer.
+    /// Ends a pipe for its writer. The reader gets the end after the bytes that were sent before.
     pub(super) fn end(&mut self, id: PipeId, end: End) {
         let now = self.now;
         let Some(pipe) = self.pipes.get_mut(&id) else { return };
@@ -300,7 +305,8 @@ impl State {
         self.at(due, Happening::Arrive(id));
     }
 
-    /// Lets the keepalive of the other systems find out that their peer is gone.
+    /// Schedules a reset for the readers of the pipes that `is_dead` selects. It stands for the TCP keepalive of the
+    /// reader's operating system, which detects that the writer is gone.
     pub(super) fn probe(&mut self, is_dead: impl Fn(&Pipe) -> bool) {
         let due = self.now + KEEPALIVE;
         let found = self.pipes.iter_mut().filter(|(_, pipe)| {
@@ -318,7 +324,7 @@ impl State {
         }
     }
 
-    /// Notes that the reader of a direction is gone.
+    /// Records that the reader of a pipe is gone.
     pub(super) fn reader_is_gone(&mut self, id: PipeId) {
         match id & 1 == 0 {
             // The reader was the server.
@@ -327,7 +333,8 @@ impl State {
         }
     }
 
-    /// Notes that a connection was cut in silence, or that its client is gone, while the server may still have it.
+    /// Records that a connection is half open, if the server still has its end. The caller of this function has cut the
+    /// connection in silence, or the client is gone.
     fn becomes_half_open(&mut self, id: PipeId) {
         let up = id & !1;
         if let Some(pipe) = self.pipes.get(&up).filter(|pipe| pipe.reader == Reader::There) {
@@ -335,7 +342,7 @@ impl State {
         }
     }
 
-    /// Ends both directions at once.
+    /// Cuts both directions of a connection at once. Bytes on their way are lost.
     pub(super) fn cut_now(&mut self, id: PipeId, cut: Cut) -> Wakers {
         self.trace.note(self.now, format_args!("cut {id}: {cut:?}"));
         if cut == Cut::Silence {
@@ -362,8 +369,8 @@ impl State {
         wakers
     }
 
-    /// Lets nothing more pass. Both ends learn of it later, after the bytes that were sent before; with
-    /// [`Cut::Silence`] they do not.
+    /// Cuts both directions of a connection. Bytes on their way still arrive. After them both ends get the kind of end
+    /// that `cut` names, or nothing with [`Cut::Silence`].
     pub(super) fn cut_at(&mut self, id: PipeId, cut: Cut, due: Time) {
         self.trace
             .note(self.now, format_args!("cut {id} after what was sent: {cut:?}"));
@@ -424,7 +431,7 @@ impl State {
             }
         }
         wakers[0] = pipe.read_waker.take();
-        // A write of the same host that is blocked in the other direction learns of a reset.
+        // A reset that arrived also fails a blocked write of the same host to the opposite pipe.
         if let Some(back) = self.pipes.get_mut(&(id ^ 1)) {
             wakers[1] = back.write_waker.take();
         }
@@ -435,7 +442,7 @@ impl State {
         wakers
     }
 
-    /// Removes a connection both of whose ends are gone.
+    /// Removes a connection if both of its ends are gone.
     pub(super) fn forget(&mut self, connection: PipeId) {
         let is_over =
             |pipe: Option<&Pipe>| pipe.is_none_or(|pipe| pipe.reader == Reader::Gone && pipe.chunks.is_empty());

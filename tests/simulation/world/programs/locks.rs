@@ -7,7 +7,6 @@ use dflockd_client::{Election, Error, Lease, LockGuard, MultiLockGuard, Result};
 use super::super::caller::{Asked, Caller, Holder, Returned, Subject, failure};
 use super::super::history::record::{Action, Kind, Name, Outcome};
 
-/// Returns the lock with this number.
 pub fn lock(number: u64) -> Subject {
     Subject {
         kind: Kind::Lock,
@@ -16,7 +15,7 @@ pub fn lock(number: u64) -> Subject {
     }
 }
 
-/// Returns the semaphore with this number, which determines its limit.
+/// Returns the semaphore with this number. The limit is 2 for even numbers and 3 for odd numbers.
 pub fn semaphore_of(number: u64) -> Subject {
     Subject {
         kind: Kind::Semaphore,
@@ -25,7 +24,7 @@ pub fn semaphore_of(number: u64) -> Subject {
     }
 }
 
-/// Pauses between two rounds.
+/// Pauses for up to 2 s between two rounds of a program.
 pub async fn rest(caller: &mut Caller) {
     let longest = match caller.random.u32(..4) {
         0 => 0,
@@ -48,14 +47,14 @@ pub async fn holder(caller: &mut Caller, keys: u64) {
 async fn acquire_lock(caller: &mut Caller, subject: &Subject) -> Option<(Holder, LockGuard)> {
     let within = caller.process.acquire_timeout + caller.process.request_timeout;
     let lock = caller.lock(subject);
-    // Some leases expire under their holders.
+    // One lock in eight does not renew its lease, so the lease may expire while the caller holds the lock.
     let lock = lock.renew(caller.random.u32(..8) > 0);
     let asked = Asked::of(Action::Acquire, subject).within(within);
     let returned = caller.call(asked, lock.acquire()).await;
     granted(caller, subject, returned)
 }
 
-/// Records the result of an acquire.
+/// Records the result of an acquire. Returns the guard and its `Holder` if the key was granted.
 pub fn granted<G: std::ops::Deref<Target = Lease>>(
     caller: &mut Caller,
     subject: &Subject,
@@ -79,7 +78,7 @@ pub fn granted<G: std::ops::Deref<Target = Lease>>(
     }
 }
 
-/// Works under a lock for a while, or until it is lost.
+/// Records uses of the lease for a random time, or until the lease is lost.
 pub async fn hold(caller: &mut Caller, holder: &Holder, lease: &Lease, longest: Duration) {
     let longest = match caller.random.u32(..8) {
         0 => Duration::ZERO,
@@ -94,7 +93,7 @@ pub async fn hold(caller: &mut Caller, holder: &Holder, lease: &Lease, longest: 
     }
 }
 
-/// Releases or drops a guard.
+/// Releases the guard, or drops it in one case of three.
 pub async fn release<G: Released>(caller: &mut Caller, subject: &Subject, holder: Holder, guard: G) {
     if caller.random.u32(..3) == 0 {
         holder.lets_go();
@@ -146,7 +145,7 @@ pub async fn tries(caller: &mut Caller, keys: u64) {
     rest(caller).await;
 }
 
-/// A planted leak: the guard is never dropped, so the client renews a lease that no caller has.
+/// A planted bug: leaks the guard, so the client renews a lease that no caller holds.
 pub async fn leak(caller: &mut Caller) {
     let subject = lock(0);
     if let Some((holder, guard)) = acquire_lock(caller, &subject).await {
@@ -156,7 +155,7 @@ pub async fn leak(caller: &mut Caller) {
     rest(caller).await;
 }
 
-/// A planted bug: its history breaks a rule.
+/// A planted bug: drops the guard and then records a use of its lease.
 pub async fn liar(caller: &mut Caller) {
     let subject = lock(0);
     if let Some((holder, guard)) = acquire_lock(caller, &subject).await {
@@ -179,7 +178,7 @@ pub async fn several(caller: &mut Caller, keys: u64) {
     else {
         return;
     };
-    // The acquire tries each further lock even when its time is over, for as long as a request may take.
+    // After the acquire timeout, `lock_all` still tries each further lock. A try takes at most the request timeout.
     let tries = caller.process.request_timeout * subjects.len() as u32;
     let asked = Asked::new(Action::Acquire).within(caller.process.acquire_timeout + tries);
     let Returned { op, result } = caller.call(asked, locks.acquire()).await;
@@ -236,7 +235,7 @@ pub async fn election(caller: &mut Caller) {
     };
     let lock = caller.lock(&subject);
     let election = Election::new(lock);
-    // A campaign has no timeout of its own.
+    // `Election::campaign` has no timeout.
     let patience = Duration::from_millis(caller.random.u64(100..15_000));
     let campaign = async {
         match tokio::time::timeout(patience, election.campaign()).await {

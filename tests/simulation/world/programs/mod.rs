@@ -1,4 +1,4 @@
-//! The programs of users.
+//! The programs that client processes run. Each program is one task that calls the client in a loop.
 
 mod locks;
 mod queues;
@@ -11,38 +11,38 @@ use fastrand::Rng;
 
 use super::caller::{Caller, Process};
 
-/// A program of a user: one task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Program {
-    /// Acquires a lock, holds it and releases it, again and again.
+    /// Acquires, holds and releases a lock.
     Holder,
     /// Tries a lock, and gives up if it is held.
     Try,
     /// Acquires several locks at once.
     Several,
-    /// Enqueues first, and waits later.
+    /// Takes a ticket, and waits at it later.
     TwoPhase,
     Election,
     Semaphore,
-    /// Acquires permits for short jobs.
+    /// Acquires permits of one semaphore for short times, mostly less than 50 ms.
     Worker,
     Publisher,
     Subscriber,
     SlowSubscriber,
     GroupMember,
-    /// Requests stats, and barriers of clusters.
+    /// Requests stats or a barrier.
     Observer,
-    /// Claims to hold a lease that it has released.
+    /// A planted bug: records the use of a lease that it has released.
     Liar,
-    /// Claims to have released a guard that it keeps.
+    /// A planted bug: records that it drops a guard, but leaks the guard.
     Leak,
-    /// Never ends.
+    /// A planted bug: never ends.
     Stuck,
+    /// A planted bug: panics.
     Panics,
 }
 
 impl Program {
-    /// The programs for servers without signals.
+    /// The programs that use no signals.
     pub const LOCKS: [Self; 8] = [
         Self::Holder,
         Self::Try,
@@ -63,7 +63,7 @@ impl Program {
 
     pub async fn run(self, process: Arc<Process>, number: u64, random: Rng, keys: u64) {
         let mut caller = Caller::new(&process, number, random);
-        // The programs start one after the other.
+        // Random pauses let the programs start at different times.
         caller.pause(Duration::from_millis(500)).await;
         while !caller.is_done() {
             match self {

@@ -1,4 +1,4 @@
-//! Programs that join a queue and wait later.
+//! A program that takes a ticket and waits at it later.
 
 use std::time::Duration;
 

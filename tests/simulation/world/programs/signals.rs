@@ -12,9 +12,9 @@ use super::locks::rest;
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Pace {
     Fast,
-    /// Slower than the signals come, with a small buffer.
+    /// The subscriber pauses after each event and has a small buffer, so it misses signals.
     Slow,
-    /// As a member of a group.
+    /// The subscriber is a member of a group, which shares the signals.
     Shared,
 }
 
@@ -58,8 +58,8 @@ pub async fn subscriber(caller: &mut Caller, pace: Pace) {
     let client = caller.process.client.clone();
     let process = caller.process.name.clone();
     let subscription = caller.process.writer.next_id();
-    // From here on servers may give the subscription a share of the group's signals. These are lost if the call fails
-    // or is dropped.
+    // From now on the servers may send the subscription some of the group's signals. If the call fails or is dropped,
+    // these signals are lost.
     caller.note(What::Subscribed(Subscribed {
         process: process.clone(),
         subscription,
@@ -81,14 +81,13 @@ pub async fn subscriber(caller: &mut Caller, pace: Pace) {
         match tokio::time::timeout(Duration::from_millis(500), signals.next_event()).await {
             Err(_) => {}
             Ok(Some(event)) => take_down(caller, subscription, event),
-            // The stream has ended.
             Ok(None) => break,
         }
         if pace == Pace::Slow {
             caller.pause(Duration::from_millis(800)).await;
         }
     }
-    // Reads the events that are there already.
+    // Records the events that have already arrived.
     while let Ok(Some(event)) = tokio::time::timeout(Duration::ZERO, signals.next_event()).await {
         take_down(caller, subscription, event);
     }
@@ -113,7 +112,7 @@ fn take_down(caller: &Caller, subscription: u64, event: SignalEvent) {
     }
 }
 
-/// Records that signals may be missing.
+/// Records where the subscription may miss signals.
 fn gap(caller: &Caller, subscription: u64, extent: Extent) {
     caller.note(What::Gap(Gap {
         process: caller.process.name.clone(),
