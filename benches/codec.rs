@@ -1,4 +1,4 @@
-//! The cost of the protocol without a network: requests to bytes, bytes to responses.
+//! Measures the protocol code without a network: how fast it encodes requests, decodes responses, and decodes requests.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::hint::black_box;
@@ -8,7 +8,8 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use dflockd_client::protocol::{Expect, LineBuffer, MAX_RESPONSE_LINE, Request, RequestDecoder, Response};
 use dflockd_client::{Fence, Grant, Key, Kind, Target, Token, Ttl, WaitSecs};
 
-/// Requests and responses in one batch: as many as a busy connection writes at once.
+/// The number of requests or responses that one iteration encodes or decodes. A busy connection writes about this many
+/// requests at once.
 const BATCH: usize = 100;
 
 fn requests() -> Vec<Request> {

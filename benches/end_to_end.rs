@@ -1,4 +1,5 @@
-//! An acquire and its release through the handles, to an embedded server in this process and back.
+//! Measures how long 1, 10 and 100 concurrent tasks take until each task has acquired and released a lock of its own.
+//! The embedded server runs in this process.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};

@@ -1,7 +1,7 @@
-//! The cost of a signal for a server with many subscriptions to other channels.
+//! Measures how long the embedded server takes for 100 signals if another connection subscribes to many other channels.
 //!
-//! Signals are sent in batches, to hide the round trip, and to channels without listeners: the benchmark measures how
-//! fast the server looks for listeners, not the delivery.
+//! The signals go to channels without listeners. So the server looks for listeners, and delivers nothing. The publisher
+//! writes 100 signals at once, so that the network round trip hardly counts.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use bytes::BytesMut;
@@ -12,10 +12,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::runtime::Builder;
 
-/// Signals in one write.
+/// The number of signals in one write.
 const BATCH: usize = 100;
 
-/// Sends requests, and reads one line for each.
+/// Sends the requests, and reads answers until there are `answers` lines.
 async fn exchange(stream: &mut TcpStream, requests: &[u8], answers: usize) {
     let (mut reader, mut writer) = stream.split();
     let mut buffer = vec![0; 64 * 1024];
@@ -32,7 +32,7 @@ async fn exchange(stream: &mut TcpStream, requests: &[u8], answers: usize) {
     written.unwrap();
 }
 
-/// A connection that listens to `count` patterns, none of which matches the signals here.
+/// Returns a connection that listens to `count` patterns. No pattern matches a channel of [`signals`].
 async fn bystander(address: &str, count: usize, pattern: impl Fn(usize) -> String) -> TcpStream {
     let mut requests = BytesMut::new();
     for number in 0..count {
@@ -55,7 +55,7 @@ fn signals() -> BytesMut {
 }
 
 fn matching(criterion: &mut Criterion) {
-    // One thread: with several, the scheduling between them would dominate the measurement.
+    // One thread, because the scheduling between several threads would dominate the measurement.
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     let signals = signals();
     let mut group = criterion.benchmark_group("100 signals");

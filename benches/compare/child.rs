@@ -1,4 +1,4 @@
-//! A process, the lines that it prints, and its end.
+//! Child processes of the comparison. [`Child`] starts a process, reads the lines that it prints, and ends it.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{self, ChildStdin, Command, ExitStatus, Stdio};
@@ -8,14 +8,15 @@ use std::time::{Duration, Instant};
 
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// How long a process may take to end once its standard input has ended, before it is killed.
+/// How long this program waits for a child process to end, after the process's standard input or output has ended.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How many bytes from the end of a process's standard error are kept, to be printed.
+/// The maximum number of bytes of a process's standard error in an error message. The message contains the last bytes.
 const ERROR_BYTES: usize = 2000;
 
-/// A process that ends when this is dropped. It must end by itself when its standard input does, or run under
-/// [`guarded`](super::guard::guarded): then it also ends if this process is killed.
+/// A child process. Dropping this value ends the process. The process must end when its standard input ends, or run
+/// under [`guarded`](super::guard::guarded). Then the process also ends if this program is killed, because that ends
+/// the standard input.
 pub(crate) struct Child {
     name: String,
     child: process::Child,
@@ -25,7 +26,7 @@ pub(crate) struct Child {
 }
 
 impl Child {
-    /// Starts the command; errors call it `name`.
+    /// Starts the command. Error messages call its process `name`.
     pub(crate) fn start(name: &str, command: &mut Command) -> Result<Self, String> {
         let mut child = command
             .stdin(Stdio::piped())
@@ -37,7 +38,8 @@ impl Child {
         if let Some(stdout) = child.stdout.take() {
             std::thread::spawn(move || {
                 for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                    // The thread reads on after the last receiver is gone, so that the process can keep printing.
+                    // Sending fails after the receiver was dropped. This thread reads on, because a closed pipe would
+                    // make the next print of the process fail.
                     drop(tell.send(line));
                 }
             });
@@ -80,7 +82,7 @@ impl Child {
         }
     }
 
-    /// Waits until the process ends with success. Returns an error if it fails, or does not end within `patience`.
+    /// Waits until the process ends. Returns an error if the process fails, or does not end within `patience`.
     pub(crate) fn succeed(&mut self, patience: Duration) -> Result<(), String> {
         match self.wait(patience)? {
             status if status.success() => Ok(()),
@@ -88,7 +90,7 @@ impl Child {
         }
     }
 
-    /// Returns an error if it has ended.
+    /// Returns an error if the process has ended.
     pub(crate) fn check(&mut self) -> Result<(), String> {
         match self.child.try_wait() {
             Ok(None) => Ok(()),
@@ -111,7 +113,7 @@ impl Child {
         }
     }
 
-    /// Describes its end and its last output.
+    /// Describes the exit status of the process, and the end of its standard error.
     fn ended(&mut self, status: ExitStatus) -> String {
         let said = self.errors.take().and_then(|errors| errors.join().ok());
         match said.unwrap_or_default() {

@@ -1,4 +1,4 @@
-//! Writes the results into documents.
+//! Writes the results of the comparison: as JSON, as tables, as plots, and as parts of two documents.
 
 use std::error::Error;
 use std::fs;
@@ -8,11 +8,11 @@ use super::plot;
 use super::results::{Keys, Results};
 use super::table;
 
-/// The comments that enclose the part of a document to rewrite.
+/// The part of a document that this program rewrites is between these two comments.
 const BEGIN: &str = "<!-- written by benches/compare: begin -->\n";
 const END: &str = "<!-- written by benches/compare: end -->\n";
 
-/// Writes the results (as the text `json`), the tables and the plots into the folder.
+/// Writes `results.json` (the text `json`), `tables.md` and the plots into the folder.
 pub(crate) fn write_results(results: &Results, json: &str, folder: &Path) -> Result<(), Box<dyn Error>> {
     fs::create_dir_all(folder)?;
     fs::write(folder.join("results.json"), json)?;
@@ -23,7 +23,7 @@ pub(crate) fn write_results(results: &Results, json: &str, folder: &Path) -> Res
     Ok(())
 }
 
-/// Rewrites the parts of the documents below `root`.
+/// Rewrites the parts of `docs/benchmarks.md` and `README.md`, which are below `root`.
 pub(crate) fn rewrite(results: &Results, root: &Path) -> Result<(), Box<dyn Error>> {
     for (document, part) in [
         ("docs/benchmarks.md", benchmarks(results)),
@@ -37,7 +37,7 @@ pub(crate) fn rewrite(results: &Results, root: &Path) -> Result<(), Box<dyn Erro
     Ok(())
 }
 
-/// Returns the text with this part between the comments, or `None` if they are missing.
+/// Returns the text with `part` between the two comments, or `None` if a comment is missing.
 pub(crate) fn replace(text: &str, part: &str) -> Option<String> {
     let (before, rest) = text.split_once(BEGIN)?;
     let (_, after) = rest.split_once(END)?;

@@ -1,11 +1,12 @@
-//! A command and all processes that it starts.
+//! The process of a command, and the processes that it starts.
 
 use std::io;
 use std::process::ExitStatus;
 
 use tokio::process::{Child, Command};
 
-/// A process and its descendants: on Unix, all of its process group. Dropping it kills them.
+/// On Unix, a process group: the process of a command, and its descendants. On other systems, the process of the
+/// command alone. Dropping this value kills these processes.
 pub(crate) struct Group {
     leader: Child,
     #[cfg(unix)]
@@ -13,7 +14,7 @@ pub(crate) struct Group {
 }
 
 impl Group {
-    /// Starts the command, in a process group of its own.
+    /// Starts the command in a new process group.
     #[cfg(unix)]
     pub(crate) fn start(command: &mut Command) -> io::Result<Self> {
         let leader = command.process_group(0).kill_on_drop(true).spawn()?;
@@ -30,12 +31,12 @@ impl Group {
         Ok(Self { leader })
     }
 
-    /// Waits until the command ends; its descendants may go on. Cancel safe.
+    /// Waits until the process of the command ends. Its descendants may still run. Cancel safe.
     pub(crate) async fn wait(&mut self) -> io::Result<ExitStatus> {
         self.leader.wait().await
     }
 
-    /// Kills all, and waits until the command has ended.
+    /// Kills all processes of the group, and waits until the process of the command has ended.
     pub(crate) async fn kill(&mut self) -> io::Result<()> {
         self.kill_all();
         self.leader.wait().await.map(drop)
@@ -43,16 +44,16 @@ impl Group {
 
     #[cfg(unix)]
     fn kill_all(&mut self) {
-        // Only once: later the id may belong to another group.
+        // Kills only once, because the system may later give the id to another group.
         if let Some(id) = self.id.take() {
-            // An error means that all have ended.
+            // An error means that all processes of the group have ended.
             let _ = rustix::process::kill_process_group(id, rustix::process::Signal::KILL);
         }
     }
 
     #[cfg(not(unix))]
     fn kill_all(&mut self) {
-        // An error means that it has ended.
+        // An error means that the process has ended.
         drop(self.leader.start_kill());
     }
 }

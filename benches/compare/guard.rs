@@ -1,7 +1,10 @@
-//! Guards, which ensure that no process outlives its owner. Each process has a pipe as its standard input, which ends
-//! when the process at the other end of the pipe ends, for whatever reason. A guard runs programs that ignore their
-//! standard input: it kills them, and all that they started, when the input ends. On systems other than Unix a guard
-//! kills only the program that it started itself.
+//! Guards end programs whose owner has ended. The owner is the process that started the program.
+//!
+//! The standard input of each process is a pipe from its owner. The pipe ends when the owner ends, for whatever reason.
+//! Processes of this benchmark end when their standard input ends. Other programs may ignore their standard input, so
+//! they run under a guard: a process of this benchmark that starts the program. When the standard input of the guard
+//! ends, the guard kills the program and all processes that the program started. On systems other than Unix, the guard
+//! kills only the program.
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -13,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::group::Group;
 
-/// Ends this process once its standard input has ended.
+/// Starts a thread that ends this process when the standard input of this process ends.
 pub(crate) fn end_with_the_input() {
     std::thread::spawn(|| {
         drop(io::copy(&mut io::stdin().lock(), &mut io::sink()));
@@ -21,8 +24,9 @@ pub(crate) fn end_with_the_input() {
     });
 }
 
-/// Returns a command that runs `program` under a guard, for programs that ignore their standard input or start others. The guard does not
-/// get signals of the terminal, because it must live until it has killed the rest.
+/// Returns a command that runs `program` under a guard. A program needs a guard if it ignores its standard input or
+/// starts other processes. On Unix, the guard has a process group of its own. So Ctrl-C in a terminal does not end the
+/// guard before it has killed the program.
 pub(crate) fn guarded(program: &Path) -> io::Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
     #[cfg(unix)]
@@ -31,12 +35,11 @@ pub(crate) fn guarded(program: &Path) -> io::Result<Command> {
     Ok(command)
 }
 
-/// Runs as the guard: runs the command until it ends, or until the standard input of this process does, and then kills what is left of its
-/// processes.
+/// Runs this process as the guard of the command: see [`run`]. The exit code is success if the command succeeded.
 pub(crate) fn main(command: Vec<OsString>) -> Result<ExitCode, Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let ended = runtime.block_on(run(&command, tokio::io::stdin()));
-    // Does not wait for the thread that still reads.
+    // This does not wait for the thread that still reads the standard input.
     runtime.shutdown_background();
     match ended? {
         Some(status) if status.success() => Ok(ExitCode::SUCCESS),
@@ -44,7 +47,8 @@ pub(crate) fn main(command: Vec<OsString>) -> Result<ExitCode, Box<dyn Error>> {
     }
 }
 
-/// Runs the command and returns its status, or `None` if `input` ends first. In both cases its descendants are killed.
+/// Runs the command, and returns its status when it ends. If `input` ends first, kills the command and returns `None`.
+/// In both cases the descendants of the command are killed.
 pub(crate) async fn run(command: &[OsString], mut input: impl AsyncRead + Unpin) -> io::Result<Option<ExitStatus>> {
     let Some((program, arguments)) = command.split_first() else {
         return Err(io::Error::other("there is nothing to run"));
