@@ -1,5 +1,5 @@
-//! Leases and callers when the network fails: a proxy between the client and the embedded server misbehaves, and the server's record,
-//! in the same process and by the same clock, shows what happened.
+//! Leases and callers when the network fails. A proxy between the client and the embedded server causes the faults. The
+//! server runs in the process of the test and records its events by the same clock.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,7 +58,8 @@ impl Scene {
     }
 }
 
-/// The connection ends at each byte of the request and of its answer, by a close and by a reset.
+/// The proxy ends the connection after each byte of the request, and after each byte of its answer. It does so by a
+/// close and by a reset.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_acquire_that_is_cut_anywhere_takes_one_grant_at_most_and_leaks_none() {
     let ping = "ping\n_\n_\n".len();
@@ -175,7 +176,7 @@ async fn leases_that_a_restarted_server_does_not_know_are_rejected() {
     scene.proxy.change(|treatment| treatment.refuse = true);
     scene.proxy.cut();
     until("the lease is suspect", || guard.state() == LeaseState::Suspect).await;
-    // Another connection releases it by its token, as if the server had forgotten it.
+    // Another connection releases the lease by its token, so that the server no longer knows it.
     let token = *guard.token();
     let mut wire = dflockd_client::protocol::functions::Wire::new(
         tokio::net::TcpStream::connect(scene.server.local_addr()).await.unwrap(),
@@ -267,7 +268,7 @@ async fn a_release_whose_answer_was_lost_is_repeated_and_succeeds() {
         !scene.events(EventKind::Released, "k").is_empty()
     })
     .await;
-    // The cut discards what the proxy has held back.
+    // The cut discards the bytes that the proxy has held back.
     scene.proxy.cut();
     until("the client is disconnected", || !client.health()[0].is_connected()).await;
     scene.proxy.pass_everything();
@@ -275,7 +276,8 @@ async fn a_release_whose_answer_was_lost_is_repeated_and_succeeds() {
     scene.until_free().await;
 }
 
-/// A grant without a caller arrives together with the end of its connection: the client releases it over the next connection.
+/// The caller has dropped its request. Then the grant arrives, together with the end of its connection, and the client
+/// releases the lease over the next connection.
 #[tokio::test]
 async fn a_grant_without_a_caller_is_released_even_if_its_connection_has_ended() {
     let (asked, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
@@ -290,7 +292,7 @@ async fn a_grant_without_a_caller_is_released_even_if_its_connection_has_ended()
                     connection.request().await.unwrap();
                     asked.notify_one();
                     go_on.notified().await;
-                    // One task runs at a time, so the client sees the answer and the end together.
+                    // The client sees the answer and the end of the connection together, because the runtime has one thread.
                     return connection.say("ok 00000000000000070123456789abcdef 30\n").await;
                 }
                 while let Some(request) = connection.request().await {
@@ -325,7 +327,7 @@ async fn ten_thousand_acquires_dropped_anywhere_leave_no_holder_and_no_waiter() 
             seed ^= seed << 13;
             seed ^= seed >> 7;
             seed ^= seed << 17;
-            // Few keys, so that most of them wait for each other.
+            // There are 20 keys for 100 acquires, so that most acquires wait for another one.
             let lock = client.lock(format!("k{}", seed % 20)).unwrap();
             let patience = Duration::from_micros(seed % 3000);
             running.spawn(async move {
@@ -337,7 +339,8 @@ async fn ten_thousand_acquires_dropped_anywhere_leave_no_holder_and_no_waiter() 
                 }
             });
         }
-        // Now and then the connections are cut, too. Not at the end: a server that releases on disconnect would clean up.
+        // The proxy cuts the connections in every tenth wave, but not in the last wave. A cut in the last wave would
+        // hide leaked leases, because the server releases leases at a disconnect.
         if wave % 10 == 5 {
             scene.proxy.cut();
         }
@@ -388,9 +391,9 @@ async fn two_hundred_waiters_are_served_in_order() {
     let granted: Vec<_> = of(EventKind::Granted).filter_map(|event| event.token).skip(1).collect();
     assert_eq!(granted.len(), 200);
     assert_eq!(served, granted);
-    // Each grant went to the connection that was first in the queue.
+    // The server granted the lock to the connections in the order of their queue positions.
     let queued: Vec<u64> = of(EventKind::Queued).map(|event| event.connection).collect();
-    // The first grant had no queue position, and neither has a grant to a caller that came while the lock was free.
+    // A grant without a queue position is not compared: its caller came while the lock was free.
     let at_places = of(EventKind::Granted).filter(|event| event.place.is_some());
     let to: Vec<u64> = at_places.map(|event| event.connection).collect();
     assert_eq!(to, queued);
@@ -454,7 +457,7 @@ async fn a_shard_that_is_away_costs_only_its_own_keys() {
         let error = lock.acquire().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
         assert_eq!(error.endpoint(), Some(scene.proxy.address.as_str()));
-        // Waiting callers of the lost shard do not disturb others.
+        // Callers that wait for the lost shard do not disturb callers of the other shard.
         let patient = client.lock("away").unwrap();
         let waiting = tokio::spawn(async move { patient.acquire().await });
         for number in 0..500 {
@@ -469,7 +472,7 @@ async fn a_shard_that_is_away_costs_only_its_own_keys() {
     }
 }
 
-/// The proxy holds back a renewal's answer; the release follows the renewal, and the answers to both arrive together.
+/// The proxy holds back the answer to a renewal until the release is answered, too. Then both answers arrive together.
 #[tokio::test]
 async fn a_renewal_in_flight_does_not_disturb_a_release() {
     let scene = Scene::set(Server::builder()).await;
@@ -489,13 +492,13 @@ async fn a_renewal_in_flight_does_not_disturb_a_release() {
             scene.events(EventKind::Released, "k").len() == scene.events(EventKind::Granted, "k").len()
         })
         .await;
-        // Waits until the next renewal is due. The server would refuse a renewal that follows the release, and the
-        // client would take the refusal for a loss.
+        // Waits until the next renewal is due, which the client must not send. The server would refuse it after the
+        // release, and the client would take the refusal for a loss.
         sleep(Duration::from_millis(600)).await;
         scene.proxy.pass_everything();
         releasing.await.unwrap().unwrap();
         let renewed = scene.events(EventKind::Renewed, "k").len();
-        // Longer than the interval of renewals.
+        // The timeout is longer than the interval between two renewals, which is at most 500 ms.
         assert!(
             tokio::time::timeout(Duration::from_millis(700), lost).await.is_err(),
             "a released lease is not lost"
@@ -525,7 +528,7 @@ async fn a_restart_of_the_server_loses_its_leases_and_new_ones_can_be_acquired()
         async move { lock.acquire().await.unwrap() }
     });
     let restarted = loop {
-        // The listener of the old server ends with its task, which may take a moment.
+        // The old server's task may hold the port for a moment, so the loop repeats the start until it succeeds.
         match Server::builder().port(port).start().await {
             Ok(server) => break server,
             Err(error) => assert_eq!(error.kind(), ErrorKind::Connect, "{error}"),
@@ -561,7 +564,7 @@ async fn a_draining_server_has_an_error_of_its_own_and_before_1_16_it_accepts_re
     assert_eq!(kept.lost().await, LostReason::Disconnected);
 }
 
-/// From 1.16 on, a draining server answers a request with `error_draining` and closes the connection.
+/// Since release 1.16, a draining server answers a request with `error_draining` and closes the connection.
 #[tokio::test]
 async fn a_draining_server_from_1_16_on_ends_its_leases() {
     let scene = Scene::set(Server::builder()).await;
@@ -595,11 +598,11 @@ fn guards_and_clients_may_outlive_their_runtime() {
         let guard = client.lock("k").unwrap().acquire().await.unwrap();
         (server, client, guard)
     });
-    // A thread without a runtime drops a guard while the client's runtime runs: the lock is released all the same.
+    // A thread without a runtime drops a guard while the client's runtime runs. The client releases the lock.
     let second = runtime.block_on(async { client.lock("l").unwrap().acquire().await.unwrap() });
     std::thread::spawn(move || drop(second)).join().unwrap();
     runtime.block_on(until("the lock is released", || server.stats().locks.len() == 1));
-    // The runtime ends while another guard lives.
+    // The runtime ends while another guard exists.
     runtime.shutdown_timeout(Duration::from_secs(5));
     assert!(!guard.is_held(), "the lease is lost with its actor");
     drop(guard);
@@ -622,11 +625,12 @@ async fn a_shutdown_without_a_server_reports_the_leases_that_it_could_not_releas
     assert_eq!(error.kind(), ErrorKind::Shutdown, "{error}");
 }
 
-/// After its read timeout the server sends an unasked `error` and closes. The client must not take that for an answer.
+/// After its read timeout, the server sends the line `error` without a request and closes the connection. The client
+/// must not take this line for an answer.
 #[tokio::test]
 async fn the_error_after_a_read_timeout_answers_no_request() {
     let scene = Scene::set(Server::builder().read_timeout(Duration::from_millis(250))).await;
-    // A client that does not know the server's short read timeout, and so stays silent for too long.
+    // This client does not know the server's short read timeout, so it sends no keepalive in time.
     let client = scene.client().await;
     for _ in 0..3 {
         let guard = client.lock("k").unwrap().acquire().await.unwrap();
@@ -639,7 +643,8 @@ async fn the_error_after_a_read_timeout_answers_no_request() {
     scene.until_free().await;
 }
 
-/// Nothing passes in either direction: the number of requests in flight is bounded, and further callers wait in `poll_ready`.
+/// The proxy passes nothing in either direction. The number of requests in flight is limited, and further callers wait
+/// in `poll_ready`.
 #[tokio::test]
 async fn a_full_pipeline_pushes_back_and_drops_nothing() {
     use std::task::Poll;
@@ -715,7 +720,7 @@ fn dropping_the_last_client_gives_everything_back() {
         }
         (client, guards)
     });
-    // Both are dropped outside of the runtime, and the client before its guards.
+    // The client and the guards are dropped outside of the runtime, and the client before its guards.
     drop(client);
     drop(guards);
     runtime.block_on(until("all locks are released and the connection is closed", || {
@@ -724,7 +729,7 @@ fn dropping_the_last_client_gives_everything_back() {
     }));
 }
 
-/// A wait that was granted leaves a connection that owns a lease; a wait that timed out leaves a connection that owns nothing.
+/// A wait has a connection of its own. After a grant, this connection owns a lease. After a timeout, it owns nothing.
 #[tokio::test]
 async fn idle_connections_are_closed_unless_they_own_leases() {
     let scene = Scene::set(Server::builder()).await;
@@ -751,7 +756,7 @@ async fn idle_connections_are_closed_unless_they_own_leases() {
         scene.server.stats().connections == 2
     })
     .await;
-    // The other connection outlives several rounds of housekeeping.
+    // The connection that owns a lease stays open for 2.5 s. The client closes idle connections once in 1 s.
     let token = owned.cancellation_token();
     let lost = tokio::time::timeout(Duration::from_millis(2500), token.cancelled()).await;
     assert!(lost.is_err() && owned.is_held());
@@ -761,7 +766,7 @@ async fn idle_connections_are_closed_unless_they_own_leases() {
         scene.server.stats().connections == 1
     })
     .await;
-    // The pipelined connection stays, and a lease that is lost with it cancels its token.
+    // The pipelined connection has stayed open. When it is cut, its lease is lost and cancels the cancellation token.
     let last = client.lock("a").unwrap().acquire().await.unwrap();
     let token = last.cancellation_token();
     scene.proxy.cut();

@@ -1,4 +1,5 @@
-//! A lease has a fence only if its server is known to issue fences. With `Fencing::Required`, a server without fences is an error.
+//! A lease has a fence only if the client knows that the server issues fences. With `Fencing::Required`, the client
+//! returns an error for a server without fences.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -17,11 +18,11 @@ use tokio::time::timeout;
 
 const LONG: Duration = Duration::from_secs(30);
 
-/// Releases whose tokens are random.
+/// Releases of the server whose tokens are random.
 const WITHOUT: [&str; 5] = ["1.10", "1.13", "1.14", "1.16", "2.0"];
-/// Releases whose tokens begin with a fence.
+/// Releases of the server whose tokens begin with a fence.
 const WITH: [&str; 2] = ["2.1", "cluster"];
-/// The key of the semaphore by which a client tells them apart.
+/// The key of a semaphore. The client acquires slots of it and learns from their tokens whether the server issues fences.
 const PROBE: &str = "dflockd-client-fences";
 
 fn imitating(release: &str) -> ServerBuilder {
@@ -38,7 +39,7 @@ async fn serve(release: &str) -> (Server, ClientBuilder) {
     (server, builder)
 }
 
-/// Asserts that the error names the server, whose address is `at`, and says what to do.
+/// Asserts that the error names the server at the address `at` and says what to do.
 fn says_that_there_are_no_fences(error: &Error, at: &str) {
     let text = error.to_string();
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{text}");
@@ -61,7 +62,7 @@ fn fence_in_token(lease: &Lease) -> Option<Fence> {
     Some(Fence(lease.token().first_half()))
 }
 
-/// Calls `look` for a lease of each way to acquire one, without and with a wait.
+/// Acquires leases in each way, without and with a wait. Calls `look` for each lease.
 async fn every_way(server: &Server, client: &Client, look: impl Fn(&Lease)) {
     let (lock, slots) = (client.lock("k").unwrap(), client.semaphore("s", 1).unwrap());
     let (guard, permit) = (lock.acquire().await.unwrap(), slots.acquire().await.unwrap());
@@ -291,7 +292,7 @@ async fn replace(server: Server, release: &str) -> Server {
 #[tokio::test]
 async fn a_server_of_another_release_at_the_same_address_is_probed_again() {
     let start = async |release| imitating(release).port(free_port()).start().await.unwrap();
-    // From a release with fences to one without.
+    // A release with fences is replaced by a release without fences.
     let server = start("2.1").await;
     let at = server.local_addr().to_string();
     let if_known = of(&at).connect().await.unwrap();
@@ -321,7 +322,7 @@ async fn a_server_of_another_release_at_the_same_address_is_probed_again() {
         assert_eq!(guard.fence(), None);
         guard.release().await.unwrap();
     }
-    // And back.
+    // The release without fences is replaced by a release with fences.
     let _server = replace(server, "2.1").await;
     for client in [&if_known, &required] {
         until("it is connected", || client.health()[0].is_connected()).await;
@@ -355,7 +356,7 @@ async fn a_standby_may_be_of_another_release() {
             }
             continue;
         }
-        // Neither server can be used: callers get the error of the one that was tried last.
+        // The primary is down, and the standby issues no fences. The client reports the error of the standby.
         let mut health = client.watch_health(0).unwrap();
         let refused = health.wait_for(|health| health.last_error().is_some_and(Error::is_fatal));
         says_that_there_are_no_fences(
@@ -394,15 +395,15 @@ async fn a_full_server_cannot_be_probed_until_it_has_room() {
     assert!(client.lock("k").unwrap().acquire().await.unwrap().fence().is_some());
 }
 
-/// A server that takes the token of each grant from a function and records the released tokens.
+/// A server whose grants have tokens from a function of the test. It records the released tokens.
 struct Tokens {
     server: FakeServer,
     released: Arc<Mutex<Vec<String>>>,
 }
 
 impl Tokens {
-    /// `grant` gets the number of a grant, and returns the answer of the server without its first word (`ok` or
-    /// `acquired`). The numbers begin at 0 and count the grants of all connections together.
+    /// `grant` gets the number of a grant and returns the server's answer without its first word, which is `ok` or
+    /// `acquired`. The numbers start at 0 and count the grants of all connections together.
     async fn start(grant: impl Fn(u64) -> String + Send + Sync + Clone + 'static) -> Self {
         let released = Arc::new(Mutex::new(Vec::new()));
         let counted = Arc::new(AtomicU64::new(0));
@@ -452,7 +453,7 @@ fn random(number: u64) -> String {
     format!("{half:016x}{half:016x}")
 }
 
-/// Some builds between 1.10 and 2.0 name a fence in the answer.
+/// Some builds of the server between the releases 1.10 and 2.0 add a fence to the answer, after the token and the TTL.
 #[tokio::test]
 async fn a_fence_in_the_answer_counts_from_the_first_grant_on() {
     let named = Tokens::start(|number| format!("{} 30 {}", random(number), 1000 + number)).await;
@@ -475,7 +476,8 @@ async fn a_fence_in_the_answer_counts_from_the_first_grant_on() {
     }
 }
 
-/// The probe has shown that the server issues fences; then another server answers at its address.
+/// The client probes whether the server issues fences, and finds fences. Then a server without fences seems to take the
+/// place of this server.
 #[tokio::test]
 async fn with_required_fences_a_grant_out_of_sequence_is_released() {
     let counted = |number: u64| format!("{:016x}{:016x} 30", 70 + number, number);
@@ -500,7 +502,7 @@ async fn with_required_fences_a_grant_out_of_sequence_is_released() {
             "{way}: {error}"
         );
         tokens.until_released(&random(2)).await;
-        // The next probe finds out, and its error says so.
+        // The next probe finds that the server issues no fences, and the error says so.
         let error = lock.acquire().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported, "{way}: {error}");
         assert!(error.is_fatal(), "{way}: {error}");
@@ -508,7 +510,7 @@ async fn with_required_fences_a_grant_out_of_sequence_is_released() {
     }
 }
 
-/// The oldest servers know no semaphores; some of them close the connection at an unknown command.
+/// The oldest servers know no semaphores, and some of them close the connection at an unknown command.
 #[tokio::test]
 async fn servers_without_semaphores_issue_no_fences() {
     for hangs_up in [false, true] {

@@ -1,14 +1,14 @@
-//! `docs/guide/src/from-python.md` has a row for every name of the Python client's reference, and an example for each row. The
-//! documentation tests compile and run the examples.
+//! The document `docs/guide/src/from-python.md` must have a row for every name of the Python client's reference, and an
+//! example for each row. The documentation tests compile and run the examples.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 const REFERENCE: &str = include_str!("../data/python-api.txt");
 const TABLES: &str = include_str!("../../docs/guide/src/from-python.md");
 
-// The reference.
+// The reference of the Python client.
 
-/// Returns all names of the reference, with their modules: `client.DistributedLock.acquire`.
+/// Returns all names of the reference, with their modules, for example `client.DistributedLock.acquire`.
 fn reference() -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     let (mut module, mut class) = ("", String::new());
@@ -45,7 +45,7 @@ fn reference() -> BTreeSet<String> {
                     .map(|field| format!("{class}.{field}")),
             );
         } else if line == "Property:" {
-            // The rows below the head of the table.
+            // The first row below the heading of the table.
             let row = lines
                 .by_ref()
                 .skip_while(|line| !line.starts_with("|---"))
@@ -69,7 +69,7 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
         .filter(|word| !word.is_empty() && *word != "and")
 }
 
-/// Returns the name in a line of a table of methods, like `await wait(timeout_s=None) |`.
+/// Returns the name of the method in a line of a table, for example in `await wait(timeout_s=None) |`.
 fn method(line: &str) -> Option<&str> {
     let call = line.strip_suffix(" |")?;
     let call = call.strip_prefix("await ").unwrap_or(call);
@@ -77,19 +77,19 @@ fn method(line: &str) -> Option<&str> {
     (rest.ends_with(')') && name.chars().all(|c| c.is_alphanumeric() || c == '_')).then_some(name)
 }
 
-// The tables.
+// The tables of the document.
 
-/// A counterpart that a cell names.
+/// A Rust counterpart of a Python name, from one cell of a table.
 #[derive(Clone, Debug)]
 struct Entry {
-    /// Its path; a prefix that the column implies may be missing.
+    /// The path of the counterpart. The document may omit a prefix that the column implies.
     counterpart: String,
     example: Option<String>,
-    /// The name belongs to the blocking client only.
+    /// The counterpart belongs to the blocking client only.
     blocking: bool,
 }
 
-/// Returns the entries of each name of the reference, and the rows that are about no such name.
+/// Returns the entries for each name of the reference, and the rows for names that the reference does not have.
 fn tables(reference: &BTreeSet<String>) -> (BTreeMap<String, Vec<Entry>>, Vec<String>) {
     let (mut entries, mut strange) = (BTreeMap::<String, Vec<Entry>>::new(), Vec::new());
     let (mut section, mut in_table) = ("", false);
@@ -135,7 +135,7 @@ fn tables(reference: &BTreeSet<String>) -> (BTreeMap<String, Vec<Entry>>, Vec<St
     (entries, strange)
 }
 
-/// Parses `` `A.b`, `A.c` `` or `` `A` as a context manager ``.
+/// Returns the Python names in a cell such as `` `A.b`, `A.c` `` or `` `A` as a context manager ``.
 fn python_names(cell: &str) -> impl Iterator<Item = String> + '_ {
     let suffix = cell.rsplit_once('`').map_or("", |(_, suffix)| suffix);
     let names = cell.split('`').skip(1).step_by(2);
@@ -194,7 +194,7 @@ fn the_parser_finds_all_names_of_the_reference() {
     ] {
         assert!(names.contains(name), "{name} is not in {names:#?}");
     }
-    // Counted by hand: 19 of the package, 58 of each client, 2 of sharding.
+    // The expected numbers are counted by hand.
     let of = |module: &str| names.iter().filter(|name| name.starts_with(module)).count();
     let counts = ["package.", "client.", "sync_client.", "sharding."].map(of);
     assert_eq!(counts, [19, 58, 58, 2], "{names:#?}");

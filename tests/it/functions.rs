@@ -1,4 +1,5 @@
-//! The low-level functions over a stream that is not a socket: the bytes that they send, and the values that they make of answers.
+//! The low-level functions over a stream that is not a socket: the bytes that they send, and the values that they
+//! return for an answer.
 
 use std::time::Duration;
 
@@ -9,7 +10,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
 const TOKEN: &str = "00000000000000070123456789abcdef";
 
-/// Runs a function against a peer that sends `answer`. Returns the bytes that the peer received and the result of the function.
+/// Calls a function over a stream to a peer that sends `answer`. Returns the bytes that the peer received and the
+/// result of the function.
 async fn exchange<T>(
     answer: &str,
     call: impl AsyncFnOnce(&mut Wire<DuplexStream>) -> Result<T>,
@@ -160,7 +162,7 @@ async fn functions_for_clusters_follow_the_protocol() {
     let error = refused.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
     assert!(error.to_string().contains("`stable-ref`"), "{error}");
-    // A ref is a secret.
+    // The error does not contain the ref, because a ref is a secret.
     let (near, mut far) = duplex(1024);
     far.shutdown().await.unwrap();
     let lost = wire::stable_ref(&mut Wire::new(near), session())
@@ -265,7 +267,7 @@ async fn a_dropped_call_leaves_a_stream_that_refuses_further_calls() {
         tokio::time::timeout(Duration::from_millis(20), call).await.is_err(),
         "no answer comes"
     );
-    // The next call must not read the answer to the dropped one.
+    // The next call must not read the answer to the dropped call.
     far.write_all(b"ok\n").await.unwrap();
     let error = wire::ping(&mut near).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Disconnected);

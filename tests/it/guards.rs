@@ -1,4 +1,4 @@
-//! Code that works with any guard: generic, and with trait objects, for tasks and for threads.
+//! Code that works with any guard, through generics and through trait objects, of the async and of the blocking client.
 
 use std::time::Duration;
 
@@ -18,7 +18,6 @@ fn held(server: &Server) -> usize {
     stats.locks.len() + stats.semaphores.len()
 }
 
-/// Releases any guard.
 async fn give_back<G: Guard>(guard: G) -> Result<(), Error> {
     assert!(guard.is_held());
     guard.release().await
@@ -96,7 +95,7 @@ fn threads_have_trait_objects_of_guards_too() {
         crosses(guard).release().unwrap();
     }
     assert_eq!(held(&server), 0);
-    // A callback that was set before is called at a loss, but not after a release.
+    // The callback was set before the guard became a trait object. The client still calls it when the lease is lost.
     let (told, heard) = std::sync::mpsc::channel();
     let guard = client.lock("k").unwrap().acquire().unwrap();
     guard.when_lost(move |reason| told.send(reason).unwrap()).unwrap();

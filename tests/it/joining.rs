@@ -1,4 +1,4 @@
-//! Members that join a cluster at run time: the client follows them at allowed hosts only.
+//! Members that join a cluster at run time. The client connects to new members only at hosts that its options allow.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ async fn a_leader_at_an_allowed_host_is_followed_and_serves_like_any_other() {
     assert_eq!(recorded.value("serving", &[("endpoint", &addresses[0])]), 0.0);
     assert_eq!(recorded.value("failovers_total", &[("reason", "deposed")]), 1.0);
 
-    // The client still tries the configured members, and remembers those that it found.
+    // The client still tries the configured members, and it remembers the new members.
     scene.cluster.stop(2).await.unwrap();
     scene.cluster.move_leader(0).unwrap();
     until_served_by(&client, &addresses[0]).await;
@@ -61,8 +61,8 @@ async fn a_leader_at_a_host_that_is_not_allowed_is_not_followed() {
     }
 }
 
-/// Starts a member that leads and names these voters. It grants every acquire, or, if it names an address of this machine,
-/// ends each connection at the first acquire.
+/// Starts a member that leads and names these voters. If a voter has the address 127.0.0.1, the member ends each
+/// connection at the first acquire. Otherwise it grants every acquire.
 async fn leader(voters: String) -> FakeServer {
     FakeServer::start(move |mut connection, _| {
         let stats = format!("ok {{\"cluster\":{{\"role\":\"leader\",\"voters\":[{voters}]}}}}\n");
@@ -71,7 +71,6 @@ async fn leader(voters: String) -> FakeServer {
                 let answer = match command.as_str() {
                     "n" => "error\n",
                     "stats" => &stats,
-                    // The member ends its connection at the first acquire.
                     "l" if stats.contains("127.0.0.1") => return connection.reset(),
                     "l" => "ok 0000000000000001aaaaaaaaaaaaaaaa 33\n",
                     _ => "ok\n",

@@ -1,4 +1,5 @@
-//! Critical sections as tower layers: which requests run at once, and what happens to leases, requests and responses.
+//! `LockLayer` and `SemaphoreLayer`, tower layers that hold a lease while the inner service handles a request: which
+//! requests run at the same time, and what happens to leases, requests and responses.
 
 use std::future::{Future, pending, poll_fn};
 use std::pin::Pin;
@@ -19,7 +20,7 @@ use tower::layer::layer_fn;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_test::mock;
 
-/// A request of these tests: the key to lock, and the fence under which it runs.
+/// A request of these tests, with the key to lock and the fence of its lease.
 #[derive(Debug, Default, PartialEq)]
 struct Job {
     key: Option<String>,
@@ -35,7 +36,7 @@ impl Job {
     }
 }
 
-/// The inner service's own error.
+/// The error of the inner service.
 #[derive(Debug, PartialEq)]
 struct Broken(u32);
 
@@ -44,7 +45,7 @@ fn locks(client: &Client) -> LockLayer<Job> {
 }
 
 async fn start(builder: ServerBuilder) -> (Server, Client) {
-    // The end of a connection frees nothing here, so every key that becomes free was released.
+    // The server keeps leases whose connection has ended. So a key becomes free only when the client releases it.
     let server = builder
         .port(0)
         .auto_release_on_disconnect(false)
@@ -66,7 +67,7 @@ fn held(server: &Server) -> usize {
     stats.locks.len() + stats.semaphores.len()
 }
 
-/// Returns the error about the lease that a service returned.
+/// Asserts that the service failed because of the lease, and returns that error.
 fn of_lease<T: std::fmt::Debug, E: std::fmt::Debug>(answer: Result<T, KeyedError<E>>) -> Error {
     match answer {
         Err(KeyedError::Lease(error)) => error,
@@ -74,7 +75,7 @@ fn of_lease<T: std::fmt::Debug, E: std::fmt::Debug>(answer: Result<T, KeyedError
     }
 }
 
-/// How many requests run now, and how many have run at once at most.
+/// The number of requests that run now, and the highest number that has run at the same time.
 #[derive(Default)]
 struct Running {
     now: AtomicUsize,
@@ -103,7 +104,7 @@ impl Drop for Dropped {
     }
 }
 
-/// A service that signals its start and never completes; `dropped` says whether its future was dropped.
+/// A service that signals its start and never completes. `dropped` says whether its future was dropped.
 #[derive(Clone, Default)]
 struct Endless {
     begun: Arc<Notify>,
@@ -182,7 +183,7 @@ async fn a_semaphore_lets_in_as_many_as_its_limit_in_all_processes() {
     let (server, first) = start(Server::builder()).await;
     let second = connect(&server, Client::builder()).await;
     let running = Arc::new(Running::default());
-    // No request continues before three have started.
+    // No request continues before three requests have started.
     let three = Arc::new(Barrier::new(3));
     let mut tasks = tokio::task::JoinSet::new();
     for client in [&first, &second] {
@@ -229,7 +230,8 @@ async fn a_lost_lease_drops_the_inner_future_before_the_caller_gets_the_error() 
     let dropped = Arc::clone(&inner.dropped);
     let told = async move {
         let answer = answer.await;
-        // In the same poll: no other task ran in between.
+        // The layer drops the inner future before it returns the error. This line runs in the same poll, so no other
+        // task can have dropped the future.
         (answer, dropped.load(Ordering::SeqCst))
     };
     let ((answer, was_dropped), ()) = tokio::join!(told, killed);
@@ -242,7 +244,7 @@ async fn a_lease_that_ran_out_during_the_last_poll_is_lost() {
     let (_server, client) = start(Server::builder()).await;
     let ttl = Duration::from_secs(1);
     let service = locks(&client).lease_ttl(ttl).layer(service_fn(|_: Job| async {
-        // This is the only thread, so no renewal is sent meanwhile.
+        // The runtime has no other thread, so the client sends no renewal during the sleep.
         std::thread::sleep(Duration::from_millis(1_100));
         Ok::<_, Broken>(())
     }));
@@ -280,7 +282,7 @@ async fn a_dropped_response_future_leaks_nothing() {
     drop(runs);
     assert!(inner.was_dropped());
     until("the key is free", || held(&server) == 0).await;
-    // The dropped wait leaves nothing behind that would block the next acquire.
+    // The dropped wait leaves no queue position that blocks the next acquire.
     client
         .lock("k")
         .unwrap()
@@ -381,7 +383,7 @@ async fn a_held_key_is_waited_for_only_as_long_as_allowed() {
         assert_eq!(error.budget(), Some(Budget::Wait(allowed)));
     }
     guard.release().await.unwrap();
-    // An abandoned queue position may still be granted once; the client releases that grant.
+    // The server may still grant the key to an abandoned queue position. Then the client releases this grant.
     until("the key is free", || held(&server) == 0).await;
 }
 
@@ -456,7 +458,7 @@ async fn a_lease_that_is_lost_between_the_end_of_the_work_and_the_release_change
         .layer(service_fn(move |_: Job| {
             let (address, token) = (address.clone(), token.lock().unwrap().clone());
             async move {
-                // Another connection releases the lease; the client does not know.
+                // Another connection releases the lease, and the client does not know of it.
                 let released = RawConnection::open(&address).await.request("r", "k", &token).await;
                 Ok::<_, Broken>(released)
             }
@@ -474,7 +476,7 @@ async fn a_lease_that_is_lost_between_the_end_of_the_work_and_the_release_change
     );
 }
 
-/// Asserts that it is ready when it is called. A clone is not ready.
+/// A service that asserts in each call that it is ready. A clone is not ready.
 struct Strict {
     ready: bool,
 }

@@ -1,5 +1,5 @@
-//! Layers that users put around a client: which requests they see, what they may change, and what happens to grants that they do not
-//! pass on.
+//! Layers that users put around a client: which requests they see, what they may change, and what happens to a grant
+//! that a layer does not pass on to the caller.
 
 use std::future::{Future, Ready, ready};
 use std::pin::Pin;
@@ -24,7 +24,7 @@ use tower_test::mock;
 const SOON: Duration = Duration::from_secs(20);
 
 async fn start(builder: ServerBuilder) -> (Server, ClientBuilder) {
-    // The end of a connection frees nothing here, so every key that becomes free was released.
+    // The server keeps leases whose connection has ended. So a key becomes free only when the client releases it.
     let server = builder.port(0).auto_release_on_disconnect(false).start().await.unwrap();
     let builder = Client::builder().servers([server.local_addr().to_string()]);
     (server, builder)
@@ -35,7 +35,7 @@ fn held(server: &Server) -> usize {
     stats.locks.len() + stats.semaphores.len()
 }
 
-/// Passes each request to a function that may answer it, and each response to a function that may change it.
+/// A service that calls `before` with each request and `after` with each response. `after` may change the response.
 #[derive(Clone)]
 struct Meddling<S, B, A> {
     inner: S,
@@ -84,7 +84,6 @@ where
 #[derive(Clone, Default)]
 struct Seen(Arc<Mutex<Vec<SeenRequest>>>);
 
-/// The operation and the key of a request.
 type SeenRequest = (Operation, Option<String>);
 
 impl Seen {
@@ -149,7 +148,7 @@ async fn every_method_of_every_handle_goes_through_the_layers() {
     let signals = client.subscribe("a.*").await.unwrap();
     assert_eq!(client.emit("a.b", "x").await.unwrap(), 1);
     drop(signals);
-    // The client is a service itself.
+    // The client itself is a tower service. The layers see its requests, too.
     let mut service = client.clone();
     service
         .ready()
@@ -210,7 +209,8 @@ async fn the_layer_that_was_added_first_sees_a_request_first_and_its_answer_last
     assert_eq!(order, "first, second, second's answer, first's answer");
 }
 
-/// A layer must not keep a grant. If it does, the caller gets the layer's answer, and the lock is released.
+/// A layer must pass a grant on to the caller. If it drops the grant, the client releases the lock, and the caller gets
+/// the answer of the layer.
 #[tokio::test]
 async fn a_grant_that_a_layer_swallows_is_released() {
     for kind in ["an error", "busy"] {
@@ -263,7 +263,7 @@ async fn an_answer_of_the_wrong_kind_is_an_error_and_a_release_cannot_be_stopped
     assert_eq!(held(&server), 0, "the server had carried the release out");
 }
 
-/// A layer that refuses every request of this operation.
+/// A service that refuses every request of this operation.
 #[derive(Clone)]
 struct Refuse(Operation, ClientService);
 
@@ -297,19 +297,19 @@ async fn a_layers_own_error_reaches_the_caller_with_its_source() {
         .unwrap();
     let error = client.lock("k").unwrap().acquire().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Layer);
-    // The source has the layer's text; the error does not repeat it.
+    // The source of the error has the layer's text. The error itself does not repeat this text.
     let source = std::error::Error::source(&error).map(ToString::to_string);
     assert_eq!(source.as_deref(), Some("not on a Friday"));
     assert!(!error.to_string().contains("not on a Friday"), "{error}");
 
-    // A layer that refuses a release cannot stop it: it only hides the result.
+    // A layer cannot prevent a release. If it refuses the release, it only hides the result.
     let client = builder.layer(refuse(Operation::Release)).connect().await.unwrap();
     let guard = client.lock("k").unwrap().acquire().await.unwrap();
     assert_eq!(guard.release().await.unwrap_err().kind(), ErrorKind::Layer);
     until("the key is free", || held(&server) == 0).await;
 }
 
-/// Waits use up the whole limit, and the release of the lock that they wait for must not need a place under it.
+/// Requests that wait for a lock use up the whole limit. The release of this lock must not count against the limit.
 #[tokio::test]
 async fn a_concurrency_limit_full_of_waiters_does_not_block_the_release_that_they_wait_for() {
     let (server, builder) = start(Server::builder()).await;
@@ -331,7 +331,7 @@ async fn a_concurrency_limit_full_of_waiters_does_not_block_the_release_that_the
     let mut service = client.clone();
     let ready = service.poll_ready(&mut Context::from_waker(std::task::Waker::noop()));
     assert!(ready.is_pending(), "the limit applies back-pressure");
-    // If the release needed a place under the limit, no caller could continue until the waiters time out, after a minute.
+    // A release that counted against the limit would wait until the waiters time out, after 60 s.
     tokio::time::timeout(SOON, first.release()).await.unwrap().unwrap();
     tokio::time::timeout(SOON, waiting.join_all()).await.unwrap();
     assert_eq!(held(&server), 0);
@@ -362,7 +362,7 @@ async fn load_shedding_refuses_requests_beyond_the_limit_at_once() {
     waiting.await.unwrap().release().await.unwrap();
 }
 
-/// A rate limit cannot be cloned, so it needs a buffer around it.
+/// The client clones its service, but a rate limit cannot be cloned. So the rate limit needs a buffer around it.
 #[tokio::test]
 async fn a_rate_limit_works_behind_a_buffer_and_nothing_is_left_when_the_client_is_dropped() {
     let (server, builder) = start(Server::builder()).await;
@@ -376,7 +376,7 @@ async fn a_rate_limit_works_behind_a_buffer_and_nothing_is_left_when_the_client_
         let guard = client.lock(format!("k{number}")).unwrap().acquire().await.unwrap();
         guard.release().await.unwrap();
     }
-    // Ten requests, two at a time.
+    // These are ten requests, and the limit is two requests per 100 ms.
     assert!(
         started.elapsed() >= Duration::from_millis(390),
         "{:?}",
@@ -409,7 +409,7 @@ impl Policy<Request, Response, Error> for AFewTimes {
 
 #[tokio::test]
 async fn a_retry_layer_repeats_retryable_requests() {
-    // The server holds one key at a time and forgets a free key after 50 ms.
+    // The server stores one key at a time and forgets a free key after 50 ms.
     let server = Server::builder()
         .max_locks(1)
         .gc_interval(Duration::from_millis(10))
@@ -442,12 +442,12 @@ async fn a_retry_layer_repeats_retryable_requests() {
         .filter(|(what, _)| *what == Operation::Acquire)
         .count();
     assert!(tries > 2, "the second was refused at first: {tries}");
-    // An error that is not retryable is not retried.
+    // The layer does not repeat a request after an error that is not retryable.
     let error = client.shard_stats(7).await.unwrap_err();
     assert_eq!((error.kind(), seen.take().len()), (ErrorKind::InvalidInput, 1));
 }
 
-/// The grant has reached a layer that never passes it on.
+/// The grant has reached a layer that never passes it on. The client releases it after the timeout of the acquire.
 #[tokio::test]
 async fn a_timed_out_acquire_leaks_nothing_wherever_its_grant_is() {
     let (server, builder) = start(Server::builder()).await;
@@ -488,7 +488,8 @@ async fn an_error_names_the_budget_that_ran_out() {
     let (server, builder) = start(Server::builder()).await;
     let client = builder.connect().await.unwrap();
     let _held = client.lock("k").unwrap().acquire().await.unwrap();
-    // The client's clock ends the first wait; the server's own timeout may end the second.
+    // A server ends a wait after a whole number of seconds. So the client's timer ends the first wait, and the server
+    // may end the second wait.
     for wait in [Duration::from_millis(150), Duration::from_secs(1)] {
         let lock = client.lock("k").unwrap().acquire_timeout(wait);
         let error = lock.acquire().await.unwrap_err();
@@ -507,7 +508,8 @@ async fn an_error_names_the_budget_that_ran_out() {
     drop(server);
 }
 
-/// The client's requests go to a mock; the test sees them there as a layer does, and answers with real grants.
+/// The client's requests go to a mock service. The test takes them from the mock, as a layer does, and answers with
+/// grants of a real server.
 #[tokio::test]
 async fn a_mock_service_passes_on_and_swallows_real_grants() {
     let (server, builder) = start(Server::builder()).await;
@@ -516,7 +518,7 @@ async fn a_mock_service_passes_on_and_swallows_real_grants() {
     let client = builder.layer(layer_fn(move |_| mock.clone())).build().unwrap();
     let lock = client.lock("k").unwrap();
 
-    // A grant that is passed on becomes a guard like any other, and its release goes the same way.
+    // A grant that the test passes on becomes a guard. The guard's release does not need the mock.
     let acquiring = tokio::spawn({
         let lock = lock.clone();
         async move { lock.acquire().await.unwrap() }
@@ -529,7 +531,7 @@ async fn a_mock_service_passes_on_and_swallows_real_grants() {
     guard.release().await.unwrap();
     assert_eq!(held(&server), 0);
 
-    // A grant that is swallowed is released, and the caller gets an error of the layer.
+    // The test drops the grant. The client releases it, and the caller gets an error of the layer.
     let acquiring = tokio::spawn({
         let lock = lock.clone();
         async move { lock.acquire().await.map(drop) }
@@ -541,7 +543,7 @@ async fn a_mock_service_passes_on_and_swallows_real_grants() {
     assert_eq!(acquiring.await.unwrap().unwrap_err().kind(), ErrorKind::Layer);
     until("the grant is released", || held(&server) == 0).await;
 
-    // A grant whose caller has gone meanwhile is released.
+    // The caller ends before the test passes the grant on. The client releases the grant.
     let acquiring = tokio::spawn(async move { lock.acquire().await.map(drop) });
     let (request, caller) = handle.next_request().await.unwrap();
     let response = real.ready().await.unwrap().call(request).await.unwrap();
@@ -568,7 +570,7 @@ async fn a_users_timeout_layer_ends_a_request_earlier() {
     assert_eq!(total(&error), Some((Duration::ZERO, Duration::from_millis(50))));
 }
 
-/// A request has the same settings as a handle, with the same effect.
+/// An `AcquireRequest` has the same settings as a handle, and they have the same effect.
 #[tokio::test]
 async fn a_request_sets_how_its_lease_is_renewed() {
     use dflockd_client::server::EventKind;

@@ -1,4 +1,4 @@
-//! Log lines about leases. The tests in `observability` check that the document lists all lines.
+//! Log lines about leases and connections. The tests in `observability` check that the reference lists all lines.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -12,7 +12,7 @@ use dflockd_client::server::Server;
 use dflockd_client::{Client, Election, LockGuard, LockLayer, LostReason, Shard};
 use tower::Layer;
 
-/// Printed as it is, this key would clear the screen of a terminal.
+/// A terminal that prints this key unescaped clears its screen.
 const KEY: &str = "orders/\u{1b}[2J42";
 const SHOWN: &str = "orders/\\u{1b}[2J42";
 
@@ -73,7 +73,7 @@ fn only(spans: &Spans, level: &str, message: &str) -> BTreeMap<String, String> {
     fields.clone()
 }
 
-/// A lock and a slot of a semaphore, each from its grant to its release.
+/// The test follows a lock, and then a slot of a semaphore, from the grant to the release.
 #[tokio::test]
 async fn a_grant_a_renewal_and_a_release_have_a_line_each() {
     let (scene, _installed) = Scene::set().await;
@@ -113,7 +113,7 @@ async fn a_grant_a_renewal_and_a_release_have_a_line_each() {
     );
 }
 
-/// The connector's text is in the source of the error. The error itself has another text.
+/// The text of the connector's error is in the source of the client's error. The client's error has another text.
 #[tokio::test]
 async fn the_line_of_a_failed_attempt_has_all_causes() {
     let spans = Spans::default();
@@ -239,7 +239,7 @@ fn the_line_of_an_ended_runtime_names_its_leases() {
     drop(client);
 }
 
-/// Elections, layers and callbacks log in the tasks of their callers, or in those of the client.
+/// Elections, layers and callbacks log lines, some in tasks of callers and some in tasks of the client.
 #[tokio::test]
 async fn lines_from_the_tasks_of_callers_have_the_clients_name_too() {
     let spans = Spans::default();

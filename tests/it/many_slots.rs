@@ -1,4 +1,5 @@
-//! Several slots of one semaphore: all or none, without deadlocks. Dropped acquires leave nothing behind.
+//! Acquires of several slots of one semaphore. An acquire gets all its slots or none, acquires do not deadlock, and a
+//! dropped acquire leaves no slot and no queue position.
 
 use std::time::Duration;
 
@@ -23,8 +24,8 @@ async fn scene() -> (Server, Client) {
     (server, client)
 }
 
-/// Returns how many slots of `k` are held, how many requests wait for one, and how many turns are taken. An acquire of
-/// several slots takes a turn: it holds a lock while it collects its slots.
+/// Returns the numbers of held slots of `k`, of requests that wait for a slot, and of turns that are taken. A turn is a
+/// lock: an acquire of several slots holds it while it collects its slots.
 fn seen(server: &Server) -> (usize, usize, usize) {
     let stats = server.stats();
     let key = stats.semaphores.iter().find(|semaphore| semaphore.key == "k");
@@ -36,7 +37,8 @@ async fn all_is_free(server: &Server) {
     until("nothing is left", || seen(server) == (0, 0, 0)).await;
 }
 
-/// Releases the last grant of this kind by its token over another connection.
+/// Releases the latest grant over another connection by its token. `target` says whether this is the grant of a turn,
+/// which is a lock, or of a slot.
 async fn take_away(server: &Server, target: Target) {
     let of_it = |key: &str| (target == Target::Lock) == key.starts_with("dflockd-client-many/");
     let events = server.events();
@@ -74,7 +76,7 @@ async fn one_guard_holds_all_slots_and_releases_them_together() {
     let held = slots.with_permits(3, async |permits| Ok::<_, Error>(permits.guards().len()));
     assert_eq!(held.await.unwrap(), 3);
     all_is_free(&server).await;
-    // One slot needs no turn.
+    // An acquire of one slot needs no turn.
     let before = server.events().len();
     slots.acquire_many(1).await.unwrap().release().await.unwrap();
     assert!(server.events()[before..].iter().all(|event| event.key.as_str() == "k"));
@@ -143,8 +145,8 @@ async fn an_acquire_takes_no_slot_if_too_few_are_free() {
     all_is_free(&server).await;
 }
 
-/// Without turns, two acquires of all slots could each hold half of the slots and wait for the rest. So callers of
-/// several slots take turns, also across clients, while others acquire single slots.
+/// Without turns, two acquires of all slots could deadlock: each could hold half of the slots and wait for the other
+/// half. So acquires of several slots take turns, also across clients. Acquires of single slots take no turn.
 #[tokio::test]
 async fn acquires_of_several_slots_never_deadlock() {
     let (server, client) = scene().await;
@@ -166,7 +168,7 @@ async fn acquires_of_several_slots_never_deadlock() {
     all_is_free(&server).await;
 }
 
-/// The acquire needs more slots than it queues for at once, and another client releases its slots one by one.
+/// The acquire needs more slots than it requests at the same time. The other client releases its slots one by one.
 #[tokio::test]
 async fn an_acquire_collects_slots_one_by_one() {
     let (server, client) = scene().await;
@@ -206,7 +208,7 @@ async fn acquires_of_several_slots_are_served_in_order() {
         };
         until("the caller waits for its turn", || waiting(&server)).await;
     }
-    // A caller without time for the turn gets an error about the turn: the number of free slots is unknown.
+    // A caller that does not get the turn in time gets an error about the turn, because it did not ask for slots.
     assert!(slots.try_acquire_many(2).await.unwrap().is_none());
     for (timeout, said) in [
         (
@@ -232,7 +234,7 @@ async fn acquires_of_several_slots_are_served_in_order() {
     all_is_free(&server).await;
 }
 
-/// The acquire is dropped when it has none, some, or all but one of its slots, and while it waits for its turn.
+/// The test drops an acquire that has 0, 1, 2, 3 or 4 of its 5 slots, and an acquire that waits for its turn.
 #[tokio::test]
 async fn an_acquire_dropped_at_any_stage_leaves_nothing() {
     let (server, client) = scene().await;
@@ -258,7 +260,7 @@ async fn an_acquire_dropped_at_any_stage_leaves_nothing() {
         held.release().await.unwrap();
         all_is_free(&server).await;
     }
-    // Drops an acquire after one more poll each time, until one completes.
+    // Drops an acquire in each round, one poll later than in the round before, until an acquire completes.
     let mut dropped = 0;
     loop {
         let slots = client.semaphore("k", 5).unwrap();
@@ -279,14 +281,14 @@ async fn an_acquire_dropped_at_any_stage_leaves_nothing() {
     slots.acquire_many(5).await.unwrap().release().await.unwrap();
 }
 
-/// The turn is a lock on the shard of the semaphore, whatever shard the strategy has for the turn's key.
+/// The turn is a lock on the shard of the semaphore. The sharding strategy does not decide where the turn's key is.
 #[tokio::test]
 async fn a_turn_is_taken_on_the_shard_of_the_semaphore() {
     let (one, two) = (
         Server::builder().port(0).start().await.unwrap(),
         Server::builder().port(0).start().await.unwrap(),
     );
-    // A key begins with the number of its shard; for other keys the strategy returns a shard that does not exist.
+    // A key begins with the number of its shard. For each other key, the strategy returns a shard that does not exist.
     let by_digit = |key: &str, _: usize| {
         key.bytes()
             .next()
@@ -308,7 +310,7 @@ async fn a_turn_is_taken_on_the_shard_of_the_semaphore() {
     assert_eq!(slots.try_acquire_many(2).await.unwrap().unwrap().guards().len(), 2);
 }
 
-/// The client renews the first slots until it has the rest; then the policy of the handle applies.
+/// The client renews the first slots until it has all slots. Then the renewal policy of the handle applies.
 #[tokio::test]
 async fn renewals_that_are_off_stop_once_all_slots_are_held() {
     let (server, client) = scene().await;
@@ -351,8 +353,8 @@ async fn losing_a_slot_or_the_turn_meanwhile_releases_all() {
             seen(&server) == (3, 2, 1)
         })
         .await;
-        // A slot that is taken away is granted to the next waiter, which is the same caller: the caller waits for one
-        // more slot until it learns of the loss.
+        // The same caller is the next waiter, so the server grants it the released slot again. But the caller has lost
+        // the lease of this slot and must report the loss.
         take_away(&server, target).await;
         let error = collecting.await.unwrap().unwrap_err();
         assert!(error.kind() == ErrorKind::LeaseLost && error.is_retryable(), "{error}");

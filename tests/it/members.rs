@@ -1,5 +1,5 @@
-//! `Shard::cluster` with servers that are not members of a cluster, or members of different clusters: the client refuses them before
-//! it acquires anything.
+//! `Shard::cluster` with standalone servers or with members of different clusters. The client refuses standalone
+//! servers before it acquires anything, and it logs leaders of different clusters.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 const LONG: Duration = Duration::from_secs(30);
 
-/// Starts a single server of this release.
+/// Starts a standalone server of this release.
 async fn alone(release: &str) -> (Server, String) {
     let builder = Server::builder().release(release);
     let server = builder.port(0).start().await.unwrap();
@@ -29,7 +29,7 @@ fn of<const N: usize>(members: [&str; N]) -> ClientBuilder {
     Client::builder().shards([shard]).reconnect(soon())
 }
 
-/// Asserts that the error names one of `members`, says that it is not a member, and what to do.
+/// Asserts that the error names one of `members`, says that this server is not a member, and says what to do.
 fn is_no_member(error: &Error, members: &[&str]) {
     let text = error.to_string();
     assert_eq!(error.kind(), ErrorKind::Connect, "{text}");
@@ -45,12 +45,13 @@ fn is_no_member(error: &Error, members: &[&str]) {
     }
 }
 
-/// Returns how many attempts to make the pipelined connection had this outcome.
+/// Returns the number of attempts to make the pipelined connection that had this outcome.
 fn attempts(recorded: &Recorded, outcome: &str) -> f64 {
     recorded.value("connects_total", &[("kind", "pipelined"), ("outcome", outcome)])
 }
 
-/// Two processes that list two independent servers in different orders would both hold the key.
+/// Two processes may list two standalone servers in different orders. If each process used the first server of its
+/// list, both processes would hold the key.
 #[tokio::test]
 async fn single_servers_are_refused_as_a_cluster_in_any_order() {
     for release in ["1.10", "1.16", "2.1", "cluster"] {
@@ -60,7 +61,7 @@ async fn single_servers_are_refused_as_a_cluster_in_any_order() {
         for members in [[at_x, at_y], [at_y, at_x]] {
             let error = timeout(LONG, of(members).connect()).await.unwrap().unwrap_err();
             is_no_member(&error, &members);
-            // Callers get the error at once, not at their timeout.
+            // The acquire fails at once and does not use up its timeout.
             let client = of(members).acquire_timeout(LONG * 10).build().unwrap();
             let lock = client.lock("k").unwrap();
             let error = timeout(LONG, lock.acquire()).await.unwrap().unwrap_err();
@@ -96,7 +97,7 @@ fn threads_get_the_same_error() {
     is_no_member(&error, &[&address]);
 }
 
-/// A single server among the addresses of a cluster is never used, wherever it stands in the list.
+/// The client never uses a standalone server among the addresses of a cluster.
 #[tokio::test]
 async fn a_single_server_among_members_is_passed_over() {
     let scene = ClusterScene::set(patient()).await;
@@ -106,7 +107,7 @@ async fn a_single_server_among_members_is_passed_over() {
     let builder = of([at.as_str(), members[0].as_str(), members[1].as_str()]);
     let client = builder.metrics_recorder(recorded.clone()).connect().await.unwrap();
     let guard = client.lock("k").unwrap().acquire().await.unwrap();
-    // The leader stops, and no member leads for a while. The single server would grant everything.
+    // The leader stops, and no member leads for a while. The standalone server would grant every request.
     scene.cluster.stop(0).await.unwrap();
     let lock = client.lock("another").unwrap();
     let waiting = tokio::spawn(async move { lock.acquire().await });
@@ -154,13 +155,14 @@ async fn a_single_server_at_the_address_of_a_member_is_not_used() {
     assert!(stats.locks.is_empty() && stats.idle_locks.is_empty(), "{stats:?}");
 }
 
-/// The answers of a fake server to commands; all other commands are answered `ok`. `-` closes the connection.
+/// The answers of a fake server, by command. The server answers `ok` to each other command. The answer `-` closes the
+/// connection.
 type Script = BTreeMap<&'static str, &'static str>;
 
 const MEMBER: &str = r#"ok {"cluster":{"node_id":"n1","voters":["n1"]}}"#;
 const ALONE: &str = r#"ok {"connections":1}"#;
 
-/// Makes a script that refuses the renewal of an unknown token, as leaders and single servers do.
+/// Makes a script that refuses the renewal of an unknown token, as leaders and standalone servers do.
 fn script<const N: usize>(more: [(&'static str, &'static str); N]) -> Script {
     let mut script = Script::from([("n", "error"), ("l", "ok 00000000000000070123456789abcdef 30")]);
     script.extend(more);
@@ -185,7 +187,7 @@ impl Fake {
                         match *script.get(command.as_str()).unwrap_or(&"ok") {
                             "-" => return,
                             "long" => connection.say(&format!("ok {{{}\n", " ".repeat(1 << 20))).await,
-                            // The oldest servers answer an unknown command in this way, and hang up.
+                            // The oldest servers answer an unknown command in this way and close the connection.
                             "error-" => return connection.say("error\n").await,
                             answer => connection.say(&format!("{answer}\n")).await,
                         }
@@ -238,7 +240,7 @@ async fn a_server_is_used_unless_it_shows_that_it_is_no_member() {
             script([OLDEST[0], OLDEST[1], OLDEST[2], ("stats", "-")]),
             Refused,
         ),
-        // If the server gives no proof, the client trusts the configuration.
+        // These answers do not show whether the server is a member, so the client trusts the configuration.
         ("a server with many keys", script([("stats", "long")]), Used),
         (
             "a server whose stats are malformed",
@@ -250,7 +252,7 @@ async fn a_server_is_used_unless_it_shows_that_it_is_no_member() {
             script([("stats", "long"), OLD[0]]),
             Used,
         ),
-        // A broken connection proves nothing.
+        // A broken connection does not show whether the server is a member, so the client tries again.
         (
             "a server that cuts the connection",
             script([("stats", "-")]),
@@ -277,7 +279,7 @@ async fn a_server_is_used_unless_it_shows_that_it_is_no_member() {
     }
 }
 
-/// The answer may be a megabyte long, so the client asks no more often than necessary.
+/// The answer to `stats` may be 1 MB long, so the client must not request it often.
 #[tokio::test]
 async fn stats_are_requested_once_for_each_pipelined_connection() {
     let fake = Fake::start(script([("stats", MEMBER), ("l", "timeout")])).await;
@@ -305,7 +307,8 @@ async fn leaders_of_two_different_clusters_are_logged() {
     .await;
     let (at_first, at_second) = (first.server.address.as_str(), second.server.address.as_str());
     let client = of([at_first, at_second]).connect().await.unwrap();
-    // The first leader hangs up. It has not served for long enough to be asked first again.
+    // The first leader closes the connection. The connection lasted less than 1 s, so the client tries the other
+    // member first.
     let tried = client.lock("k").unwrap().try_acquire().await.unwrap();
     assert!(tried.is_none(), "the second leader answers");
     until_served_by(&client, at_second).await;
