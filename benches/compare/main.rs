@@ -1,18 +1,24 @@
-//! Measures pairs of acquire and release a second, for this client and for its alternatives: clients in other languages
-//! on the same embedded server and, for orientation, other systems.
+//! Measures how many pairs (an acquire and its release) this client makes each second, and how many its alternatives
+//! make. The alternatives are clients in other languages that use the embedded server and, for orientation, other
+//! systems.
 //!
 //!     cargo bench --bench compare
 //!     cargo bench --bench compare -- --rounds 1 --seconds 0.5 --workers 1,100 --sides tasks,python-2-tasks
 //!     cargo bench --bench compare -- --docs
 //!     cargo bench --bench compare -- --from docs/benchmarks/results.json --docs
 //!
-//! Each side is a program, which runs in a new process for each round of each cell of the table, on the same cores as
-//! the server. A side that uses dflockd has a new server for each of these processes. Sides take turns within each
-//! round. A side that cannot be installed is left out, and the output says why. Everything is installed and built below
-//! the target folder; programs of the system are used if they are in `PATH`.
+//! This client with tasks, this client with threads, and each alternative are *sides*. A *cell* is a combination of
+//! a side, a number of workers and a choice of keys: one key for all workers, or a key for each worker. Each cell is
+//! measured in several rounds. In each round the sides take turns.
 //!
-//! It writes `results.json`, `tables.md`, `own.svg` and `one.svg` to `target/compare`, or, with `--docs`, to `docs/benchmarks`; then it
-//! also rewrites the parts of `docs/benchmarks.md` and `README.md` between the two comments that name this program.
+//! Each side is a program. For each round of each cell it runs in a new process, on the same cores as the server. If
+//! the side uses dflockd, each of these processes has a new server. A side that cannot be installed is left out, and
+//! the output says why. Everything is installed and built below the target folder. Programs of the system, such as
+//! `python3`, are used if they are in `PATH`.
+//!
+//! The results are `results.json`, `tables.md`, `own.svg` and `one.svg` in `target/compare`. With `--docs`, they are in
+//! `docs/benchmarks`, and the benchmark also rewrites a part of `docs/benchmarks.md` and of `README.md`. In both
+//! documents this part is between two comments that name this benchmark.
 #![allow(missing_docs)]
 
 mod child;
@@ -47,37 +53,38 @@ use self::work::{Kind, Work};
 
 #[derive(Parser)]
 struct Arguments {
-    /// How many workers acquire and release at the same time; each number is measured.
+    /// The numbers of workers to measure. The workers of a cell acquire and release at the same time.
     #[arg(long, value_delimiter = ',', default_value = "1,10,100,1000")]
     workers: Vec<usize>,
     /// How many times each cell is measured.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// How many seconds are measured in a cell with a key for each worker; half as many with one key for all workers.
+    /// How many seconds a round of a cell takes if each worker has a key. With one key for all workers, it takes half
+    /// as long.
     #[arg(long, default_value_t = 2.0)]
     seconds: f64,
-    /// Whether each worker has a key of its own, or all have the same.
+    /// The choices of keys to measure: each worker has a key of its own, or all workers have the same key.
     #[arg(long, value_delimiter = ',', default_value = "own,one")]
     keys: Vec<Keys>,
-    /// The names of the sides to measure; all sides if none is given.
+    /// The names of the sides to measure. Without names, all sides are measured.
     #[arg(long, value_delimiter = ',')]
     sides: Vec<String>,
     #[command(flatten)]
     packages: Packages,
-    /// Makes tables and plots of these results, without measuring.
+    /// Makes tables and plots from this file of results, and measures nothing.
     #[arg(long)]
     from: Option<PathBuf>,
-    /// Writes into the documents of the project.
+    /// Writes the results into `docs/benchmarks`, `docs/benchmarks.md` and `README.md`.
     #[arg(long)]
     docs: bool,
-    /// Fails unless 100 tasks of this client make at least this many times as many pairs as 100 tasks of the Python
-    /// client 2.1.1, each with its own key.
+    /// The minimum of a ratio: the pairs that 100 tasks of this client make, divided by the pairs that 100 tasks of the
+    /// Python client 2.1.1 make. Each task has a key of its own. If the ratio is smaller, the benchmark fails.
     #[arg(long)]
     at_least: Option<f64>,
-    /// Passed by cargo.
+    /// `cargo bench` passes this option.
     #[arg(long, hide = true)]
     bench: bool,
-    /// The role of a process that this program starts.
+    /// What this process does if the benchmark itself started it.
     #[command(subcommand)]
     role: Option<Role>,
 }
@@ -94,7 +101,7 @@ enum Role {
         #[command(flatten)]
         work: Work,
     },
-    /// Runs a program until the standard input ends.
+    /// Runs a program as its guard, and kills it when the standard input ends.
     #[command(hide = true)]
     Guard {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
@@ -153,7 +160,7 @@ fn compare(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
     })
 }
 
-/// Returns results, and the text of their file.
+/// Returns the results in the file, and the text of the file.
 fn read(path: &Path) -> Result<(Results, String), Box<dyn Error>> {
     let json = fs::read_to_string(path)?;
     Ok((Results::from_json(&json)?, json))

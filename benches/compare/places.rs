@@ -3,12 +3,12 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The root of the repository.
+/// Returns the root of the repository.
 pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).to_path_buf()
 }
 
-/// Cargo's target folder.
+/// Returns cargo's target folder.
 pub(crate) fn target() -> PathBuf {
     match std::env::var_os("CARGO_TARGET_DIR") {
         Some(target) => root().join(target),
@@ -16,7 +16,8 @@ pub(crate) fn target() -> PathBuf {
     }
 }
 
-/// Returns the folder for installed, built and written files; creates it if it is missing.
+/// Returns the folder for everything that the benchmark installs, builds and writes. Creates the folder if it is
+/// missing.
 pub(crate) fn compare() -> io::Result<PathBuf> {
     let folder = target().join("compare");
     std::fs::create_dir_all(&folder)?;

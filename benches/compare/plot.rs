@@ -1,4 +1,4 @@
-//! The results as a plot.
+//! Draws the results as a plot.
 
 use std::error::Error;
 use std::path::Path;
@@ -10,10 +10,11 @@ use super::table::{number, title};
 
 const SIZE: (u32, u32) = (960, 480);
 
-/// The part of the width for the names of the sides.
+/// The width of the legend, which names the sides. In pixels, like [`SIZE`].
 const LEGEND: u32 = 260;
 
-/// Seven colours that people with colour blindness can tell apart (Okabe and Ito), and two more.
+/// Seven colours of the palette of Okabe and Ito, which people with colour blindness can tell apart, and a light green
+/// and a grey.
 const COLOURS: [RGBColor; 9] = [
     RGBColor(213, 94, 0),
     RGBColor(230, 159, 0),
@@ -26,8 +27,8 @@ const COLOURS: [RGBColor; 9] = [
     RGBColor(0, 0, 0),
 ];
 
-/// Draws pairs a second over workers, with a line for each side, and a bar from its lowest to its highest rate. Both
-/// axes are logarithmic.
+/// Draws the pairs a second (vertical axis) for each number of workers (horizontal axis). Both axes are logarithmic.
+/// Each side has a line through its medians. A bar at each point reaches from the lowest rate to the highest rate.
 pub(crate) fn draw(results: &Results, keys: Keys, path: &Path) -> Result<(), Box<dyn Error>> {
     let workers = results.workers(keys);
     let (Some(first), Some(last)) = (workers.iter().min(), workers.iter().max()) else {

@@ -1,4 +1,4 @@
-//! The results of a run.
+//! The results of a run of the comparison.
 
 use std::fmt;
 
@@ -8,17 +8,18 @@ use serde::{Deserialize, Serialize};
 /// The sides that use this crate.
 const OWN_SIDES: [&str; 2] = ["tasks", "threads"];
 
-/// The side that this crate is compared with, at this number of workers.
+/// The side with which [`Results::lead`] compares this crate.
 const RIVAL: &str = "python-2-tasks";
+/// The number of workers for which [`Results::lead`] compares.
 pub(crate) const LEAD_WORKERS: usize = 100;
 
 /// Which keys the workers use.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Keys {
-    /// Each worker has its own.
+    /// Each worker has a key of its own.
     Own,
-    /// All workers have the same.
+    /// All workers have the same key.
     One,
 }
 
@@ -34,12 +35,13 @@ impl fmt::Display for Keys {
 /// All results of a run: the contents of `results.json`.
 #[derive(Debug, Deserialize, PartialEq, Serialize)]
 pub(crate) struct Results {
-    /// The day on which they were made.
+    /// The day of the run, in UTC.
     pub(crate) date: String,
-    /// The machine that made them.
+    /// The number of cores, the processor and the system of the machine.
     pub(crate) machine: String,
     pub(crate) rounds: usize,
-    /// The seconds that were measured in each cell with a key for each worker.
+    /// How many seconds a round of a cell was measured if each worker had a key. With one key for all workers, half as
+    /// long.
     pub(crate) seconds: f64,
     pub(crate) workers: Vec<usize>,
     pub(crate) sides: Vec<Side>,
@@ -47,14 +49,14 @@ pub(crate) struct Results {
     pub(crate) cells: Vec<Cell>,
 }
 
-/// A side that took part.
+/// A side that was measured.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub(crate) struct Side {
     pub(crate) name: String,
     pub(crate) label: String,
-    /// Whether it uses another server than dflockd.
+    /// Whether the server of the side is Redis or etcd, and not dflockd.
     pub(crate) is_another_system: bool,
-    /// The version that it and its server report.
+    /// The version that the side's program reports. The version of the server follows if the server is Redis or etcd.
     pub(crate) version: String,
 }
 
@@ -65,7 +67,7 @@ pub(crate) struct LeftOut {
     pub(crate) reason: String,
 }
 
-/// The results of a side with this many workers.
+/// The results of one side with one number of workers and one choice of keys.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub(crate) struct Cell {
     pub(crate) side: String,
@@ -77,7 +79,7 @@ pub(crate) struct Cell {
     pub(crate) failures: Vec<String>,
 }
 
-/// The median, the least and the most of some rates.
+/// The median rate, the lowest rate and the highest rate of a cell.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Spread {
     pub(crate) median: f64,
@@ -86,7 +88,7 @@ pub(crate) struct Spread {
 }
 
 impl Cell {
-    /// Returns the spread of its rounds, or `None` if all failed.
+    /// Returns the spread of the rates, or `None` if all rounds failed.
     pub(crate) fn spread(&self) -> Option<Spread> {
         let mut rates = self.rates.clone();
         rates.sort_by(f64::total_cmp);
@@ -101,7 +103,7 @@ impl Cell {
 }
 
 impl Results {
-    /// Reads `results.json`. The last digit of a number may differ from the text.
+    /// Parses the text of `results.json`. The last digit of a number may change.
     pub(crate) fn from_json(text: &str) -> serde_json::Result<Self> {
         serde_json::from_str(text)
     }
@@ -120,7 +122,7 @@ impl Results {
         self.cell(side, keys, workers)?.spread()
     }
 
-    /// The numbers of workers that were measured with these keys.
+    /// Returns the numbers of workers that were measured with these keys.
     pub(crate) fn workers(&self, keys: Keys) -> Vec<usize> {
         let measured = |workers: &usize| {
             self.cells
@@ -130,17 +132,17 @@ impl Results {
         self.workers.iter().copied().filter(measured).collect()
     }
 
-    /// Returns how many times as many pairs a side made as another one.
+    /// Returns the median rate of `side`, divided by the median rate of `other`.
     fn ratio(&self, side: &str, other: &str, keys: Keys, workers: usize) -> Option<f64> {
         Some(self.spread(side, keys, workers)?.median / self.spread(other, keys, workers)?.median)
     }
 
-    /// Returns how many times as many pairs the tasks of this crate made as those of the current Python client.
+    /// Returns the median rate of this crate's tasks, divided by the median rate of the Python client's tasks.
     pub(crate) fn lead(&self) -> Option<f64> {
         self.ratio("tasks", RIVAL, Keys::Own, LEAD_WORKERS)
     }
 
-    /// Returns how often a side of this crate failed.
+    /// Returns how many rounds failed in the cells of this crate's sides.
     pub(crate) fn own_failures(&self) -> usize {
         self.cells
             .iter()

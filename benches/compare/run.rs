@@ -1,4 +1,4 @@
-//! Rounds, in which the sides take turns.
+//! Measures the sides in rounds, in which the sides take turns.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -15,13 +15,13 @@ use crate::sides::{Packages, Program, SIDES, Side};
 use crate::table::rate;
 use crate::work::Work;
 
-/// The time that a side may take beyond its measurement: to start, and to warm up.
+/// How long the program of a side may take to start and to warm up, in addition to the measured time.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The warm-up, as a part of the measured time.
+/// The duration of the warm-up, as a fraction of the measured time.
 const WARM_UP: f64 = 0.25;
 
-/// The cells to measure.
+/// Which cells are measured, and how.
 pub(crate) struct Plan {
     pub(crate) workers: Vec<usize>,
     pub(crate) rounds: usize,
@@ -29,7 +29,7 @@ pub(crate) struct Plan {
     pub(crate) keys: Vec<Keys>,
 }
 
-/// The last line of a side's program.
+/// The line of JSON that the program of a side prints.
 #[derive(Deserialize, Serialize)]
 pub(crate) struct Measured {
     pub(crate) version: String,
@@ -37,20 +37,20 @@ pub(crate) struct Measured {
     pub(crate) seconds: f64,
 }
 
-/// A side that takes part.
+/// A side that is measured.
 struct Contestant {
     side: &'static Side,
     program: Program,
     version: String,
 }
 
-/// Measures the sides of these names, or all of them.
+/// Measures the sides with these names, or all sides if there are no names.
 pub(crate) fn all(plan: &Plan, names: &[String], packages: &Packages) -> Result<Results, Box<dyn Error>> {
     let wanted = wanted(names)?;
     let began = Instant::now();
     let mut left_out = Vec::new();
     let mut contestants = Vec::new();
-    // Servers of other systems run all the time: they are idle when they are not used.
+    // The servers of other systems run until the end, because an idle server does not slow down the other sides.
     let mut services = HashMap::new();
     for side in wanted {
         match prepare(side, packages, &mut services) {
@@ -72,7 +72,7 @@ pub(crate) fn all(plan: &Plan, names: &[String], packages: &Packages) -> Result<
 
     let mut cells = Vec::new();
     for keys in &plan.keys {
-        // With one worker both kinds of keys are the same.
+        // With one worker, [`Keys::One`] would measure the same as [`Keys::Own`].
         let contended = |workers: &&usize| *keys == Keys::Own || **workers > 1;
         for workers in plan.workers.iter().filter(contended) {
             let mut row: Vec<Cell> = contestants
@@ -117,7 +117,8 @@ fn wanted(names: &[String]) -> Result<Vec<&'static Side>, String> {
     Ok(SIDES.iter().filter(is_wanted).collect())
 }
 
-/// Installs the packages of the side, and starts the server of another system.
+/// Installs or builds the program of the side. If the side uses another system, also starts the server of that system
+/// once.
 fn prepare(side: &Side, packages: &Packages, services: &mut HashMap<System, Service>) -> Result<Program, String> {
     println!("preparing: {}", side.label);
     let program = side.prepare(packages)?;
@@ -195,7 +196,7 @@ impl Contestant {
             System::Redis => said("redis-server", &["--version"]),
             System::Etcd => said("etcd", &["--version"]),
         };
-        // `Redis server v=7.0.15 sha=…` and `etcd Version: 3.4.23`.
+        // The programs print `Redis server v=7.0.15 sha=…` and `etcd Version: 3.4.23`.
         let number = server
             .split_whitespace()
             .map(|word| word.trim_start_matches("v="))
@@ -213,14 +214,14 @@ impl Contestant {
     }
 }
 
-/// Returns the first line of an error, for the results. The rest is only in the output of this program: it names
-/// folders and servers of this machine, which tell readers of the results nothing.
+/// Returns the first line of an error, for the results. Only the output of this program has the other lines, because
+/// they name folders and servers of this machine.
 fn one_line(text: &str) -> String {
     let line = text.lines().next().unwrap_or_default();
     line.trim().trim_end_matches('.').to_owned()
 }
 
-/// Describes the processor, the number of cores and the system.
+/// Describes the number of cores, the processor and the system.
 fn machine() -> String {
     let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpu
@@ -231,7 +232,7 @@ fn machine() -> String {
     format!("{cores} x {model}, {}", said("uname", &["-sr"]))
 }
 
-/// Returns the first line that a program prints, or an empty string.
+/// Returns the first line that a program prints. The string is empty if the program is missing or prints nothing.
 fn said(program: &str, arguments: &[&str]) -> String {
     let output = places::program(program).and_then(|program| Command::new(program).args(arguments).output().ok());
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());

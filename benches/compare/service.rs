@@ -1,4 +1,4 @@
-//! The servers.
+//! Starts the servers that the sides use.
 
 use std::error::Error;
 use std::io::{self, Write};
@@ -17,13 +17,13 @@ use crate::process::free_port;
 const PATIENCE: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// How often a server is started before it counts as failed: another process may take its free port.
+/// The maximum number of attempts to start a server. An attempt fails if another process takes the port first.
 const TRIES: usize = 3;
 
-/// What the embedded server prints before its address.
+/// The embedded server prints this text and its address.
 const LISTENS: &str = "listening on ";
 
-/// The server of a side.
+/// The kind of server that a side uses.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(crate) enum System {
     Dflockd,
@@ -31,9 +31,8 @@ pub(crate) enum System {
     Etcd,
 }
 
-/// A server in a process of its own, which ends when this is dropped.
+/// A server in a process of its own. Dropping this value ends the process.
 pub(crate) struct Service {
-    /// Dropped with the service.
     _child: Child,
     pub(crate) address: SocketAddr,
 }
@@ -48,7 +47,7 @@ impl Service {
     }
 }
 
-/// Runs as the embedded server, until this process is ended.
+/// Runs the embedded server until this process ends.
 pub(crate) fn serve() -> Result<(), Box<dyn Error>> {
     let runtime = tokio::runtime::Runtime::new()?;
     let server = runtime.block_on(Server::builder().port(0).max_locks(10_000_000).start())?;
@@ -79,7 +78,7 @@ fn on_free_ports(start: fn([u16; 2]) -> Result<Service, String>) -> Result<Servi
     started
 }
 
-/// Keeps everything in memory.
+/// Starts Redis, which keeps everything in memory and writes nothing to the disk.
 fn redis([port, _]: [u16; 2]) -> Result<Service, String> {
     let folder = empty_folder("redis-data")?;
     let mut command = command("redis-server")?;
@@ -91,7 +90,7 @@ fn redis([port, _]: [u16; 2]) -> Result<Service, String> {
     listening(Child::start("redis-server", &mut command)?, port)
 }
 
-/// A cluster of one member, which writes each change to the disk before it answers.
+/// Starts etcd as a cluster of one member. The member writes each change to the disk before it answers.
 fn etcd([port, peers]: [u16; 2]) -> Result<Service, String> {
     let folder = empty_folder("etcd-data")?;
     let (clients, peers) = (format!("http://127.0.0.1:{port}"), format!("http://127.0.0.1:{peers}"));
@@ -123,7 +122,7 @@ fn empty_folder(name: &str) -> Result<std::path::PathBuf, String> {
     Ok(folder)
 }
 
-/// Waits until it accepts connections.
+/// Waits until the server accepts connections.
 fn listening(mut child: Child, port: u16) -> Result<Service, String> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let give_up = Instant::now() + PATIENCE;
@@ -134,7 +133,7 @@ fn listening(mut child: Child, port: u16) -> Result<Service, String> {
         }
         std::thread::sleep(PAUSE);
     }
-    // Checks that this server accepted the connection, and not another one that had the port.
+    // If `child` has ended, another program that has the port accepted the connection.
     child.check()?;
     Ok(Service { _child: child, address })
 }

@@ -15,21 +15,22 @@ use crate::service::System;
 /// The time limit for installing or building one program.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// One of the sides that are compared.
+/// A client or system that the comparison measures.
 pub(crate) struct Side {
-    /// Its name in `--sides`.
+    /// The name of the side in `--sides`.
     pub(crate) name: &'static str,
-    /// Its name in the tables.
+    /// The name of the side in the tables.
     pub(crate) label: &'static str,
     pub(crate) system: System,
-    /// Installs or builds its program; the error says why that failed.
+    /// Installs or builds the side's program. The error says why this failed.
     prepare: fn(&Packages) -> Result<Program, String>,
 }
 
-/// Packages that are used only if they are named.
+/// Packages that are used only if the command line names them.
 #[derive(Args)]
 pub(crate) struct Packages {
-    /// The npm package of the TypeScript client, with its version; without it that side is left out. npm runs no script of the package.
+    /// The npm package of the TypeScript client, with its version. Without this option, the side `typescript` is left
+    /// out. npm runs no script of the package.
     #[arg(long, value_name = "NAME@VERSION", value_parser = with_version)]
     typescript: Option<String>,
 }
@@ -38,7 +39,8 @@ pub(crate) struct Packages {
 pub(crate) struct Program {
     path: PathBuf,
     arguments: Vec<OsString>,
-    /// Whether it ends by itself when its standard input does.
+    /// Whether the program is this benchmark itself, which ends when its standard input ends. Other programs need a
+    /// guard.
     is_own: bool,
 }
 
@@ -106,7 +108,7 @@ impl Side {
 }
 
 impl Program {
-    /// Starts it with its own arguments and these.
+    /// Starts the program with its own arguments, followed by `arguments`.
     pub(crate) fn start(&self, name: &str, arguments: &[String]) -> Result<Child, String> {
         let mut command = match self.is_own {
             true => Command::new(&self.path),
@@ -132,8 +134,8 @@ fn python(environment: &str, kind: &str) -> Result<Program, String> {
     Ok(script(environment, "python.py", Some(kind)))
 }
 
-/// Installs the npm package that `--typescript` names. The registry that the developers of this crate can reach answers
-/// `E404` for `dflockd-client`, so no package is known to be that client.
+/// Installs the npm package that `--typescript` names. No package is the default, because the registry answers `E404`
+/// for `dflockd-client`, and the client's package has no other known name.
 fn typescript(packages: &Packages) -> Result<Program, String> {
     let Some(package) = &packages.typescript else {
         return Err("its package has to be named: --typescript NAME@VERSION".to_owned());
@@ -153,10 +155,10 @@ fn typescript(packages: &Packages) -> Result<Program, String> {
             "--prefix",
         ])
         .arg(&folder)
-        // The script imports it by this name, whatever its real name is.
+        // `typescript.mjs` imports `dflockd-client`, so the package is installed under this name.
         .arg(format!("dflockd-client@npm:{package}"));
     run(&format!("npm install {package}"), &mut install)?;
-    // The script finds only packages beside itself.
+    // Node looks for packages only in the folder of the script and in those above it, so this copies the script.
     let script = folder.join("typescript.mjs");
     std::fs::copy(sides().join("typescript.mjs"), &script).map_err(|error| error.to_string())?;
     Ok(Program {
@@ -199,7 +201,7 @@ fn sides() -> PathBuf {
     places::root().join("benches/compare/sides")
 }
 
-/// Returns a script for an environment that `tests/interop` made.
+/// Returns a script for Python, in an environment that `tests/interop/environment` made.
 fn script(environment: &str, name: &str, kind: Option<&str>) -> Program {
     let script = sides().join(name);
     Program {
@@ -217,12 +219,12 @@ fn guarded_command(program: &Path) -> Result<Command, String> {
     guarded(program).map_err(|error| error.to_string())
 }
 
-/// Runs a command that installs or builds something.
+/// Runs a command that installs or builds something. Returns an error if the command fails.
 fn run(name: &str, command: &mut Command) -> Result<(), String> {
     Child::start(name, command)?.succeed(PATIENCE)
 }
 
-/// Returns the package if it has one version, and not a range.
+/// Returns the package if the text names one version of it. A range of versions is an error.
 fn with_version(package: &str) -> Result<String, String> {
     let is_one = |version: &str| {
         let numbers: Vec<&str> = version.splitn(3, '.').collect();

@@ -1,10 +1,10 @@
-//! The results as text.
+//! The results as Markdown.
 
 use std::fmt::Write;
 
 use super::results::{Cell, Keys, LEAD_WORKERS, Results, Side, Spread};
 
-/// Returns all tables, with their conditions.
+/// Returns all tables, the conditions of the run, and the notes.
 pub(crate) fn all(results: &Results) -> String {
     let mut text = conditions(results);
     for keys in [Keys::Own, Keys::One] {
@@ -19,7 +19,7 @@ pub(crate) fn all(results: &Results) -> String {
     text
 }
 
-/// Returns when and on which machine the results were made.
+/// Says when, on which machine, in how many rounds and for how long the results were measured.
 pub(crate) fn conditions(results: &Results) -> String {
     let rounds = match results.rounds {
         1 => "one round".to_owned(),
@@ -38,7 +38,7 @@ pub(crate) fn title(keys: Keys) -> &'static str {
     }
 }
 
-/// Returns the table of the spreads of all sides.
+/// Returns a table of all sides. Each cell has the median rate, and in brackets the lowest and the highest rate.
 pub(crate) fn table(results: &Results, keys: Keys) -> String {
     let workers = results.workers(keys);
     let mut text = header(&["workers", "version"], &workers);
@@ -51,7 +51,7 @@ pub(crate) fn table(results: &Results, keys: Keys) -> String {
     text
 }
 
-/// Returns the table of the medians, with a key for each worker.
+/// Returns a table of the median rates of all sides, with a key for each worker.
 pub(crate) fn medians(results: &Results) -> String {
     let workers = results.workers(Keys::Own);
     let mut text = format!("Medians, measured on {}: {}.\n\n", results.date, results.machine);
@@ -65,7 +65,7 @@ pub(crate) fn medians(results: &Results) -> String {
     text
 }
 
-/// Returns how far this client is ahead of the current Python client, or `None` if one of them was not measured.
+/// Returns a sentence with [`Results::lead`], or `None` if this client or the Python client was not measured.
 pub(crate) fn lead(results: &Results) -> Option<String> {
     let ratio = results.lead()?;
     Some(format!(
@@ -73,7 +73,8 @@ pub(crate) fn lead(results: &Results) -> Option<String> {
     ))
 }
 
-/// Returns what is missing, and why.
+/// Returns a paragraph for each side that was left out, and for each cell with a failed round. Each paragraph gives the
+/// reason.
 pub(crate) fn notes(results: &Results) -> String {
     let mut text = String::new();
     for left_out in &results.left_out {
@@ -95,7 +96,8 @@ pub(crate) fn notes(results: &Results) -> String {
     text
 }
 
-/// Returns the sides that are missing in whole or in part, with a key for each worker, or `None` if no side is missing.
+/// Lists the sides that were left out, and the sides that failed in a round with a key for each worker. Returns `None`
+/// if there are no such sides.
 pub(crate) fn missing(results: &Results) -> Option<String> {
     let left_out = results.left_out.iter().map(|side| side.label.as_str()).collect();
     let has_failed = |side: &&Side| {
@@ -166,7 +168,7 @@ fn with_spread(cell: Option<&Cell>) -> String {
     })
 }
 
-/// Returns the median, with a qualification in brackets.
+/// Returns the median rate. Adds in brackets the range, if there are several rounds, and the result of [`rounds`].
 fn filled(cell: Option<&Cell>, range: fn(Spread) -> Option<String>) -> String {
     let Some((cell, spread)) = cell.and_then(|cell| Some((cell, cell.spread()?))) else {
         return "failed".to_owned();
@@ -183,7 +185,7 @@ fn filled(cell: Option<&Cell>, range: fn(Spread) -> Option<String>) -> String {
     }
 }
 
-/// Returns in how many of its rounds the side succeeded, or `None` if it succeeded in all.
+/// Returns the number of successful rounds and the number of all rounds, or `None` if no round failed.
 fn rounds(cell: &Cell) -> Option<String> {
     let (measured, failed) = (cell.rates.len(), cell.failures.len());
     (failed > 0).then(|| format!("{measured} of {} rounds", measured + failed))

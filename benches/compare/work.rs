@@ -1,4 +1,5 @@
-//! The sides that use this crate. The programs in `sides` do the same with other clients; `sides/measure.py` describes their arguments.
+//! The work of the sides that use this crate. The programs in the folder `sides` do the same with other clients.
+//! `sides/measure.py` describes the arguments of all sides.
 
 use std::error::Error;
 use std::net::{IpAddr, SocketAddr};
@@ -13,14 +14,14 @@ use dflockd_client::{Client, VERSION};
 use crate::results::Keys;
 use crate::run::Measured;
 
-/// The warm-up ends after this time at the latest.
+/// The maximum duration of the warm-up.
 const LONGEST_WARM_UP: Duration = Duration::from_secs(5);
 
 const PAUSE: Duration = Duration::from_millis(20);
 
 type Failure = Box<dyn Error + Send + Sync>;
 
-/// The client of a side, and the kind of its workers.
+/// The kind of client and of workers that a side uses.
 #[derive(Clone, Copy, ValueEnum)]
 pub(crate) enum Kind {
     /// Tasks that share one async client.
@@ -29,7 +30,7 @@ pub(crate) enum Kind {
     Threads,
 }
 
-/// The work of a side: the arguments of its program.
+/// The arguments of a side's program. `sides/measure.py` describes them.
 #[derive(Args, Clone)]
 pub(crate) struct Work {
     pub(crate) host: IpAddr,
@@ -41,7 +42,8 @@ pub(crate) struct Work {
     pub(crate) seconds: f64,
 }
 
-/// The number of pairs of one worker, in a cache line of its own.
+/// The number of pairs of one worker. The alignment gives each count a cache line of its own, so that workers do not
+/// slow down each other.
 #[derive(Default)]
 #[repr(align(64))]
 struct Count(AtomicU64);
@@ -53,7 +55,7 @@ impl Count {
 }
 
 impl Work {
-    /// Returns the arguments of the side's program.
+    /// Returns the arguments in the order of the command line.
     pub(crate) fn arguments(&self) -> [String; 7] {
         [
             self.host.to_string(),
@@ -66,11 +68,11 @@ impl Work {
         ]
     }
 
-    /// Does the work, and prints the result.
+    /// Starts the workers, measures them, prints the result and ends this process. Returns only if this fails.
     pub(crate) fn run(&self, kind: Kind) -> Result<(), Box<dyn Error>> {
         let (fail, failures) = mpsc::channel();
         let counts: Vec<Arc<Count>> = (0..self.workers).map(|_| Arc::default()).collect();
-        // The runtime lives until the end of the process.
+        // The runtime has to exist until the process ends, because the tasks run on it.
         let runtime = tokio::runtime::Runtime::new()?;
         match kind {
             Kind::Tasks => runtime.block_on(self.in_tasks(&counts, &fail)),
@@ -79,7 +81,7 @@ impl Work {
         .map_err(|failure| failure.to_string())?;
         let measured = measure(self, &counts, &failures)?;
         println!("{}", serde_json::to_string(&measured)?);
-        // Ends the process although its workers still run.
+        // The workers never end, so this ends the whole process.
         std::process::exit(0)
     }
 
@@ -128,7 +130,7 @@ impl Work {
     }
 }
 
-/// Waits for the warm-up, and counts the pairs of the seconds after it.
+/// Waits until the warm-up is over, and then counts the pairs of the next `work.seconds` seconds.
 fn measure(work: &Work, counts: &[Arc<Count>], failures: &mpsc::Receiver<Failure>) -> Result<Measured, Box<dyn Error>> {
     let pairs = || counts.iter().map(|count| count.0.load(Ordering::Relaxed)).sum::<u64>();
     let started = Instant::now();
@@ -148,7 +150,7 @@ fn measure(work: &Work, counts: &[Arc<Count>], failures: &mpsc::Receiver<Failure
     })
 }
 
-/// Waits for this time. Returns an error if a worker fails meanwhile.
+/// Waits for this time. Returns an error if a worker fails during it.
 fn go_on(time: Duration, failures: &mpsc::Receiver<Failure>) -> Result<(), Box<dyn Error>> {
     match failures.recv_timeout(time) {
         Ok(failure) => Err(failure.to_string().into()),
