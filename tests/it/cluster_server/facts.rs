@@ -1,5 +1,5 @@
-//! Facts about the code of real clusters, shown on sockets. Each fact has a number, here and in the unit tests of
-//! `src/server/state`.
+//! Tests over sockets that the embedded cluster behaves as the code of real clusters does. Each fact about that code
+//! has a number, here and in the unit tests of `src/server/state`.
 
 use std::time::Duration;
 
@@ -63,7 +63,8 @@ async fn fact_3_and_4_each_wait_returns_the_seconds_that_are_left() {
     let (_cluster, addresses) = start(Server::builder()).await;
     let mut connection = RawConnection::open(&addresses[0]).await;
     let held = token(&connection.request("e", "k", "2").await);
-    // First less than two seconds are left, then less than one, which the server reports as the default.
+    // The server answers with the seconds that are left of the TTL of 2 s. When less than one second is left, it
+    // answers with its default TTL of 33 s.
     let mut told = Vec::new();
     loop {
         let answer = connection.request("w", "k", "0").await;
@@ -74,10 +75,10 @@ async fn fact_3_and_4_each_wait_returns_the_seconds_that_are_left() {
         told.push(answer.rsplit(' ').next().unwrap().to_owned());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    // A slow machine may miss one of the values.
+    // On a slow machine, the test may miss one of the values 2, 1 and 33.
     let order = |told: &String| ["2", "1", "33"].iter().position(|known| known == told).unwrap();
     assert!(!told.is_empty() && told.is_sorted_by_key(order), "{told:?}");
-    // The same grant is returned until its release.
+    // The server returns the same grant until its release.
     let held = token(&connection.request("e", "k", "300").await);
     for _ in 0..3 {
         assert_eq!(token(&connection.request("w", "k", "0").await), held);
@@ -176,8 +177,8 @@ async fn fact_13_an_unnoticed_disconnect_leaves_the_old_waiter_ahead_of_its_sess
     assert_eq!(waiters(&cluster), 2);
     assert_eq!(holder.request("r", "k", &held).await, "ok");
     assert_eq!(again.hear(Duration::from_millis(20)).await, Heard::Nothing);
-    // If the server sees a connection end while a request blocks on it, its waiter leaves the queue, even with time for
-    // orphans.
+    // If the server sees that a connection has ended while a request blocks on it, the waiter of this request leaves
+    // the queue. An orphan TTL does not change this.
     cluster.overlooks_ends(false);
     drop(again);
     until("the waiter has left the queue", || {
@@ -195,8 +196,8 @@ async fn fact_14_sessions_reclaim_the_grants_of_a_dead_leader_without_time_for_o
     cluster.move_leader(1).unwrap();
     let mut again = session(&addresses[1], "mine").await;
     assert_eq!(token(&again.request("l", "k", "0 300").await), held);
-    // A living leader that sees the connection end keeps the grant only with time for orphans. It then keeps the grant
-    // of a connection without a ref, too.
+    // If a leader sees a connection end, it keeps the grant of this connection only for the orphan TTL. With an orphan
+    // TTL, it also keeps the grant of a connection without a ref.
     let (_cluster, addresses) = start(patient()).await;
     let mut gone = RawConnection::open(&addresses[0]).await;
     gone.request("l", "k", "0 300").await;
@@ -281,7 +282,7 @@ async fn fact_18_an_orderly_shutdown_ends_waits_and_then_closes_connections() {
         "the end of its connection released the key"
     );
     assert_eq!(cluster.leader(), None);
-    // The server closes connections that are left after the shutdown timeout.
+    // After the shutdown timeout, the server closes the connections that are still open.
     let options = Server::builder().shutdown_timeout(Duration::from_millis(20));
     let (cluster, addresses) = start(options).await;
     let mut stays = RawConnection::open(&addresses[0]).await;

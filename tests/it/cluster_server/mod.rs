@@ -1,5 +1,5 @@
-//! The embedded cluster on its sockets: which member answers which request, what survives a change of leaders, and which session
-//! gets back the grants and queue positions of an ended connection.
+//! Tests of the embedded cluster over sockets. They show which member answers which request, and what survives a change
+//! of leaders. They also show which session recovers the grants and queue positions of an ended connection.
 
 mod facts;
 use std::collections::HashMap;
@@ -20,14 +20,15 @@ async fn start(options: ServerBuilder) -> (Cluster, Vec<String>) {
     (cluster, addresses)
 }
 
-/// Keeps orphans for longer than any test takes.
+/// Options with an orphan TTL that is longer than any test. Orphans are leases and queue positions whose connection has
+/// ended.
 fn patient() -> ServerBuilder {
     Server::builder()
         .record_events(true)
         .orphan_ttl(Duration::from_secs(600))
 }
 
-/// Opens a connection that has presented a ref.
+/// Opens a connection and presents this ref on it.
 async fn session(address: &str, reference: &str) -> RawConnection {
     let mut connection = RawConnection::open(address).await;
     assert_eq!(connection.request("stable-ref", reference, "").await, "ok");
@@ -129,7 +130,7 @@ async fn stats_name_the_leader_and_count_the_connections_of_the_answering_member
         answer.contains(r#""role":"follower","term":2,"leader_id":"","commit_index""#),
         "{answer}"
     );
-    // A single server says nothing of clusters.
+    // The stats of a standalone server do not mention a cluster.
     let alone = Server::builder().port(0).start().await.unwrap();
     let mut connection = RawConnection::open(&alone.local_addr().to_string()).await;
     assert!(!connection.request("stats", "_", "_").await.contains("cluster"));
@@ -171,7 +172,7 @@ async fn a_deposed_leader_does_not_end_its_waits_and_keeps_their_connections() {
     assert_eq!(waiter.hear(Duration::from_millis(20)).await, Heard::Nothing);
     assert_eq!(enqueued.request("w", "k", "5").await, moved);
     assert_eq!(holder.request("r", "k", &"0".repeat(32)).await, moved);
-    // The queue positions stay, and a member that leads again knows its connections.
+    // The queue positions stay. A member that leads again knows which connection has which queue position.
     assert_eq!((waiters(&cluster), count(&cluster, EventKind::Left)), (2, 0));
     cluster.move_leader(0).unwrap();
     assert_eq!(enqueued.request("e", "k", "30").await, "error_already_enqueued");
@@ -193,7 +194,8 @@ async fn a_thousand_tokens_are_good_with_the_next_leader_and_the_one_after() {
         tokens.push(token(&answer));
     }
     cluster.move_leader(1).unwrap();
-    // Neither the end of their connection nor the acquire of another connection changes anything.
+    // The tokens stay valid after the end of their connection, and after another connection has tried to acquire the
+    // keys.
     first.hang_up().await;
     until("the first connection is gone", || cluster.stats().connections == 0).await;
     let mut second = RawConnection::open(&addresses[1]).await;
@@ -211,7 +213,7 @@ async fn a_thousand_tokens_are_good_with_the_next_leader_and_the_one_after() {
     }
     let verdict = judge(cluster.events());
     assert_eq!((verdict.grants, verdict.held), (1000, 0));
-    // Fences go on growing.
+    // The next fence is larger than all earlier fences.
     let next = token(&third.request("l", "k0", "0 30").await);
     assert!(tokens.iter().all(|token| token[..16] < next[..16]));
 }
@@ -227,7 +229,7 @@ async fn leases_run_on_while_leaders_change() {
     let held = token(&first.request("l", "k", "0 1").await);
     cluster.move_leader(1).unwrap();
     let mut second = RawConnection::open(&addresses[1]).await;
-    // The new leader grants the key to the waiter when the lease ends, and not before.
+    // The new leader grants the key to the waiter only when the lease ends.
     assert!(second.request("l", "k", "30 30").await.starts_with("ok "));
     assert!(started.elapsed() >= Duration::from_secs(1));
     assert_eq!(second.request("n", "k", &format!("{held} 30")).await, "error");
@@ -246,7 +248,7 @@ async fn a_renewal_makes_its_connection_the_owner() {
     assert_eq!(other.request("l", "k", "0 30").await, "timeout");
     renewed.hang_up().await;
     assert!(other.request("l", "k", "0 30").await.starts_with("ok "));
-    // A server of a release that forms no clusters does not move ownership.
+    // On a standalone server, the connection that renews a lease does not become its owner.
     let alone = Server::builder().port(0).start().await.unwrap();
     let address = alone.local_addr().to_string();
     let mut acquired = RawConnection::open(&address).await;
@@ -283,7 +285,7 @@ async fn a_session_that_comes_back_under_its_ref_gets_its_grant() {
         let mut first = session(&addresses[0], "mine").await;
         let held = token(&first.request(acquire, "k", argument).await);
         first.hang_up().await;
-        // A connection with another ref or without one does not get it.
+        // A connection with another ref, or without a ref, does not get the grant.
         let mut stranger = session(&addresses[0], "another").await;
         let mut without_ref = RawConnection::open(&addresses[0]).await;
         let (try_it, refused) = match acquire {
@@ -294,7 +296,7 @@ async fn a_session_that_comes_back_under_its_ref_gets_its_grant() {
         assert_eq!(without_ref.request(acquire, "k", try_it).await, refused);
         let mut back = session(&addresses[0], "mine").await;
         assert_eq!(token(&back.request(acquire, "k", argument).await), held, "{acquire}");
-        // The same holds at another leader.
+        // At the next leader, the session also gets its grant back.
         cluster.move_leader(1).unwrap();
         let mut moved = session(&addresses[1], "mine").await;
         assert_eq!(token(&moved.request(acquire, "k", argument).await), held, "{acquire}");
@@ -314,7 +316,8 @@ async fn a_queue_position_outlives_its_connection_and_its_leader() {
     assert_eq!(first.request("e", "k", "300").await, "queued");
     let mut second = session(&addresses[0], "second").await;
     assert_eq!(second.request("e", "k", "300").await, "queued");
-    // One connection ends, then the leader changes, and a new waiter queues before both come back.
+    // The first waiter's connection ends, and then the leader changes. A new waiter queues before the two sessions
+    // reconnect.
     drop(first);
     until("its queue position is kept", || {
         count(&cluster, EventKind::Orphaned) == 1
@@ -451,7 +454,7 @@ async fn a_leader_that_knows_no_refs_gives_nothing_back() {
         "ok 300",
         "the token is still valid"
     );
-    // After the switch is reset, the next leader knows them again.
+    // After `forgets_refs(false)`, the next leader knows the refs again.
     cluster.forgets_refs(false);
     cluster.move_leader(2).unwrap();
     let mut back = session(&addresses[2], "mine").await;
@@ -475,7 +478,7 @@ async fn a_leader_that_knows_no_tokens_grants_held_keys_to_others() {
     assert_ne!(next, held);
     let mut back = session(&addresses[1], "mine").await;
     assert_eq!(back.request("l", "k", "0 300").await, "timeout");
-    // The leader does know refs, and has granted the queue position.
+    // The leader still knows refs, and it has granted the key to the queue position of the session `waits`.
     let mut waits = session(&addresses[1], "waits").await;
     token(&waits.request("l", "kept", "0 300").await);
     assert_eq!(count(&cluster, EventKind::Forgotten), 2);
@@ -500,7 +503,7 @@ async fn followers_name_the_configured_address() {
             not_leader("stranger.example:6388")
         );
     }
-    // A loop: no member leads, and two members name each other.
+    // The redirects form a loop: no member leads, and members 1 and 2 name each other.
     cluster.redirects_to(None);
     cluster.member_redirects_to(1, Some(&addresses[2])).unwrap();
     cluster.member_redirects_to(2, Some(&addresses[1])).unwrap();
@@ -521,12 +524,12 @@ async fn a_stopped_member_is_gone_at_once_and_comes_back_at_its_address() {
     let mut waiter = session(&addresses[0], "waiter").await;
     wait_at(&cluster, &mut waiter, "k").await;
     let mut follower = RawConnection::open(&addresses[1]).await;
-    // Stopping a follower costs only its connections.
+    // If a follower stops, only the connections of this follower are lost.
     cluster.stop(1).await.unwrap();
     assert_eq!(cluster.leader(), Some(0));
     assert_eq!(follower.hear(SOON).await, Heard::Closed);
     assert!(TcpStream::connect(&addresses[1]).await.is_err());
-    // Stopping the leader leaves the others without one; the stopped member answers no request.
+    // If the leader stops, no other member leads. A stopped member answers no request.
     cluster.stop(0).await.unwrap();
     assert_eq!(cluster.leader(), None);
     assert_eq!(cluster.stats().connections, 0);
@@ -536,7 +539,7 @@ async fn a_stopped_member_is_gone_at_once_and_comes_back_at_its_address() {
     let mut third = RawConnection::open(&addresses[2]).await;
     assert_eq!(third.request("l", "free", "0 30").await, "error_not_leader");
     cluster.stop(0).await.unwrap();
-    // The cluster loses nothing.
+    // The cluster still has the lease of the holder.
     cluster.move_leader(2).unwrap();
     assert_eq!(third.request("l", "k", "0 30").await, "timeout");
     cluster.start(0).await.unwrap();
@@ -558,8 +561,8 @@ async fn a_stopped_member_is_gone_at_once_and_comes_back_at_its_address() {
     judge(cluster.events());
 }
 
-/// If the port were not reserved, another connection of this machine could get it, and the member could not start
-/// again.
+/// Without the reservation, the system could give the port to another connection of this machine. The member could then
+/// not start again.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn the_port_of_a_stopped_member_stays_reserved() {

@@ -1,4 +1,4 @@
-//! Earlier builds of the cluster, and builds whose members close idle connections.
+//! The client with earlier builds of the cluster, and with builds whose members close idle connections.
 
 use std::time::Duration;
 
@@ -9,12 +9,12 @@ use tokio::time::timeout;
 
 use crate::support::cluster::{ClusterScene, LONG, patient, patiently, queued, until_served_by};
 
-/// The lease TTL of the clients. If an ended connection leaves behind a lease, or a queue position that is then
-/// granted, earlier builds grant the key to no other caller for this long.
+/// The lease TTL of the clients. At earlier builds, an ended connection may leave behind a lease, or a queue position
+/// that is granted later. Such a lease blocks the key for this time.
 const SHORT: Duration = Duration::from_secs(1);
 
-/// Releases a guard that may be lost: earlier builds do not move a lease to the connection that renews it. The lease ends with the
-/// connection that acquired it, and its holder learns of that at the next renewal or at the release.
+/// Releases a guard whose lease may be lost. At earlier builds, a lease ends with the connection that acquired it, even
+/// if another connection has renewed the lease. The holder learns of the loss at the next renewal, or at the release.
 async fn given_back(guard: LockGuard) {
     if let Err(error) = guard.release().await {
         assert_eq!(error.kind(), ErrorKind::NotHeld, "{error}");
@@ -33,7 +33,7 @@ async fn at_earlier_builds_a_wait_continues_at_the_end_of_the_queue_and_its_old_
     let holder = scene.client().await;
     let client = short_leases(&scene).await;
     let held = holder.lock("k").unwrap().acquire().await.unwrap();
-    // The try that begins an acquire leaves a queue position, too.
+    // An acquire begins with a try. At earlier builds, the try leaves a queue position, and so does the wait.
     let lock = patiently(&client, "k");
     let wait = tokio::spawn(async move { lock.acquire().await });
     scene.until_waiters(2).await;

@@ -1,9 +1,9 @@
-//! The tests that `docs/failover-tests.md` names exist.
+//! Checks that each test exists that is named in `docs/failover-tests.md`.
 
 use std::fs::{read_dir, read_to_string};
 use std::path::Path;
 
-/// Returns the source of a module of these tests, or of the shard's unit tests.
+/// Returns the source of a module in `tests/it`, or the source of the unit tests in `src/shard/cluster_tests`.
 fn source_of(module: &str) -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let directory = match module {

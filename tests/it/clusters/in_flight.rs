@@ -1,4 +1,5 @@
-//! The leader is deposed while a request is under way: the cluster commits the request and answers "not leader".
+//! The leader is deposed while a request is under way. The cluster commits the request, but answers it with
+//! `error_not_leader`.
 
 use dflockd_client::server::EventKind;
 use tokio::time::timeout;
@@ -70,7 +71,7 @@ async fn a_wait_whose_queue_position_was_not_answered_keeps_it_and_takes_no_othe
     let lock = patiently(&client, "k");
     let first = tokio::spawn(async move { lock.acquire().await?.release().await });
     scene.until_waiters(1).await;
-    // Behind another waiter the client does not try first: the next request is its wait.
+    // The key already has a waiter, so the client does not try first: its next request is the wait.
     scene.cluster.move_leader_in_flight(Some(1)).unwrap();
     let lock = patiently(&client, "k");
     let second = tokio::spawn(async move { lock.acquire().await?.release().await });

@@ -1,4 +1,4 @@
-//! What holders learn about their leases, and what an idle client costs a cluster.
+//! What holders learn about their leases, and how many log entries an idle client causes in a cluster.
 
 use std::time::Duration;
 
@@ -21,8 +21,8 @@ async fn a_ticket_that_is_collected_late_has_the_requested_ttl_and_not_that_of_i
     let ticket = queued(&lock).await;
     held.release().await.unwrap();
     until("the ticket is granted", || scene.count(EventKind::Granted) == 2).await;
-    // Waits until less than a second of the lease is left. No whole second is left then, and the server answers with
-    // its default TTL of 33 s instead.
+    // Waits until less than one second of the lease is left. The server then answers with its default TTL of 33 s,
+    // because no whole second is left.
     sleep_until(Instant::now() + ttl.mul_f64(0.8)).await;
     let guard = timeout(LONG, ticket.wait(LONG)).await.unwrap().unwrap();
     assert!(guard.is_held());
@@ -61,7 +61,7 @@ async fn an_idle_client_costs_the_cluster_no_entry_of_its_log() {
     scene.until_waiters(1).await;
     let ticket = queued(&lock).await;
     let mut observer = RawConnection::open(&scene.cluster.addresses()[1]).await;
-    // The waiters' tries, which came before their waits, are over.
+    // Each wait comes after a try of the same caller, so no try adds log entries any more.
     let mut entries = last_log_index(&observer.request("stats", "_", "_").await);
     let mut quiet_since = Instant::now();
     while quiet_since.elapsed() < keepalive * 20 {
@@ -77,7 +77,7 @@ async fn an_idle_client_costs_the_cluster_no_entry_of_its_log() {
     drop(ticket);
 }
 
-/// A client that notices a silent member soon.
+/// Configures a client that soon notices that a member does not answer.
 fn quick_to_notice(builder: ClientBuilder) -> ClientBuilder {
     let patience = Duration::from_secs(1);
     builder
@@ -87,10 +87,10 @@ fn quick_to_notice(builder: ClientBuilder) -> ClientBuilder {
         .connect_timeout(patience)
 }
 
-/// A cluster whose leader is to lose its majority, and a client that reaches each member through a proxy. The tests
-/// isolate the leader.
+/// Starts a cluster, and a client that reaches each member through a proxy. The tests then isolate the leader, so that
+/// it loses its majority.
 async fn with_the_minority() -> (ClusterScene, Cut, Client) {
-    // The leader's own timeout is longer than any test waits.
+    // The server's read and write timeouts are longer than any test.
     let options = Server::builder()
         .read_timeout(Duration::from_secs(600))
         .write_timeout(Duration::from_secs(600));
@@ -116,7 +116,8 @@ async fn holders_at_a_leader_without_a_majority_give_up_before_another_client_is
     let got = timeout(LONG, lock.acquire()).await.unwrap().unwrap();
     assert!(!held.is_held(), "another client has the key: {:?}", held.state());
     got.release().await.unwrap();
-    // Callers that ask this leader get an error at their own timeout, not at the leader's.
+    // A caller at the isolated leader gets an error at the caller's own timeout (1 s), not at the leader's timeout (600
+    // s).
     let lock = client.lock("free").unwrap().acquire_timeout(Duration::from_secs(1));
     timeout(LONG, lock.acquire()).await.unwrap().unwrap_err();
     assert_eq!(scene.judge().grants, 2);

@@ -1,5 +1,6 @@
-//! The client at clusters that behave as the public code of real ones does, on sockets: leaders are deposed with requests under way,
-//! shut down, lose their majority, and do not see connections end. `tests/it/cluster_server` shows that the embedded cluster does so.
+//! Tests of the client with the embedded cluster, over sockets. Leaders are deposed while requests are under way, shut
+//! down, lose their majority, or do not see connections end. `tests/it/cluster_server` shows that the embedded cluster
+//! behaves as the public code of real clusters does.
 
 mod builds;
 mod documented;
@@ -12,11 +13,12 @@ use std::time::Duration;
 use crate::support::cluster::ClusterScene;
 use dflockd_client::server::Server;
 
-/// A keepalive interval that is longer than the wait of the test: the client does not learn of the change of leader by
-/// a keepalive.
+/// A keepalive interval that is longer than the wait of the test. So the client does not learn of a change of leaders
+/// from a keepalive.
 const LONG_KEEPALIVE: Duration = Duration::from_secs(10);
 
-/// A cluster that keeps no orphans of a disconnect that a living leader sees.
+/// A cluster without an orphan TTL. If the leader sees a connection end, it ends the leases and queue positions of this
+/// connection.
 async fn forgetful() -> ClusterScene {
     ClusterScene::set(Server::builder()).await
 }

@@ -1,4 +1,5 @@
-//! Queue positions that a cluster does not end by itself, and those of connections whose end it does not see.
+//! Queue positions that the client must end because the cluster does not, and queue positions of connections whose end
+//! the leader does not see.
 
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use super::{LONG_KEEPALIVE, forgetful};
 use crate::support::cluster::{ClusterScene, Cut, LONG, patiently, queued, until_served_by};
 use crate::support::until;
 
-/// A key is held, and a wait of two seconds for it loses its leader.
+/// A caller waits two seconds for a held key, and the leader changes during this wait.
 async fn a_wait_whose_leader_falls(keepalive: Duration) -> (ClusterScene, EventKindCounts) {
     let scene = forgetful().await;
     let client = scene.builder().keepalive(keepalive).connect().await.unwrap();
@@ -29,7 +30,7 @@ async fn a_wait_whose_leader_falls(keepalive: Duration) -> (ClusterScene, EventK
     (scene, counts)
 }
 
-/// The number of waiters that left and the number of reclaims.
+/// The number of waiters that left the queue, and the number of queue positions that were reclaimed.
 type EventKindCounts = (usize, usize);
 
 #[tokio::test]
@@ -42,7 +43,7 @@ async fn a_repeated_wait_that_times_out_leaves_the_queue() {
 
 #[tokio::test]
 async fn a_wait_that_times_out_at_a_deposed_leader_leaves_the_queue_of_the_next() {
-    // The timeout is the first answer that the client gets.
+    // After the change of leaders, the first answer that the client gets is the `timeout` of its wait.
     let (_, (left, _)) = a_wait_whose_leader_falls(LONG_KEEPALIVE).await;
     assert_eq!(left, 1);
 }
@@ -76,8 +77,8 @@ async fn a_ticket_that_is_dropped_after_its_reclaim_leaves_the_queue() {
         scene.count(EventKind::Reclaimed) == 1
     })
     .await;
-    // The client gives the position up by a `w` with timeout 0. The first `w` after the `e` that reclaimed the position
-    // does not end it, so the client sends another.
+    // The client gives up a queue position with a `w` that has a timeout of 0. After a reclaim with `e`, the first `w`
+    // does not end the queue position, so the client sends a second `w`.
     drop(ticket);
     scene.until_waiters(0).await;
     held.release().await.unwrap();
@@ -114,8 +115,8 @@ async fn a_ghost_whose_end_is_never_seen_is_granted_a_lease_and_the_wait_is_gran
     let lock = patiently(&client, "k");
     let wait = tokio::spawn(async move { lock.acquire().await });
     scene.until_waiters(1).await;
-    // The member to which the wait was sent does not lead when the connection ends, and leads again before the client
-    // repeats the wait.
+    // The client sent its wait to member 0. This member does not lead when the connection ends. It leads again before
+    // the client repeats the wait.
     scene.cluster.depose();
     cut.off();
     until("the connections have ended", || scene.cluster.stats().connections <= 2).await;

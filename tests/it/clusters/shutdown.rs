@@ -16,7 +16,7 @@ async fn an_orderly_shutdown_costs_no_waiter_and_no_release() {
     }
 }
 
-/// Five callers wait, `at_server` of them at the server, and one more caller waits at the queue position of its ticket.
+/// Five callers wait, and `at_server` of them wait at the server. A sixth caller waits with a ticket.
 async fn shut_down_with_waits(at_server: usize) {
     let scene = ClusterScene::set(patient()).await;
     let holder = scene.client().await;

@@ -30,7 +30,8 @@ impl std::fmt::Display for TunnelError {
 
 impl std::error::Error for TunnelError {}
 
-/// Asserts that the source is the connector's own error and that the message does not repeat it.
+/// Asserts that the source of this error is the connector's own error, and that the text of this error does not repeat
+/// the source.
 fn was_refused_by_the_tunnel(error: &Error) {
     assert_eq!(error.kind(), ErrorKind::Connect);
     assert!(error.is_retryable() && !error.is_fatal());
@@ -47,14 +48,14 @@ fn was_refused_by_the_tunnel(error: &Error) {
 async fn a_connectors_error_is_the_source_of_the_clients_error() {
     let refuse = service_fn(|_: Endpoint| async { Err::<DuplexStream, _>(TunnelError(403)) });
     was_refused_by_the_tunnel(&builder().connector(refuse).connect().await.unwrap_err());
-    // The error may be boxed already, as that of many services is.
+    // Many services have a boxed error type.
     let refuse = service_fn(|_: Endpoint| async {
         Err::<DuplexStream, Box<dyn std::error::Error + Send + Sync>>(TunnelError(403).into())
     });
     was_refused_by_the_tunnel(&builder().connector(refuse).connect().await.unwrap_err());
 }
 
-/// Callers whose timeout ends while the connector fails get the connector's error as the source, too.
+/// The same source is in the error of a caller whose timeout ends while the connector fails.
 #[tokio::test]
 async fn callers_get_a_connectors_error_as_the_source() {
     let refuse = service_fn(|_: Endpoint| async { Err::<DuplexStream, _>(TunnelError(403)) });
@@ -66,7 +67,6 @@ async fn callers_get_a_connectors_error_as_the_source() {
     assert_eq!(source.downcast_ref(), Some(&TunnelError(403)), "{error}");
 }
 
-/// The faults of a connector.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fault {
     RefusesInPollReady,
@@ -78,12 +78,12 @@ enum Fault {
     HangsAndPanicsWhenItIsDropped,
 }
 
-/// A connector that has this fault while `is_on`, and that checks how it is called.
+/// A connector that has this fault while `is_on` is true. It also checks that it is called only when it is ready.
 struct Faulty {
     network: Network,
     fault: Fault,
     is_on: Arc<AtomicBool>,
-    /// The first poll was pending; the next one is ready.
+    /// Whether `poll_ready` was called. The first call returns pending, and the next call returns ready.
     was_polled: bool,
     is_ready: bool,
 }
@@ -153,7 +153,7 @@ impl Drop for Bug {
     }
 }
 
-/// Every fault costs one attempt; the next attempt succeeds, and the client lives on.
+/// Each fault makes one attempt fail. The next attempt succeeds, and the client still works.
 #[tokio::test]
 async fn a_faulty_connector_costs_one_attempt_only() {
     for fault in [
@@ -197,7 +197,7 @@ async fn a_faulty_connector_costs_one_attempt_only() {
         }
         is_on.store(false, Ordering::SeqCst);
         let guard = client.lock("k").unwrap().acquire_timeout(SOON).acquire().await.unwrap();
-        // The same fault of a connection for stats keeps the stats from their caller, and costs other callers nothing.
+        // If the connection for stats has the same fault, only the caller of `stats` is affected.
         is_on.store(true, Ordering::SeqCst);
         let mut stats = Box::pin(client.stats());
         let meanwhile = timeout(Duration::from_millis(300), &mut stats).await;
@@ -210,7 +210,7 @@ async fn a_faulty_connector_costs_one_attempt_only() {
     }
 }
 
-/// Counts its living instances.
+/// Counts the instances of this type that exist.
 struct Alive(Arc<AtomicUsize>);
 
 impl Alive {
@@ -260,7 +260,6 @@ async fn a_connector_that_hangs_is_given_up_after_the_connect_timeout() {
     until("its future is dropped", || alive.load(Ordering::SeqCst) == 0).await;
 }
 
-/// The same timeout bounds a connector that never becomes ready.
 #[tokio::test(start_paused = true)]
 async fn a_connector_that_is_never_ready_is_given_up_after_the_connect_timeout() {
     #[derive(Clone)]
@@ -296,7 +295,6 @@ async fn a_connectors_future_is_dropped_with_the_client() {
     until("its future is dropped", || alive.load(Ordering::SeqCst) == 0).await;
 }
 
-/// Attempts run side by side: no connection waits for another.
 #[tokio::test]
 async fn a_slow_attempt_does_not_delay_other_connections() {
     let (_server, network) = served().await;
@@ -316,7 +314,8 @@ async fn a_slow_attempt_does_not_delay_other_connections() {
         }
     });
     let client = builder().connector(connector).connect().await.unwrap();
-    // The first connection is the pipelined one, the second is for stats, the third for the wait.
+    // The client opens three connections, in this order: the pipelined connection, a connection for stats, and a
+    // connection for the wait.
     let (guard, other) = (
         client.lock("k").unwrap().acquire().await.unwrap(),
         client.lock("k").unwrap(),

@@ -1,4 +1,5 @@
-//! Clients whose connections a connector opens. `examples/through_proxy.rs` has one that goes through a proxy.
+//! Tests of clients with a connector, a service of the program that opens the client's connections.
+//! `examples/through_proxy.rs` has a connector that connects through a proxy.
 
 mod failing;
 mod streams;
@@ -17,7 +18,7 @@ use tokio::io::{DuplexStream, copy_bidirectional, duplex};
 use tokio::net::TcpStream;
 use tower::{Service, service_fn};
 
-/// Names that no resolver knows, with the server behind each. Clones share the network.
+/// Server names that no resolver knows, each with the address of its server. Clones share the network.
 #[derive(Clone, Default)]
 struct Network(Arc<Mutex<Map>>);
 
@@ -33,12 +34,12 @@ impl Network {
         self
     }
 
-    /// The names that connections asked for, in order.
+    /// The names to which the client has connected, in order.
     fn asked(&self) -> Vec<String> {
         self.0.lock().unwrap().asked.clone()
     }
 
-    /// Opens a pipe to the server behind the name. Most requests do not fit into the pipe at once.
+    /// Opens a pipe to the server with this name. The pipe holds 16 bytes, so most requests do not fit into it at once.
     async fn pipe(&self, endpoint: &Endpoint) -> io::Result<DuplexStream> {
         let place = {
             let mut map = self.0.lock().unwrap();
@@ -69,14 +70,14 @@ impl Network {
 
 const NAME: &str = "locks.internal:6388";
 
-/// Starts a server and a network in which [`NAME`] leads to it.
+/// Starts a server, and makes a network in which the server has the name [`NAME`].
 async fn served() -> (Server, Network) {
     let server = Server::builder().port(0).release("1.16").start().await.unwrap();
     let network = Network::default().with(NAME, server.local_addr());
     (server, network)
 }
 
-/// Configures a client of [`NAME`] that reconnects soon.
+/// Configures a client that connects to [`NAME`], and that reconnects after a pause of 2 ms to 10 ms.
 fn builder() -> ClientBuilder {
     let pauses = ReconnectPolicy::exponential(
         std::time::Duration::from_millis(2),

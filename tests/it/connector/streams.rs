@@ -23,7 +23,7 @@ async fn works(client: &Client) {
     guard.release().await.unwrap();
 }
 
-/// Transfers one byte, is pending once, and so on.
+/// A stream that is pending once before each operation, and that transfers one byte at a time.
 struct Trickle {
     inner: DuplexStream,
     pauses: [bool; 3],
@@ -37,7 +37,7 @@ impl Trickle {
         }
     }
 
-    /// Returns whether this call is pending. If so, wakes the task.
+    /// Returns whether this call is pending. If it is pending, this function also wakes the task.
     fn pause(&mut self, which: usize, cx: &mut Context<'_>) -> bool {
         self.pauses[which] = !self.pauses[which];
         if self.pauses[which] {
@@ -87,7 +87,7 @@ async fn a_stream_may_transfer_one_byte_at_a_time() {
     works(&builder().connector(connector).connect().await.unwrap()).await;
 }
 
-/// The client flushes what it writes: a stream that buffers writes sends nothing before the flush.
+/// A stream that buffers its writes sends nothing before it is flushed. So the client must flush its writes.
 #[tokio::test]
 async fn a_stream_may_buffer_writes_until_it_is_flushed() {
     let (_server, network) = served().await;
@@ -98,9 +98,9 @@ async fn a_stream_may_buffer_writes_until_it_is_flushed() {
 /// The faults of a connector's streams.
 #[derive(Clone, Default)]
 struct Faults {
-    /// The next read panics.
+    /// Whether the next read panics.
     read: Arc<AtomicBool>,
-    /// Each destructor panics.
+    /// Whether each destructor panics.
     drop: Arc<AtomicBool>,
     dropped: Arc<AtomicUsize>,
 }
@@ -145,7 +145,7 @@ impl Drop for Faulty {
     }
 }
 
-/// Makes the connection read, by an acquire. The acquire fails if it was sent over this connection.
+/// Sends an acquire, so that the pipelined connection reads. If the read panics, the acquire may fail.
 async fn wake(client: &Client) {
     if let Err(error) = client.lock("other").unwrap().acquire().await {
         assert_eq!(error.kind(), ErrorKind::Disconnected, "{error}");
@@ -153,7 +153,7 @@ async fn wake(client: &Client) {
     }
 }
 
-/// The panic costs the same as a lost connection: the leases that were acquired over it.
+/// A panic has the same effect as a lost connection: the client loses the leases that it acquired over the connection.
 #[tokio::test]
 async fn a_stream_that_panics_is_a_lost_connection() {
     let (_server, network) = served().await;
@@ -167,7 +167,7 @@ async fn a_stream_that_panics_is_a_lost_connection() {
     works(&client).await;
 }
 
-/// Neither the shard nor any other of its connections is affected.
+/// The shard and its other connections are not affected.
 #[tokio::test]
 async fn a_stream_whose_destructor_panics_costs_nothing() {
     let (_server, network) = served().await;
@@ -191,7 +191,7 @@ async fn a_stream_whose_destructor_panics_costs_nothing() {
     assert!(guard.is_held());
     assert_eq!(client.health()[0].since, connected);
     guard.release().await.unwrap();
-    // The shard itself drops this stream.
+    // This time, the shard itself drops the stream.
     faults.read.store(true, Ordering::SeqCst);
     wake(&client).await;
     assert!(!faults.read.load(Ordering::SeqCst), "it panicked");

@@ -1,4 +1,4 @@
-//! A runtime that has timers and no I/O; its clock is paused.
+//! Tests of clients in a runtime that has timers but no I/O. The clock of the runtime is paused.
 
 use std::io;
 use std::sync::Arc;
@@ -58,7 +58,7 @@ fn timers_are_enough() {
         assert_eq!(began.elapsed(), Duration::ZERO);
         let lost = tokio::time::timeout(Duration::from_secs(3600), guard.lost()).await;
         assert!(lost.is_err(), "{lost:?}");
-        // Each renewal comes after half of the TTL, or up to a tenth earlier.
+        // The TTL is 33 s. The time before each renewal is half of the TTL, or up to a tenth less.
         let renewals = renewals.load(Ordering::SeqCst);
         assert!((3600 / 17..=3600 / 14).contains(&renewals), "{renewals}");
         guard.release().await.unwrap();
@@ -68,13 +68,13 @@ fn timers_are_enough() {
     });
 }
 
-/// The machines behind the streams. A stream leads to the machine that was there when it was opened.
+/// The number of the machine that runs now. A stream leads to the machine that ran when the stream was opened.
 #[derive(Clone, Default)]
 struct Machines(Arc<AtomicU64>);
 
 impl Machines {
-    /// At the first machine another caller holds the key; the others grant every acquire. A machine that is gone sends
-    /// nothing, not even the end of the stream.
+    /// At the first machine, another caller holds the key. Later machines grant every acquire. A machine that no longer
+    /// runs sends nothing, not even the end of the stream.
     async fn serve(self, stream: DuplexStream) {
         let number = self.0.load(Ordering::SeqCst);
         let (reading, mut writing) = tokio::io::split(stream);
@@ -98,8 +98,8 @@ impl Machines {
     }
 }
 
-/// No kernel reports that the machine behind such a stream is gone, and on a connection that waits for a lock it is
-/// normal that no answer comes for a long time.
+/// No kernel reports to such a stream that its machine no longer runs. A connection that waits for a lock also gets no
+/// answer for a long time. So only a keepalive shows that the machine no longer runs.
 #[test]
 fn a_wait_does_not_stay_at_a_machine_that_is_gone() {
     timers_only().block_on(async {
@@ -126,7 +126,7 @@ fn a_wait_does_not_stay_at_a_machine_that_is_gone() {
         machines.0.fetch_add(1, Ordering::SeqCst);
         let gone = Instant::now();
         waiting.await.unwrap().unwrap().release().await.unwrap();
-        // This is enough for the keepalive, the reply timeout and the pauses before the next connections.
+        // 30 s is enough for the keepalive interval, the reply timeout, and the pauses before the next connections.
         assert!(gone.elapsed() < Duration::from_secs(30), "{:?}", gone.elapsed());
     });
 }

@@ -11,7 +11,7 @@ use tower::service_fn;
 use super::{NAME, Network, builder, served};
 use crate::support::pki::{Authority, serve, trusting};
 
-/// Starts a server whose certificate has these names, and a network that leads to it.
+/// Starts a server whose certificate has these names, and makes a network in which the server has the name [`NAME`].
 async fn secure(authority: &Authority, names: &[&str]) -> (Server, Network) {
     let server = serve(Server::builder(), &authority.issue(names)).await;
     let network = Network::default().with(NAME, server.local_addr());
@@ -23,7 +23,8 @@ fn was_fatal(error: &Error, says: &str) {
     assert!(error.is_fatal() && error.to_string().contains(says), "{error}");
 }
 
-/// The certificate is checked against the host of the address, wherever the stream leads.
+/// The client checks the certificate against the host of the configured address. The connector's choice of a server
+/// makes no difference.
 #[tokio::test]
 async fn tls_runs_over_a_connectors_stream_and_checks_the_host_of_the_endpoint() {
     let authority = Authority::new("ours");
@@ -44,9 +45,9 @@ async fn tls_runs_over_a_connectors_stream_and_checks_the_host_of_the_endpoint()
     connect(trusting(&authority).server_name("127.0.0.1")).await.unwrap();
 }
 
-/// The server does not answer the handshake, so a second stream finds out that it has no TLS. In rare cases the random
-/// bytes of the handshake contain line ends, and the server answers what it takes for lines: then no second stream is
-/// opened.
+/// The server does not answer the TLS handshake, so the client opens a second stream to find out that the server has no
+/// TLS. In rare cases, the random bytes of the handshake contain line ends. The server then answers these bytes as a
+/// request, and the client opens no second stream.
 #[tokio::test]
 async fn an_error_says_that_the_server_has_no_tls() {
     let (_server, network) = served().await;
@@ -57,7 +58,6 @@ async fn an_error_says_that_the_server_has_no_tls() {
     assert!(asked == [NAME, NAME] || asked == [NAME], "{asked:?}");
 }
 
-/// A client without TLS gets an error that says that the server wants it.
 #[tokio::test]
 async fn an_error_says_that_the_server_wants_tls() {
     let (_server, network) = secure(&Authority::new("ours"), &["locks.internal"]).await;

@@ -89,7 +89,7 @@ fn the_client_for_threads_runs_its_connector_in_its_own_runtime() {
     assert!(server.stats().locks.is_empty());
 }
 
-/// The standby server is reached by its own name.
+/// The client gives the connector the standby's own name.
 #[tokio::test]
 async fn a_connector_reaches_the_standby_after_a_failover() {
     let mut pair = Pair::start().await;
@@ -112,7 +112,7 @@ async fn a_connector_reaches_the_standby_after_a_failover() {
     let guard = loop {
         match lock.acquire().await {
             Ok(guard) => break guard,
-            // Until the standby has taken over.
+            // The acquire fails until the standby has taken over.
             Err(error) => assert!(error.is_retryable(), "{error}"),
         }
     };
@@ -121,7 +121,8 @@ async fn a_connector_reaches_the_standby_after_a_failover() {
     assert!(network.asked().contains(&names[STANDBY].to_owned()));
 }
 
-/// The client asks its connector for an unknown leader by the address that the cluster names.
+/// The cluster names a leader that is not in the client's configuration. The client gives the connector the address of
+/// this leader.
 #[tokio::test]
 async fn a_connector_is_asked_for_a_leader_that_the_cluster_names() {
     let scene = ClusterScene::set(Server::builder()).await;
@@ -150,7 +151,7 @@ async fn a_connector_is_asked_for_a_leader_that_the_cluster_names() {
     assert!(network.asked().contains(&addresses[2]));
 }
 
-/// The last connector that is set counts. A client without one is not affected.
+/// If a builder gets several connectors, the last connector counts. A client without a connector is not affected.
 #[tokio::test]
 async fn each_client_has_its_own_connector() {
     let (server, network) = served().await;

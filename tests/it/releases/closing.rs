@@ -6,7 +6,7 @@ use super::{A_WHILE, SOON, imitate, is_like, line, since, start, token, waiters}
 use crate::support::raw::{Heard, RawConnection};
 use crate::support::until;
 
-/// A connection that holds `own` waits for `k` and closes.
+/// A connection that holds the lock `own` waits for the lock `k`, and then closes.
 #[tokio::test]
 async fn a_client_that_hangs_up_while_it_waits_is_noticed_at_once_from_1_15_on() {
     for (release, noticed) in since(Release::V1_15) {
@@ -31,7 +31,8 @@ async fn a_client_that_hangs_up_while_it_waits_is_noticed_at_once_from_1_15_on()
         );
         let stats = server.stats();
         assert_eq!((stats.connections, waiters(&server)), (2, 1), "{release}");
-        // The grant comes: only now does the server notice the end, and free both keys.
+        // The release makes the server grant `k` to the closed connection. Only now does the server notice the end, and
+        // it frees both keys.
         assert_eq!(holder.request("r", "k", &held).await, "ok", "{release}");
         until("the server has noticed the end", || server.stats().connections == 1).await;
         for key in ["k", "own"] {
@@ -53,15 +54,14 @@ async fn a_wait_outlives_its_client_until_its_timeout_before_1_15() {
     gone.send("l\nk\n2 300\n").await;
     until("it waits", || waiters(&server) == 1).await;
     drop(gone);
-    // This wait of one second and the wait of two seconds are timed by the same clock of the server, so this one ends
-    // first.
+    // The clock of the server ends both this wait (1 s) and the earlier wait (2 s), so this wait ends first.
     assert_eq!(holder.request("l", "k", "1").await, "timeout");
     assert_eq!((server.stats().connections, waiters(&server)), (2, 1));
     until("the wait has timed out", || server.stats().connections == 1).await;
     assert_eq!(waiters(&server), 0);
 }
 
-/// The server reads what a client sends during its wait only when the wait is over, however much it is.
+/// Even if a client sends 90,000 bytes during its wait, the server reads them only when the wait is over.
 #[tokio::test]
 async fn nothing_is_read_from_a_connection_that_waits_before_1_15() {
     let (server, address) = imitate(Release::V1_10).await;
@@ -79,7 +79,7 @@ async fn nothing_is_read_from_a_connection_that_waits_before_1_15() {
     }
 }
 
-/// The client has sent everything and waits for its answer.
+/// The client ends its direction of the connection, and waits for the answer.
 #[tokio::test]
 async fn a_half_closed_connection_gets_the_answer_to_its_wait_before_1_15() {
     for (release, watched) in since(Release::V1_15) {
@@ -100,7 +100,7 @@ async fn a_half_closed_connection_gets_the_answer_to_its_wait_before_1_15() {
         until("the connection is closed", || server.stats().connections == 1).await;
         assert_eq!(waiters(&server), 0);
     }
-    // The same with a wait that times out.
+    // A half-closed connection also gets the answer of a wait that times out.
     let (server, address) = imitate(Release::V1_10).await;
     let mut holder = RawConnection::open(&address).await;
     holder.request("l", "k", "0 300").await;
@@ -117,8 +117,8 @@ async fn a_half_closed_connection_gets_the_answer_to_its_wait_before_1_15() {
     assert_eq!(half_closed.hear(SOON).await, Heard::Closed);
 }
 
-/// The read buffer of the real servers has 4,096 bytes. From 1.15 on, they close a connection once that many bytes have
-/// arrived behind a wait.
+/// The read buffer of the real servers has 4,096 bytes. From 1.15 on, these servers close a connection when 4,096 bytes
+/// have arrived behind a wait.
 #[tokio::test]
 async fn bytes_behind_a_wait_must_fit_into_the_read_buffer() {
     let (server, address) = imitate(Release::NEWEST).await;

@@ -1,4 +1,4 @@
-//! The effects of commands, release by release.
+//! The effects of commands in each release.
 
 use std::time::Duration;
 
@@ -200,7 +200,7 @@ async fn signals_are_checked_more_strictly_from_1_11_2_on() {
     }
 }
 
-/// On sockets, with real time; the tests of the state use a clock of their own.
+/// This test uses sockets and real time. The unit tests in `src/server/state` use their own clock.
 #[tokio::test]
 async fn an_expired_ticket_makes_room_for_a_new_one() {
     for release in ["1.10", "1.15", "2.1"] {

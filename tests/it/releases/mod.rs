@@ -1,5 +1,5 @@
-//! Differences between the releases that the embedded server imitates, and what the real servers accept and
-//! answer, seen on its sockets.
+//! Tests over sockets of the releases that the embedded server imitates. They show the differences between the
+//! releases, and what the real servers accept and answer.
 
 mod closing;
 mod commands;
@@ -38,12 +38,12 @@ fn waiters(server: &Server) -> u64 {
     server.stats().locks.iter().map(|lock| lock.waiters).sum()
 }
 
-/// Returns all releases, each with whether it is `first` or later.
+/// Returns all releases. The second value says whether a release is `first` or later.
 fn since(first: Release) -> impl Iterator<Item = (Release, bool)> {
     Release::ALL.into_iter().map(move |release| (release, release >= first))
 }
 
-/// Returns whether the line matches the expected one, in which `$` stands for a token.
+/// Returns whether the line matches `expected`. A `$` in `expected` stands for a token.
 fn is_like(heard: &Heard, expected: &str) -> bool {
     let Heard::Line(heard) = heard else { return false };
     let (heard, expected): (Vec<&str>, Vec<&str>) = (heard.split(' ').collect(), expected.split(' ').collect());

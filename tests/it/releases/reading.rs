@@ -7,9 +7,9 @@ use dflockd_client::server::{Release, Server};
 use super::{A_WHILE, SOON, imitate, is_like, line, since, start};
 use crate::support::raw::{Heard, RawConnection};
 
-/// Requests, and the answers that single servers and members of all releases give to them, with `$` for a token. A
-/// strict server would refuse most of those that are granted here; the real ones grant them. They keep the connection
-/// open after an `error`, too.
+/// Requests and their answers, with `$` for a token. The answers are the same from standalone servers of all releases
+/// and from members of clusters. A strict server would refuse most of the requests that are granted here, but the real
+/// servers grant them.
 const TAKEN: &[(&[u8], &str)] = &[
     (b"l\nk\n 0  5 \n", "ok $ 5"),
     (b"l\nk\n\t+0\x0b\x0c7\t\n", "ok $ 7"),
@@ -22,7 +22,7 @@ const TAKEN: &[(&[u8], &str)] = &[
     (b"l\na\x0b\x0c\x00b\n0 5\n", "ok $ 5"),
     (b"l\nno\xc2\xa0blank\n0 5\n", "ok $ 5"),
     (b"l\n\xff\xfe\n0 5\n", "ok $ 5"),
-    // An invalid token holds nothing.
+    // No lease has an invalid token.
     (b"r\nk\n\xff\n", "error"),
     (b"n\nk\n\xff 5\n", "error"),
     // The connection stays open after invalid requests.
@@ -53,7 +53,7 @@ async fn requests_that_real_servers_accept_are_accepted() {
                 "{release}: {} brought {heard:?}",
                 says.escape_ascii()
             );
-            // The connection is open and in step.
+            // The connection is open, and the next request gets its own answer.
             assert!(
                 connection.request("stats", "_", "_").await.starts_with("ok {"),
                 "{release}"
@@ -84,7 +84,7 @@ async fn keys_may_have_any_bytes_and_every_byte_counts() {
     assert_eq!(keys, ["k", invalid, invalid, invalid, "\u{fffd}k", invalid]);
 }
 
-/// The server answers at the end of the line, at the read timeout, or at the end of the input.
+/// The server answers when the line ends, when the read timeout is over, or when the input ends.
 #[tokio::test]
 async fn too_long_a_line_is_answered_at_its_end() {
     for release in ["1.10", "2.1"] {
@@ -102,7 +102,7 @@ async fn too_long_a_line_is_answered_at_its_end() {
             assert_eq!(connection.hear(SOON).await, line("error"), "{release} {end:?}");
             assert_eq!(connection.hear(SOON).await, Heard::Closed, "{release} {end:?}");
         }
-        // If the input ends after a valid half of a request, the server does not answer.
+        // If the input ends after two of the three lines of a request, the server does not answer.
         let mut connection = RawConnection::open(&address).await;
         connection.send("l\nk\n").await;
         connection.end_sending().await;
@@ -167,7 +167,8 @@ async fn a_secret_is_trimmed_before_it_is_compared() {
             ("two words", "two words", true),
             ("s3cret", "s3cret s3cret", false),
             ("s3cret", "", false),
-            // From 1.16 on the server trims its own secret, too. Before that, no secret matches one with blanks around it.
+            // From 1.16 on, the server also trims its own secret. Before 1.16, a client cannot match a secret that has
+            // blanks around it.
             (" s3cret ", " s3cret ", release >= Release::V1_16),
             (" s3cret ", "s3cret", release >= Release::V1_16),
         ] {
@@ -181,7 +182,6 @@ async fn a_secret_is_trimmed_before_it_is_compared() {
     }
 }
 
-/// Whatever a client sends instead of the secret, the server answers that it wants the secret.
 #[tokio::test]
 async fn a_client_without_authentication_always_gets_error_auth() {
     for release in ["1.10", "2.1"] {
@@ -221,7 +221,7 @@ async fn a_client_without_authentication_always_gets_error_auth() {
     }
 }
 
-/// Sending a byte now and then does not keep a connection open: each line has one timeout.
+/// Each line has one timeout. So a client cannot keep its connection open by sending a byte now and then.
 #[tokio::test]
 async fn the_read_timeout_does_not_restart_with_each_byte() {
     let timeout = Duration::from_secs(1);
@@ -249,7 +249,7 @@ async fn each_line_has_the_read_timeout_for_itself() {
     let (_server, address) = start(Server::builder().read_timeout(timeout)).await;
     let mut slow = RawConnection::open(&address).await;
     for piece in ["l\n", "k\n", "0 9\n"] {
-        // Two of these pauses together are longer than the timeout.
+        // Two of these pauses (1.8 s each) are together longer than the timeout (3 s).
         assert_eq!(slow.hear(timeout * 6 / 10).await, Heard::Nothing);
         slow.send(piece).await;
     }

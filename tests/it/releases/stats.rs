@@ -26,7 +26,7 @@ async fn stats_have_fractions_and_an_order() {
         let stats = read().await;
         assert_eq!(stats, {
             let mut again = read().await;
-            // The answers may differ in the fields that change with time.
+            // Two answers may differ in these fields, which change with time.
             for (list, field) in [("locks", "lease_expires_in_s"), ("idle_locks", "idle_s")] {
                 for (now, before) in again[list]
                     .as_array_mut()
@@ -46,8 +46,8 @@ async fn stats_have_fractions_and_an_order() {
             idle.iter().all(|idle| idle["idle_s"].as_f64().unwrap().fract() > 0.0),
             "{release}"
         );
-        // Real servers keep keys in 64 maps, by the hash of the key, which begins with `lock:` from 1.14 on, and list
-        // one map after the other. The embedded server orders the keys of each map, too.
+        // Real servers have 64 maps of keys, and list one map after the other. The hash of a key selects its map. From
+        // 1.14 on, a key is hashed with the prefix `lock:`. The embedded server also sorts the keys of each map.
         let prefix = if release >= Release::V1_14 { "lock:" } else { "" };
         keys.sort_by_key(|key| {
             let bytes = prefix.bytes().chain(key.bytes());

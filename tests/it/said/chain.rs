@@ -1,4 +1,4 @@
-//! The text of an error and that of its source have no fact in common.
+//! Tests that an error and its sources state each fact only once, and that the guide's table of error kinds is true.
 
 use std::error::Error as _;
 
@@ -6,7 +6,7 @@ use dflockd_client::Error;
 
 use super::every_kind::provoke;
 
-/// Asserts that printing an error with all its sources, as `{:#}` of anyhow does, tells each fact once.
+/// Asserts that an error and all its sources together state each fact once. `{:#}` of anyhow prints them together.
 fn tells_each_fact_once(what: &str, error: &Error) {
     let mut texts = vec![error.to_string()];
     let mut source = error.source();
@@ -33,7 +33,7 @@ async fn no_error_repeats_its_source() {
     assert!(with_sources >= 6, "only {with_sources} had a source at all");
 }
 
-/// The table of `docs/guide/src/errors.md` is true of an error of each kind.
+/// Compares the table of `docs/guide/src/errors.md` with errors of each kind.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_table_of_error_kinds_is_true() {
     let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/guide/src/errors.md")).unwrap();
@@ -49,14 +49,14 @@ async fn the_table_of_error_kinds_is_true() {
         let of_kind: Vec<_> = provoked
             .iter()
             .filter(|(_, error)| format!("`{:?}`", error.kind()) == cells[1])
-            // The text below the table describes these: they are fatal, whatever their kind.
+            // The table does not cover these errors. The text below the table says that they are fatal.
             .filter(|(what, _)| !what.starts_with("fatal: "))
             .collect();
         for (what, error) in &of_kind {
             let outlook = [error.is_retryable(), error.is_fatal()].map(|is| if is { "yes" } else { "no" });
             assert_eq!(outlook.as_slice(), &cells[2..4], "{what}: {error:?}");
         }
-        // Only a panic ends the actor of a shard, and none is provoked here.
+        // The kind `ShardGone` needs a panic in the actor of a shard, and this test provokes no panic.
         assert_eq!(of_kind.is_empty(), cells[1] == "`ShardGone`", "{cells:?}");
         seen += of_kind.len();
     }

@@ -1,4 +1,4 @@
-//! Errors of every kind, provoked.
+//! Provokes errors of every kind except `ShardGone`.
 
 use std::future::{Ready, ready};
 use std::task::{Context, Poll};
@@ -18,7 +18,8 @@ use crate::support::fake::FakeServer;
 use crate::support::pki::{Authority, HERE, serve, trusting};
 use crate::support::proxy::Proxy;
 
-/// Returns errors with what provoked them. Those marked `fatal: ` are fatal, though their kind is retryable as a rule.
+/// Returns errors, each with a text that says what provoked it. If the text begins with `fatal: `, the error is fatal,
+/// although most errors of its kind are retryable.
 pub(crate) async fn provoke() -> Vec<(&'static str, Error)> {
     let mut all = said_by_servers().await;
     all.extend(of_streams().await);
@@ -43,7 +44,7 @@ fn key() -> Key {
     Key::new("k").unwrap()
 }
 
-/// Returns the error of each answer of a server to a low-level call.
+/// Returns the errors of a low-level call, one for each answer that a server may send.
 async fn said_by_servers() -> Vec<(&'static str, Error)> {
     let mut all = Vec::new();
     for answer in [
@@ -86,7 +87,7 @@ async fn said_by_servers() -> Vec<(&'static str, Error)> {
     all
 }
 
-/// A stream whose other end reads a request and sends this answer.
+/// Returns a stream. Its other end reads a request and sends this answer.
 fn peer(answer: &'static str) -> DuplexStream {
     let (near, mut far) = duplex(4096);
     tokio::spawn(async move {
@@ -98,14 +99,14 @@ fn peer(answer: &'static str) -> DuplexStream {
     near
 }
 
-/// Errors of streams that end, fail, and are out of step.
+/// Errors of streams that end, that fail, or that are used again after an error.
 async fn of_streams() -> Vec<(&'static str, Error)> {
     let (near, far) = duplex(4096);
     drop(far);
     let mut wire = Wire::new(near);
     let ended = functions::ping(&mut wire).await.unwrap_err();
     let out_of_step = functions::ping(&mut wire).await.unwrap_err();
-    // A reset stream gives the system's error.
+    // The error of a reset stream comes from the operating system.
     let server = FakeServer::start(|mut connection, _| async move {
         drop(connection.request().await);
         connection.reset();
@@ -250,7 +251,7 @@ fn blocking_in_a_task(server: &Server) -> Error {
     lock.unwrap_err()
 }
 
-/// A layer with an error of its own.
+/// A service that refuses each request with its own error.
 #[derive(Clone)]
 struct Refuse(ClientService);
 

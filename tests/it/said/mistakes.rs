@@ -19,7 +19,7 @@ use crate::support::pki::{Authority, serve, trusting};
 use crate::support::spans::observe;
 use crate::support::until;
 
-/// A time that only a hang exceeds.
+/// A test exceeds this time only if it hangs.
 const SOON: Duration = Duration::from_secs(30);
 
 const WAIT: Duration = Duration::from_millis(200);
@@ -132,15 +132,15 @@ async fn errors_tell_a_missing_token_from_a_wrong_one() {
     );
     let signals = SignalConn::open(builder(&address), SignalOptions::default()).await;
     said(signals, ErrorKind::Auth, &["presented no authentication token"]);
-    // The low-level functions make the same distinction.
+    // The low-level functions return the same error.
     let stream = tokio::net::TcpStream::connect(&address).await.unwrap();
     let mut wire = dflockd_client::protocol::functions::Wire::new(stream);
     let stats = dflockd_client::protocol::functions::stats(&mut wire).await;
     said(stats, ErrorKind::Auth, &["presented no authentication token"]);
 }
 
-/// Starts a listener without TLS. Like a real server, which takes a TLS handshake for the beginning of a line, it does
-/// not answer a handshake. It sends every other client this answer, if any, to its first request.
+/// Starts a listener without TLS. It does not answer a TLS handshake, because a real server takes a handshake for the
+/// beginning of a line. If there is an `answer`, the listener sends it to the first plain request of each other client.
 async fn without_tls(answer: Option<&'static str>) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -190,7 +190,7 @@ async fn tls_to_a_server_without_tls_is_an_early_error() {
     }
 }
 
-/// If the peer answers neither the handshake nor the plain request, the hint is in the error of the connect timeout.
+/// If the server answers neither the handshake nor the plain request, the hint is in the error of the connect timeout.
 #[tokio::test]
 async fn tls_to_a_server_that_says_nothing_ends_with_a_hint() {
     let tls = trusting(&Authority::new("ours"));
@@ -219,7 +219,7 @@ async fn an_error_says_that_the_same_client_holds_the_lock() {
     let own = "\"l\" was not granted within 200ms: this client itself held it, and locks are not reentrant";
     let late = ErrorKind::Timeout;
     said(client.lock("l").unwrap().acquire().await, late, &[own]);
-    // This wait is ended by the server.
+    // The timeout of this wait is a whole second, so the server may end the wait.
     let lock = client.lock("l").unwrap().acquire_timeout(Duration::from_secs(1));
     said(lock.acquire().await, late, &["this client itself held it"]);
     said(
@@ -242,7 +242,7 @@ async fn an_error_says_that_the_same_client_holds_the_lock() {
     };
     let own = "the turn of \"l\" did not come within 200ms: this client itself held it";
     said(ticket.wait(WAIT).await, late, &[own]);
-    // A released lock does not count as held.
+    // A lock that this client has released does not count as held by this client.
     drop((_lock, _first, _second));
     let _others = other.lock("l").unwrap().acquire_timeout(SOON).acquire().await.unwrap();
     said(
@@ -264,7 +264,7 @@ async fn errors_explain_another_limit_and_the_single_namespace_of_old_servers() 
     said(client.semaphore("s", 7).unwrap().try_acquire().await, kind, &["than 7"]);
     said(client.semaphore("s", 9).unwrap().enqueue().await, kind, &["than 9"]);
 
-    // A server that does not know `ping` is older than 1.14, where locks and semaphores share their keys.
+    // A server that does not know `ping` is older than 1.14. On such a server, locks and semaphores share their keys.
     let old = OldServer::start(&server.local_addr().to_string(), &["ping"], false).await;
     let client = builder(&old.address).connect().await.unwrap();
     let outcome = client.semaphore("s", 5).unwrap().acquire().await;
@@ -277,8 +277,8 @@ async fn errors_explain_another_limit_and_the_single_namespace_of_old_servers() 
         ],
     );
 
-    // On such a server the key of a lock may be in use as a semaphore. First the embedded server imitates such a
-    // release; then `fake` stands for a server that knows fewer commands.
+    // On a server before 1.14, the key of a lock may be in use as a semaphore. First, the embedded server imitates
+    // release 1.10. Then `fake` stands for a server that knows fewer commands.
     let (_server, address) = start(Server::builder().release("1.10")).await;
     let client = builder(&address).connect().await.unwrap();
     let both = ["before 1.14", "use different keys"];
@@ -316,7 +316,7 @@ async fn errors_explain_another_limit_and_the_single_namespace_of_old_servers() 
     );
 }
 
-/// Printed as it is, this key would colour a terminal and ring its bell.
+/// Without escapes, this key would make the text of a terminal red, ring its bell, and reverse the direction of text.
 const NASTY: &str = "k\u{1b}[31m\u{7}\u{202e}";
 
 fn is_clean(text: &str) {
@@ -353,13 +353,13 @@ async fn keys_are_shown_escaped_in_errors_and_logs() {
     let lock = client.lock(&key).unwrap().lease_ttl(Duration::from_secs(1));
     let guard = lock.acquire().await.unwrap();
     is_clean(&lock.acquire().await.unwrap_err().to_string());
-    // A refused renewal, a lost lease, and the release of that lease.
+    // Logs of a refused renewal, of a lost lease, and of the release of that lease.
     let mut thief = crate::support::raw::RawConnection::open(&address).await;
     let token = guard.token().as_str();
     thief.send(&format!("r\n{NASTY}\n{token}\n")).await;
     assert_eq!(guard.lost().await, LostReason::Rejected);
     is_clean(&guard.release().await.unwrap_err().to_string());
-    // A grant whose caller has gone.
+    // Logs of a grant whose caller no longer waits.
     let holder = lock.acquire().await.unwrap();
     let waiting = tokio::spawn({
         let lock = lock.clone().acquire_timeout(SOON);
@@ -432,7 +432,7 @@ fn times_beyond_the_limits_of_sockets_and_servers_are_refused() {
         invalid,
         &["of 22.9s is not acceptable", "read timeout of 23s by 1s at least"],
     );
-    // A keepalive of 12 s is short enough: the error is then the missing runtime.
+    // A keepalive interval of 12 s is short enough. The error is then that there is no tokio runtime.
     let enough = Client::builder().keepalive(12 * second).build();
     said(enough, invalid, &["tokio runtime"]);
 }
@@ -465,7 +465,7 @@ async fn invalid_times_of_the_embedded_server_are_refused() {
     );
 }
 
-/// Release 1.10 answers its waits with a bare `error` at SIGTERM.
+/// At SIGTERM, release 1.10 answers each wait with a bare `error`.
 #[tokio::test]
 async fn a_wait_that_the_server_ends_with_a_bare_error_is_retryable() {
     let server = FakeServer::start(|mut connection, _| async move {

@@ -1,4 +1,4 @@
-//! The texts of errors: only known facts, each one once, with advice.
+//! Tests of the texts of errors: each text states only known facts, states each fact once, and gives advice.
 
 mod chain;
 mod every_kind;

@@ -16,7 +16,7 @@ use crate::support::until;
 /// The timeout of the callers in these tests.
 const WAIT: Duration = Duration::from_millis(300);
 
-/// An embedded server behind a proxy that can stop it: connections are still accepted, and nothing is answered.
+/// An embedded server behind a proxy. After `stop`, the proxy still accepts connections, but no request is answered.
 struct Scene {
     server: Server,
     proxy: Proxy,
@@ -56,12 +56,12 @@ fn builder(servers: &[&str]) -> ClientBuilder {
         .request_timeout(WAIT)
 }
 
-/// Asserts that the error does not say that the key is held: no server answered.
+/// Asserts that the error does not say that the key is held, because no server answered.
 fn nothing_was_said<T: Debug>(outcome: Result<T, Error>, part: &str) {
     one_of_these_was_said(outcome, &[part]);
 }
 
-/// Asserts the same for an `enqueue`, which needs a new connection: the error may also say that it got no place in the
+/// Asserts the same for an `enqueue`. It needs a new connection, so its error may also say that it got no place in the
 /// queue.
 fn gets_no_queue_position<T: Debug>(outcome: Result<T, Error>, part: &str) {
     one_of_these_was_said(outcome, &[part, "got no place in its queue"]);
@@ -94,8 +94,8 @@ async fn ask_in_every_way(client: &Client, part: &str) {
     let mut slot_object = DistributedSemaphore::from(client.semaphore("so", 2).unwrap());
     let both = client.lock_all(["m1", "m2"]).unwrap();
     let election = Election::new(client.lock("e").unwrap());
-    // Two callers ask for the same key at once: the unanswered request of the first tells the second nothing about the
-    // key.
+    // Two callers request the same key at once. The unanswered request of the first caller says nothing about the key,
+    // so the second caller gets the same error.
     let again = client.lock("l").unwrap();
     let no_time = client.lock("z").unwrap().acquire_timeout(Duration::ZERO);
     tokio::join!(
@@ -133,7 +133,6 @@ async fn a_server_that_accepts_and_never_answers_is_not_connected() {
     ask_in_every_way(&client, "shard 0 is not connected").await;
 }
 
-/// Threads get the same errors as tasks.
 #[test]
 fn threads_get_the_same_errors() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -161,7 +160,7 @@ fn threads_get_the_same_errors() {
     drop(guard);
 }
 
-/// The client's clock ends the first wait (300 ms); the server's own timeout may end the second (1 s).
+/// The client's clock ends the wait of 300 ms. The server's timeout may end the wait of 1 s.
 #[tokio::test]
 async fn errors_say_that_a_key_is_held() {
     let scene = Scene::set().await;
@@ -189,14 +188,14 @@ async fn errors_say_that_a_key_is_held() {
     }
 }
 
-/// A silent shard tells nothing about another one.
+/// A shard that does not answer says nothing about the keys of another shard.
 #[tokio::test]
 async fn the_error_is_about_the_shard_of_its_key() {
     let (silent, talks) = (Scene::set().await, Scene::set().await);
     let holder = talks.bystander().await;
     let servers = [silent.proxy.address.as_str(), talks.proxy.address.as_str()];
     let client = builder(&servers).connect().await.unwrap();
-    // An acquire of both keys begins with the one that sorts first: the key on the silent shard.
+    // An acquire of both keys begins with the key that sorts first. This is the key on the silent shard.
     let of_shard = |shard, prefix| {
         let name = |number: u32| format!("{prefix}{number}");
         let is_there = |key: &String| dflockd_client::stable_hash_shard(key, 2) == shard;
@@ -225,19 +224,19 @@ async fn an_answer_to_one_caller_is_not_repeated_to_another_after_the_server_has
     let first = tokio::spawn(async move { first.acquire().await });
     until("it waits", || scene.server.stats().locks[0].waiters == 1).await;
     scene.stop();
-    // This is longer than the time for which the client passes a server's answer on to other callers.
+    // The client passes a server's answer on to other callers for less than this time.
     tokio::time::sleep(Duration::from_millis(500)).await;
     nothing_was_said(client.lock("k").unwrap().acquire().await, "the server did not answer");
     a_lease_is_held(first.await.unwrap(), "another holder has it");
 }
 
-/// More callers than may be in flight: the others get an error about that, not about the key.
+/// If too many requests are in flight, a caller gets an error about this limit, not about the key.
 #[tokio::test]
 async fn a_caller_without_room_gets_an_error_about_it() {
     let scene = Scene::set().await;
     let client = scene.builder().max_in_flight(1).connect().await.unwrap();
     scene.stop();
-    // The first request has no answer yet, so it still takes the only place in flight.
+    // The first request has no answer yet, so it still occupies the only place in flight.
     nothing_was_said(client.lock("a").unwrap().acquire().await, "the server did not answer");
     nothing_was_said(client.lock("b").unwrap().acquire().await, "no room");
     nothing_was_said(client.lock("b").unwrap().try_acquire().await, "no room");
