@@ -10,11 +10,11 @@ use std::process::Command;
 #[derive(Clone, Copy)]
 pub(crate) struct Cost {
     pub(crate) instructions: f64,
-    /// How often memory is allocated or reallocated.
+    /// The number of allocations and reallocations of memory.
     pub(crate) allocations: f64,
 }
 
-/// Runs this benchmark's program for this many operations, under callgrind.
+/// Runs the program with this name for this many operations under callgrind, and returns the cost of the whole run.
 pub(crate) fn count(program: &str, operations: usize) -> Result<Cost, Box<dyn Error>> {
     let profile = folder()?.join(format!("{}.{operations}", program.replace(' ', "_")));
     let ran = Command::new("valgrind")
@@ -33,7 +33,7 @@ pub(crate) fn count(program: &str, operations: usize) -> Result<Cost, Box<dyn Er
     })
 }
 
-/// Returns the folder beside the benchmark, below `target`.
+/// Returns the folder for the profiles, which is below `target`. Creates the folder if it is missing.
 fn folder() -> Result<PathBuf, Box<dyn Error>> {
     let executable = std::env::current_exe()?;
     let target = executable
@@ -45,7 +45,7 @@ fn folder() -> Result<PathBuf, Box<dyn Error>> {
     Ok(folder)
 }
 
-/// Returns the sum at the end of the profile.
+/// Returns the number of instructions, which is at the end of the profile.
 fn instructions(profile: &Path) -> Result<f64, Box<dyn Error>> {
     let text = fs::read_to_string(profile)?;
     let mut sums = text
@@ -55,8 +55,9 @@ fn instructions(profile: &Path) -> Result<f64, Box<dyn Error>> {
     Ok(sum.trim().parse()?)
 }
 
-/// Returns how often the allocator was called. A profile names a function once, `cfn=(7) malloc`, and by its number
-/// from then on. The line after a `cfn=` has the number of calls of that function.
+/// Returns how often the program called the allocator. The first line of a function in a profile has its number and its
+/// name, as in `cfn=(7) malloc`. Later lines have only its number, as in `cfn=(7)`. The line after a line `cfn=` has the
+/// number of calls of that function.
 fn allocations(profile: &Path) -> Result<f64, Box<dyn Error>> {
     let text = fs::read_to_string(profile)?;
     let mut allocators = HashSet::new();

@@ -1,19 +1,24 @@
-//! Compares how many instructions the hot paths take, and how often they allocate, with recorded figures.
+//! Compares the instructions and allocations of the hot paths with recorded figures.
 //!
 //!     cargo bench --bench instructions
 //!     cargo bench --bench instructions -- --record
 //!
-//! Time on a busy machine shows no differences below 10 %. Instructions do: the programs of `programs.rs` run in one
-//! thread, over pipes in memory and in paused time, and valgrind's callgrind counts the instructions of client and
-//! embedded server together. Each program runs twice, for a number of operations and for three times as many. The
-//! figure is the difference of the two runs, so the start of the program does not count. Runs differ by less than 0.5
-//! %, because of the random seed of the hash tables.
+//! On a busy machine, measured times vary too much to show a difference below 10 %. Numbers of instructions vary by
+//! less than 0.5 %, and only because of the random seed of the hash tables.
 //!
-//! It fails if a program takes over 3 % more instructions than recorded, or over 3 % more allocations. Numbers of
-//! allocations are compared after one is added to each, so that a fraction of an allocation does not count where there
-//! are few. The figures hold for one compiler, C library and architecture. If one of them differs, it prints the table
-//! and compares nothing: record again, in a commit of its own. Profiles are in `target/instructions`:
-//! `callgrind_annotate` shows which function took how much.
+//! The programs in `programs.rs` run in one thread, over pipes in memory, with paused time. The tool callgrind of
+//! valgrind counts the instructions of the client and of the embedded server together. Each program runs twice: the
+//! second run makes three times as many operations as the first run. The figure is the difference between the two runs,
+//! divided by the number of additional operations. So the start of the program does not count.
+//!
+//! The benchmark fails if a program takes over 3 % more instructions or allocations than recorded. Before the
+//! comparison of allocations, one is added to both numbers. So a fraction of an allocation does not count if the
+//! recorded number is small.
+//!
+//! The figures hold for one compiler, one C library and one architecture. If any of the three differs, the benchmark
+//! only prints the table. Then record the figures again, in a commit of its own.
+//!
+//! The profiles are in `target/instructions`. `callgrind_annotate` shows how many instructions each function took.
 #![allow(missing_docs)]
 
 mod callgrind;
@@ -29,24 +34,24 @@ use self::callgrind::Cost;
 use self::programs::{PROGRAMS, Program};
 use self::record::{Record, toolchain};
 
-/// The limit of an increase over the recorded figure.
+/// The maximum of the ratio between a measured figure and the recorded figure.
 const BOUND: f64 = 1.03;
 
-/// How many times as many operations the longer run makes.
+/// The operations of the longer run, divided by the operations of the shorter run.
 const LONGER: usize = 3;
 
 #[derive(Parser)]
 struct Arguments {
-    /// Writes the measured figures in place of the recorded ones.
+    /// Replaces the recorded figures with the measured figures.
     #[arg(long)]
     record: bool,
-    /// Runs one program, without counting: for valgrind.
+    /// Runs the program with this name and counts nothing. The benchmark starts itself under valgrind with this option.
     #[arg(long, requires = "count")]
     run: Option<String>,
-    /// How many operations that program makes.
+    /// How many operations the program of `--run` makes.
     #[arg(long)]
     count: Option<usize>,
-    /// Passed by cargo.
+    /// `cargo bench` passes this option.
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -72,7 +77,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     compare(&Record::read()?, &measured)
 }
 
-/// Returns the cost of one operation, without the start.
+/// Returns the cost of one operation, without the start of the program.
 fn cost_of_one(program: &Program) -> Result<Cost, Box<dyn Error>> {
     let short = callgrind::count(program.name, program.operations)?;
     let long = callgrind::count(program.name, program.operations * LONGER)?;

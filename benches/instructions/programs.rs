@@ -1,4 +1,4 @@
-//! The programs that are counted.
+//! The programs whose instructions are counted.
 
 use std::error::Error;
 use std::future::pending;
@@ -65,7 +65,7 @@ pub(crate) const PROGRAMS: [Program; 6] = [
     },
 ];
 
-/// The number of leases that are held at a time.
+/// The number of leases that one program holds at the same time.
 const LEASES: usize = 100;
 
 const TTL: Duration = Duration::from_secs(10);
@@ -73,7 +73,7 @@ const TTL: Duration = Duration::from_secs(10);
 impl Program {
     /// Makes this many operations.
     pub(crate) fn run(&self, operations: usize) -> Done {
-        // For the jitter of the client.
+        // The client adds random times (jitter) to its pauses. With this seed, these times are the same in each run.
         fastrand::seed(7);
         let runtime = Builder::new_current_thread().enable_time().start_paused(true).build()?;
         runtime.block_on(async {
@@ -88,7 +88,7 @@ impl Program {
     }
 }
 
-/// Accepts connections in memory.
+/// Accepts pipes in memory as connections.
 struct InMemory(mpsc::UnboundedReceiver<DuplexStream>);
 
 impl Listener for InMemory {
@@ -102,7 +102,7 @@ impl Listener for InMemory {
     }
 }
 
-/// A server in memory.
+/// An embedded server whose connections are pipes in memory.
 struct Lone {
     _server: Server,
     connect: mpsc::UnboundedSender<DuplexStream>,
@@ -140,7 +140,7 @@ fn open(connect: &mpsc::UnboundedSender<DuplexStream>) -> io::Result<DuplexStrea
     Ok(near)
 }
 
-/// Sends the requests of a pair without the client: the cost of the server and of the pipe in a pair of one task.
+/// Makes pairs without the client. This cost is what the server and the pipe take of a pair of one task.
 async fn bare(pairs: usize) -> Done {
     let server = Lone::start("2.1").await?;
     let (mut stream, mut line) = (BufReader::new(server.open()?), String::new());
@@ -176,7 +176,7 @@ async fn pairs(tasks: usize, each: usize) -> Done {
     Ok(())
 }
 
-/// Holds leases for this many TTLs, while they are renewed.
+/// Holds leases for this many TTLs. The client renews the leases during this time.
 async fn held(ttls: usize) -> Done {
     let server = Lone::start("2.1").await?;
     let client = server.client().await?;

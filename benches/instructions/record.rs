@@ -22,7 +22,8 @@ impl Record {
             .map(|(_, cost)| *cost)
     }
 
-    /// Reads the file: the toolchain in the first line, then one program in each line, with its instructions and allocations first.
+    /// Reads the file. The first line is the toolchain. Each later line has the instructions, the allocations and the
+    /// name of a program.
     pub(crate) fn read() -> Result<Self, Box<dyn Error>> {
         let text = fs::read_to_string(path()).unwrap_or_default();
         let mut lines = text.lines();
@@ -53,8 +54,8 @@ fn path() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("benches/instructions/recorded.txt")
 }
 
-/// Returns what instruction counts depend on besides the programs: the compiler, the architecture, and the C library,
-/// whose allocator is counted too.
+/// Describes what the figures depend on besides the programs: the compiler, the architecture and the C library. The C
+/// library matters because the instructions of its allocator count too.
 pub(crate) fn toolchain() -> Result<String, Box<dyn Error>> {
     let compiler = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned());
     let told = |command: &mut Command| -> Result<String, Box<dyn Error>> {

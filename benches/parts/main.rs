@@ -1,4 +1,5 @@
-//! The costs of single parts: a connection over a pipe in memory, a shard without connections, its leases, and the embedded server.
+//! Measures single parts of the client, and the embedded server. The parts are a connection over a pipe in memory, a
+//! shard without connections, and the registry of its leases.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod server;
@@ -13,10 +14,10 @@ use tokio::runtime::Builder;
 
 use self::server::server;
 
-/// The number of concurrent callers of a busy client.
+/// The number of concurrent callers of a busy client, and of the requests that they send together.
 const CROWD: usize = 100;
 
-/// Returns as many acquires as releases.
+/// Returns [`CROWD`] requests: an acquire and a release for each key.
 fn requests() -> Vec<Request> {
     let token = Token::new("00000000000000070123456789abcdef").unwrap();
     let acquire = |key| Request::Acquire {
@@ -34,7 +35,7 @@ fn requests() -> Vec<Request> {
     keys.flat_map(|key| [acquire(key.clone()), release(key)]).collect()
 }
 
-/// Reads requests and answers each.
+/// Acts as the server: reads requests and answers each of them.
 async fn answer(mut stream: DuplexStream) {
     let (mut decoder, mut out) = (RequestDecoder::default(), BytesMut::new());
     while stream.read_buf(decoder.read_space()).await.is_ok_and(|count| count > 0) {

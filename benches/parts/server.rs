@@ -1,5 +1,5 @@
-//! The cost of the embedded server. It has a thread of its own. The benchmark's thread makes the load with little work: it writes prepared
-//! bytes, and copies tokens from the answers into the releases.
+//! Measures the embedded server, which has a thread of its own. The thread of the benchmark makes the load. That takes
+//! little work, because it writes prepared bytes, and only copies tokens from the answers into the releases.
 
 use std::future::pending;
 use std::io::{Read, Write};
@@ -14,13 +14,13 @@ use tokio::runtime::{Builder, Handle};
 
 use crate::CROWD;
 
-/// While the load uses one connection, the server works on the others.
+/// The number of connections. While the benchmark's thread uses one of them, the server works on the others.
 const CONNECTIONS: usize = 4;
 
-/// The length of `ok <token> 30` and its line end.
+/// The length in bytes of a grant, which is `ok <token> 30` and a line end.
 const GRANT_BYTES: usize = 39;
 
-/// The position of the token in it.
+/// The position of the token in a grant.
 const TOKEN: std::ops::Range<usize> = 3..35;
 
 const DONE: &[u8] = b"ok\n";
@@ -54,7 +54,7 @@ pub(crate) fn server(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A server and the runtime of its thread.
+/// An embedded server, and the runtime of its thread.
 struct LoneServer {
     address: SocketAddr,
     runtime: Handle,
@@ -76,7 +76,7 @@ impl LoneServer {
         told.recv().unwrap()
     }
 
-    /// Returns the processor time of the server's thread, if the system tells it.
+    /// Returns the processor time of the server's thread, or `None` if the system is not Unix.
     fn processor_time(&self) -> Option<Duration> {
         let (tell, told) = mpsc::channel();
         self.runtime.spawn(async move { tell.send(thread_time()) });
@@ -115,12 +115,12 @@ fn thread_time() -> Option<Duration> {
     None
 }
 
-/// A connection, and the bytes to send over it.
+/// A connection, and the bytes to send over the connection.
 struct Sender {
     stream: TcpStream,
     acquires: Vec<u8>,
     releases: Vec<u8>,
-    /// The positions of the tokens in the releases.
+    /// The positions of the tokens in `releases`.
     tokens: Vec<usize>,
     answers: Vec<u8>,
 }
@@ -134,7 +134,7 @@ impl Sender {
         self.stream.write_all(&self.acquires).unwrap();
     }
 
-    /// Sends releases of the granted keys.
+    /// Reads the grants, and sends releases with their tokens.
     fn release(&mut self) {
         self.stream.read_exact(&mut self.answers).unwrap();
         for (grant, start) in self.answers.chunks_exact(GRANT_BYTES).zip(&self.tokens) {
@@ -151,7 +151,7 @@ impl Sender {
     }
 }
 
-/// Returns the number of requests.
+/// Makes this many rounds of pings over all connections, and returns the number of requests.
 fn ping_rounds(senders: &mut [Sender], rounds: u64) -> u64 {
     senders.iter_mut().for_each(Sender::ping);
     for _ in 1..rounds {
@@ -164,7 +164,7 @@ fn ping_rounds(senders: &mut [Sender], rounds: u64) -> u64 {
     rounds * (senders.len() * CROWD) as u64
 }
 
-/// Returns the number of requests: acquires, and as many releases.
+/// Makes this many rounds of acquires and releases over all connections, and returns the number of requests.
 fn pair_rounds(senders: &mut [Sender], rounds: u64) -> u64 {
     senders.iter_mut().for_each(Sender::acquire);
     for _ in 1..rounds {

@@ -1,5 +1,5 @@
-//! Measures pairs of acquire and release a second through the handles, and in other ways. `dflock bench pairs` measures the first way
-//! alone, against any servers.
+//! Measures how many pairs (an acquire and its release) a client makes each second through its handles. Other ways to
+//! make pairs are measured for comparison. `dflock bench pairs` measures only the pairs through the handles.
 //!
 //!     cargo bench --bench ways -- --at-once 1,100
 //!     cargo bench --bench ways -- --at-once 64 --ways tasks,threads --rounds 9
@@ -9,19 +9,22 @@
 //!
 //! | way | workers and their client |
 //! | --- | --- |
-//! | `tasks`, `tasks:N` | tasks, and the async client with one or N pipelined connections |
-//! | `tls` | the same over TLS, with an embedded server |
-//! | `recorder` | the same with a Prometheus recorder |
-//! | `layer` | the same with a layer that does nothing |
+//! | `tasks`, `tasks:N` | tasks, and the async client with one pipelined connection, or with N |
+//! | `tls` | as `tasks`, over TLS to an embedded server |
+//! | `recorder` | as `tasks`, with a Prometheus recorder |
+//! | `layer` | as `tasks`, with a layer that does nothing |
 //! | `threads` | threads, and the blocking client |
-//! | `bare` | tasks that write the same two requests, each to a tokio socket of its own, in the same kind of runtime |
-//! | `socket` | threads that do the same, each on a blocking socket of its own |
-//! | `handoff` | no pairs: threads that twice ask a task and wait for its answer. The cost of waking threads |
+//! | `bare` | tasks without the client. Each writes the requests of a pair to a tokio socket of its own |
+//! | `socket` | threads without the client. Each writes the requests of a pair to a blocking socket of its own |
+//! | `handoff` | threads that make no pairs, but twice ask a task and wait for its answer: the cost of waking threads |
 //!
-//! The ways take turns within each round, so that a drifting speed of the machine affects all of them alike. The table has the medians of
-//! the rounds; `x first` is the median of the ratios to the first way in the same round. Without `--servers`, an embedded server runs in
-//! this process, on the same cores, and its processor time counts too. Each worker has a key of its own: this measures the round trip, not
-//! contention.
+//! In each round the ways take turns, so that a change in the machine's speed affects all ways alike. The output is a
+//! table with the medians of the rounds. For its column `x first`, each rate is divided by the rate of the first way in
+//! the same round.
+//!
+//! Without `--servers`, an embedded server runs in this process, on the same cores. Then the column `CPU us` contains
+//! the processor time of the server too. Each worker has a key of its own, because the benchmark measures the round
+//! trip and no contention.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, unreachable_pub)]
 
@@ -42,25 +45,26 @@ use self::way::{Way, Workers};
 
 #[derive(Parser)]
 struct Arguments {
-    /// How many workers acquire and release at the same time; each number is measured.
+    /// The numbers of workers to measure. The workers acquire and release at the same time.
     #[arg(long, value_delimiter = ',', default_value = "100")]
     at_once: Vec<usize>,
-    /// How many pairs all workers make together in a round.
+    /// How many pairs all workers together make in a round.
     #[arg(long, default_value_t = 200_000)]
     pairs: usize,
-    /// The ways to make pairs; the others are compared with the first.
+    /// The ways to measure. The table compares each way with the first way.
     #[arg(long, value_delimiter = ',', default_value = "tasks")]
     ways: Vec<Way>,
-    /// How many rounds are measured; a tenth of a round is the warm-up.
+    /// How many rounds are measured. The warm-up before them is a tenth of a round.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// The servers, as host:port; without any, an embedded server.
+    /// The servers, as host:port. Without this option, an embedded server is used.
     #[arg(long, value_delimiter = ',')]
     servers: Vec<String>,
-    /// How many microseconds the embedded server takes for each request of a connection.
+    /// How many microseconds the embedded server takes for each request. It takes the requests of a connection one by
+    /// one.
     #[arg(long, default_value_t = 0, conflicts_with = "servers")]
     request_micros: u64,
-    /// Passed by `cargo bench`.
+    /// `cargo bench` passes this option.
     #[arg(long, hide = true)]
     bench: bool,
 }

@@ -17,7 +17,7 @@ use crate::round::Latencies;
 
 type Failure = Box<dyn Error + Send + Sync>;
 
-/// A way to make pairs: the table in the documentation of this benchmark describes each.
+/// A way to make pairs. The table in `main.rs` describes each way.
 #[derive(Clone, Copy)]
 pub(crate) enum Way {
     Tasks { connections: usize },
@@ -72,7 +72,7 @@ impl fmt::Display for Way {
     }
 }
 
-/// The clients or sockets of a way.
+/// What the workers of a way use: a client, the address of a server, or the messages to a task.
 pub(crate) enum Workers {
     Tasks(Client),
     Threads(blocking::Client),
@@ -102,12 +102,12 @@ impl Workers {
         })
     }
 
-    /// Lets `at_once` workers make `each` pairs.
+    /// Lets each of `at_once` workers make `each` pairs. Returns the duration of each pair.
     pub(crate) async fn pairs(&self, at_once: usize, each: usize) -> Result<Latencies, Box<dyn Error>> {
         let done = match self {
             Self::Tasks(client) => in_tasks(client, at_once, each).await,
             Self::Bare(server) => over_tokio_sockets(server, at_once, each).await,
-            // The threads do not belong to this runtime, so its embedded server goes on meanwhile.
+            // The threads are outside this runtime, so they do not block the embedded server, which runs in it.
             Self::Threads(client) => {
                 let client = client.clone();
                 in_threads(
@@ -200,7 +200,8 @@ async fn over_tokio_sockets(server: &str, tasks: usize, each: usize) -> Result<L
     Ok(all)
 }
 
-/// Lets each thread make `each` pairs; `make` returns the function that makes one.
+/// Lets each thread make `each` pairs. `make` gets the number of a thread, and returns the function that makes one
+/// pair.
 async fn in_threads<P>(
     threads: usize,
     make: impl Fn(usize) -> Result<P, Failure>,
@@ -232,7 +233,7 @@ where
     joined.await?
 }
 
-/// Makes pairs on a blocking socket.
+/// Connects a blocking socket, and returns a function that makes one pair over the socket.
 fn blocking_pair(server: &str, worker: usize) -> Result<impl FnMut() -> Result<(), Failure> + use<>, Failure> {
     let stream = std::net::TcpStream::connect(server)?;
     stream.set_nodelay(true)?;
