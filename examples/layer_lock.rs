@@ -1,10 +1,12 @@
-//! An axum service in which requests for one account run one at a time, in all of its processes (`LockLayer`), and in
-//! which at most two reports run at once (`SemaphoreLayer`).
+//! An axum service that runs in several processes. Together, the processes handle one deposit to an account at a time
+//! (`LockLayer`), and at most two reports at once (`SemaphoreLayer`).
 //!
 //!     cargo run --example layer_lock
 //!
-//! The handlers know nothing of locks. They get the fence in the extensions of the request, and pass it to the database. They are stopped
-//! if the lease is lost. Two clients stand for two processes of a fleet here, and requests are made without sockets.
+//! The handlers have no code for locks. The handler of deposits gets the fence in the extensions of the request, and
+//! passes it to the database. If the lease is lost, the layer stops the handler.
+//!
+//! In this example, two clients in one process take the place of two processes. The requests do not use sockets.
 
 mod common;
 
@@ -29,7 +31,7 @@ use tower::{ServiceBuilder, ServiceExt};
 #[derive(Default)]
 struct Database {
     balance: AtomicU64,
-    /// The largest fence that was seen: a write with a smaller one is late.
+    /// The largest fence of all writes so far. A write with a smaller fence is late.
     fence: AtomicU64,
     reports: AtomicUsize,
     reports_at_once: AtomicUsize,
@@ -39,12 +41,12 @@ fn app(client: &Client, database: &Arc<Database>) -> Result<Router, dflockd_clie
     let locks = LockLayer::new(client, |request: &Request| account(request))
         .acquire_timeout(Duration::from_secs(10))
         .on_acquired(|request, guard| {
-            // There is always a fence, because the client requires it.
+            // The guard always has a fence, because the client requires fences.
             if let Some(fence) = guard.fence() {
                 request.extensions_mut().insert(fence);
             }
         });
-    // A request without a free slot is refused at once.
+    // If no slot is free, the request is refused at once.
     let slots = SemaphoreLayer::new(client, |_: &Request| "reports", 2)?.acquire_timeout(Duration::ZERO);
     let deposits = Router::new()
         .route("/accounts/{id}/deposits", post(deposit))
@@ -56,25 +58,26 @@ fn app(client: &Client, database: &Arc<Database>) -> Result<Router, dflockd_clie
     Ok(deposits.merge(reports).with_state(Arc::clone(database)))
 }
 
-/// The account of a request.
+/// The account number of a request.
 #[derive(Clone, Copy)]
 struct Account(u64);
 
-/// Reads the account's number before the lock layer needs it, and refuses a path without one.
+/// Reads the account number from the path before the lock layer needs it. Refuses a path without a number.
 async fn read_account(Path(number): Path<u64>, mut request: Request, next: Next) -> Response {
     request.extensions_mut().insert(Account(number));
     next.run(request).await
 }
 
-/// Returns the key: `accounts/7` for `/accounts/7/deposits`. It contains the number and not the text of the path:
-/// `/accounts/%37/deposits` and `/accounts/007/deposits` are requests for the same account, and must exclude each
-/// other.
+/// Returns the key of the lock, for example `accounts/7` for `/accounts/7/deposits`. The key has the number instead of
+/// the text of the path, because `/accounts/%37/deposits` and `/accounts/007/deposits` are the same account. So these
+/// requests exclude each other.
 fn account(request: &Request) -> Option<String> {
     let Account(number) = request.extensions().get()?;
     Some(format!("accounts/{number}"))
 }
 
-/// The handlers of a router cannot fail, so the error is always about the lease.
+/// Converts an error of a layer to a response. The handlers of a router cannot fail, so the error is always about the
+/// lease.
 async fn refuse(error: KeyedError<Infallible>) -> Response {
     let error = match error {
         KeyedError::Lease(error) => error,
@@ -82,16 +85,16 @@ async fn refuse(error: KeyedError<Infallible>) -> Response {
     };
     let status = match error.kind() {
         ErrorKind::InvalidInput => StatusCode::BAD_REQUEST,
-        // Another request held the key for longer than this one may wait.
+        // Other requests held the lock, or all slots, for longer than this request may wait.
         ErrorKind::Timeout => StatusCode::TOO_MANY_REQUESTS,
-        // The handler was stopped half-way: its caller must find out what it has done.
+        // The handler was stopped before its end. The sender of the request must check what it has done.
         ErrorKind::LeaseLost => StatusCode::CONFLICT,
         _ => StatusCode::SERVICE_UNAVAILABLE,
     };
     (status, format!("{error}\n")).into_response()
 }
 
-/// Reads, works and writes; only the lock keeps other requests from doing the same in between.
+/// Reads the balance, works, and writes the new balance. Only the lock prevents that another deposit happens meanwhile.
 async fn deposit(State(database): State<Arc<Database>>, Extension(fence): Extension<Fence>) -> Response {
     if database.fence.fetch_max(fence.0, Ordering::SeqCst) > fence.0 {
         return (StatusCode::CONFLICT, "a later request has written\n").into_response();
@@ -127,7 +130,7 @@ async fn main() -> Result<(), BoxError> {
     let mut deposits = tokio::task::JoinSet::new();
     for number in 0..40 {
         let app = fleet[number % 2].clone();
-        // One account, however its number is written.
+        // Three ways to write the path of the same account.
         let path = [
             "/accounts/7/deposits",
             "/accounts/%37/deposits",

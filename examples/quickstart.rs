@@ -1,12 +1,12 @@
-//! Locks and semaphores at work, and how long each step took.
+//! Shows locks and semaphores at work, and the time of each step.
 //!
 //!     cargo run --example quickstart
 //!
-//! starts an embedded server in this process; with servers of your own it uses those:
+//! This command starts an embedded server in this process. The next command uses your own servers instead:
 //!
 //!     DFLOCKD_SERVERS=127.0.0.1:6388,127.0.0.1:6389 cargo run --example quickstart
 //!
-//! `docs/guide/src/configuration.md` lists the variables.
+//! `docs/guide/src/configuration.md` lists the environment variables.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ use dflockd_client::{Client, ClientBuilder, Error, ErrorKind, Lease};
 async fn main() -> Result<(), Error> {
     let story = Story::begin();
 
-    // An embedded server, unless the environment names servers.
+    // Starts an embedded server if the environment names no servers.
     let mut embedded = None;
     let mut builder = ClientBuilder::from_env()?;
     if ["DFLOCKD_URL", "DFLOCKD_SERVERS"]
@@ -50,7 +50,7 @@ async fn main() -> Result<(), Error> {
     Ok(())
 }
 
-/// One task works, the other waits.
+/// Task 1 works under the lock while task 2 waits for it.
 async fn two_tasks_want_one_lock(story: &Story, client: &Client) -> Result<(), Error> {
     let lock = client.lock("quickstart/report")?;
     let first = lock.acquire().await?;
@@ -70,7 +70,7 @@ async fn two_tasks_want_one_lock(story: &Story, client: &Client) -> Result<(), E
             guard.release().await
         }
     });
-    // The work under the lock. If the lease were lost, `run` would stop it and return an error.
+    // `run` does the work under the lock. If the lease were lost, `run` would stop the work and return an error.
     first.run(tokio::time::sleep(Duration::from_millis(400))).await?;
     story.tell("task 1 is done and releases");
     first.release().await?;
@@ -80,8 +80,8 @@ async fn two_tasks_want_one_lock(story: &Story, client: &Client) -> Result<(), E
     }
 }
 
-/// Servers issue fences from release 2.1 on. The first grant does not show whether this server does; code that needs fences requires them
-/// with `ClientBuilder::fencing`.
+/// Describes the fence of a lease. Servers issue fences from release 2.1 on, but the first grant does not show whether
+/// a server issues them. Code that needs fences requires them with `ClientBuilder::fencing`.
 fn fence(lease: &Lease) -> String {
     match lease.fence() {
         Some(fence) => format!("fence {fence}"),
@@ -89,7 +89,7 @@ fn fence(lease: &Lease) -> String {
     }
 }
 
-/// A TTL of one second, held for three: it is renewed in the background.
+/// Holds a lease with a TTL of 1 s for 3 s, because the client renews it in the background.
 async fn a_lease_outlives_its_ttl(story: &Story, client: &Client) -> Result<(), Error> {
     let guard = client
         .lock("quickstart/long-job")?
@@ -124,7 +124,7 @@ async fn three_tasks_share_a_semaphore_of_two(story: &Story, client: &Client) ->
     }
     for outcome in workers.join_all().await {
         match outcome {
-            // The Python server 0.5.0 has none.
+            // The Python server 0.5.0 has no semaphores.
             Err(error) if error.kind() == ErrorKind::Refused || error.kind() == ErrorKind::Disconnected => {
                 story.tell(&format!("this server has no semaphores: {error}"));
             }
@@ -150,14 +150,14 @@ async fn what_the_server_says(story: &Story, client: &Client) -> Result<(), Erro
             }
         }
         Err(error) => {
-            // The Python server 0.5.0 has none.
+            // The Python server 0.5.0 has no stats.
             story.tell(&format!("this server has no stats: {error}"));
         }
     }
     guard.release().await
 }
 
-/// Prints each event with the time since the beginning.
+/// Prints each event with the time since the start of the example.
 #[derive(Clone)]
 struct Story {
     began: Instant,

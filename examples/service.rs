@@ -1,4 +1,5 @@
-//! A small web service with one lock per account, a database that refuses stale writers, metrics, and a shutdown that releases all locks.
+//! A small web service with a lock for each account. It also has a database that refuses stale writes, metrics, and a
+//! shutdown that releases all locks.
 //!
 //!     cargo run --example service
 //!     curl -X POST 'http://127.0.0.1:8080/accounts/7/deposits' -H 'content-type: application/json' -d '{"amount": 5}'
@@ -7,18 +8,23 @@
 //!
 //! | environment | default | |
 //! | --- | --- | --- |
-//! | `SERVICE_LISTEN` | `127.0.0.1:8080` | where it serves |
+//! | `SERVICE_LISTEN` | `127.0.0.1:8080` | the address at which it serves |
 //! | `SERVICE_DATABASE` | in memory | the SQLite file |
-//! | `DFLOCKD_URL`, or `DFLOCKD_SERVERS` and others | an embedded server | lock servers, and how to talk to them: `docs/guide/src/configuration.md` |
+//! | `DFLOCKD_URL`, or `DFLOCKD_SERVERS` and others | an embedded server | lock servers, client settings |
 //! | `RUST_LOG` | `info` | what is logged |
 //!
-//! The lock servers must issue fences: release 2.1 or later. With an earlier one the service does not start, and says
-//! why: such a server issues none, so the database could not refuse stale writers. If such a server replaces a newer
-//! one later, it is not used: deposits are refused with 503, and `/health` says why.
+//! `docs/guide/src/configuration.md` lists all variables of the client.
 //!
-//! A deposit is a read, some work and a write; only the lock keeps other requests from doing the same in between. A layer around the
-//! handler acquires the lock, and stops the handler if the lease is lost; the handler gets the fence, and knows nothing of locks. SIGTERM
-//! or Ctrl-C: no new requests; requests under way may finish for ten seconds; then all leases are released.
+//! The lock servers must be of release 2.1 or later, because the database needs fences to refuse stale writes. With an
+//! earlier server, the service prints why it cannot start, and ends. If such a server replaces the lock server while the
+//! service runs, the service refuses deposits with status 503, and `/health` says why.
+//!
+//! A deposit reads the balance, works, and writes the new balance. Only the lock prevents that another deposit to the
+//! account happens meanwhile. A layer around the handler acquires the lock, and stops the handler if the lease is lost.
+//! The handler gets only the fence, and has no code for locks.
+//!
+//! After SIGTERM or Ctrl-C, the service accepts no new requests. It waits up to ten seconds for running requests, and
+//! then releases all leases.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -39,7 +45,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceBuilder;
 
-/// How long requests may take to finish after the signal.
+/// How long running requests may continue after SIGTERM or Ctrl-C.
 const GRACE: Duration = Duration::from_secs(10);
 
 #[tokio::main]
@@ -48,7 +54,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()))
         .with_writer(std::io::stderr)
         .init();
-    // Before the client is built: metrics that are registered without a recorder are lost.
+    // This must happen before the client is built. Metrics that are registered without a recorder are lost.
     let metrics = prometheus::install()?;
     let mut options = ClientBuilder::from_env()?;
     let mut embedded = None;
@@ -59,9 +65,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
     let client = options
         .lease_ttl(Duration::from_secs(10))
-        // The database compares fences, so a lock without a fence would be useless.
+        // The database compares fences, so each lock must have one.
         .fencing(Fencing::Required)
-        // The first part of a key is its class, and has few values.
+        // The class of a key is a label of metrics. It must have few values, so it is the first part of the key.
         .key_class(|key| key.split('/').next().unwrap_or("other"))
         .on_lost(|lost| tracing::warn!(key = %lost.key, reason = %lost.reason, "a lease was lost under its request"))
         .connect()
@@ -90,7 +96,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .await
         .map_err(|error| format!("cannot listen on {listen} (SERVICE_LISTEN): {error}"))?;
     let (address, end_is_wanted) = (listener.local_addr()?, end_is_wanted()?);
-    // The reader may have closed the pipe meanwhile, which is no reason to end.
+    // The service continues even if this line cannot be written, for example because a pipe is closed.
     drop(writeln!(std::io::stdout(), "listening on http://{address}"));
     let end = CancellationToken::new();
     let served = axum::serve(listener, app).with_graceful_shutdown(end.clone().cancelled_owned());
@@ -100,7 +106,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     if tokio::time::timeout(GRACE, served).await.is_err() {
         tracing::warn!("requests are still under way after {GRACE:?}: their leases are taken from them");
     }
-    // Handlers that are left are stopped, as their leases are lost.
+    // The shutdown ends all leases. So the layer stops the handlers that still run.
     let report = client.shutdown(Duration::from_secs(5)).await;
     for key in &report.unreleased {
         tracing::warn!(%key, "not given back: it ends with its TTL");
@@ -113,7 +119,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Returns the lock's key of an account, however its number is written. An empty key is refused as invalid, and no handler runs.
+/// Returns the key of the account's lock. It is the same for `/accounts/7/deposits` and `/accounts/007/deposits`. If the
+/// path has no valid number, the key is empty. The client refuses an empty key, and the handler does not run.
 fn key(request: &Request) -> String {
     let id = request.uri().path().split('/').nth(2).map(str::parse::<u32>);
     id.and_then(Result::ok)
@@ -123,7 +130,7 @@ fn key(request: &Request) -> String {
 #[derive(Deserialize)]
 struct Deposit {
     amount: i64,
-    /// How long the work between reading and writing takes, in milliseconds.
+    /// How long the work between the read and the write takes, in milliseconds.
     #[serde(default)]
     work_ms: u64,
 }
@@ -135,7 +142,7 @@ struct Balance {
     fence: Fence,
 }
 
-/// Reads, works and writes under the lock of the account, and only as long as it is held.
+/// Reads the balance, works, and writes the new balance. The layer holds the lock of the account meanwhile.
 async fn deposit(
     State(accounts): State<Arc<Accounts>>,
     Path(id): Path<u32>,
@@ -143,7 +150,7 @@ async fn deposit(
     Json(deposit): Json<Deposit>,
 ) -> Result<Json<Balance>, Refusal> {
     let before = accounts.read(id)?;
-    // Without the lock, another request could write here.
+    // Without the lock, another deposit could write to the account during this work.
     tokio::time::sleep(Duration::from_millis(deposit.work_ms)).await;
     accounts.write(id, before.balance + deposit.amount, fence).map(Json)
 }
@@ -152,7 +159,7 @@ async fn balance(State(accounts): State<Arc<Accounts>>, Path(id): Path<u32>) -> 
     accounts.read(id).map(Json)
 }
 
-/// Sets a balance, for holders of the lock outside of this process, which send their fence.
+/// Sets a balance. Holders of the lock in other processes use this request, and send their fence with it.
 async fn overwrite(
     State(accounts): State<Arc<Accounts>>,
     Path(id): Path<u32>,
@@ -161,7 +168,7 @@ async fn overwrite(
     accounts.write(id, new.balance, new.fence).map(Json)
 }
 
-/// Returns whether every shard is connected, and the reasons if not.
+/// Returns status 200 if every shard is connected. Otherwise returns status 503 and the reasons.
 fn health(client: &Client) -> (StatusCode, String) {
     let shards = client.health();
     let away = shards.iter().filter(|shard| shard.last_error().is_some());
@@ -171,8 +178,8 @@ fn health(client: &Client) -> (StatusCode, String) {
     }
 }
 
-/// The table. Each row has the fence of its last write, and refuses a write with an older one: a holder that was stalled for longer than
-/// its lease changes nothing.
+/// The table of accounts. Each row has the fence of its last write, and refuses a write with an older fence. So a
+/// holder that stalled until its lease was over cannot overwrite the data of a later holder.
 struct Accounts(Mutex<Connection>);
 
 impl Accounts {
@@ -195,7 +202,7 @@ impl Accounts {
         })
     }
 
-    /// Writes with one statement that also compares the fences, so that no other write can come in between.
+    /// Compares the fences and writes in one statement, so that no other write can happen in between.
     fn write(&self, id: u32, balance: i64, fence: Fence) -> Result<Balance, Refusal> {
         let sql = "INSERT INTO accounts (id, balance, fence) VALUES (?1, ?2, ?3)
                    ON CONFLICT (id) DO UPDATE SET balance = ?2, fence = ?3 WHERE fence <= ?3";
@@ -210,15 +217,17 @@ impl Accounts {
     }
 }
 
-/// The error that a caller gets.
+/// The status and the text of an error response.
 type Refusal = (StatusCode, String);
 
-/// The handlers of a router cannot fail, so the error is about the lease: it was not granted, or was lost.
+/// Converts an error of the lock layer to a response. The handlers of a router cannot fail. So the error means that the
+/// lease was not granted, or was lost.
 async fn refuse(error: KeyedError<Infallible>) -> Refusal {
     let status = match &error {
         KeyedError::Lease(error) => match error.kind() {
             ErrorKind::InvalidInput => StatusCode::BAD_REQUEST,
-            // Another request held the account for too long, or the lease was lost half-way: nothing was written.
+            // `Timeout`: other requests held the lock for too long. `LeaseLost`: the handler was stopped. In both cases
+            // nothing was written.
             ErrorKind::Timeout | ErrorKind::LeaseLost => StatusCode::CONFLICT,
             _ => StatusCode::SERVICE_UNAVAILABLE,
         },
@@ -229,14 +238,14 @@ async fn refuse(error: KeyedError<Infallible>) -> Refusal {
 
 fn unusable(error: rusqlite::Error) -> Refusal {
     let status = match error {
-        // SQLite's numbers are signed. No server counts that far.
+        // SQLite's integers are signed, so they cannot store the largest fences. No server issues fences that large.
         rusqlite::Error::ToSqlConversionFailure(_) => StatusCode::BAD_REQUEST,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     };
     (status, format!("{error}\n"))
 }
 
-/// Listens for Ctrl-C and, on Unix, SIGTERM; the future is ready when one comes.
+/// Returns a future that resolves when the process gets Ctrl-C or, on Unix, SIGTERM.
 fn end_is_wanted() -> std::io::Result<impl Future<Output = ()>> {
     #[cfg(unix)]
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;

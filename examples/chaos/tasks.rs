@@ -165,7 +165,7 @@ impl Worker {
                 }
                 self.give_back(held).await;
             }
-            // This acts like a late holder, which writes with an old fence and does not check whether it holds the lock.
+            // This acts like a late holder, which writes with an old fence without a check whether it holds the lock.
             if let Some((key, fence)) = old.take_if(|_| fastrand::u8(..4) == 0) {
                 self.add(key, fence).await;
             }
