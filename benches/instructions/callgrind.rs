@@ -55,9 +55,9 @@ fn instructions(profile: &Path) -> Result<f64, Box<dyn Error>> {
     Ok(sum.trim().parse()?)
 }
 
-/// Returns how often the program called the allocator. The first line of a function in a profile has its number and its
-/// name, as in `cfn=(7) malloc`. Later lines have only its number, as in `cfn=(7)`. The line after a line `cfn=` has the
-/// number of calls of that function.
+/// Returns how often the program called the allocator. In a profile, the first line of a function has the function's
+/// number and name, as in `cfn=(7) malloc`. Later lines have only the number, as in `cfn=(7)`. After each line `cfn=`,
+/// a line `calls=` has the number of calls of that function.
 fn allocations(profile: &Path) -> Result<f64, Box<dyn Error>> {
     let text = fs::read_to_string(profile)?;
     let mut allocators = HashSet::new();

@@ -1,9 +1,13 @@
-"""The common part of the Python sides: the arguments of all sides, and the counting of pairs.
+"""Code that the Python sides share. It reads the arguments, which all sides have, and counts pairs.
 
-    SIDE HOST PORT KEYS PREFIX WORKERS WARM SECONDS
+    PROGRAM HOST PORT KEYS PREFIX WORKERS WARM SECONDS
 
-KEYS is `own` (a key for each worker) or `one` (the same key for all). Pairs in the first WARM seconds do not count, nor do those before there
-were as many pairs as workers. The pairs of the SECONDS after that count; one line of JSON reports their number.
+HOST and PORT are the address of the server. KEYS is `own` (a key for each worker) or `one` (one key for all workers).
+All keys begin with PREFIX. WORKERS is the number of workers.
+
+The warm-up takes WARM seconds. If there are fewer pairs than workers after this time, the warm-up continues. It ends
+when there are as many pairs as workers, or 5 seconds after the start. Then the program counts pairs for SECONDS seconds.
+It prints the result as one line of JSON.
 """
 
 import asyncio
@@ -13,7 +17,7 @@ import sys
 import threading
 import time
 
-# After this many seconds the warm-up no longer waits until there are as many pairs as workers.
+# After this many seconds the warm-up ends even if there are fewer pairs than workers.
 LONGEST_WARM_UP = 5.0
 
 
@@ -33,7 +37,11 @@ class Task:
         self.began = self.before = None
 
     def count(self, worker):
-        """Counts a pair. The workers read the clock themselves: with a thousand threads, a separate thread for the clock might not run for seconds."""
+        """Counts a pair of a worker.
+
+        Also ends the warm-up or the measurement if its time is over. No separate thread reads the clock, because such a
+        thread might not run for seconds beside a thousand other threads.
+        """
         self.counts[worker] += 1
         now = time.perf_counter()
         since, length = (self.started, self.warm) if self.began is None else (self.began, self.seconds)
@@ -42,7 +50,10 @@ class Task:
                 self.advance(now)
 
     def advance(self, now):
-        """Ends the warm-up, or prints the result and ends the process, whatever its workers do."""
+        """Ends the warm-up if it is over.
+
+        At the end of the measurement, prints the result and ends the process while the workers still run.
+        """
         pairs = sum(self.counts)
         if self.began is None:
             if pairs >= self.workers or now - self.started >= LONGEST_WARM_UP:
@@ -59,7 +70,10 @@ class Task:
 
 
 def with_tasks(task, make):
-    """Runs `make(key)`, which returns a coroutine function that makes one pair, in asyncio tasks."""
+    """Runs an asyncio task for each worker.
+
+    `make(key)` returns a coroutine function, which the task calls for each pair.
+    """
 
     async def work(worker):
         try:
@@ -77,7 +91,10 @@ def with_tasks(task, make):
 
 
 def with_threads(task, make):
-    """Runs `make(key)`, which returns a function that makes one pair, in threads."""
+    """Runs a thread for each worker.
+
+    `make(key)` returns a function, which the thread calls for each pair.
+    """
 
     def work(worker):
         try:

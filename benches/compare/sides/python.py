@@ -1,6 +1,9 @@
-"""The Python client's handles, in asyncio tasks or in threads: python.py tasks|threads, and the arguments that measure.py describes.
+"""The sides that use the Python client's handles, in asyncio tasks or in threads.
 
-`with` and `async with` log that a release failed, and go on. Here that is a failure, so that only complete pairs count.
+    python.py tasks|threads ARGUMENTS
+
+measure.py describes the ARGUMENTS. The sides call `acquire` and `release` and check the results, so that only complete
+pairs count. They do not use `with` and `async with`, which only log that a release failed.
 """
 
 import platform
@@ -12,7 +15,10 @@ from measure import Task, with_tasks, with_threads
 
 
 def check(is_done):
-    """Fails if an operation was not done. An `assert` would not do: an environment can disable it, together with the call inside it."""
+    """Raises an error if an acquire or a release failed.
+
+    An `assert` is not enough, because PYTHONOPTIMIZE removes it together with the call in it.
+    """
     if is_done is not True:
         raise RuntimeError("not acquired, or not released")
 

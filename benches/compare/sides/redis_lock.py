@@ -1,4 +1,4 @@
-"""The lock of redis-py, in asyncio tasks: redis_lock.py, and the arguments that measure.py describes."""
+"""The side that uses the lock of redis-py, in asyncio tasks. measure.py describes the arguments."""
 
 import platform
 import sys
