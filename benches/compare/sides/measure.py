@@ -6,8 +6,8 @@ HOST and PORT are the address of the server. KEYS is `own` (a key for each worke
 All keys begin with PREFIX. WORKERS is the number of workers.
 
 The warm-up takes WARM seconds. If there are fewer pairs than workers after this time, the warm-up continues. It ends
-when there are as many pairs as workers, or 5 seconds after the start. Then the program counts pairs for SECONDS seconds.
-It prints the result as one line of JSON.
+when there are as many pairs as workers, or 5 seconds after the start. Then the program counts pairs for SECONDS
+seconds. It prints the result as one line of JSON.
 """
 
 import asyncio
