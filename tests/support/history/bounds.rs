@@ -1,23 +1,26 @@
-//! The bounds of a judge: how late events may be. All in nanoseconds.
+//! The bounds of the rules: how late events may be. All bounds are in nanoseconds.
 
 use std::time::Duration;
 
-/// How late events may be. Each rule names the bounds that it uses.
+/// The bounds of the rules. The first comment in the file of each rule names the bounds that the rule uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// How much later than due a task of a living process may run.
+    /// How late a task that is due may run, while its process is not frozen.
     pub scheduling: u64,
-    /// For how long a client may not know that the server has ended a lease (the lease's connection has ended, or the server is gone), and
-    /// how much longer a release may take after trouble.
+    /// How long a client may be unaware that a lease has ended at the server, because the connection or the server
+    /// ended. Also how much longer a release may take after trouble.
     pub unnoticed: u64,
-    /// For how long a subscription may not know that its connection is lost: the heartbeat of signal connections, which differs from the
-    /// keepalive of other connections, plus the reply timeout.
+    /// How long a subscription may be unaware that its connection is lost. This is the heartbeat interval of signal
+    /// connections plus the reply timeout. The keepalive interval has no effect here, because it applies to other
+    /// connections.
     pub silence: u64,
-    /// For how long a server may hold a grant that no caller holds or waits for, without trouble.
+    /// How long a grant may have no owner when there is no trouble. The rule `owners` says which callers own a grant.
     pub unowned: u64,
-    /// For how long a request may be on its way to a server.
+    /// How long a request may take to reach a server.
+    ///
+    /// Also how long after its acknowledgement a signal can still be lost with the group member that was to receive it.
     pub transit: u64,
-    /// For how long a signal may be on its way to its subscribers.
+    /// How long a signal may take to reach its subscribers.
     pub delivery: u64,
 }
 
@@ -35,7 +38,7 @@ impl Default for Bounds {
     }
 }
 
-/// Converts a duration to the form of records.
+/// Converts a duration to the unit of records.
 pub fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -1,6 +1,8 @@
-//! Records of clients and servers, and their judge, which knows neither the client nor the server: only the lines of a record.
+//! Checks records of the events at clients and servers. A record is a list of lines. Each line is one event with its
+//! time.
+//! The code in this folder depends on neither the client nor the server, because it sees only the lines.
 //!
-//! `docs/testing.md` describes the form of the lines and the rules.
+//! `docs/testing.md` describes the lines and the rules that they must keep.
 #![allow(dead_code, unreachable_pub, missing_docs)]
 
 pub mod bounds;
@@ -27,16 +29,18 @@ pub struct History {
 }
 
 impl History {
-    /// Adds lines. The lines of one server must come in its order, in one piece or several; others may come in any order.
+    /// Adds lines. The lines of one server must be in that server's order. All other lines may be in any order.
     #[must_use]
     pub fn with(mut self, lines: impl IntoIterator<Item = Line>) -> Self {
         self.lines.extend(lines);
         self
     }
 
-    /// Returns the lines in the order in which they are judged: by their times. Lines of one server keep their order:
-    /// the server reads its clock before it takes the lock that determines the order, so a line may have an earlier
-    /// time than the line before it, and then counts as of the same time.
+    /// Returns the lines, sorted by time. The lines of one server keep their order.
+    ///
+    /// A server reads its clock before it takes the lock that determines the order of its events. So a line of a server
+    /// may have an earlier time than the server's previous line. This function then gives the line the time of the
+    /// previous line.
     pub fn in_order(&self) -> Vec<Line> {
         let mut lines = self.lines.clone();
         let mut last: HashMap<Name, u64> = HashMap::new();
@@ -52,7 +56,7 @@ impl History {
         lines
     }
 
-    /// Judges the lines.
+    /// Checks the lines against all rules.
     pub fn judge(&self, bounds: &Bounds) -> Verdict {
         let lines = self.in_order();
         let facts = Facts::gather(&lines);

@@ -1,11 +1,10 @@
-//! Reads records.
+//! Reads records from text.
 
 use std::fmt;
 use std::io::{self, BufRead};
 
 use super::record::Line;
 
-/// An error in reading a record.
 #[derive(Debug)]
 pub enum ReadError {
     Io(io::Error),
@@ -24,7 +23,7 @@ impl fmt::Display for ReadError {
 
 impl std::error::Error for ReadError {}
 
-/// Reads a record. A last line without an end is ignored: its process was killed while it wrote.
+/// Reads a record. Ignores a last line without a newline, because its process was killed while it wrote that line.
 pub fn read(mut record: impl BufRead) -> Result<Vec<Line>, ReadError> {
     let mut lines = Vec::new();
     let mut text = Vec::new();

@@ -1,6 +1,6 @@
-//! The form of a record: one JSON object for each line, with its time and its event. `docs/testing.md` describes it.
+//! The lines of a record. As text, a record has one JSON object on each line. `docs/testing.md` describes the form.
 //!
-//! Times and durations are whole nanoseconds. All lines that are judged together count from the same start, on one clock.
+//! Times and durations are whole nanoseconds. The lines that are judged together share one clock and one start of time.
 
 use std::fmt;
 use std::ops::Deref;
@@ -10,7 +10,6 @@ use std::sync::Arc;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// One line of a record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Line {
     /// Nanoseconds since the common start.
@@ -19,51 +18,56 @@ pub struct Line {
     pub what: What,
 }
 
-/// The event of a line. Its name is the field `what`; its other fields are beside that.
+/// The event of a line. In JSON, the field `what` names the event, and the fields of the event stand beside `what`.
+///
+/// Some comments say when the clock is read for the time of the line (`at`): before or after the event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "what", rename_all = "snake_case")]
 pub enum What {
-    /// A client process begins. A client in a simulation counts as one.
+    /// A client process starts. A client in a simulation counts as a process.
     ProcessStarted(Process),
     /// A client process ends in an orderly way: each of its operations has returned.
     ProcessEnded(Process),
     /// A client process is killed.
     ProcessKilled(Process),
-    /// A client process is frozen, until it is thawed.
+    /// A client process is stopped (for example, by SIGSTOP) until `ProcessThawed`.
     ProcessFrozen(Process),
     ProcessThawed(Process),
 
-    /// An operation begins.
+    /// An operation begins. The clock is read first.
     Invoke(Invoke),
-    /// An operation ends. Read the clock after that.
+    /// An operation ends. The clock is read afterwards.
     Return(Return),
-    /// A caller has a guard or a permit. Read the clock after that.
+    /// A caller gets a guard or a permit. A record calls both a holder. The clock is read afterwards.
     Acquired(Acquired),
-    /// A caller uses its holder. Read the clock before `is_held`, and again after it if it returns false.
+    /// A caller calls `is_held` on a holder. The clock is read before the call. If `is_held` returns false, the clock
+    /// is read again after the call, and the later time counts.
     Use(Use),
-    /// A caller learns that its holder is lost. Read the clock after that.
+    /// A caller learns that the lease of its holder is lost. The clock is read afterwards.
     Lost(Lost),
-    /// A guard or a ticket is dropped. Read the clock before that.
+    /// A caller drops a guard, a permit or a ticket. The clock is read first.
     LetGo(LetGo),
 
-    /// A subscription has a pattern: the `listen` was acknowledged. It may have several.
+    /// A `listen` of a subscription was acknowledged. A subscription has one line for each of its patterns.
     Subscribed(Subscribed),
-    /// A subscription has no patterns any more. Read the clock before that.
+    /// A subscription ends, with all its patterns. The clock is read first.
     Unsubscribed(Subscription),
-    /// A subscription got a signal.
+    /// A subscription receives a signal.
     Received(Received),
-    /// A gap is reported to a subscription.
+    /// A subscription learns that signals may be missing.
     Gap(Gap),
-    /// A connection that has joined a group becomes half open: it was cut in silence, or its client has closed it, and its server still
-    /// takes it for a member. One line for each of its groups.
+    /// A connection that belongs to a signal group becomes half open. The client has closed the connection, or the
+    /// network has cut it without notice to either end. The server still counts the connection as a member of the
+    /// group. The record has one line for each group of the connection.
     HalfOpenBegun(HalfOpen),
-    /// The server has ended that connection.
+    /// The server ends a half-open connection.
     HalfOpenEnded(ConnectionId),
 
-    /// A server begins, without the grants of any earlier one.
+    /// A server starts. It has no grants of an earlier server.
     ServerStarted(ServerStarted),
-    /// A server is gone. Its grants have ended.
+    /// A server ends. All its grants end, too.
     ServerEnded(ServerId),
+    // The next events concern a lease or a queue position. They have the names of `dflockd_client::server::EventKind`.
     Queued(Entry),
     Left(Entry),
     Granted(Entry),
@@ -75,17 +79,17 @@ pub enum What {
     Reclaimed(Entry),
     Forgotten(Entry),
     Collected(Entry),
-    /// A renewal of a token that holds nothing.
+    /// The server refuses a renewal because its token belongs to no lease.
     RenewalRefused(Entry),
 
-    /// Trouble of the network, a server or a leader begins, which no client can mend.
+    /// A trouble begins: a fault of the network, of a server or of a leader, which no client can repair.
     TroubleBegun(Trouble),
-    /// The trouble ends.
+    /// A trouble ends.
     TroubleEnded(Trouble),
 }
 
 impl What {
-    /// Returns the entry of a server's line about a lease or a queue position.
+    /// Returns the entry of an event that concerns a lease or a queue position at a server.
     pub fn entry(&self) -> Option<&Entry> {
         match self {
             Self::Queued(entry)
@@ -104,7 +108,7 @@ impl What {
         }
     }
 
-    /// Returns the server that a line is about.
+    /// Returns the server of an event that happens at a server.
     pub fn server(&self) -> Option<&Name> {
         match self {
             Self::ServerStarted(started) => Some(&started.server),
@@ -119,13 +123,13 @@ pub struct Process {
     pub process: Name,
 }
 
-/// An operation of a client's caller.
+/// An operation that a caller begins.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Invoke {
     pub process: Name,
-    /// The calling task. Its operations do not overlap.
+    /// The number of the calling task. The operations of one task do not overlap.
     pub caller: u64,
-    /// The number of the operation: unique in its process.
+    /// The number of the operation. It is unique in the process.
     pub op: u64,
     pub action: Action,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -135,22 +139,21 @@ pub struct Invoke {
     pub key: Option<Name>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u64>,
-    /// The timeout of the operation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<u64>,
     /// The requested TTL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl: Option<u64>,
-    /// The holder whose token is renewed or released.
+    /// For a renewal or a release: the holder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub holder: Option<u64>,
-    /// The `enqueue` operation whose ticket is waited for.
+    /// For a `wait` at a ticket: the number of the `enqueue` operation that returned the ticket.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ticket: Option<u64>,
     /// The channel of an emit, or the pattern of a `listen`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub channel: Option<Name>,
-    /// The payload of an emit: unique among those of its channel in a record.
+    /// The payload of an emit. It is unique among the payloads on the same channel in the record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub payload: Option<Name>,
 }
@@ -188,36 +191,36 @@ pub struct Return {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// The caller holds the keys: there is an `acquired` line for each, before this one.
+    /// The caller holds the keys. The `acquired` line of each key comes before this line.
     Granted,
-    /// The caller has a ticket, named by the number of this operation.
+    /// The caller has a ticket. Other lines name the ticket by the number of this operation.
     Queued,
-    /// A try found the key held.
+    /// A try found that the key was held.
     Busy,
     TimedOut,
-    /// Renewed, released, emitted, ...: a server has acknowledged it.
+    /// A server acknowledged the operation: for example, a renewal, a release or an emit.
     Done,
     Failed,
-    /// Its future was dropped.
+    /// The caller dropped the future of the operation.
     Cancelled,
 }
 
-/// A holder: a guard or a permit of a caller.
+/// A caller gets a holder: a guard or a permit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Acquired {
     pub process: Name,
-    /// The number of the holder: unique in its process.
+    /// The number of the holder. It is unique in the process.
     pub holder: u64,
-    /// The operation that returned it.
+    /// The operation that returned the holder.
     pub op: u64,
     pub kind: Kind,
     pub key: Name,
     pub limit: u64,
     pub token: Token,
-    /// The fence that the client shows.
+    /// The fence that the client shows to the caller.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fence: Option<u64>,
-    /// The caller waits for its loss, and there will be a `lost` line.
+    /// Whether the caller waits for the loss of the lease. If so, a loss causes a `lost` line.
     pub watched: bool,
 }
 
@@ -233,11 +236,11 @@ pub struct Use {
 pub struct Lost {
     pub process: Name,
     pub holder: u64,
-    /// The reason in the client's words: `disconnected`, `expired`, `rejected`, ...
+    /// The client's name of the reason: `disconnected`, `expired`, `rejected`, ...
     pub reason: Name,
 }
 
-/// The dropped thing: a holder, or the ticket of an `enqueue`.
+/// A caller drops a holder or a ticket. The number of the ticket is the number of its `enqueue` operation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LetGo {
     pub process: Name,
@@ -250,7 +253,7 @@ pub struct LetGo {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subscribed {
     pub process: Name,
-    /// The number of the subscription: unique in its process.
+    /// The number of the subscription. It is unique in the process.
     pub subscription: u64,
     pub pattern: Name,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -271,7 +274,7 @@ pub struct Received {
     pub payload: Name,
 }
 
-/// A report to a subscription that signals may be missing.
+/// A gap was reported: signals may be missing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gap {
     pub process: Name,
@@ -279,14 +282,14 @@ pub struct Gap {
     pub extent: Extent,
 }
 
-/// A half-open connection, and a group of which its server takes it for a member.
+/// A half-open connection, and one signal group to which the connection still belongs at its server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HalfOpen {
-    /// The number of the connection: unique in the record.
+    /// The number of the connection. It is unique in the record.
     pub connection: u64,
     pub pattern: Name,
     pub group: Name,
-    /// The read timeout of the server, after which it ends the connection at the latest.
+    /// The read timeout of the server. The server ends the connection after this time at the latest.
     pub read_timeout: u64,
 }
 
@@ -298,17 +301,17 @@ pub struct ConnectionId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Extent {
-    /// The gap is open until its end is reported.
+    /// The gap lasts until a report of its end.
     Begins,
     Ends,
-    /// The gap is at this place only.
+    /// The gap does not last: signals may be missing only between the signals before and after this report.
     Here,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerStarted {
     pub server: Name,
-    /// The server whose place it takes: its fences are greater than those of that server.
+    /// The previous server at the same address, if any. The new server must issue greater fences.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub succeeds: Option<Name>,
 }
@@ -318,35 +321,36 @@ pub struct ServerId {
     pub server: Name,
 }
 
-/// An event of a server about a lease or a queue position.
+/// An event at a server that concerns a lease or a queue position.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// The server whose leases and queues the event is about: one server from its start to its end, or a cluster,
-    /// whichever of its members leads.
+    /// The server that has the lease or the queue. A restarted server is a different server. A cluster counts as one
+    /// server, even after a change of its leader.
     pub server: Name,
     pub connection: u64,
     pub kind: Kind,
     pub key: Name,
-    /// How many may hold the key: 1 for a lock.
+    /// How many callers may hold the key at once: 1 for a lock.
     pub limit: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<Token>,
     /// The fence, if the server issues fences.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fence: Option<u64>,
-    /// The queue position, numbered in the order in which positions were taken.
+    /// The number of the queue position. Positions are numbered in the order in which they were taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub place: Option<u64>,
-    /// When the lease ends unless it is renewed, counted like `at`.
+    /// The end of the lease if no renewal follows, counted from the same start as `at`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ends: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trouble {
-    /// Its name. A trouble with the same name can begin again after this one has ended.
+    /// The name of the trouble. When the trouble has ended, a later trouble may have the same name.
     pub trouble: Name,
-    /// The only server that it affects, with all servers at the same address. `None` if it may affect all.
+    /// The affected server. The trouble also affects all other servers at the same address. `None` if the trouble may
+    /// affect every server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server: Option<Name>,
 }
@@ -367,7 +371,7 @@ impl fmt::Display for Kind {
     }
 }
 
-/// A name that is cheap to copy.
+/// A name that is cheap to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name(Arc<str>);
 

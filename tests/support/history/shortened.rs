@@ -1,23 +1,24 @@
-//! The part of a record that shows a violation: the lines about the same key, operation or channel around it.
+//! Selects the lines of a record that help to explain a violation: nearby lines about the same key, operation or
+//! channel.
 
 use super::facts::Facts;
 use super::record::{Kind, Name, What};
 
-/// The numbers of lines that are shown up to the violation's line, and after it.
+/// How many lines are shown up to the line of the violation (included), and how many lines after that line.
 const BEFORE: usize = 14;
 const AFTER: usize = 4;
 
-/// The subject of a violation.
+/// What a violation is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Subject {
     Key(Kind, Name),
-    /// An operation of a process.
+    /// A process and the number of one of its operations.
     Operation(Name, u64),
     Channel(Name),
     Nothing,
 }
 
-/// Returns the lines about a subject around a line, as they are in the record.
+/// Returns lines about `subject` before and after `line`, as JSON. The mark `>` precedes `line` itself.
 pub fn around(facts: &Facts<'_>, subject: &Subject, line: usize) -> Vec<String> {
     let numbers = 0..facts.lines.len();
     let is_about = |number: &usize| is_about(facts, subject, &facts.lines[*number].what);
@@ -55,7 +56,8 @@ fn is_about(facts: &Facts<'_>, subject: &Subject, what: &What) -> bool {
     }
 }
 
-/// Lines about processes, servers and the network belong to every history.
+/// Returns whether a line is shown before violations of every subject. These lines are about processes, servers or
+/// trouble.
 fn is_for_all(what: &What) -> bool {
     matches!(
         what,
@@ -71,7 +73,7 @@ fn is_for_all(what: &What) -> bool {
     )
 }
 
-/// Returns the key that a line is about.
+/// Returns the kind and the name of the key that a line is about.
 fn key_of<'a>(facts: &'a Facts<'_>, what: &'a What) -> Option<(Kind, &'a Name)> {
     if let Some(entry) = what.entry() {
         return Some((entry.kind, &entry.key));

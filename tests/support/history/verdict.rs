@@ -1,48 +1,46 @@
-//! The result of judging: how much was judged, and the violations.
+//! The result of the rules: how much they checked, and which violations they found.
 
 use std::fmt;
 
-/// How much was judged, so that a test can assert that enough was judged.
+/// How much was checked. Tests assert that these numbers are large enough.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     pub lines: usize,
-    /// Operations of clients.
     pub operations: usize,
-    /// Of these, operations that had a timeout.
+    /// Operations with a timeout.
     pub deadlines: usize,
-    /// Guards and permits that callers had.
+    /// Guards and permits of callers.
     pub holders: usize,
-    /// Times at which a holder was used and `is_held` was true.
+    /// Beliefs: uses of a holder for which `is_held` returned true.
     pub beliefs: usize,
-    /// Holders that were believed in after their server had ended them, at a moment that their client could not know.
+    /// Holders with a belief after the server had ended the grant, when a fault can have hidden that from the client.
     pub stale: usize,
-    /// Losses that callers learnt of.
+    /// Holders whose caller learnt of the loss of the lease.
     pub losses: usize,
-    /// Grants of servers.
     pub grants: usize,
-    /// Of these, grants to waiters.
+    /// Grants to waiters.
     pub from_queues: usize,
     /// Keys that were granted.
     pub keys: usize,
-    /// Grants that were held at the end.
+    /// Grants that were held at the end of the record.
     pub held: usize,
-    /// Fences that were compared with an earlier one.
+    /// Fences that were compared with an earlier fence of the same key.
     pub fences: usize,
-    /// Grants whose time without an owner was measured: all that the rule does not exempt.
+    /// Grants for which the time without an owner was checked. The rule `owners` exempts the other grants.
     pub owned: usize,
-    /// Acknowledged releases, which no renewal may follow.
+    /// Grants whose release was acknowledged.
     pub releases: usize,
     /// Signals that were emitted.
     pub signals: usize,
-    /// Signals that subscriptions got.
+    /// Signals that subscriptions received.
     pub received: usize,
-    /// Signals that a subscription had to get and did not, with a gap reported in their place.
+    /// Signals that were missing at a subscription or a group, and that a gap covers.
     pub in_gaps: usize,
-    /// Signals that a group did not get while its server had a half-open connection of a member.
+    /// Signals that were missing at a group while the server had a half-open connection in the group.
     pub half_open: usize,
 }
 
-/// The rules, and the form of the record.
+/// The rules. `docs/testing.md` describes them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Rule {
     Record,
@@ -59,7 +57,7 @@ pub enum Rule {
 }
 
 impl Rule {
-    /// Returns the name of the rule and its sentence.
+    /// Returns the name of the rule and what the rule requires.
     pub fn says(self) -> &'static str {
         match self {
             Self::Record => "record: each line follows from those before it",
@@ -77,16 +75,15 @@ impl Rule {
     }
 }
 
-/// A violation of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
     pub rule: Rule,
-    /// Nanoseconds since the start.
+    /// Nanoseconds since the start that all lines share.
     pub at: u64,
-    /// The number of the line that shows it.
+    /// The index of the line that shows the violation.
     pub line: usize,
     pub what: String,
-    /// The lines about the same key, operation or channel around it, as they are in the record.
+    /// Lines before and after the violation about the same key, operation or channel, as JSON.
     pub history: Vec<String>,
 }
 
@@ -101,11 +98,10 @@ impl fmt::Display for Violation {
     }
 }
 
-/// The judgement.
 #[derive(Clone, Debug, Default)]
 pub struct Verdict {
     pub counts: Counts,
-    /// In the order of their times.
+    /// Sorted by time.
     pub violations: Vec<Violation>,
 }
 
@@ -114,7 +110,7 @@ impl Verdict {
         self.violations.is_empty()
     }
 
-    /// Returns the counts; panics with the violations if there are any.
+    /// Returns the counts. If there are violations, panics with a list of them.
     #[track_caller]
     pub fn assert(self) -> Counts {
         assert!(self.is_valid(), "{self}");

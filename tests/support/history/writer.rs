@@ -1,4 +1,4 @@
-//! Writes records: into memory for a judge in the same process, or as lines of JSON.
+//! Writes records, either into memory or as lines of JSON.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::record::{Line, Name, Use, What};
 
-/// Records events from any number of tasks and threads.
+/// Records events. Any number of tasks and threads can share a writer.
 pub struct Writer {
     clock: Box<dyn Fn() -> u64 + Send + Sync>,
     last_id: AtomicU64,
@@ -16,18 +16,18 @@ pub struct Writer {
 struct Sink {
     lines: Vec<Line>,
     out: Option<Box<dyn io::Write + Send>>,
-    /// The error of the first line that was not written.
+    /// The first error of a write.
     failure: Option<io::Error>,
 }
 
 impl Writer {
-    /// Keeps the lines. The clock gives the nanoseconds since the common start.
+    /// Keeps the lines in memory. `clock` returns the nanoseconds since the start that all lines share.
     pub fn in_memory(clock: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
         Self::new(clock, None)
     }
 
-    /// Writes each line at once and keeps none, so that a killed process loses at most the line that it is writing.
-    /// `out` should be an unbuffered file.
+    /// Writes each line to `out` at once, and keeps no lines. If the process is killed, the record loses only the line
+    /// that was being written. So `out` must have no buffer: a file, for example.
     pub fn to(out: impl io::Write + Send + 'static, clock: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
         Self::new(clock, Some(Box::new(out)))
     }
@@ -45,12 +45,11 @@ impl Writer {
         }
     }
 
-    /// Returns the time.
     pub fn now(&self) -> u64 {
         (self.clock)()
     }
 
-    /// Returns a number that this writer has not returned before: for an operation, a holder or a subscription.
+    /// Returns a number that this writer has not returned before, for an operation, a holder or a subscription.
     pub fn next_id(&self) -> u64 {
         self.last_id.fetch_add(1, Ordering::Relaxed) + 1
     }
@@ -60,7 +59,6 @@ impl Writer {
         self.note_at(self.now(), what);
     }
 
-    /// Records an event at this time.
     pub fn note_at(&self, at: u64, what: What) {
         let line = Line { at, what };
         let mut sink = self.sink();
@@ -72,7 +70,7 @@ impl Writer {
         }
     }
 
-    /// Calls `is_held`, records the use of a holder with the result, and returns the result.
+    /// Calls `is_held` and returns its result. Records the result as a use of the holder.
     pub fn note_use(&self, process: &Name, holder: u64, is_held: impl FnOnce() -> bool) -> bool {
         let before = self.now();
         let held = is_held();
@@ -82,7 +80,7 @@ impl Writer {
         held
     }
 
-    /// Returns the lines that were kept, in their order. Fails if a line could not be written.
+    /// Takes the lines that were kept. If a line could not be written, returns the first error instead.
     pub fn finish(&self) -> io::Result<Vec<Line>> {
         let mut sink = self.sink();
         match sink.failure.take() {
@@ -96,7 +94,7 @@ impl Writer {
     }
 }
 
-/// Writes the whole line with one call.
+/// Writes the line and its newline with one call.
 fn write(out: &mut dyn io::Write, line: &Line) -> io::Result<()> {
     let mut written = serde_json::to_vec(line)?;
     written.push(b'\n');

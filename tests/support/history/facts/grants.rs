@@ -1,4 +1,4 @@
-//! The grants of servers, from their own lines.
+//! The grants that servers recorded.
 
 use std::collections::HashMap;
 
@@ -11,12 +11,12 @@ pub enum Ending {
     Disconnected,
     Expired,
     Forgotten,
-    /// Its server is gone.
+    /// The server of the grant ended.
     ServerEnded,
 }
 
 impl Ending {
-    /// Returns whether the server ended it at a moment that the client cannot know.
+    /// Returns whether the client may be unaware of this end for some time.
     pub fn may_be_unnoticed(self) -> bool {
         matches!(self, Self::Disconnected | Self::Forgotten | Self::ServerEnded)
     }
@@ -30,11 +30,11 @@ pub struct Grant {
     pub limit: u64,
     pub token: Token,
     pub fence: Option<u64>,
-    /// The number of its line.
+    /// The index of the `granted` line.
     pub line: usize,
     pub at: u64,
     pub end: Option<End>,
-    /// When the lease ended or would have ended, if known.
+    /// When the lease expires, according to the last line of the server that says this.
     pub lease_end: Option<u64>,
 }
 
@@ -45,7 +45,7 @@ pub struct End {
     pub why: Ending,
 }
 
-/// All grants, in the order of their lines.
+/// All grants, in the order of their `granted` lines.
 #[derive(Debug, Default)]
 pub struct Grants {
     pub all: Vec<Grant>,
@@ -59,7 +59,7 @@ impl Grants {
         self.all.get(*self.by_token.get(&token)?)
     }
 
-    /// Returns when a server was gone.
+    /// Returns when a server ended.
     pub fn server_ended(&self, server: &Name) -> Option<u64> {
         self.servers_ended.get(server).copied()
     }
@@ -112,7 +112,7 @@ impl Grants {
         }
     }
 
-    /// Returns the grant that an entry is about, if its server holds it.
+    /// Returns the grant with the token of an entry. `None` if the entry's server does not hold that grant now.
     fn held(&mut self, entry: &Entry) -> Option<&mut Grant> {
         let number = *self.by_token.get(&entry.token?)?;
         let grant = self.all.get_mut(number)?;
@@ -121,12 +121,12 @@ impl Grants {
 }
 
 impl Grant {
-    /// Returns until when it was held, or `end` if it still is.
+    /// Returns when the grant ended, or `end` if it has not ended.
     pub fn until(&self, end: u64) -> u64 {
         self.end.map_or(end, |end| end.at)
     }
 
-    /// Returns how many may hold the key at once.
+    /// Returns how many callers may hold the key at once.
     pub fn most(&self) -> u64 {
         match self.kind {
             Kind::Lock => 1,

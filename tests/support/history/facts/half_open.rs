@@ -1,14 +1,15 @@
-//! The times in which servers had half-open connections, and the groups of these connections.
+//! When servers had half-open connections, and in which signal groups. [`What`](super::super::record::What) explains
+//! half-open connections.
 
 use std::collections::HashMap;
 
 use super::super::record::{HalfOpen, Name};
 use super::windows::Windows;
 
-/// A pattern and the name of its group.
+/// A pattern, and the name of a group of subscribers to that pattern.
 pub type Group = (Name, Name);
 
-/// The times in which a server had a half-open connection of each group.
+/// For each group, the times at which a server had a half-open connection in that group.
 #[derive(Debug, Default)]
 pub struct HalfOpens {
     of_groups: HashMap<Group, Windows>,
@@ -16,26 +17,26 @@ pub struct HalfOpens {
 }
 
 impl HalfOpens {
-    /// Returns the times in which a half-open connection belonged to this group.
+    /// Returns the times at which a server had a half-open connection in this group.
     pub fn of(&self, pattern: &Name, group: &Name) -> &Windows {
         let group = (pattern.clone(), group.clone());
         self.of_groups.get(&group).unwrap_or(&self.none)
     }
 }
 
-/// A half-open connection that has not ended: one of its groups, its beginning, and its latest end.
+/// A half-open connection that has not ended: one of its groups, when it became half open, and when it must have ended.
 type Open = (Group, u64, u64);
 
-/// Collects half-open connections.
+/// Builds [`HalfOpens`] from the lines of a record.
 #[derive(Default)]
 pub struct Gathered {
-    /// By connection.
+    /// By the number of the connection.
     open: HashMap<u64, Vec<Open>>,
     over: HashMap<Group, Vec<(u64, u64)>>,
 }
 
 impl Gathered {
-    /// Returns false if it has begun already.
+    /// Returns false if the connection is already half open in this group.
     pub fn begin(&mut self, at: u64, half_open: &HalfOpen) -> bool {
         let group = (half_open.pattern.clone(), half_open.group.clone());
         let latest = at.saturating_add(half_open.read_timeout);
@@ -47,7 +48,7 @@ impl Gathered {
         is_new
     }
 
-    /// Returns false if it has not begun.
+    /// Returns false if the connection is not half open.
     pub fn end(&mut self, at: u64, connection: u64) -> bool {
         let Some(ended) = self.open.remove(&connection) else {
             return false;

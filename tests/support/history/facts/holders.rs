@@ -1,4 +1,4 @@
-//! Guards and permits of callers: which beliefs there were, and until when.
+//! The holders of a record (guards and permits of callers), and when the callers used and lost them.
 
 use std::collections::HashMap;
 
@@ -17,24 +17,23 @@ pub struct Holder {
     pub watched: bool,
     pub line: usize,
     pub at: u64,
-    /// The lines and times of its uses with `is_held` true.
+    /// The lines and times of the uses for which `is_held` returned true.
     pub believed: Vec<(usize, u64)>,
-    /// The first time when `is_held` was false.
+    /// The time of the first use for which `is_held` returned false.
     pub doubted: Option<u64>,
-    /// When its caller learnt of its loss.
+    /// The line and the time at which the caller learnt of the loss.
     pub lost: Option<(usize, u64)>,
-    /// When it was dropped, or its release began.
+    /// When the caller dropped the holder or began to release it.
     pub let_go: Option<u64>,
-    /// When its release was acknowledged.
+    /// When the release was acknowledged.
     pub released: Option<u64>,
 }
 
-/// All holders, in the order of their acquires.
+/// All holders, in the order of their `acquired` lines.
 #[derive(Debug, Default)]
 pub struct Holders {
     pub all: Vec<Holder>,
     by_id: HashMap<(Name, u64), usize>,
-    /// The holders of each token.
     by_token: HashMap<Token, Vec<usize>>,
 }
 
@@ -47,13 +46,13 @@ impl Holders {
         self.all.get_mut(*self.by_id.get(&(process.clone(), holder))?)
     }
 
-    /// Returns the holders of this grant: one, unless a session reclaimed it.
+    /// Returns the holders of one grant. There are several if a session reclaimed the grant.
     pub fn of_token(&self, token: Token) -> impl Iterator<Item = &Holder> {
         let numbers = self.by_token.get(&token).into_iter().flatten();
         numbers.filter_map(|number| self.all.get(*number))
     }
 
-    /// Returns false if there was one with that number before.
+    /// Returns false if the process already has a holder with this number.
     pub fn begin(&mut self, line: usize, at: u64, acquired: &Acquired) -> bool {
         let number = self.all.len();
         self.by_token.entry(acquired.token).or_default().push(number);
@@ -81,12 +80,12 @@ impl Holders {
 }
 
 impl Holder {
-    /// Returns the time of the last belief in it.
+    /// Returns the time of the last use for which `is_held` returned true.
     pub fn last_belief(&self) -> Option<u64> {
         self.believed.iter().map(|(_, at)| *at).max()
     }
 
-    /// Returns when its caller had finished with it: by letting go, or by learning of its loss.
+    /// Returns when the caller gave up the holder: it dropped the holder, began to release it, or learnt of the loss.
     pub fn given_up(&self) -> Option<u64> {
         let lost = self.lost.map(|(_, at)| at);
         self.let_go.into_iter().chain(lost).min()

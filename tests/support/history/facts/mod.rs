@@ -1,4 +1,4 @@
-//! The facts in the lines of a record, ordered for the rules.
+//! Collects from the lines of a record the facts that the rules need.
 
 pub mod grants;
 pub mod half_open;
@@ -21,29 +21,27 @@ use self::troubles::{Gathered, Troubles};
 use self::windows::Windows;
 use super::record::{Action, Line, Name, Outcome, Return, What};
 
-/// The facts in all lines.
 pub struct Facts<'a> {
     pub lines: &'a [Line],
     /// The time of the last line.
     pub end: u64,
     pub processes: Processes,
-    /// The times of trouble.
     pub troubles: Troubles,
     pub grants: Grants,
     pub operations: Operations,
     pub holders: Holders,
     pub signals: Signals,
     pub half_open: HalfOpens,
-    /// Whether there are lines of servers.
+    /// Whether the record has lines of servers. `server_started` lines do not count.
     pub servers_recorded: bool,
-    /// For each server, the first server at its address.
+    /// For each server that was started at the address of an earlier server: the first server at that address.
     pub first_of: HashMap<Name, Name>,
-    /// The numbers of the lines that do not follow from those before them, each with the reason.
+    /// The lines that cannot follow the lines before them: the index of each line, and the reason.
     pub unfounded: Vec<(usize, &'static str)>,
 }
 
 impl<'a> Facts<'a> {
-    /// Gathers the facts of lines that are in order.
+    /// Gathers the facts. `lines` must be sorted by time.
     pub fn gather(lines: &'a [Line]) -> Self {
         let mut gathering = Gathering {
             facts: Self {
@@ -70,12 +68,12 @@ impl<'a> Facts<'a> {
         gathering.finish()
     }
 
-    /// Returns the times of trouble of a server, including those of other servers at its address.
+    /// Returns when there was trouble at a server, or at another server at the same address.
     pub fn troubles_of(&self, server: &Name) -> &Windows {
         self.troubles.of(self.first_of(server))
     }
 
-    /// Returns the first server at the address of a server.
+    /// Returns the first server that had the address of `server`.
     pub fn first_of<'b>(&'b self, server: &'b Name) -> &'b Name {
         self.first_of.get(server).unwrap_or(server)
     }

@@ -1,4 +1,4 @@
-//! The operations of clients' callers.
+//! The operations of callers.
 
 use std::collections::HashMap;
 
@@ -20,7 +20,7 @@ pub struct Operation {
     pub line: usize,
     pub at: u64,
     pub returned: Option<Returned>,
-    /// When its ticket was dropped, or a `wait` was called for it.
+    /// For an `enqueue`: when the caller dropped the ticket or began to wait at it.
     pub ticket_gone: Option<u64>,
 }
 
@@ -30,7 +30,7 @@ pub struct Returned {
     pub outcome: Outcome,
 }
 
-/// All operations, in the order of their invocations.
+/// All operations, in the order of their `invoke` lines.
 #[derive(Debug, Default)]
 pub struct Operations {
     pub all: Vec<Operation>,
@@ -46,7 +46,7 @@ impl Operations {
         self.all.get_mut(*self.by_id.get(&(process.clone(), op))?)
     }
 
-    /// Returns false if there was one with that number before.
+    /// Returns false if the process already has an operation with this number.
     pub fn invoke(&mut self, line: usize, at: u64, invoke: &Invoke) -> bool {
         if let Some(enqueued) = invoke.ticket {
             self.lose_ticket(at, &invoke.process, enqueued);
@@ -73,7 +73,7 @@ impl Operations {
         before.is_none()
     }
 
-    /// Returns false if no such operation is under way.
+    /// Returns false if no operation with this number is under way.
     pub fn end(&mut self, at: u64, end: &Return) -> bool {
         let operation = self.of_mut(&end.process, end.op);
         let Some(operation) = operation.filter(|operation| operation.returned.is_none()) else {
@@ -99,7 +99,8 @@ impl Operation {
         )
     }
 
-    /// Returns until when a grant may be on its way to it: until its return, or the end of its ticket.
+    /// Returns the time after which the operation cannot receive a grant. This is its return, or the end of its ticket
+    /// if the operation returned a ticket. `None` if neither happened before the record ended.
     pub fn awaits_until(&self) -> Option<u64> {
         let returned = self.returned?;
         match returned.outcome {

@@ -1,11 +1,10 @@
-//! The lives of client processes.
+//! When client processes were frozen, and how they ended.
 
 use std::collections::HashMap;
 
 use super::super::record::{Name, What};
 use super::windows::Windows;
 
-/// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Death {
     /// In an orderly way.
@@ -20,7 +19,7 @@ pub struct Life {
 }
 
 impl Life {
-    /// Returns when it was killed.
+    /// Returns when the process was killed.
     pub fn killed(&self) -> Option<u64> {
         self.death
             .filter(|(_, death)| *death == Death::Killed)
@@ -28,7 +27,7 @@ impl Life {
     }
 }
 
-/// All client processes. A process that no line names ran all the time.
+/// All client processes. A process without a freeze or an end in the record ran all the time.
 #[derive(Debug, Default)]
 pub struct Processes {
     lives: HashMap<Name, Life>,
@@ -40,18 +39,18 @@ impl Processes {
         self.lives.get(process).unwrap_or(&self.always)
     }
 
-    /// Returns for how much of this time a process ran.
+    /// Returns how long a process was not frozen between `from` and `to`, in nanoseconds.
     pub fn ran(&self, process: &Name, from: u64, to: u64) -> u64 {
         self.life(process).frozen.outside(from, to)
     }
 
-    /// Returns when a process ended, or the end of the record.
+    /// Returns when a process ended, or `end` if the record does not contain its end.
     pub fn last_moment(&self, process: &Name, end: u64) -> u64 {
         self.life(process).death.map_or(end, |(at, _)| at)
     }
 }
 
-/// Collects the lives.
+/// Builds [`Processes`] from the lines of a record.
 #[derive(Default)]
 pub struct Lives {
     deaths: HashMap<Name, (u64, Death)>,
@@ -59,7 +58,8 @@ pub struct Lives {
 }
 
 impl Lives {
-    /// Returns false if a process is frozen twice, or thawed without a freeze. The first thaw resumes it, however often it was frozen.
+    /// Returns false if a frozen process is frozen again, or a process that is not frozen is thawed. A second freeze
+    /// has no effect, so one thaw ends the freeze.
     pub fn see(&mut self, at: u64, what: &What) -> bool {
         match what {
             What::ProcessEnded(process) => drop(self.deaths.insert(process.process.clone(), (at, Death::Ended))),
@@ -80,7 +80,7 @@ impl Lives {
         true
     }
 
-    /// The open end of the current freeze of a process.
+    /// Returns the end of the current freeze of a process. The end is `u64::MAX` until the thaw.
     fn open(&mut self, process: &Name) -> Option<&mut u64> {
         let (_, end) = self.frozen.get_mut(process)?.last_mut()?;
         (*end == u64::MAX).then_some(end)

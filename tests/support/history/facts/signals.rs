@@ -1,4 +1,4 @@
-//! Subscriptions, the signals that they received, and the gaps that were reported to them.
+//! The subscriptions, with the signals and the reports of gaps that each received.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ pub struct Pattern {
     pub since: u64,
 }
 
-/// A report to a subscription, in order.
+/// What a subscription received: a signal, or the report of a gap.
 #[derive(Clone, Debug)]
 pub enum Told {
     Signal { channel: Name, payload: Name },
@@ -40,7 +40,7 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Returns false if there is no such subscription.
+    /// Returns false if the record has no earlier line of the subscription.
     pub fn see(&mut self, line: usize, at: u64, what: &What) -> bool {
         match what {
             What::Subscribed(subscribed) => self.subscribe(at, subscribed),

@@ -1,29 +1,29 @@
-//! The times of trouble, and the affected servers.
+//! When there was trouble, and at which servers. A trouble is a fault that no client can repair.
 
 use std::collections::HashMap;
 
 use super::super::record::{Name, Trouble};
 use super::windows::Windows;
 
-/// All troubles. A server stands for all servers at its address: it is the first of them.
+/// All troubles. Servers at the same address share their troubles, under the name of the first of these servers.
 #[derive(Debug, Default)]
 pub struct Troubles {
-    /// Troubles of any server, and those without a server.
+    /// When there was any trouble.
     pub all: Windows,
-    /// Troubles without a server.
+    /// When there was a trouble that names no server. It may affect every server.
     of_none: Windows,
-    /// Troubles of a server, and those without a server.
+    /// For each server: when there was a trouble that names this server or no server.
     of_servers: HashMap<Name, Windows>,
 }
 
 impl Troubles {
-    /// Returns the troubles that affect a server.
+    /// Returns when there was trouble that may affect a server. `server` must be the first at its address.
     pub fn of(&self, server: &Name) -> &Windows {
         self.of_servers.get(server).unwrap_or(&self.of_none)
     }
 }
 
-/// Collects troubles.
+/// Builds [`Troubles`] from the lines of a record.
 #[derive(Default)]
 pub struct Gathered {
     open: HashMap<Name, (u64, Option<Name>)>,
@@ -31,7 +31,7 @@ pub struct Gathered {
 }
 
 impl Gathered {
-    /// Returns false if it has begun already.
+    /// Returns false if a trouble with this name has begun and has not ended.
     pub fn begin(&mut self, at: u64, trouble: &Trouble) -> bool {
         if self.open.contains_key(&trouble.trouble) {
             return false;
@@ -40,7 +40,7 @@ impl Gathered {
         true
     }
 
-    /// Returns false if it has not begun.
+    /// Returns false if no trouble with this name is under way.
     pub fn end(&mut self, at: u64, trouble: &Trouble) -> bool {
         let begun = self.open.remove(&trouble.trouble);
         self.over
@@ -48,7 +48,7 @@ impl Gathered {
         begun.is_some()
     }
 
-    /// `first_of` returns the first server at the address of a server.
+    /// `first_of` takes a server and returns the first server at the same address.
     pub fn collect(self, first_of: impl Fn(&Name) -> Name) -> Troubles {
         let Self { open, mut over } = self;
         over.extend(open.into_values().map(|(since, server)| (since, u64::MAX, server)));

@@ -1,14 +1,14 @@
-//! Stretches of time: of a freeze, of trouble.
+//! Sets of stretches of time: for example, all freezes of a process, or all troubles of a server.
 
-/// Stretches that do not touch each other, in order.
+/// Stretches of time in order. They neither overlap nor touch.
 #[derive(Clone, Debug, Default)]
 pub struct Windows {
-    /// From, to, and the length of all earlier stretches together.
+    /// The start and the end of each stretch, and the total length of the stretches before it.
     stretches: Vec<(u64, u64, u64)>,
 }
 
 impl Windows {
-    /// Merges stretches that may overlap, in any order.
+    /// Sorts the stretches, and merges stretches that overlap or touch.
     pub fn of(mut stretches: Vec<(u64, u64)>) -> Self {
         stretches.sort_unstable();
         let mut windows: Vec<(u64, u64, u64)> = Vec::new();
@@ -26,7 +26,7 @@ impl Windows {
         Self { stretches: windows }
     }
 
-    /// Returns how much of this time is within the stretches.
+    /// Returns how much of the time between `from` and `to` is within the stretches.
     pub fn within(&self, from: u64, to: u64) -> u64 {
         if to <= from {
             return 0;
@@ -34,12 +34,12 @@ impl Windows {
         self.until(to) - self.until(from)
     }
 
-    /// Returns how much of this time is outside the stretches.
+    /// Returns how much of the time between `from` and `to` is outside the stretches.
     pub fn outside(&self, from: u64, to: u64) -> u64 {
         to.saturating_sub(from) - self.within(from, to)
     }
 
-    /// Returns whether a stretch has a moment in common with this one, ends included.
+    /// Returns whether a stretch and the time between `from` and `to` have a moment in common. All ends are included.
     pub fn meet(&self, from: u64, to: u64) -> bool {
         let next = self.stretches.partition_point(|(_, end, _)| *end < from);
         self.stretches.get(next).is_some_and(|(begin, ..)| *begin <= to)
