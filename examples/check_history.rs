@@ -1,7 +1,10 @@
-//! Judges records: `cargo run --release --example check_history -- FILE...`, or standard input without a file. The files are judged
-//! together.
+//! Checks whether the records of clients and servers obey the rules of the protocol.
 //!
-//! `docs/testing.md` describes the form of a record and the rules. The exit status is 1 if a rule is broken.
+//!     cargo run --release --example check_history -- FILE...
+//!
+//! All files are checked together, as the records of one run. Without a file, the record is read from standard input.
+//! The exit status is 1 if a rule is broken, and 2 if a record cannot be read. `docs/testing.md` describes the format
+//! of records and the rules.
 
 use std::fs::File;
 use std::io::{self, BufReader};
@@ -19,27 +22,27 @@ use history::bounds::{Bounds, nanoseconds};
 use history::reader::{ReadError, read};
 use history::record::Line;
 
-/// Judges clients and servers by their records.
+/// Checks whether the records of clients and servers obey the rules.
 #[derive(Parser)]
 struct Options {
-    /// The files of the records; without any, standard input.
+    /// The files of the records. Without a file, standard input is read.
     files: Vec<PathBuf>,
-    /// How late a task may run, in milliseconds.
+    /// How much later than due a task may run, in milliseconds.
     #[arg(long)]
     scheduling: Option<u64>,
-    /// For how long a client may not know that its server has ended a lease, in milliseconds.
+    /// How late a client may notice that a server has ended a lease, in milliseconds.
     #[arg(long)]
     unnoticed: Option<u64>,
-    /// For how long a subscription may not know that its connection is lost, in milliseconds.
+    /// How late a subscription may notice that its connection is lost, in milliseconds.
     #[arg(long)]
     silence: Option<u64>,
-    /// For how long a grant may have no owner, in milliseconds.
+    /// How long a server may hold a grant that no caller holds or waits for, in milliseconds.
     #[arg(long)]
     unowned: Option<u64>,
-    /// For how long a request may be on its way, in milliseconds.
+    /// How long a request may be on its way to the server, in milliseconds.
     #[arg(long)]
     transit: Option<u64>,
-    /// For how long a signal may be on its way, in milliseconds.
+    /// How long a signal may be on its way to its subscribers, in milliseconds.
     #[arg(long)]
     delivery: Option<u64>,
 }

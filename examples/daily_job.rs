@@ -2,14 +2,16 @@
 //!
 //!     cargo run --example daily_job
 //!
-//! If the job is a command, `dflock run` does this, and you need no program of your own: see
+//! If the job is a command, use `dflock run` instead of a program of your own: see
 //! `docs/guide/src/command-reference.md`.
 //!
-//! All hosts wake at the same time and try the lock; those that do not get it go back to sleep. The lock alone only
-//! ensures that the job does not run *twice at once*, because a lock does not outlive its holder's connection. A note
-//! ensures that it does not run *again* on the same day: the job's database stores the last day that was done, and the
-//! holder of the lock reads and writes it. The note has the fence of its grant, so that a stalled host cannot write it
-//! late. This needs servers from release 2.1 on; with earlier ones `connect` fails at once.
+//! All hosts wake at the same time and try to acquire the lock. A host that does not get the lock does nothing. The
+//! lock ensures that the job does not run on two hosts *at once*, but it is free again after the job.
+//!
+//! A note in the job's database ensures that the job does not run *again* on the same day. The note is the last day for
+//! which the job was done. The holder of the lock reads and writes the note. The note also has the fence of its writer,
+//! so that a stalled host cannot write it late. Fences need servers of release 2.1 or later. With earlier servers,
+//! `connect` fails at once.
 
 mod common;
 
@@ -19,7 +21,7 @@ use std::time::Duration;
 use common::Story;
 use dflockd_client::{Client, Error, ErrorKind, Fence, Fencing};
 
-/// The database of the job: the last day that was done, and the fence of its grant.
+/// The note in the job's database: the last day for which the job was done, and the fence of the holder that did it.
 type Note = Cell<Option<(u32, Fence)>>;
 
 const TODAY: u32 = 20_260_101;
@@ -39,14 +41,14 @@ async fn main() -> Result<(), Error> {
 
 async fn wake(story: Story, client: &Client, note: &Note, host: &str) -> Result<(), Error> {
     let lock = client.lock("recipes/daily-job")?.acquire_timeout(Duration::ZERO);
-    // The work is stopped if the lease is lost: then another host may do it.
+    // `with_lock` stops the work if the lease is lost, because another host may then do the work.
     let job = lock.with_lock(async |guard| {
         if note.get().is_some_and(|(day, _)| day >= TODAY) {
             return Ok::<_, Error>("it is done already");
         }
         story.tell(format!("{host}: does it"));
         tokio::time::sleep(Duration::from_millis(300)).await;
-        // As a database does: it refuses a note with a smaller fence than the stored one.
+        // In production, the database makes this check: it refuses a note whose fence is not larger than the stored one.
         let fence = guard.require_fence()?;
         if note.get().is_some_and(|(_, newest)| newest >= fence) {
             return Ok("done too late, another host has done it");

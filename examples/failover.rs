@@ -2,10 +2,11 @@
 //!
 //!     cargo run --example failover
 //!
-//! Three servers in this process form a cluster. A client holds three leases, and two tasks wait for one of them. The
-//! leader is stopped: for a moment no member leads, then another member does. The client renews the leases there with
-//! the same tokens, the tasks acquire the lock in the order in which they queued, and the health says which member
-//! serves now, and why.
+//! Three servers in this process form a cluster. A client holds three locks, and two tasks wait for one of these locks.
+//! The example stops the leader, so that no member leads, and then makes another member the leader.
+//!
+//! The client renews its leases at the new leader with the same tokens. The tasks acquire the lock in the order in
+//! which they queued. The client's health says which member serves now, and why the client left the previous member.
 
 use std::error::Error;
 use std::time::Duration;
@@ -16,8 +17,8 @@ use tokio::task::JoinSet;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    // The cluster keeps the leases of an ended connection for the orphan TTL. The client must know this time: otherwise a lease is lost
-    // with its connection.
+    // The cluster keeps the leases of an ended connection for the orphan TTL. The client needs the same setting.
+    // Without it, the client reports each lease as lost when its connection ends.
     const KEPT: Duration = Duration::from_secs(60);
     let each = Server::builder().orphan_ttl(KEPT).record_events(true);
     let cluster = Cluster::builder().options(each).start().await?;
@@ -71,8 +72,8 @@ fn tell(health: &ShardHealth) {
     let endpoint = &health.endpoint;
     match (health.last_error(), health.last_failover) {
         (None, None) => println!("health: {endpoint} serves"),
-        // `why` is about the previous member. Lost: its connection ended. Deposed: it answered a request with
-        // the error that it does not lead.
+        // `why` says why the client left the previous member. `lost` means that the connection ended. `deposed` means
+        // that the member rejected a request because it does not lead.
         (None, Some(why)) => println!(
             "health: {endpoint} serves, failovers: {}, reason: {why}",
             health.failovers
@@ -87,19 +88,19 @@ async fn take_a_turn(lock: Lock, name: &str) -> Result<(), dflockd_client::Error
     guard.release().await
 }
 
-/// Returns the number of waiters for a lock at the cluster.
+/// Returns the number of waiters for all locks of the cluster.
 fn waiters(cluster: &Cluster) -> u64 {
     cluster.stats().locks.iter().map(|lock| lock.waiters).sum()
 }
 
-/// Returns the tokens of the cluster's recorded events of this kind.
+/// Returns the tokens of all recorded events of a kind.
 fn tokens(cluster: &Cluster, what: EventKind) -> Vec<Token> {
     let events = cluster.events().into_iter();
     let matching = events.filter(|event| event.kind == what);
     matching.filter_map(|event| event.token).collect()
 }
 
-/// Polls until the condition holds.
+/// Checks the condition every 2 ms until it is true.
 async fn until(mut holds: impl FnMut() -> bool) {
     while !holds() {
         tokio::time::sleep(Duration::from_millis(2)).await;

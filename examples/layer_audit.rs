@@ -1,10 +1,10 @@
-//! A user's layer that prints a line for each request: the user, the key, the outcome and the duration. It also forbids keys below
-//! `vault/`.
+//! A layer that prints a line for each request: the user, the key, the outcome and the duration. It also forbids keys
+//! that begin with `vault/`.
 //!
 //!     cargo run --example layer_audit
 //!
-//! It follows the rules for layers: it passes readiness on, calls the service that was ready, and returns every response unchanged.
-//! `docs/guide/src/layers.md` has all rules.
+//! The layer follows the rules for layers. It is ready when its inner service is ready. It calls the inner service that
+//! was ready, not a clone. It returns each response unchanged. `docs/guide/src/layers.md` has all rules.
 
 use std::error::Error;
 use std::fmt;
@@ -36,7 +36,7 @@ struct Audit<S> {
     user: &'static str,
 }
 
-/// The layer's own error, which is the source of the caller's error.
+/// The error of this layer. It is the source of the error that the caller gets.
 #[derive(Debug)]
 struct Forbidden {
     user: &'static str,
@@ -74,7 +74,7 @@ where
         };
         if request.key().is_some_and(|key| key.as_str().starts_with("vault/")) {
             println!("{user}: {what}: forbidden");
-            // The request is dropped here. It held nothing; if it had a lease, that would be released.
+            // This drops the request. If the request contained a lease or a queue position, the drop would release it.
             return Box::pin(async move { Err(Forbidden { user }.into()) });
         }
         let asked = Instant::now();
@@ -87,7 +87,7 @@ where
                 Err(error) => format!("failed: {error}"),
             };
             println!("{user}: {what}: {outcome} after {:.1?}", asked.elapsed());
-            // The response is unchanged. A grant that a layer does not return is released.
+            // The layer returns the response unchanged. Dropping a granted response would release the lease.
             answer.map_err(Into::into)
         })
     }

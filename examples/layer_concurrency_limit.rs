@@ -1,9 +1,12 @@
-//! A limit on the requests of this process that are in flight: tower's own `ConcurrencyLimitLayer`.
+//! Limits how many requests of a client are in flight at once, with tower's `ConcurrencyLimitLayer`.
 //!
 //!     cargo run --example layer_concurrency_limit
 //!
-//! Twenty tasks want a lock each, and four requests may be in flight. `poll_ready` shows the limit, and handles wait for their turn within
-//! their own timeouts. A wait for a held lock uses a place under the limit as long as it lasts; the release that ends it does not need one.
+//! Each of twenty tasks acquires a lock, and four requests may be in flight. While four requests are in flight,
+//! `poll_ready` of the client is pending, and handles wait within their own timeouts.
+//!
+//! A request that waits for a held lock counts as in flight for the whole wait. A release reaches the server even while
+//! four requests are in flight, so the holder can end the wait.
 
 use std::error::Error;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -42,7 +45,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         DONE.load(Ordering::Relaxed)
     );
 
-    // Four tasks wait for a lock that a fifth holds, and use all places.
+    // Four tasks wait for a lock that this task holds, so four requests are in flight.
     let lock = client.lock("reports/shared")?;
     let held = lock.acquire().await?;
     let waiting: Vec<_> = (0..4)
@@ -57,7 +60,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut service = client.clone();
     let ready = service.poll_ready(&mut Context::from_waker(Waker::noop())).is_ready();
     println!("four wait; is there room for a fifth request? {ready}");
-    // The release is sent before the layer sees the request, so the waiters that use all places do not block it.
+    // The client sends the release before the layer sees it, so the four waiting requests do not block the release.
     held.release().await?;
     for waiter in waiting {
         waiter.await??;

@@ -1,8 +1,8 @@
-//! Refuses requests at once, instead of queueing them: tower's `LoadShedLayer` above a limit.
+//! Refuses requests above a limit at once, instead of queueing them, with tower's `LoadShedLayer`.
 //!
 //!     cargo run --example layer_load_shed
 //!
-//! A service that answers "try later" in a millisecond keeps its callers. One that lets them queue until they time out does not.
+//! A quick refusal lets callers try again later. Without it, callers would queue until they time out.
 
 use std::error::Error;
 use std::time::Duration;
@@ -19,7 +19,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let server = Server::builder().port(0).start().await?;
     let client = Client::builder()
         .servers([server.local_addr().to_string()])
-        // The first layer sees a request first: it refuses requests beyond the limit.
+        // The first layer refuses a request when the second layer is full. Two requests may be in flight.
         .layer(
             ServiceBuilder::new()
                 .layer(LoadShedLayer::new())
@@ -29,7 +29,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .connect()
         .await?;
 
-    // Another client holds a lock, and two callers wait for it: both places are used.
+    // Another client holds a lock, and two requests of the first client wait for this lock. They reach the limit.
     let other = Client::builder()
         .servers([server.local_addr().to_string()])
         .connect()

@@ -1,10 +1,11 @@
-//! Repeats requests that may succeed later: the client's own policy, and tower's `RetryLayer` with a policy of the user.
+//! Repeats requests that may succeed later. First the client's own policy does this, then tower's `RetryLayer` with a
+//! policy of this example.
 //!
 //!     cargo run --example layer_retry
 //!
-//! A server whose number of keys has reached its cap refuses a new key until it has forgotten a free one. After an
-//! error nothing is held, so repeating the request does not take a second grant. A policy is not needed for a held key:
-//! an acquire waits for it anyway.
+//! The server of this example can store one key. It refuses a second key until it has forgotten the first, which must
+//! be free for 200 ms. After an error the caller holds nothing, so a repeated request cannot lead to two grants. A held
+//! key needs no policy, because an acquire waits for it.
 
 use std::error::Error as StdError;
 use std::future::{Ready, ready};
@@ -14,7 +15,8 @@ use dflockd_client::server::Server;
 use dflockd_client::{Client, Error, Request, Response, RetryPolicy};
 use tower::retry::{Policy, RetryLayer};
 
-/// A policy of the user: repeats tries at once, up to a number of times.
+/// A policy that repeats failed requests at once, at most the given number of times. It repeats only requests that do
+/// not wait.
 #[derive(Clone)]
 struct TriesAgain(u32);
 
@@ -28,7 +30,7 @@ impl Policy<Request, Response, Error> for TriesAgain {
         Some(ready(()))
     }
 
-    /// The copy for a later attempt. Some requests have none: see `Request::try_clone`.
+    /// Returns a copy for another attempt. Some requests cannot be copied: see `Request::try_clone`.
     fn clone_request(&mut self, request: &Request) -> Option<Request> {
         request.wait().is_zero().then(|| request.try_clone()).flatten()
     }

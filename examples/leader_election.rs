@@ -1,12 +1,13 @@
-//! Recipe: leader election. One of three nodes leads; when it steps down or is cut off, another takes over.
+//! Recipe: leader election. One of three nodes leads. When it steps down or is cut off, another node leads.
 //!
 //!     cargo run --example leader_election
 //!
-//! Each node is a task here; in production it is a process. Nodes campaign without a timeout, and work only as long as
-//! they lead. In production they then campaign again; here each leads once, for three writes. A leader's writes carry
-//! its term, so that a store can refuse the writes of a stalled leader. Terms are fences: this needs servers from
-//! release 2.1 on. With earlier ones `connect` fails at once, because without terms the store would have to accept late
-//! writes.
+//! Each node is a task in this example, and a process in production. A node campaigns without a timeout, and works only
+//! while it leads. In this example, each node leads once, for three writes. In production, a node then campaigns again.
+//!
+//! Each write of a leader has the leader's term, so that the store can refuse late writes of an earlier leader. The
+//! term is the fence of the leader's lock, so this example needs servers of release 2.1 or later. With earlier servers,
+//! `connect` fails at once.
 
 mod common;
 
@@ -16,7 +17,7 @@ use std::time::Duration;
 use common::Story;
 use dflockd_client::{Election, Error, Fence, Fencing};
 
-/// The store of the leaders. It refuses writes of an earlier term.
+/// The store to which the leaders write. It refuses writes of an earlier term.
 #[derive(Default)]
 struct Store {
     newest: Option<Fence>,
@@ -46,10 +47,10 @@ async fn main() -> Result<(), Error> {
         let store = Arc::clone(&store);
         nodes.spawn(async move {
             let leadership = election.campaign().await?;
-            // Every leader has a term, because the client requires fences.
+            // This does not fail, because the client requires fences.
             let term = leadership.require_fence()?;
             story.tell(format!("{name} leads, term {term}"));
-            // The work is stopped if the leadership is lost.
+            // `run` stops the work if the leadership is lost.
             let led = leadership.run(lead(&store, term)).await;
             match led {
                 Ok(()) => {
@@ -58,7 +59,7 @@ async fn main() -> Result<(), Error> {
                 }
                 Err(lost) => {
                     story.tell(format!("{name} leads no more: {lost}"));
-                    // In production: campaign again.
+                    // In production, the node would campaign again.
                     Ok(())
                 }
             }
@@ -75,7 +76,7 @@ async fn main() -> Result<(), Error> {
     Ok(())
 }
 
-/// The work of a leader: three writes, a moment apart.
+/// The work of a leader: three writes, 50 ms apart.
 async fn lead(store: &Mutex<Store>, term: Fence) {
     for _ in 0..3 {
         store.lock().unwrap_or_else(PoisonError::into_inner).write(term);

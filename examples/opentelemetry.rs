@@ -1,9 +1,10 @@
-//! Traces: a wait for a lock is a span in the trace of its caller.
+//! Traces with OpenTelemetry: each wait for a lock is a span in the trace of its caller.
 //!
 //!     cargo run --example opentelemetry
 //!
-//! Four orders of one customer are handled under the customer's lock. Spans go through `tracing-opentelemetry` to an exporter that keeps
-//! them in memory; a real one sends them (`opentelemetry-otlp`). At the end they are printed and checked.
+//! The example handles four orders of one customer under the customer's lock. The crate `tracing-opentelemetry` passes
+//! the spans to an exporter that keeps them in memory. An exporter in production sends them (`opentelemetry-otlp`). At
+//! the end, the example prints and checks all spans.
 #![allow(missing_docs)]
 
 use std::error::Error;
@@ -21,14 +22,14 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    // A real exporter sends in batches: `.with_batch_exporter(…)`.
+    // In production, use `.with_batch_exporter(…)`, which sends spans in batches.
     let exporter = InMemorySpanExporter::default();
     let provider = SdkTracerProvider::builder()
         .with_simple_exporter(exporter.clone())
         .build();
     let traces = tracing_opentelemetry::layer()
         .with_tracer(provider.tracer("orders"))
-        // The client's own tasks live as long as the client: their spans belong to no trace.
+        // The client's own tasks run as long as the client, and their spans belong to no trace.
         .with_filter(EnvFilter::new("info,ractor=off,dflockd_client::tasks=off"));
     tracing_subscriber::registry().with(traces).init();
 
@@ -37,7 +38,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let client = Client::builder().servers([address]).name("orders").connect().await?;
     let customer = client.lock("customers/7")?;
 
-    // The order of events is fixed, so that the spans can be checked.
+    // The channels fix the order of events, so that the spans can be checked.
     let (holds, is_held) = oneshot::channel();
     let (finish, finished) = oneshot::channel();
     let first = tokio::spawn(handle(1, customer.clone(), async move {
@@ -67,7 +68,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     check(&spans)
 }
 
-/// A handler of requests, which knows nothing of traces but its own span.
+/// Handles an order. The attribute gives it a span, and it has no other code for traces.
 #[tracing::instrument(skip(customer, work))]
 async fn handle(order: u32, customer: Lock, work: impl Future<Output = ()>) -> Result<(), dflockd_client::Error> {
     let guard = customer.acquire().await?;
@@ -120,7 +121,7 @@ fn show(span: &SpanData, spans: &[SpanData]) {
     }
 }
 
-/// Each order has a span; below it, those that waited have the span of the wait, with its outcome.
+/// Checks that each order has a span, and that each order that waited also has a span of the wait below its own span.
 fn check(spans: &[SpanData]) -> Result<(), Box<dyn Error>> {
     let mut waits: Vec<_> = spans.iter().filter(|span| span.name == "dflockd.wait").collect();
     waits.sort_by_key(|wait| parent(wait, spans).and_then(|order| attribute(order, "order")));

@@ -16,8 +16,8 @@
 //! `docs/guide/src/configuration.md` lists all variables of the client.
 //!
 //! The lock servers must be of release 2.1 or later, because the database needs fences to refuse stale writes. With an
-//! earlier server, the service prints why it cannot start, and ends. If such a server replaces the lock server while the
-//! service runs, the service refuses deposits with status 503, and `/health` says why.
+//! earlier server, the service prints why it cannot start, and ends. If an earlier server replaces the lock server
+//! later, the service refuses deposits with status 503, and `/health` says why.
 //!
 //! A deposit reads the balance, works, and writes the new balance. Only the lock prevents that another deposit to the
 //! account happens meanwhile. A layer around the handler acquires the lock, and stops the handler if the lease is lost.
@@ -119,8 +119,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Returns the key of the account's lock. It is the same for `/accounts/7/deposits` and `/accounts/007/deposits`. If the
-/// path has no valid number, the key is empty. The client refuses an empty key, and the handler does not run.
+/// Returns the key of the account's lock. It is the same for `/accounts/7/deposits` and `/accounts/007/deposits`. If
+/// the path has no valid number, the key is empty. The client refuses an empty key, and the handler does not run.
 fn key(request: &Request) -> String {
     let id = request.uri().path().split('/').nth(2).map(str::parse::<u32>);
     id.and_then(Result::ok)

@@ -1,11 +1,13 @@
-//! Workers that share jobs, and one publisher at a time that feeds them.
+//! Three workers share jobs, and one publisher at a time sends the jobs as signals.
 //!
 //!     cargo run --example signals
 //!
-//! Three workers are members of one group: each job goes to one of them, in turn. Two publishers compete for a lock;
-//! its holder publishes, and when the first one steps down the other continues where it stopped.
-//! `DFLOCKD_SERVERS=host:port,…`, or `DFLOCKD_URL`, uses your servers (releases 1.11 to 1.16) instead of an embedded
-//! one.
+//! The workers are members of one group, so the server sends each job to one of them, in turn. Two publishers compete
+//! for a lock. Its holder publishes six jobs and releases the lock. Then the other publisher acquires the lock and
+//! publishes the other six jobs.
+//!
+//! Set `DFLOCKD_SERVERS=host:port,…` or `DFLOCKD_URL` to use your own servers instead of an embedded server. They must
+//! be of releases 1.11 to 1.16, which have signals.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -42,7 +44,7 @@ async fn main() -> Result<(), Error> {
                         println!("worker {number}: {} ({})", job.payload(), job.channel());
                         done.fetch_add(1, Ordering::Relaxed);
                     }
-                    // Signals are not stored: a worker that needs every job now looks for the missed ones.
+                    // Servers do not store signals. A worker that needs every job must now look for missed jobs.
                     SignalEvent::Restored { shard, .. } => println!("worker {number}: back at shard {shard}"),
                     other => println!("worker {number}: {other:?}"),
                 }
@@ -50,7 +52,7 @@ async fn main() -> Result<(), Error> {
         });
     }
 
-    // The next job to publish; the two publishers share it here, and would share a database otherwise.
+    // The number of the next job. Publishers in different processes would keep it in a shared database.
     let next = Arc::new(AtomicU32::new(1));
     let mut publishers = tokio::task::JoinSet::new();
     for name in ["first", "second"] {
@@ -69,7 +71,7 @@ async fn main() -> Result<(), Error> {
                 }
                 Ok::<_, Error>(())
             };
-            // The work is stopped as soon as the leadership is lost.
+            // `run` stops the work if the leadership is lost.
             leadership.run(publish).await??;
             println!("the {name} publisher steps down");
             leadership.resign().await

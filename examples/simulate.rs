@@ -1,7 +1,9 @@
-//! Runs simulated worlds from their seeds until one breaks a rule or all have run: `cargo run --release --example simulate -- --seeds
-//! 10000`.
+//! Runs simulated worlds until one breaks a rule or all have run.
 //!
-//! `--seed 7` runs one world, `--trace` prints its events. `docs/testing.md` describes worlds.
+//!     cargo run --release --example simulate -- --seeds 10000
+//!
+//! A world is a simulation of clients, servers and their network in one thread. Its seed determines all events.
+//! `--seed 7` runs one world, and `--trace` prints its events. `docs/testing.md` describes the simulation.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "../tests/simulation/world/mod.rs"]
@@ -26,13 +28,13 @@ struct Options {
     /// The number of threads, each of which runs one world at a time.
     #[arg(long, default_value_t = 1)]
     jobs: usize,
-    /// Runs this world only.
+    /// Runs only the world of this seed.
     #[arg(long)]
     seed: Option<u64>,
-    /// Prints all events.
+    /// Prints all events of the world.
     #[arg(long, requires = "seed")]
     trace: bool,
-    /// Goes on after a world that broke a rule.
+    /// Continues after a world that broke a rule.
     #[arg(long)]
     keep_going: bool,
 }
@@ -92,7 +94,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Returns whether enough happened.
+/// Fails if at least 1,000 worlds ran and some kinds of events happened too rarely.
 fn judge_amount(outcome: &world::Outcome) -> ExitCode {
     let shortfalls = outcome.shortfalls();
     if outcome.seeds < 1000 || shortfalls.is_empty() {

@@ -1,9 +1,10 @@
-//! A client that reaches its servers only through an HTTP proxy.
+//! A client that reaches its server only through an HTTP proxy.
 //!
 //!     cargo run --example through_proxy
 //!
-//! A connector is a `tower::Service` that is called with the address of a server and returns a stream. This one asks a proxy for a tunnel
-//! (`CONNECT`, RFC 9110). The proxy runs in this process, too. It knows the address of `locks.internal`, which no resolver knows.
+//! A connector is a `tower::Service`. The client calls it with the address of a server, and the connector returns a
+//! stream. The connector of this example opens a tunnel through the proxy (`CONNECT`, RFC 9110). The proxy also runs in
+//! this process. Only the proxy knows the address of `locks.internal`.
 
 use std::error::Error;
 use std::future::Future;
@@ -47,7 +48,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         "the server has {} lock, and grants it to one caller at a time:",
         server.stats().locks.len()
     );
-    // The wait has a connection of its own, which is a second tunnel.
+    // This acquire has to wait. For the wait, the client opens another connection, which is a second tunnel.
     let (next, released) = tokio::join!(lock.acquire(), guard.release());
     released?;
     next?.release().await?;
@@ -63,14 +64,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Opens tunnels. It decides everything about them: the options of sockets, and which answers are errors.
+/// The connector. It opens the tunnels, sets their socket options, and decides which answers of the proxy are errors.
 #[derive(Clone)]
 struct ThroughProxy {
     proxy: SocketAddr,
 }
 
 impl Service<Endpoint> for ThroughProxy {
-    /// A stream that may have read the first bytes of the server already, if the proxy sent them with its answer.
+    /// The stream is buffered because the proxy may send the server's first bytes together with its own answer.
     type Response = BufReader<TcpStream>;
     type Error = io::Error;
     type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
@@ -89,7 +90,8 @@ async fn open_tunnel(proxy: SocketAddr, endpoint: Endpoint) -> io::Result<BufRea
         return Err(io::Error::new(io::ErrorKind::Unsupported, "a proxy reaches hosts only"));
     }
     let mut stream = BufReader::new(TcpStream::connect(proxy).await?);
-    // Requests are small and are sent at once, and a lost peer is noticed while a request waits for a lock.
+    // Requests are small, so the socket sends each at once. Keepalives of TCP detect a lost proxy while a request
+    // waits for a lock.
     stream.get_ref().set_nodelay(true)?;
     let every = Duration::from_secs(5);
     let keepalive = TcpKeepalive::new().with_time(every).with_interval(every);
@@ -103,7 +105,7 @@ async fn open_tunnel(proxy: SocketAddr, endpoint: Endpoint) -> io::Result<BufRea
     }
 }
 
-/// Reads a request or an answer up to the empty line at its end. Returns its first line.
+/// Reads an HTTP request or answer up to the empty line at the end of its headers. Returns the first line.
 async fn read_head(stream: &mut BufReader<TcpStream>) -> io::Result<String> {
     const LONGEST: u64 = 8192;
     let mut head = stream.take(LONGEST);
@@ -119,7 +121,7 @@ async fn read_head(stream: &mut BufReader<TcpStream>) -> io::Result<String> {
     Err(io::Error::new(io::ErrorKind::UnexpectedEof, "half an answer"))
 }
 
-/// A proxy that knows one name.
+/// Runs a proxy that opens tunnels only to `SERVER`.
 async fn serve_as_proxy(listener: TcpListener, server: SocketAddr) {
     while let Ok((stream, _)) = listener.accept().await {
         tokio::spawn(async move {

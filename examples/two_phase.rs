@@ -1,9 +1,9 @@
-//! Recipe: acquire in two phases, and notify a user in between.
+//! Recipe: acquire in two phases (enqueue, then wait), and notify a user between them.
 //!
 //!     cargo run --example two_phase
 //!
-//! A printer is busy. A job queues for it (which does not wait), notifies its user, and only then waits: it keeps its
-//! queue position meanwhile. A plain `acquire` would tell the user nothing until the wait is over.
+//! Another job uses the printer. A new job takes a queue position, which does not block, and notifies its user. Then
+//! the job waits at this queue position. With a plain `acquire`, the user would get no notice before the wait ends.
 
 mod common;
 
@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 async fn main() -> Result<(), Error> {
     let story = Story::begin();
     let (client, _server) = common::connect(Fencing::IfKnown, 1).await?;
-    // The channel to the user: a mail, a socket, a row in a table.
+    // The channel to the user. In production, this is for example mail or a socket.
     let (notify, mut notices) = mpsc::unbounded_channel::<String>();
     let user = tokio::spawn(async move {
         while let Some(notice) = notices.recv().await {
@@ -47,7 +47,7 @@ async fn print(
     patience: Duration,
     notify: mpsc::UnboundedSender<String>,
 ) -> Result<(), Error> {
-    // The receiver may be gone.
+    // An error is ignored: it means that the user no longer reads notices.
     let tell = |what: &str| drop(notify.send(format!("{job} {what}")));
     let guard = match client.lock("recipes/printer")?.enqueue().await? {
         Enqueued::Acquired(guard) => guard,

@@ -1,11 +1,11 @@
-//! Recipe: a worker pool with limits on number and rate that all processes share, on two shards.
+//! Recipe: a worker pool on two shards. All processes share a limit on concurrent jobs, and a limit on their rate.
 //!
 //!     cargo run --example worker_pool
 //!
-//! Six workers have twelve jobs for two services. Each service runs two jobs at once, and starts at most two every
-//! 200 ms. A job runs while its worker holds a slot of the service, and a slot is held for at least 200 ms. So at most
-//! two jobs of a service run, and at most two of them begin within 200 ms, however many processes have workers. The
-//! slots of one service are on the first shard, those of the other on the second.
+//! Six workers run twelve jobs for two services. Each service is a semaphore with two slots. A worker holds a slot of
+//! the service while it runs a job, so at most two jobs of a service run at once. A worker holds the slot for at least
+//! 200 ms, so at most two jobs of a service begin within 200 ms. These limits hold for all processes with workers
+//! together. The two semaphores are on different shards.
 
 mod common;
 
@@ -19,7 +19,7 @@ const SERVICES: [&str; 2] = ["recipes/workers/images", "recipes/workers/mail"];
 const SLOTS: u32 = 2;
 const WORKERS: u32 = 6;
 const JOBS: u32 = 12;
-/// How long a slot is held at least, however short its job is.
+/// The minimum time for which a worker holds a slot, even if the job is shorter.
 const PERIOD: Duration = Duration::from_millis(200);
 
 static NEXT: AtomicU32 = AtomicU32::new(1);

@@ -1,13 +1,16 @@
-//! What the recipes share: a function that connects to servers, and a printer of timed events.
+//! Shared by several examples: a function that connects to servers, and a type that prints events with their times.
 
 use std::time::Instant;
 
 use dflockd_client::server::Server;
 use dflockd_client::{Client, ClientBuilder, Error, Fencing};
 
-/// Connects to the servers that the environment names (`DFLOCKD_URL`, or `DFLOCKD_SERVERS=host:port,…` and others, see
-/// `docs/guide/src/configuration.md`). Without such variables it starts this many embedded servers, each one a shard, which live as long as
-/// the returned values. With [`Fencing::Required`], servers without fences (before release 2.1) are an error.
+/// Connects to the servers that the environment names in `DFLOCKD_URL` or `DFLOCKD_SERVERS=host:port,…`. See
+/// `docs/guide/src/configuration.md` for all variables.
+///
+/// If the environment names no servers, this function starts one embedded server for each of `shards` shards. Dropping
+/// the returned servers ends them. With [`Fencing::Required`], a server before release 2.1 is an error, because it
+/// issues no fences.
 pub(crate) async fn connect(fencing: Fencing, shards: usize) -> Result<(Client, Vec<Server>), Error> {
     let mut builder = ClientBuilder::from_env()?.fencing(fencing);
     let mut embedded = Vec::new();
@@ -27,7 +30,7 @@ fn has_servers() -> bool {
         .any(|name| std::env::var_os(name).is_some())
 }
 
-/// Prints each event with the time since the beginning.
+/// Prints each event with the time since the start of the example.
 #[derive(Clone, Copy)]
 pub(crate) struct Story {
     began: Instant,
