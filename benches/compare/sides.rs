@@ -158,7 +158,7 @@ fn typescript(packages: &Packages) -> Result<Program, String> {
         // `typescript.mjs` imports `dflockd-client`, so the package is installed under this name.
         .arg(format!("dflockd-client@npm:{package}"));
     run(&format!("npm install {package}"), &mut install)?;
-    // Node looks for packages only in the folder of the script and in those above it, so this copies the script.
+    // Node looks for packages only in the folder of the script and in its parent folders, so the script is copied.
     let script = folder.join("typescript.mjs");
     std::fs::copy(sides().join("typescript.mjs"), &script).map_err(|error| error.to_string())?;
     Ok(Program {

@@ -81,7 +81,7 @@ impl Work {
         .map_err(|failure| failure.to_string())?;
         let measured = measure(self, &counts, &failures)?;
         println!("{}", serde_json::to_string(&measured)?);
-        // The workers never end, so this ends the whole process.
+        // The workers still run, so this ends the whole process.
         std::process::exit(0)
     }
 

@@ -140,7 +140,7 @@ fn open(connect: &mpsc::UnboundedSender<DuplexStream>) -> io::Result<DuplexStrea
     Ok(near)
 }
 
-/// Makes pairs without the client. This cost is what the server and the pipe take of a pair of one task.
+/// Makes pairs without the client. The cost of a pair is the part of `pair of one task` that is not the client.
 async fn bare(pairs: usize) -> Done {
     let server = Lone::start("2.1").await?;
     let (mut stream, mut line) = (BufReader::new(server.open()?), String::new());
