@@ -1,5 +1,6 @@
-//! The embedded cluster under load, while its leader changes often, its members die and its clients' connections end. Its record and
-//! the observations of the clients are judged.
+//! The embedded cluster under load, while its leader changes often, its members are stopped and connections end. The
+//! tests use the protocol directly, without the client. The history checker judges the records of the cluster and of
+//! the test's sessions.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,18 +18,19 @@ use tokio::sync::RwLock;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-/// A time that only a hang exceeds.
+/// A timeout that only a hang exceeds.
 const PATIENCE: Duration = Duration::from_secs(120);
 const KEYS: usize = 4;
 const SESSIONS: usize = 12;
 
-/// A logical session: it finds the leader, presents its ref, and repeats requests that got no answer.
+/// A session of the cluster. It finds the leader, sends its `stable-ref`, and repeats requests that got no answer.
 struct Session {
     addresses: Vec<String>,
     reference: String,
     connection: Option<RawConnection>,
+    /// The index of the address for the next connection.
     next: usize,
-    /// The number of connections that it has had.
+    /// The number of connections that the session has had.
     connected: usize,
 }
 
@@ -66,7 +68,7 @@ impl Session {
         let address = &self.addresses[self.next % self.addresses.len()];
         self.next += 1;
         let Some(mut connection) = RawConnection::try_open(address).await else {
-            // This member is stopped, and the others may not know a leader yet.
+            // This member is stopped. The other members may not have a leader yet.
             return tokio::time::sleep(Duration::from_millis(1)).await;
         };
         connection.send(&format!("stable-ref\n{}\n\n", self.reference)).await;
@@ -86,11 +88,12 @@ impl Session {
     }
 }
 
-/// The observations of the clients, and the number of completed rounds.
+/// The record of all sessions, and the number of completed rounds.
 struct Seen {
     writer: Writer,
     done: AtomicUsize,
-    /// A session that needs the leadership to stay takes the read lock, and a change of leadership the write lock.
+    /// A session holds the read lock while the leader must not change. The test holds the write lock while it changes
+    /// the leader.
     leadership: RwLock<()>,
 }
 
@@ -103,7 +106,7 @@ impl Seen {
         }
     }
 
-    /// Records that a session begins to acquire a key, or to release its holder.
+    /// Records that a session begins an acquire of the key, or the release of `holder`.
     fn invoke(&self, session: &Name, action: Action, key: &str, holder: Option<u64>) -> u64 {
         let op = self.writer.next_id();
         self.writer.note(What::Invoke(Invoke {
@@ -152,7 +155,7 @@ impl Seen {
         holder
     }
 
-    /// Records a use. Nothing ends a lease here, so it is held.
+    /// Records a use of a held lease. In these tests no lease is lost.
     fn uses(&self, session: &Name, holder: u64) {
         self.writer.note_use(session, holder, || true);
     }
@@ -162,7 +165,7 @@ impl Seen {
     }
 }
 
-/// Acquires, holds and releases until the load ends. Returns the number of rounds.
+/// Acquires, holds and releases keys until the load ends. Returns the number of rounds.
 async fn work(mut session: Session, number: usize, seen: Arc<Seen>, end: Arc<AtomicUsize>, hangs_up: bool) -> usize {
     let me = Name::from(session.reference.as_str());
     let mut rounds = 0;
@@ -179,16 +182,17 @@ async fn work(mut session: Session, number: usize, seen: Arc<Seen>, end: Arc<Ato
         let holder = seen.acquired(&me, op, &key, token.parse().unwrap());
         seen.uses(&me, holder);
         if hangs_up {
-            // The queue position and the lease outlive the connection. But no leader sees the end of a connection to a member that does not
-            // lead: the old connection would keep both, and its session would wait behind it if that member led again. So the connection
-            // ends only while its member leads.
+            // The lease outlives the connection, because the cluster has an orphan TTL. But the leader does not notice
+            // when a connection to another member ends. Then the lease would still belong to the old connection. If
+            // that member led again, the session would wait behind its own old connection. So the test ends a
+            // connection only while the member at its other end leads.
             let stays = seen.leadership.read().await;
             let connected = session.connected;
             assert_eq!(session.ask(&format!("n\n{key}\n{token} 60\n")).await, "ok 60");
             let leads = session.connection.take_if(|_| session.connected == connected);
             let ends = leads.is_some();
             if let Some(connection) = leads {
-                // Until the leader has seen the end, the lease belongs to the old connection.
+                // The lease belongs to the old connection until the leader has noticed the end, so this waits for it.
                 connection.hang_up().await;
             }
             drop(stays);
@@ -202,7 +206,7 @@ async fn work(mut session: Session, number: usize, seen: Arc<Seen>, end: Arc<Ato
         seen.uses(&me, holder);
         let op = seen.invoke(&me, Action::Release, &key, Some(holder));
         let released = session.ask(&format!("r\n{key}\n{token}\n")).await;
-        // The answer to the first release may have been lost with its connection.
+        // A repeated release gets `error` if the answer to the first one was lost with its connection.
         assert!(["ok", "error"].contains(&released.as_str()), "{released}");
         seen.returned(&me, op, Outcome::Done);
         rounds += 1;
@@ -211,7 +215,7 @@ async fn work(mut session: Session, number: usize, seen: Arc<Seen>, end: Arc<Ato
     rounds
 }
 
-/// Runs sessions while `trouble` runs, and then judges the records.
+/// Runs all sessions until `trouble` has ended. Then judges the records.
 async fn under_load(hangs_up: bool, trouble: impl AsyncFnOnce(&Cluster, &Seen)) -> Cluster {
     let options = Server::builder()
         .record_events(true)
@@ -236,7 +240,7 @@ async fn under_load(hangs_up: bool, trouble: impl AsyncFnOnce(&Cluster, &Seen)) 
     let history = History::default().with(of_sessions).with(of_cluster);
     let verdict = history.judge(&Bounds::default()).assert();
     assert_eq!(verdict.beliefs, 2 * verdict.grants);
-    // No grant is lost or doubled: one grant for each round, and each one released.
+    // Each round has exactly one grant, and each grant was released.
     assert_eq!((verdict.grants, verdict.held), (rounds.iter().sum(), 0));
     assert!(
         verdict.from_queues > verdict.grants / 4,
@@ -249,7 +253,7 @@ async fn under_load(hangs_up: bool, trouble: impl AsyncFnOnce(&Cluster, &Seen)) 
     cluster
 }
 
-/// Waits until more rounds are completed.
+/// Waits until a session has completed another round.
 async fn go_on(seen: &Seen) {
     let before = seen.done();
     until("a session has had a turn", || seen.done() > before).await;
@@ -257,8 +261,6 @@ async fn go_on(seen: &Seen) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_flaps_a_hundred_times_grants_no_key_twice() {
-    // A deposed member answers a waiter only when the key is granted to it: until then the session asks no other
-    // member, so it reclaims nothing.
     under_load(false, async |cluster, seen| {
         for flap in 1..=100 {
             cluster.move_leader(flap % 3).unwrap();
@@ -275,7 +277,7 @@ async fn members_that_die_with_requests_under_way_lose_nothing() {
             let leader = cluster.leader().expect("a member leads");
             cluster.stop(leader).await.unwrap();
             if death % 5 == 0 {
-                // No member leads for a while, and two are down.
+                // For a short time no member leads, and two of the three members are stopped.
                 cluster.stop((leader + 1) % 3).await.unwrap();
                 cluster.start((leader + 1) % 3).await.unwrap();
             }
@@ -317,7 +319,8 @@ async fn no_key_has_two_holders_when_everything_goes_wrong_at_once() {
     .await;
 }
 
-/// A primary is killed, and its standby knows nothing of its grants: the two records are judged together.
+/// The primary is killed, and the standby does not know the grants of the primary. The history checker judges the
+/// records of both servers together.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_primary_and_its_standby_never_both_grant_a_key() {
     let start = Instant::now();
@@ -332,7 +335,7 @@ async fn a_killed_primary_and_its_standby_never_both_grant_a_key() {
             let mut rounds = 0;
             for address in &addresses {
                 let mut connection = RawConnection::open(address).await;
-                // The work is at the primary until that dies, and then at the standby for a while.
+                // The task uses the primary until it is killed, and then makes 100 rounds at the standby.
                 for round in 0.. {
                     if address == &addresses[1] && round == 100 {
                         break;
@@ -372,7 +375,7 @@ async fn a_killed_primary_and_its_standby_never_both_grant_a_key() {
     let verdict = both.judge(&Bounds::default()).assert();
     assert_eq!(verdict.grants - at_primary.grants, 100 * SESSIONS);
     assert_eq!((verdict.keys, verdict.held), (KEYS, 0));
-    // A grant whose answer the kill cut off was counted by no client.
+    // No task counts a grant if the kill of the primary ended its round.
     let counted: usize = rounds.iter().sum();
     assert!(
         (counted..=counted + SESSIONS).contains(&verdict.grants),

@@ -1,5 +1,5 @@
-//! Clients under load while the leader of their cluster changes often and its members die. The cluster's record and the observations of
-//! the holders are judged.
+//! Clients under load use a cluster whose leader changes often and whose members are stopped. The history checker
+//! judges the records of the cluster and the clients.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -16,19 +16,21 @@ use dflockd_client::{Client, ErrorKind};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-/// A time that only a hang exceeds.
+/// A timeout that only a hang exceeds.
 const PATIENCE: Duration = Duration::from_secs(240);
 const KEYS: usize = 6;
 const CLIENTS: usize = 3;
+/// The number of tasks per client.
 const TASKS: usize = 16;
 /// The limit of the semaphore.
 const LIMIT: u32 = 3;
 
-/// The observations of the holders, and the number of completed rounds.
+/// The counters that all tasks share.
 #[derive(Default)]
 struct Seen {
+    /// The number of completed rounds with a lock.
     rounds: AtomicUsize,
-    /// Requests with an unknown outcome, according to the errors that their callers got.
+    /// The number of requests that failed with an unknown outcome.
     unknown: AtomicUsize,
     end: AtomicBool,
 }
@@ -42,13 +44,13 @@ impl Seen {
         !self.end.load(Ordering::SeqCst)
     }
 
-    /// Waits until more rounds are completed.
+    /// Waits until the tasks have completed more than [`KEYS`] further rounds.
     async fn more(&self) {
         let before = self.rounds();
         until("callers have had turns", || self.rounds() > before + KEYS).await;
     }
 
-    /// Accepts the error of a request that was lost with the leader, and counts it.
+    /// Counts a request that failed because the leader was stopped. Panics for any other error.
     fn tolerate(&self, error: &dflockd_client::Error) {
         assert_eq!(error.kind(), ErrorKind::Disconnected, "{error}");
         assert!(error.is_retryable());
@@ -56,7 +58,7 @@ impl Seen {
     }
 }
 
-/// Acquires, holds and releases until the load ends; sometimes it drops a wait.
+/// Acquires, holds and releases keys until the load ends. Sometimes drops an acquire.
 async fn work(client: Client, observer: Observer, number: usize, seen: Arc<Seen>) {
     let caller = number as u64;
     let semaphore = client.semaphore("s", LIMIT).unwrap().acquire_timeout(PATIENCE);
@@ -83,7 +85,7 @@ async fn work(client: Client, observer: Observer, number: usize, seen: Arc<Seen>
         let acquire = async { lock.acquire().await.map(Held::Lock) };
         let acquire = observer.acquire(caller, Asked::lock(&key).within(PATIENCE), acquire);
         let acquired = if round % 5 == 0 {
-            // The drop may come before, while or after the request is sent.
+            // The timeout drops the acquire before, during or after the sending of the request.
             let patience = Duration::from_micros(fastrand::u64(0..2000));
             match timeout(patience, acquire).await {
                 Ok(acquired) => acquired,
@@ -112,7 +114,7 @@ struct Outcome {
     failovers: u64,
 }
 
-/// Runs clients while `trouble` runs, and then judges the records.
+/// Runs the tasks of all clients until `trouble` has ended. Then judges the records.
 async fn under_load(ttl: Duration, trouble: impl AsyncFnOnce(&Cluster, &Seen)) -> Outcome {
     let scene = ClusterScene::set(patient()).await;
     let seen = Arc::new(Seen::default());
@@ -152,7 +154,7 @@ async fn under_load(ttl: Duration, trouble: impl AsyncFnOnce(&Cluster, &Seen)) -
     }
 }
 
-/// Moves the leadership `flaps` times. With `restarts`, a member that leads again has restarted.
+/// Moves the leadership `flaps` times. With `restarts`, restarts each member before it becomes the leader.
 async fn flapping(flaps: usize, ttl: Duration, restarts: bool) -> Outcome {
     let outcome = under_load(ttl, async |cluster, seen| {
         for flap in 1..=flaps {
@@ -189,13 +191,14 @@ async fn flapping(flaps: usize, ttl: Duration, restarts: bool) -> Outcome {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_flaps_a_hundred_times_costs_no_lease_and_no_request() {
     let outcome = flapping(100, Duration::from_secs(120), true).await;
-    // Every lease was released by its token: none expired, and none ended with a connection.
+    // No lease expired, and no lease ended with its connection.
     assert_eq!(outcome.scene.count(EventKind::Released), outcome.verdict.grants);
 }
 
-/// A member that does not lead never sees that a client's connection to it ends. When it leads again, it keeps the
-/// queue position of that connection. A wait that was not repeated at another member in between queues behind its own
-/// old position, whose grant then expires.
+/// If a client's connection to a member ends while the member does not lead, the leader does not notice. When the
+/// member leads again, the queue position of this connection still exists. The client repeats its wait over a new
+/// connection, and may get a new queue position behind the old position. Then the grant to the old position expires,
+/// because no caller renews it.
 #[tokio::test(flavor = "multi_thread")]
 async fn members_that_lead_again_without_a_restart_cost_only_the_grants_of_old_connections() {
     let outcome = flapping(12, Duration::from_secs(2), false).await;
@@ -208,13 +211,14 @@ async fn members_that_lead_again_without_a_restart_cost_only_the_grants_of_old_c
 
 #[tokio::test(flavor = "multi_thread")]
 async fn members_that_die_under_load_never_grant_a_key_twice() {
-    // A grant of a member that died before it answered expires.
+    // If a leader is stopped before it sends the token of a grant, no caller can renew or release the lease. The lease
+    // expires after this TTL.
     let outcome = under_load(Duration::from_secs(4), async |cluster, seen| {
         for death in 0..30 {
             let leader = cluster.leader().expect("a member leads");
             cluster.stop(leader).await.unwrap();
             if death % 5 == 0 {
-                // No member leads for a while, and two are down.
+                // For a short time no member leads, and two of the three members are stopped.
                 cluster.stop((leader + 1) % 3).await.unwrap();
                 cluster.start((leader + 1) % 3).await.unwrap();
             }

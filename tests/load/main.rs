@@ -1,5 +1,5 @@
-//! Tests that load the machine: many callers, flapping leaders, whole fleets. They have a binary of their own, so that tests of
-//! `tests/it` with short times do not run beside them.
+//! Tests that load the machine with many callers, many clients and frequent leader changes. They have a separate
+//! binary, because the tests in `tests/it` have short timeouts and must not run at the same time.
 //!
 //!     cargo test --test load                  # all of them
 //!     cargo test --test load standby_load::   # one module

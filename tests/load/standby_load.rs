@@ -1,5 +1,5 @@
-//! Clients under load lose their primary, and its standby knows nothing of its grants: no key has two holders at once, by the servers'
-//! records and by the observations of the clients.
+//! Clients under load lose their primary and use its standby, which does not know the grants of the primary. The
+//! history checker judges the records of the servers and the clients: no key may have two holders at once.
 
 use std::time::Duration;
 
@@ -12,9 +12,10 @@ use dflockd_client::server::{EventKind, Server};
 use dflockd_client::{Client, FailoverReason, LostReason, Shard};
 use tokio::time::Instant;
 
+/// The number of tasks per client.
 const TASKS: usize = 6;
 const TTL: Duration = Duration::from_secs(1);
-/// The TTL plus a twentieth of it.
+/// The takeover delay: the TTL plus a twentieth of the TTL.
 const DELAY: Duration = Duration::from_millis(1050);
 
 async fn client(shard: Shard) -> Client {
@@ -34,8 +35,9 @@ async fn every_client_has_a_turn(what: &str, load: &Load) {
     until(what, have_more).await;
 }
 
-/// One of three clients does not see that the primary is killed, and keeps its lease until the lease expires. The
-/// others use the standby only after that. Then all fail back while the work continues.
+/// The proxy of one client hides from it that the primary is killed, so this client reports its lease as held until the
+/// lease expires. The two other clients use the standby only after that. Then all three clients fail back to the
+/// primary while their tasks continue.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_that_is_killed_under_load_and_comes_back_grants_no_key_while_it_is_held() {
     let mut pair = Pair::start().await;
@@ -90,7 +92,7 @@ async fn a_primary_that_is_killed_under_load_and_comes_back_grants_no_key_while_
     );
 }
 
-/// The primary lives on, but no client reaches it: its leases expire there.
+/// The primary keeps running, but no client can reach it, so its leases expire.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_standby_grants_no_key_whose_lease_still_runs_at_an_unreachable_primary() {
     let server = Server::builder()
@@ -119,7 +121,6 @@ async fn a_standby_grants_no_key_whose_lease_still_runs_at_an_unreachable_primar
     let seen = load.end().await.with(pair.lines());
     let verdict = seen.judge(&Bounds::default()).assert();
     assert!(verdict.beliefs > 0 && verdict.losses > 0, "{verdict:?}");
-    // A lease ends with its TTL, not when the server records its end.
     let records = pair.records();
     let expired = records
         .iter()

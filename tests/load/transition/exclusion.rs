@@ -1,4 +1,4 @@
-//! Which clients exclude each other, and which requests go to which server.
+//! Clients of which generations exclude each other, and which servers their requests use.
 
 use std::time::{Duration, Instant};
 
@@ -63,7 +63,7 @@ async fn neighbouring_generations_exclude_each_other_and_the_outer_two_do_not() 
     }
 }
 
-/// The acquire queues at one server at a time, and holds the previous half while it waits for the other.
+/// The acquire waits at one server at a time. While it waits for the current half, it holds the previous half.
 #[tokio::test]
 async fn an_acquire_takes_the_previous_half_first_and_holds_it_while_it_waits() {
     let fleet = Fleet::set().await;
@@ -84,7 +84,7 @@ async fn an_acquire_takes_the_previous_half_first_and_holds_it_while_it_waits() 
     fleet.until_free().await;
 }
 
-/// The previous server serves waiters of the previous generation and of the transition in their order.
+/// The previous server serves waiters of the previous generation and waiters in the transition in one order.
 #[tokio::test]
 async fn waiters_are_served_in_the_order_of_the_previous_server() {
     let fleet = Fleet::set().await;
@@ -106,7 +106,8 @@ async fn waiters_are_served_in_the_order_of_the_previous_server() {
     }
 }
 
-/// If the time restarted for the other half, the acquire would end after twice its timeout.
+/// The acquire waits 3 s for the previous half, and has 3 s left for the current half. If the timeout of 6 s restarted
+/// for the current half, the acquire would take 9 s.
 #[tokio::test]
 async fn the_timeout_of_an_acquire_covers_both_halves() {
     let fleet = Fleet::set().await;
@@ -156,7 +157,7 @@ async fn a_semaphore_has_no_more_holders_than_its_limit_in_neighbouring_generati
     }
 }
 
-/// Acquires of several slots take turns, in neighbouring generations as well.
+/// The client lets acquires of several slots of one semaphore take turns. This also works in neighbouring generations.
 #[tokio::test]
 async fn acquires_of_several_slots_in_neighbouring_generations_never_deadlock() {
     let fleet = Fleet::set().await;
@@ -182,7 +183,7 @@ async fn acquires_of_several_slots_in_neighbouring_generations_never_deadlock() 
     }
 }
 
-/// While a server is down, the keys that must be held on it are unavailable, and no others.
+/// While a server is down, only the keys that must be held on this server are unavailable.
 #[tokio::test]
 async fn a_server_that_is_down_costs_the_keys_that_move_to_it_or_from_it() {
     for (down, other) in [(2, 0), (0, 2)] {
@@ -210,7 +211,8 @@ async fn a_server_that_is_down_costs_the_keys_that_move_to_it_or_from_it() {
     }
 }
 
-/// Clients of the previous list do not use the new server: while it is down, a client in the transition does not block them.
+/// Clients with the previous list do not use the new server. While the new server is down, a client in the transition
+/// does not acquire the previous half, so it does not block these clients.
 #[tokio::test]
 async fn a_new_server_that_is_down_costs_clients_of_the_previous_list_nothing() {
     let fleet = Fleet::set().await;
@@ -234,8 +236,8 @@ async fn a_new_server_that_is_down_costs_clients_of_the_previous_list_nothing() 
     fleet.until_free().await;
 }
 
-/// Exactly the keys that the two strategies place on different servers are held on two servers, here one in three. A server in both
-/// lists gets one connection.
+/// A key is held on two servers if the two lists place it on different servers. Rendezvous hashing does this for about
+/// one key in three. The client makes only one connection to a server that is in both lists.
 #[tokio::test]
 async fn exactly_the_keys_that_move_are_held_on_two_servers() {
     let fleet = Fleet::set().await;

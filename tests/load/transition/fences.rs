@@ -1,10 +1,11 @@
-//! The rule of `docs/guide/src/sharding.md` for a resource that checks the fences of a moving key, with writers in all orders.
+//! Tests the rule by which a resource checks the fences of a key that moves. The section "Fences" of
+//! `docs/guide/src/sharding.md` defines the rule and the steps 1 to 3.
 
 use dflockd_client::{Client, LockGuard};
 
 use super::fleet::{Fleet, MOVES};
 
-/// The fences that a writer presents.
+/// The fences that a writer sends to the resource.
 #[derive(Clone, Copy, Debug)]
 struct Fences {
     previous: Option<u64>,
@@ -60,8 +61,8 @@ impl Resource {
     }
 }
 
-/// Holders get the key one after the other. Each may write while it holds the key, and may write later. A write after
-/// that of a later holder is refused, and a write of the current holder is accepted.
+/// Holders get the key one after the other. A holder may write while it holds the key, and may write late. The resource
+/// accepts each write of the current holder. It refuses a late write if a later holder has already written.
 #[test]
 fn a_resource_refuses_former_holders_and_accepts_the_current_one() {
     for seed in 0..2000 {
@@ -72,7 +73,7 @@ fn a_resource_refuses_former_holders_and_accepts_the_current_one() {
         let grants = random.usize(1..12);
         let turn = random.usize(0..grants);
         for number in 0..grants {
-            // First the generations of steps 1 and 2 exist, then those of 2 and 3.
+            // Before `turn` the fleet has clients of steps 1 and 2, and from `turn` on clients of steps 2 and 3.
             let step = usize::from(number >= turn) + random.usize(1..=2);
             let fences = Fences {
                 previous: (step < 3).then(|| {
@@ -103,7 +104,8 @@ fn a_resource_refuses_former_holders_and_accepts_the_current_one() {
     }
 }
 
-/// The same with clients and servers: the write of each holder is accepted, and later ones of earlier holders are refused.
+/// The same rule with real clients and servers. The resource accepts one write of each holder, and then refuses another
+/// write of all earlier holders.
 #[tokio::test]
 async fn a_resource_refuses_former_holders_of_all_generations() {
     let fleet = Fleet::set().await;
@@ -119,7 +121,7 @@ async fn a_resource_refuses_former_holders_of_all_generations() {
     }
 }
 
-/// The first grant over a connection may have no fence.
+/// Acquires and releases the key until a grant has a fence. The first grant over a connection may have none.
 async fn granted(client: &Client, step: usize) -> Fences {
     loop {
         let guard = client.lock(MOVES).unwrap().acquire().await.unwrap();

@@ -1,4 +1,4 @@
-//! Three servers, and the three generations of a fleet that grows from two servers to three.
+//! Three servers, and clients of the three generations of a fleet that grows from two servers to three.
 #![allow(unreachable_pub)]
 
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::support::until;
 
 /// This key moves from shard 0 to shard 2, which is new.
 pub const MOVES: &str = "02/key";
-/// This key moves from shard 1 to shard 0, which is not new: a change of the strategy can cause such moves.
+/// This key moves from shard 1 to shard 0, which is in both lists. A change of the sharding strategy can cause this.
 pub const MOVES_BACK: &str = "10/key";
 /// This key stays on shard 1.
 pub const STAYS: &str = "11/key";
@@ -23,16 +23,19 @@ pub struct Fleet {
     pub start: Instant,
 }
 
-/// The two digits before the last slash of a key are its shards: in the previous list and in the current one.
+/// Returns one of the two digits before the last slash of a key. The digit at place 0 is the shard of the key in the
+/// previous list, and the digit at place 1 is its shard in the current list.
 fn digit(key: &str, place: usize) -> usize {
     let slash = key.rfind('/').unwrap();
     usize::from(key.as_bytes()[slash - 2 + place] - b'0')
 }
 
+/// The sharding strategy of the previous list.
 pub fn before(key: &str, _: usize) -> usize {
     digit(key, 0)
 }
 
+/// The sharding strategy of the current list.
 pub fn now(key: &str, _: usize) -> usize {
     digit(key, 1)
 }
@@ -75,31 +78,31 @@ impl Fleet {
         move |server| cutters[server]()
     }
 
-    /// Configures a client of the previous list.
+    /// Configures a client with the previous list, which has two servers.
     pub fn old(&self) -> ClientBuilder {
         Client::builder().servers(self.addresses(2)).sharding_strategy(before)
     }
 
-    /// Configures a client in the transition.
+    /// Configures a client in the transition from two servers to three.
     pub fn both(&self) -> ClientBuilder {
         self.new_ones()
             .previous_servers(self.addresses(2))
             .previous_sharding_strategy(before)
     }
 
-    /// Configures a client in the transition back.
+    /// Configures a client in the transition from three servers to two.
     pub fn both_to_shrink(&self) -> ClientBuilder {
         self.old()
             .previous_servers(self.addresses(3))
             .previous_sharding_strategy(now)
     }
 
-    /// Configures a client of the current list.
+    /// Configures a client with the current list, which has three servers.
     pub fn new_ones(&self) -> ClientBuilder {
         Client::builder().servers(self.addresses(3)).sharding_strategy(now)
     }
 
-    /// Connects a client of each generation.
+    /// Connects one client with the previous list, one in the transition, and one with the current list.
     pub async fn clients(&self) -> [Client; 3] {
         [
             self.old().connect().await.unwrap(),
@@ -121,6 +124,7 @@ impl Fleet {
         })
     }
 
+    /// Waits until the numbers of holders and waiters on the three servers are `loads`.
     pub async fn until_load(&self, loads: [(usize, usize); 3]) {
         until(&format!("holders and waiters are {loads:?}"), || {
             [0, 1, 2].map(|server| self.load(server)) == loads

@@ -1,4 +1,5 @@
-//! Two halves are one lease: it is lost as soon as one half is, both are renewed, and each has the fence of its server.
+//! Both halves of a key that moves are one lease. The lease is lost as soon as one half is lost. The client renews both
+//! halves, and each half has the fence of its server.
 
 use std::time::Duration;
 
@@ -45,7 +46,7 @@ async fn a_lease_is_lost_with_either_half_and_dropping_it_releases_the_other() {
     }
 }
 
-/// The guard of several leases is lost with any half of any of them.
+/// A guard of several keys or slots is lost as soon as one half of one lease is lost.
 #[tokio::test]
 async fn several_leases_are_lost_with_any_half() {
     for cut in [0, 2] {
@@ -67,7 +68,8 @@ async fn several_leases_are_lost_with_any_half() {
     }
 }
 
-/// A guard that is kept after the loss of one half blocks the other server's clients for the rest of a TTL, as any lost lease may.
+/// After the loss of one half, the client does not renew the other half. So a guard that its caller keeps blocks the
+/// key at the other server only until the TTL ends.
 #[tokio::test]
 async fn the_other_half_of_a_lost_lease_is_not_renewed() {
     let fleet = Fleet::set().await;
@@ -78,7 +80,7 @@ async fn the_other_half_of_a_lost_lease_is_not_renewed() {
     guard.lost().await;
     let next = old.lock(MOVES).unwrap().acquire_timeout(LONG).acquire().await.unwrap();
     assert_lost(&guard, LostReason::Disconnected);
-    // The other half has expired by now, too: the first loss is reported.
+    // Now the other half has expired, but the guard reports the reason of the first loss.
     until("both halves have ended", || fleet.load(2) == (0, 0)).await;
     tokio::time::sleep(2 * SECOND).await;
     assert_lost(&guard, LostReason::Disconnected);
@@ -87,7 +89,7 @@ async fn the_other_half_of_a_lost_lease_is_not_renewed() {
     assert!(next.is_held());
 }
 
-/// The previous half is lost with its connection; the current one expires later.
+/// The previous half is lost with its connection. The current half expires later.
 #[tokio::test]
 async fn the_reason_is_that_of_the_half_that_is_lost_first() {
     let fleet = Fleet::set().await;
@@ -106,7 +108,8 @@ async fn both_halves_are_renewed_and_the_first_also_during_the_wait_for_the_othe
     let fleet = Fleet::set().await;
     let [_old, both, new] = fleet.clients().await;
     let held = new.lock(MOVES).unwrap().acquire().await.unwrap();
-    // An acquire keeps its first half until it has the other one, even with `renew(false)` or a short `max_hold`.
+    // An acquire renews the previous half until it has the current half, even with `renew(false)` or with a short
+    // `max_hold`.
     let lock = both.lock(MOVES).unwrap().lease_ttl(SECOND).acquire_timeout(LONG);
     let locks = [
         lock.clone().renew(false),
@@ -130,7 +133,7 @@ async fn both_halves_are_renewed_and_the_first_also_during_the_wait_for_the_othe
     assert!(waiting.iter().all(|waits| !waits.is_finished()));
     held.release().await.unwrap();
     let mut waiting = waiting.into_iter();
-    // The first two leases expire, and each time the next acquire gets the key.
+    // The leases of the first two acquires expire. After each of them, the next acquire gets the key.
     for _ in 0..2 {
         let guard = waiting.next().unwrap().await.unwrap();
         assert_eq!(guard.lost().await, LostReason::Expired);
@@ -143,7 +146,7 @@ async fn both_halves_are_renewed_and_the_first_also_during_the_wait_for_the_othe
     fleet.until_free().await;
 }
 
-/// The first half is lost during the wait for the other: the wait fails, and can be repeated.
+/// The previous half is lost while the acquire waits for the current half. The acquire fails, and can be repeated.
 #[tokio::test]
 async fn a_wait_ends_with_its_first_half() {
     let fleet = Fleet::set().await;
@@ -202,7 +205,7 @@ async fn a_moving_key_has_the_fences_of_both_servers_and_no_single_one() {
     assert!(error.to_string().contains("transition_fences"), "{error}");
 }
 
-/// The events of the client report the loss of a half, with the shard of that half.
+/// `on_lost` reports the loss of a half with the shard of this half.
 #[tokio::test]
 async fn each_half_counts_as_a_lease_of_its_shard() {
     let fleet = Fleet::set().await;

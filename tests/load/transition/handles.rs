@@ -1,4 +1,4 @@
-//! Every handle acquires both halves.
+//! Each kind of handle acquires both halves of a key that moves.
 
 use std::time::Duration;
 
@@ -7,6 +7,7 @@ use tower::{Service, ServiceExt};
 
 use super::fleet::{Fleet, MOVES, MOVES_BACK, STAYS};
 
+/// The expected holders and waiters on the three servers while both halves of [`MOVES`] are held.
 const BOTH: [(usize, usize); 3] = [(1, 0), (0, 0), (1, 0)];
 
 #[tokio::test]
@@ -25,7 +26,7 @@ async fn several_locks_are_acquired_on_all_their_servers() {
     fleet.until_free().await;
 }
 
-/// All callers acquire the keys in one order, and the previous half of each key first.
+/// All callers acquire the keys in the same order, and for each key the previous half first.
 #[tokio::test]
 async fn acquires_of_several_moving_locks_never_deadlock() {
     let fleet = Fleet::set().await;

@@ -1,4 +1,8 @@
-//! A fleet changes its list of shards: clients of the previous list, of both, and of the current one.
+//! A fleet of clients changes its list of shards in three steps, which `docs/guide/src/sharding.md` describes. In step
+//! 1 all clients have the previous list, in step 2 both lists, and in step 3 the current list.
+//!
+//! The clients of one step are a *generation*. Clients of step 2 are *in the transition*: they hold a key that moves on
+//! its previous and its current server. The lease on each of these two servers is a *half*.
 
 mod dropped;
 mod exclusion;
@@ -12,5 +16,5 @@ mod tickets;
 
 use std::time::Duration;
 
-/// The timeout of callers in tests that do not depend on it.
+/// A timeout that no test reaches.
 const LONG: Duration = Duration::from_secs(120);

@@ -1,5 +1,5 @@
-//! A fleet under load is updated client by client: from the previous list to both, and from both to the current one. The observations of
-//! the holders and the servers' records are judged.
+//! A fleet under load is updated client by client: from the previous list to both lists, and then to the current list.
+//! The history checker judges the records of the clients and the servers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -18,14 +18,15 @@ use crate::support::observed::{self, Asked, Held, Observer};
 use crate::support::until;
 
 const CLIENTS: usize = 4;
+/// The number of tasks per client.
 const TASKS: usize = 6;
 const SLOTS: u32 = 3;
 
-/// Keys that move to the new shard, keys that move between the others, and a key that stays.
+/// Two keys that move to the new shard 2, two keys that move between the shards 0 and 1, and a key that stays.
 const KEYS: [&str; 5] = ["02/a", "12/b", "10/c", "01/d", "11/e"];
 const SEMAPHORES: [&str; 2] = ["02/s", "00/s"];
 
-/// A client of the fleet, which works until it is replaced.
+/// A client of the fleet, and its tasks. The tasks end when another client replaces this client.
 struct Member {
     client: Client,
     end: Arc<AtomicBool>,
@@ -41,7 +42,8 @@ struct Work {
 }
 
 impl Work {
-    /// Acquires, uses and releases in turn; sometimes it drops a call at a random point.
+    /// Acquires, uses and releases keys until the client is replaced. Every fifth acquire has a random timeout of less
+    /// than 3 ms, which may drop it.
     async fn go_on(self, caller: usize) {
         for round in caller.. {
             if self.end.load(Ordering::SeqCst) {
@@ -108,7 +110,7 @@ impl Rollout {
     }
 
     async fn begin_in(trouble: bool, generation: impl Fn(&Fleet) -> ClientBuilder) -> Self {
-        // A release without fences, because the fences of two servers cannot be compared.
+        // This release has no fences. The checker compares the fences of a key, and two servers count them separately.
         let fleet = Fleet::set_of("1.16").await;
         let mut rollout = Self {
             observer: Observer::new("0", fleet.start),
@@ -152,7 +154,7 @@ impl Rollout {
         self.members.push(Member { client, end, tasks });
     }
 
-    /// Replaces one member after another, as a rolling update does: the new one starts before the old one ends.
+    /// Replaces one client after another, as a rolling update does. The new client starts before the old client ends.
     async fn roll(&mut self, generation: impl Fn(&Fleet) -> ClientBuilder) {
         for _ in 0..CLIENTS {
             self.start(&generation).await;
@@ -206,7 +208,7 @@ async fn a_rollout_in_three_steps_never_has_two_holders() {
     assert!(counts.beliefs > 1000, "{counts:?}");
 }
 
-/// Connections to either half are cut meanwhile: leases and waits are lost, but no key is held twice.
+/// Meanwhile the test cuts connections to the servers. Leases and waits are lost, but no key has two holders.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rollout_never_has_two_holders_while_connections_are_cut() {
     let mut rollout = Rollout::begin_in(true, Fleet::old).await;
@@ -216,7 +218,7 @@ async fn a_rollout_never_has_two_holders_while_connections_are_cut() {
     assert!(counts.beliefs > 1000, "{counts:?}");
 }
 
-/// The way back, as for a rollout that is abandoned: the two lists change places.
+/// The fleet shrinks from three shards to two, so the two lists change places.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fleet_shrinks_in_the_same_three_steps() {
     let mut rollout = Rollout::begin(Fleet::new_ones).await;
@@ -225,7 +227,7 @@ async fn a_fleet_shrinks_in_the_same_three_steps() {
     rollout.judge().await.assert();
 }
 
-/// The other tests must be able to fail: without the step in between, keys are held twice, and the checker finds that.
+/// Shows that the other tests can fail. Without the second step, keys have two holders, and the checker finds them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_checker_finds_the_two_holders_of_a_rollout_that_skips_a_step() {
     let mut rollout = Rollout::begin(Fleet::old).await;

@@ -1,4 +1,4 @@
-//! Subscriptions of one generation receive the signals of neighbouring ones.
+//! Signals between clients of neighbouring generations. Two generations are neighbours if they have a list in common.
 
 use dflockd_client::{Client, ErrorKind, SignalConn};
 
@@ -14,7 +14,7 @@ async fn next(signals: &mut SignalConn) -> String {
         .to_owned()
 }
 
-/// Each subscription receives the signals of its neighbours, once.
+/// Each subscription receives each signal of its own and the neighbouring generation once.
 #[tokio::test]
 async fn neighbouring_generations_receive_each_others_signals() {
     let fleet = Fleet::set_of("1.16").await;
@@ -38,7 +38,7 @@ async fn neighbouring_generations_receive_each_others_signals() {
     }
 }
 
-/// If the lists have no server in common, no server reaches the listeners of both neighbours.
+/// If the previous and the current list have no server in common, no server has the listeners of all generations.
 #[tokio::test]
 async fn signals_are_refused_if_no_server_reaches_all_generations() {
     let fleet = Fleet::set_of("1.16").await;

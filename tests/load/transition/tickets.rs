@@ -1,4 +1,4 @@
-//! Acquires in two phases: a ticket is in the queue of one server at a time.
+//! Tickets for a key that moves. A ticket has a queue position at only one server at a time.
 
 use std::time::Duration;
 
@@ -103,7 +103,7 @@ async fn a_poll_of_a_ticket_answers_at_once() {
     fleet.until_free().await;
 }
 
-/// The previous half is lost while the ticket is not waited for.
+/// The ticket waits for the current half. The previous half is lost before the caller waits at the ticket.
 #[tokio::test]
 async fn a_ticket_ends_with_the_half_that_it_holds() {
     let fleet = Fleet::set().await;

@@ -1,4 +1,4 @@
-//! Far more waits than connections.
+//! Clients with far more waits than connections.
 
 use dflockd_client::server::Server;
 use dflockd_client::{Client, LockGuard, SemaphorePermit};
@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout};
 use super::{SOON, Scene, address, pass_through};
 use crate::support::{until, until_now};
 
-/// The number of keys that one client holds and another waits for.
+/// The number of keys that one client holds and another client waits for.
 const MANY: usize = 10_000;
 
 enum Held {
@@ -25,7 +25,7 @@ impl Held {
     }
 }
 
-/// Acquires a lock for an even number, a slot of a semaphore for an odd one.
+/// Acquires a lock if the number is even, and a slot of a semaphore if it is odd.
 async fn acquire(client: &Client, number: usize) -> Held {
     if number % 2 == 0 {
         Held::Lock(client.lock(format!("k{number}")).unwrap().acquire().await.unwrap())
@@ -35,8 +35,8 @@ async fn acquire(client: &Client, number: usize) -> Held {
     }
 }
 
-/// Locks and semaphores on two shards have one waiter each. Of every forty keys, one lock and one semaphore are
-/// released.
+/// Each of 10,000 locks and semaphores on two shards has one waiter. The test releases one lock and one semaphore of
+/// every forty keys.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_becomes_free_is_acquired_soon_however_many_waits_there_are() {
     let scene = Scene::set().await;
@@ -90,7 +90,7 @@ async fn a_key_that_becomes_free_is_acquired_soon_however_many_waits_there_are()
     );
 }
 
-/// With the default bound, half of the keys are released, and each of their waiters acquires its key.
+/// The client has the default limit of 1,024 exclusive connections.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_waiters_for_the_released_half_of_two_thousand_keys_acquire_them() {
     let scene = Scene::set().await;
@@ -118,7 +118,7 @@ async fn the_waiters_for_the_released_half_of_two_thousand_keys_acquire_them() {
     drop((kept, got));
 }
 
-/// Threads on few connections.
+/// The blocking client has 40 waits and four exclusive connections.
 #[test]
 fn threads_acquire_free_keys_too() {
     const KEYS: usize = 40;
@@ -139,7 +139,7 @@ fn threads_acquire_free_keys_too() {
     let waiting: Vec<_> = waiting.collect();
     until_now("all wait", || scene.recorded.value("waiters", &[]) == KEYS as f64);
     until_now("four of them on the server", || scene.waiters() == 4);
-    // First the keys whose waiters have no connection are released, while the others wait on.
+    // The test first releases the keys whose waiters have no connection. The four waiters at the server keep waiting.
     let mut on_server = Vec::new();
     for guard in held {
         let locks = scene.server.stats().locks;
@@ -158,7 +158,7 @@ fn threads_acquire_free_keys_too() {
     }
 }
 
-/// All callers of one client want the same few keys, which no other client holds.
+/// All callers use one client and acquire the same eight keys. No other client uses these keys.
 #[tokio::test(flavor = "multi_thread")]
 async fn waiters_for_keys_of_their_own_client_need_few_tries() {
     let scene = Scene::set().await;
@@ -170,7 +170,7 @@ async fn waiters_for_keys_of_their_own_client_need_few_tries() {
     }
     timeout(SOON, running.join_all()).await.unwrap();
     println!("400 passed through 8 keys in {:?}", started.elapsed());
-    // A key is tried when this client has released it, and not while it holds it.
+    // The client tries a key when it has released the key, and not while it holds the key.
     let tries = scene.recorded.value("wait_tries_total", &[]);
     assert!(tries <= 400.0 * 1.5, "{tries} tries");
 }

@@ -1,4 +1,4 @@
-//! Waits whose callers go away before the grant.
+//! Waits whose callers drop them before the grant.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,13 +12,15 @@ use tokio::time::{Instant, sleep, timeout};
 use super::{LONG, SOON, Scene, address, pass_through};
 use crate::support::until;
 
+/// Spawns a task that acquires the lock.
 fn waits(lock: &Lock) -> JoinHandle<LockGuard> {
     let lock = lock.clone();
     tokio::spawn(async move { lock.acquire().await.unwrap() })
 }
 
-/// Lets tasks drop a wait after 20 ms, again and again, for a few seconds, at a server that does not notice a closed connection during
-/// a wait. Returns the peak numbers of connections and of waiters. Checks the number of connections that were made.
+/// Runs tasks for 4 s. Each task begins a wait, drops it after 20 ms, and begins the next one. The callers use a server
+/// release that does not notice a closed connection during a wait. Checks how many connections the client made. Returns
+/// the greatest number of connections and the greatest number of waiters at the server.
 async fn flood(scene: &Scene, client: &Client, tasks: usize, keys: usize) -> (u64, u64) {
     let mut held = Vec::new();
     for key in 0..keys {
@@ -69,15 +71,15 @@ async fn tasks_that_drop_their_waits_on_few_keys_reuse_each_others_queue_positio
         .await
         .unwrap();
     let (connections, waiters) = flood(&scene, &client, 100, 30).await;
-    // There are 100 callers at a time, so far fewer connections are needed than the default bound of 1,024 allows.
+    // There are 100 callers at a time, so the client needs far fewer connections than its default limit of 1,024.
     assert!(
         connections <= 400 && waiters <= 400,
         "{connections} connections, {waiters} waiters"
     );
 }
 
-/// Each task waits for ten keys of its own in turn, so a key has its next caller only after nine other waits of the
-/// task.
+/// Each of the 100 tasks waits for ten of the 1,000 keys in turn. No other task waits for these ten keys. So the next
+/// caller for a key comes only after nine other waits of the same task.
 #[tokio::test(flavor = "multi_thread")]
 async fn dropped_waits_for_a_thousand_keys_stay_within_twice_the_bound() {
     let scene = Scene::of(Server::builder().release("1.10")).await;
@@ -123,7 +125,8 @@ async fn the_next_caller_takes_the_queue_position_over_whatever_its_ttl() {
     behind.await.unwrap().release().await.unwrap();
 }
 
-/// A caller that wants the server's default TTL gets it, if it is known.
+/// A caller without a TTL takes a queue position over from a caller with a TTL of 5 s. It gets the default TTL of the
+/// server, which the client knows from an earlier grant.
 #[tokio::test]
 async fn the_next_caller_gets_the_servers_ttl_if_it_asks_for_none() {
     let scene = Scene::of(Server::builder().default_lease_ttl(dflockd_client::Ttl::from_secs(20).unwrap())).await;
@@ -192,7 +195,8 @@ async fn callers_of_one_key_keep_their_order_when_some_of_them_go() {
     );
 }
 
-/// The wait at the server ends with the timeout of the caller that began it; the next caller continues with a wait of its own.
+/// A wait at the server ends with the timeout of the caller that began it. A caller that took this wait over and has
+/// more time begins a new wait.
 #[tokio::test]
 async fn a_caller_with_more_time_than_the_wait_that_it_took_over_continues() {
     let scene = Scene::set().await;
@@ -236,7 +240,7 @@ async fn a_queue_position_without_a_caller_is_given_up_after_a_while() {
     assert_eq!(scene.server.stats().connections, 2, "and the connections are closed");
 }
 
-/// A grant without a caller is released at once.
+/// The client releases a grant at once if the caller has dropped the wait and no other caller wants the key.
 #[tokio::test]
 async fn the_grant_of_a_dropped_wait_is_released() {
     let scene = Scene::set().await;
@@ -252,7 +256,6 @@ async fn the_grant_of_a_dropped_wait_is_released() {
     scene.until_free().await;
 }
 
-/// A queue position in a cluster is taken over as well.
 #[tokio::test]
 async fn the_next_caller_takes_the_queue_position_over_in_a_cluster() {
     use crate::support::cluster::{ClusterScene, patient};
@@ -267,7 +270,7 @@ async fn the_next_caller_takes_the_queue_position_over_in_a_cluster() {
     first.abort();
     assert!(first.await.unwrap_err().is_cancelled());
     let next = waits(&client.lock("k").unwrap().acquire_timeout(LONG));
-    // The caller tries first, and then waits.
+    // Gives the next caller time to try the key and to take the queue position over.
     sleep(Duration::from_millis(50)).await;
     scene.cluster.move_leader(1).unwrap();
     held.release().await.unwrap();
@@ -279,7 +282,7 @@ async fn the_next_caller_takes_the_queue_position_over_in_a_cluster() {
     assert_eq!(scene.judge().grants, 3);
 }
 
-/// The same with tasks on several shards: each shard has its own bound.
+/// The limit of exclusive connections applies to each shard separately.
 #[tokio::test(flavor = "multi_thread")]
 async fn dropped_waits_on_several_shards_stay_within_the_bound_of_each() {
     let scene = Scene::of(Server::builder().release("1.10")).await;

@@ -1,4 +1,4 @@
-//! A server at its `--max-connections`: it closes the next connection without an answer.
+//! Servers that have reached their `--max-connections`. A full server closes a further connection without an answer.
 
 use std::time::Duration;
 
@@ -40,7 +40,6 @@ async fn waits_share_the_connections_that_a_full_server_takes() {
                 >= 1.0
         })
         .await;
-        // No wait fails.
         held.clear();
         timeout(SOON, waiting.join_all()).await.unwrap();
         scene.until_free().await;
@@ -66,7 +65,7 @@ async fn a_wait_that_times_out_without_a_connection_says_that_the_server_is_full
         error.to_string().contains("the server takes no more connections"),
         "{error}"
     );
-    // A ticket needs a connection of its own.
+    // A ticket for a held key needs an exclusive connection.
     let error = lock.enqueue().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     assert!(
@@ -75,7 +74,7 @@ async fn a_wait_that_times_out_without_a_connection_says_that_the_server_is_full
     );
     assert!(error.is_retryable());
     held.release().await.unwrap();
-    // A ticket of a free key needs none.
+    // The enqueue of a free key needs no exclusive connection.
     let mut attempts = 0;
     while !matches!(lock.enqueue().await, Ok(Enqueued::Acquired(_))) {
         attempts += 1;
@@ -83,7 +82,7 @@ async fn a_wait_that_times_out_without_a_connection_says_that_the_server_is_full
     }
 }
 
-/// The client pauses between attempts at a full server, and uses new connections once the server accepts them.
+/// The client pauses between attempts to connect to a full server. When the server has room again, the client connects.
 #[tokio::test]
 async fn a_full_server_is_tried_again_with_pauses_and_used_when_it_has_room() {
     let scene = Scene::of(Server::builder().max_connections(3)).await;

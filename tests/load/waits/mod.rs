@@ -1,4 +1,5 @@
-//! Waits must not starve, deadlock or flood: many waits on few connections, dropped waits, and servers that accept no more connections.
+//! Many waits on few connections, dropped waits, and servers that accept no more connections. Waits must not starve or
+//! deadlock, and must not open too many connections.
 
 mod crowd;
 mod dropped;
@@ -13,16 +14,18 @@ use dflockd_client::{Client, ClientBuilder, Lock};
 use crate::support::recorder::Recorded;
 use crate::support::until;
 
-/// The timeout of callers in tests that do not depend on it.
+/// A timeout that no test reaches.
 const LONG: Duration = Duration::from_secs(120);
 
-/// A time that only a hang or a deadlock exceeds.
+/// A timeout that only a hang or a deadlock exceeds.
 const SOON: Duration = Duration::from_secs(30);
 
-/// A server, the metrics of a client of it, and a client of another process.
+/// A server and two clients of it: the client under test, which [`Scene::builder`] configures, and `holder`.
 struct Scene {
     server: Server,
+    /// The metrics of the client under test.
     recorded: Recorded,
+    /// A client that holds the keys for which the client under test waits.
     holder: Client,
 }
 
@@ -42,6 +45,7 @@ impl Scene {
         }
     }
 
+    /// Configures the client under test.
     fn builder(&self) -> ClientBuilder {
         Client::builder()
             .servers([address(&self.server)])
@@ -49,7 +53,7 @@ impl Scene {
             .metrics_recorder(self.recorded.clone())
     }
 
-    /// Returns the length of all queues together.
+    /// Returns the number of waiters in all queues of the server.
     fn waiters(&self) -> u64 {
         let stats = self.server.stats();
         let locks = stats.locks.iter().map(|lock| lock.waiters);
@@ -61,7 +65,8 @@ impl Scene {
         until(&format!("{count} wait on the server"), || self.waiters() == count).await;
     }
 
-    /// Waits until this many callers of the client wait, in the client (`local`) or at the server.
+    /// Waits until `count` callers of the client under test wait. With the state `server` they have a queue position at
+    /// the server, and with `local` they wait in the client.
     async fn until_waiting(&self, state: &str, count: usize) {
         let value = || self.recorded.value("waiters", &[("state", state)]);
         until(&format!("{count} wait: {state}"), || value() == count as f64).await;
@@ -75,7 +80,7 @@ impl Scene {
         .await;
     }
 
-    /// Waits until only these locks are held or waited for.
+    /// Waits until the server has no holders and no waiters of locks outside `keys`.
     async fn until_free_but(&self, keys: &[&str]) {
         until("all other keys are free", || {
             let locks = self.server.stats().locks;
@@ -90,7 +95,7 @@ impl Scene {
             .collect()
     }
 
-    /// Returns the number of connections for waits that the client has made.
+    /// Returns how often the client under test has tried to open an exclusive connection.
     fn connects(&self) -> f64 {
         self.recorded.value("connects_total", &[("kind", "exclusive")])
     }

@@ -1,4 +1,4 @@
-//! Few connections, and many callers that need one.
+//! Clients whose callers need more exclusive connections than the limit allows.
 
 use std::time::Duration;
 
@@ -9,7 +9,8 @@ use tokio::time::{Instant, sleep, timeout};
 use super::{SOON, Scene, pass_through};
 use crate::support::until;
 
-/// Tasks that hold one lock and acquire a second do not starve behind tasks that wait for their first.
+/// Each task acquires two locks. Tasks that hold one lock and wait for the second lock must not starve behind tasks that
+/// wait for their first lock.
 async fn eighty_tasks_take_two_locks_each(exclusive_connections: Option<usize>) {
     let scene = Scene::set().await;
     let mut builder = scene.builder().acquire_timeout(Duration::from_secs(30));
@@ -29,7 +30,7 @@ async fn eighty_tasks_take_two_locks_each(exclusive_connections: Option<usize>) 
         let locks = client.lock_all([format!("a/{pair}"), format!("b/{pair}")]).unwrap();
         running.spawn(async move { locks.acquire().await.unwrap().release().await.unwrap() });
     }
-    // Four tasks hold one lock and wait for another.
+    // Four of the tasks hold their first lock and wait for their second.
     until("all wait", || scene.recorded.value("waiters", &[]) == 80.0).await;
     held.clear();
     timeout(SOON, running.join_all()).await.unwrap();
@@ -76,7 +77,7 @@ async fn four_hot_keys_do_not_starve_others() {
     scene.until_waiting("local", 17).await;
     drop(held.split_off(4));
     timeout(SOON, cold).await.unwrap().unwrap();
-    // A free key is acquired at once.
+    // The acquire of a free key does not wait for a connection.
     let guard = client.lock("free").unwrap().acquire().await.unwrap();
     assert!(!guard.was_contended());
     held.clear();
@@ -105,30 +106,30 @@ async fn tickets_on_all_connections_block_no_wait_and_further_tickets_are_an_err
             Enqueued::Acquired(guard) => panic!("{guard:?} was free"),
         }
     }
-    // A wait for another key goes on.
+    // Tickets occupy all connections, but a wait for another key still gets its key.
     let cold = scene.holder.lock("cold").unwrap().acquire().await.unwrap();
     let waiting = tokio::spawn(pass_through(client.lock("cold").unwrap()));
     scene.until_waiting("local", 1).await;
     cold.release().await.unwrap();
     timeout(SOON, waiting).await.unwrap().unwrap();
-    // A ticket for a free key needs no connection.
+    // The enqueue of a free key needs no exclusive connection.
     let free = client.lock("cold").unwrap();
     let mut attempts = 0;
     let guard: LockGuard = loop {
         match free.enqueue().await {
             Ok(Enqueued::Acquired(guard)) => break guard,
             Ok(Enqueued::Queued(ticket)) => panic!("{ticket:?} was held"),
-            // In so short a time the client may not have tried the key.
+            // The request timeout of 400 ms may end before the client has tried the key.
             Err(error) => assert_eq!(error.kind(), ErrorKind::Timeout, "{error}"),
         }
         attempts += 1;
         assert!(attempts < 20, "the free key is acquired soon");
     };
-    // A ticket for a held key needs one.
+    // A ticket for a held key needs an exclusive connection.
     let error = lock.enqueue().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
     assert!(error.to_string().contains("exclusive_connections"), "{error}");
-    // Another ticket ends, so the next one gets its connection.
+    // The drop of one ticket frees its connection for the next ticket.
     drop(tickets.pop());
     let ticket = lock.enqueue().await.unwrap();
     assert!(matches!(ticket, Enqueued::Queued(_)));
@@ -136,8 +137,8 @@ async fn tickets_on_all_connections_block_no_wait_and_further_tickets_are_an_err
     scene.until_waiters(0).await;
 }
 
-/// Connections that own leases and carry no wait do not count towards the limit for waits. The same limit applies to
-/// them separately.
+/// Connections that own leases and carry no wait do not count towards the limit of exclusive connections for waits. The
+/// same limit applies separately to connections that own leases.
 #[tokio::test]
 async fn leases_do_not_use_up_the_connections_for_waits() {
     let scene = Scene::set().await;
@@ -162,8 +163,9 @@ async fn leases_do_not_use_up_the_connections_for_waits() {
     scene.until_free().await;
 }
 
-/// If the connection of a wait owns leases, or leases survive a disconnect, the wait is not cut when its caller goes.
-/// No free key may become unavailable by that.
+/// After a caller drops its wait, the client usually closes the wait's connection to end the wait at the server. It
+/// keeps a connection that owns leases, and every connection if leases survive a disconnect. In these cases each free
+/// key must still be available.
 async fn a_wait_that_cannot_be_cut(survives_disconnect: bool) {
     let scene =
         Scene::of(dflockd_client::server::Server::builder().auto_release_on_disconnect(!survives_disconnect)).await;
@@ -175,8 +177,8 @@ async fn a_wait_that_cannot_be_cut(survives_disconnect: bool) {
         .await
         .unwrap();
     let holder = &scene.holder;
-    // Each of these leases is owned by the connection of its wait. Where leases survive a disconnect, no connection
-    // owns any, so none is acquired here.
+    // The connection of a wait owns the lease that the wait gets. If leases survive a disconnect, no connection owns a
+    // lease, so the test acquires none here.
     let mut kept = Vec::new();
     for key in ["own/0", "own/1"].iter().take(if survives_disconnect { 0 } else { 2 }) {
         let held = holder.lock(key).unwrap().acquire().await.unwrap();
@@ -192,12 +194,12 @@ async fn a_wait_that_cannot_be_cut(survives_disconnect: bool) {
     let waiting = tokio::spawn(async move { lock.acquire().await.map(drop) });
     scene.until_waiters(1).await;
     waiting.abort();
-    // Another key is acquired although the only connection for waits is in use.
+    // The client acquires another key although the dropped wait occupies the only connection for waits.
     let waiting = tokio::spawn(pass_through(client.lock("other").unwrap()));
     scene.until_waiting("local", 1).await;
     other.release().await.unwrap();
     timeout(SOON, waiting).await.unwrap().unwrap();
-    // The queue position is kept for the next caller of its key.
+    // The next caller for the key takes the queue position over.
     let next = client.lock("dropped").unwrap();
     let next = tokio::spawn(async move { next.acquire().await.unwrap() });
     scene.until_waiting("server", 1).await;
@@ -205,7 +207,7 @@ async fn a_wait_that_cannot_be_cut(survives_disconnect: bool) {
     dropped.release().await.unwrap();
     let guard = timeout(SOON, next).await.unwrap().unwrap();
     guard.release().await.unwrap();
-    // If there is no next caller, the grant is released at once.
+    // Without a next caller, the client releases the grant at once.
     let dropped = holder.lock("dropped").unwrap().acquire().await.unwrap();
     let lock = client.lock("dropped").unwrap();
     let waiting = tokio::spawn(async move { lock.acquire().await.map(drop) });
@@ -249,7 +251,7 @@ async fn a_dropped_wait_without_a_connection_leaves_no_waiter_and_blocks_no_key(
                 .unwrap(),
         );
     }
-    // There is room for fifty waits, so each of these five hundred must free its place when it is dropped.
+    // `max_waiters` is 50, so each of the 500 dropped waits must free its place.
     for number in 0..500 {
         let lock = client.lock(format!("k{number}")).unwrap();
         let acquiring = tokio::spawn(async move { lock.acquire().await.map(drop) });
@@ -260,7 +262,7 @@ async fn a_dropped_wait_without_a_connection_leaves_no_waiter_and_blocks_no_key(
     scene.until_waiting("local", 0).await;
     held.clear();
     scene.until_free_but(&["first"]).await;
-    // The key is free, so the first try acquires it.
+    // The keys are free, so the first try acquires each key.
     let before = Instant::now();
     for number in 0..500 {
         let lock = client.lock(format!("k{number}")).unwrap();
