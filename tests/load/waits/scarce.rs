@@ -9,8 +9,8 @@ use tokio::time::{Instant, sleep, timeout};
 use super::{SOON, Scene, pass_through};
 use crate::support::until;
 
-/// Each task acquires two locks. Tasks that hold one lock and wait for the second lock must not starve behind tasks that
-/// wait for their first lock.
+/// Each task acquires two locks. Tasks that hold one lock and wait for the second lock must not starve behind tasks
+/// that wait for their first lock.
 async fn eighty_tasks_take_two_locks_each(exclusive_connections: Option<usize>) {
     let scene = Scene::set().await;
     let mut builder = scene.builder().acquire_timeout(Duration::from_secs(30));
