@@ -192,7 +192,7 @@ async fn work(mut session: Session, number: usize, seen: Arc<Seen>, end: Arc<Ato
             let leads = session.connection.take_if(|_| session.connected == connected);
             let ends = leads.is_some();
             if let Some(connection) = leads {
-                // The lease belongs to the old connection until the leader has noticed the end, so this waits for it.
+                // `hang_up` waits until the leader has closed the connection. Until then the lease belongs to it.
                 connection.hang_up().await;
             }
             drop(stays);
@@ -375,7 +375,7 @@ async fn a_killed_primary_and_its_standby_never_both_grant_a_key() {
     let verdict = both.judge(&Bounds::default()).assert();
     assert_eq!(verdict.grants - at_primary.grants, 100 * SESSIONS);
     assert_eq!((verdict.keys, verdict.held), (KEYS, 0));
-    // No task counts a grant if the kill of the primary ended its round.
+    // If the kill of the primary interrupts a round, the task does not count the grant of this round.
     let counted: usize = rounds.iter().sum();
     assert!(
         (counted..=counted + SESSIONS).contains(&verdict.grants),

@@ -35,9 +35,9 @@ async fn every_client_has_a_turn(what: &str, load: &Load) {
     until(what, have_more).await;
 }
 
-/// The proxy of one client hides from it that the primary is killed, so this client reports its lease as held until the
-/// lease expires. The two other clients use the standby only after that. Then all three clients fail back to the
-/// primary while their tasks continue.
+/// One of three clients uses a proxy, which holds everything back when the primary is killed. This client does not
+/// notice the kill, and reports its lease as held until the lease expires. The two other clients use the standby only
+/// after that. Then all three clients fail back to the primary while their tasks continue.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_that_is_killed_under_load_and_comes_back_grants_no_key_while_it_is_held() {
     let mut pair = Pair::start().await;

@@ -97,7 +97,7 @@ fn a_world_repeats_itself() {
     assert!(elsewhere.contains(&here), "{here} is not in {elsewhere}");
 }
 
-/// An additional program with a bug makes the world break a rule.
+/// A world breaks a rule if a program with a bug is added to it.
 #[test]
 fn planted_bugs_are_found() {
     let planted = [

@@ -1,4 +1,4 @@
-//! Clients of which generations exclude each other, and which servers their requests use.
+//! Tests which generations exclude each other, and which servers the requests of their clients use.
 
 use std::time::{Duration, Instant};
 

@@ -38,7 +38,8 @@ async fn neighbouring_generations_receive_each_others_signals() {
     }
 }
 
-/// If the previous and the current list have no server in common, no server has the listeners of all generations.
+/// If the previous and the current list have no server in common, no server has the listeners of all generations. So
+/// `emit` fails, but locks still work.
 #[tokio::test]
 async fn signals_are_refused_if_no_server_reaches_all_generations() {
     let fleet = Fleet::set_of("1.16").await;

@@ -255,7 +255,7 @@ impl Holder {
         held
     }
 
-    /// Records a use of a held lease, although the lease may be released.
+    /// Records a use of a held lease, even if the lease has been released.
     pub fn pretends(&self) {
         let process = self.process.name.clone();
         let holder = self.number;

@@ -270,7 +270,8 @@ impl ClientProcess {
         let tasks = self.host.as_ref()?.tasks();
         let connections = self.network.connections_of(self.id);
         let most = self.plan.most_connections(self.shards.len());
-        // A program holds at most three leases at once, and a task may watch each lease. The factor is generous.
+        // A program has at most three leases at once, and a task may watch each lease. The factor 8 leaves room for
+        // other tasks.
         let most_tasks = 2 * most + 8 * self.plan.programs.len() + 16;
         let is_too_large = connections > most || tasks > most_tasks;
         is_too_large.then(|| {

@@ -281,7 +281,7 @@ impl Network {
                 pipe.reader = Reader::Gone;
             }
             if pipe.from == host && pipe.is_void {
-                // The machine now refuses the bytes of its peers.
+                // The machine can now answer the bytes of its peers with a reset.
                 pipe.is_void = false;
             }
         }

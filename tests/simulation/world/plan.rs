@@ -214,7 +214,8 @@ impl What {
     }
 }
 
-/// What a lasting fault disables. It stays disabled until all faults with the same victim have ended.
+/// The part of a world that a lasting fault disables. The part stays disabled until all faults with this victim have
+/// ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Victim {
     /// The servers of a shard do not run.

@@ -29,7 +29,8 @@ pub(super) struct World {
     pub(super) under_way: BTreeMap<usize, What>,
     /// Shards whose servers have been full in the last 5 s ([`FULL`]), and the last time at which they were full.
     full: BTreeMap<usize, Time>,
-    /// Troubles whose faults have ended. Each may have effects until its time.
+    /// Troubles and their times. A trouble is the record of a fault in the history. The faults of these troubles have
+    /// ended, but a fault may have effects until the time of its trouble.
     pub(super) lingering: Vec<(Time, Trouble)>,
     lines: Vec<Line>,
     random: Rng,
@@ -247,8 +248,8 @@ impl World {
         (plan.keepalive + plan.reply_timeout).as_nanos() as Time
     }
 
-    /// Records as trouble when a server is full, and ends the trouble [`FULL`] after the server has room. A full server
-    /// refuses connections, so clients wait and try again.
+    /// Begins a trouble when a server is full, and ends the trouble [`FULL`] after the server has room again. During this
+    /// time clients may wait, because the full server refused their connections.
     fn watch_full_servers(&mut self) {
         let trouble = |shard: usize| Trouble {
             trouble: Name::from(format!("server {shard} is full")),

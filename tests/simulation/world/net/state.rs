@@ -12,7 +12,7 @@ use super::super::trace::Trace;
 use super::half_open::{HalfOpens, Memberships};
 use super::{Connects, Cut, HostId, Link, MS, PipeId, SECOND, Time, Traffic, Where};
 
-/// How long after a partition stopped a segment the network tries to deliver the segment again.
+/// The time after which the network tries again to deliver a segment that a partition has stopped.
 const RETRANSMIT: Time = 40 * MS;
 
 /// The time after which an operating system's TCP keepalive detects that the other end of a connection is gone.
@@ -105,7 +105,7 @@ pub(super) struct State {
     pub(super) links: BTreeMap<(HostId, SocketAddr), Link>,
     pub(super) base: Link,
     pub(super) listening: BTreeMap<SocketAddr, Listening>,
-    /// The host of each address, with or without a listener.
+    /// The host of each address that has a listener or once had a listener.
     pub(super) hosts: BTreeMap<SocketAddr, HostId>,
     /// The hosts whose machines are down.
     pub(super) down: Vec<HostId>,
@@ -333,8 +333,7 @@ impl State {
         }
     }
 
-    /// Records that a connection is half open, if the server still has its end. The caller of this function has cut the
-    /// connection in silence, or the client is gone.
+    /// Records that a connection is half open, if the server still has its end of the connection.
     fn becomes_half_open(&mut self, id: PipeId) {
         let up = id & !1;
         if let Some(pipe) = self.pipes.get(&up).filter(|pipe| pipe.reader == Reader::There) {

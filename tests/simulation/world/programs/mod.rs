@@ -15,7 +15,7 @@ use super::caller::{Caller, Process};
 pub enum Program {
     /// Acquires, holds and releases a lock.
     Holder,
-    /// Tries a lock, and gives up if it is held.
+    /// Tries a lock, and does not wait if the lock is held.
     Try,
     /// Acquires several locks at once.
     Several,

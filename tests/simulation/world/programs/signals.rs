@@ -14,7 +14,7 @@ pub enum Pace {
     Fast,
     /// The subscriber pauses after each event and has a small buffer, so it misses signals.
     Slow,
-    /// The subscriber is a member of a group, which shares the signals.
+    /// The subscriber is a member of a group. Each signal goes to only one member of the group.
     Shared,
 }
 
