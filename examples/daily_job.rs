@@ -48,7 +48,7 @@ async fn wake(story: Story, client: &Client, note: &Note, host: &str) -> Result<
         }
         story.tell(format!("{host}: does it"));
         tokio::time::sleep(Duration::from_millis(300)).await;
-        // In production, the database makes this check: it refuses a note whose fence is not larger than the stored one.
+        // In production, the database makes this check. It refuses a note if the stored fence is equal or larger.
         let fence = guard.require_fence()?;
         if note.get().is_some_and(|(_, newest)| newest >= fence) {
             return Ok("done too late, another host has done it");

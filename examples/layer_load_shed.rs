@@ -2,7 +2,7 @@
 //!
 //!     cargo run --example layer_load_shed
 //!
-//! A quick refusal lets callers try again later. Without it, callers would queue until they time out.
+//! After a quick refusal, a caller can try again later. Without a refusal, callers queue until they time out.
 
 use std::error::Error;
 use std::time::Duration;
@@ -29,7 +29,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .connect()
         .await?;
 
-    // Another client holds a lock, and two requests of the first client wait for this lock. They reach the limit.
+    // Another client holds a lock, and two requests of the first client wait for it. So the second layer is full.
     let other = Client::builder()
         .servers([server.local_addr().to_string()])
         .connect()

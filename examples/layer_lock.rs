@@ -1,5 +1,5 @@
-//! An axum service that runs in several processes. Together, the processes handle one deposit to an account at a time
-//! (`LockLayer`), and at most two reports at once (`SemaphoreLayer`).
+//! An axum service that runs in several processes. At any time, all processes together handle at most one deposit to
+//! each account (`LockLayer`), and at most two reports (`SemaphoreLayer`).
 //!
 //!     cargo run --example layer_lock
 //!
@@ -87,14 +87,14 @@ async fn refuse(error: KeyedError<Infallible>) -> Response {
         ErrorKind::InvalidInput => StatusCode::BAD_REQUEST,
         // Other requests held the lock, or all slots, for longer than this request may wait.
         ErrorKind::Timeout => StatusCode::TOO_MANY_REQUESTS,
-        // The handler was stopped before its end. The sender of the request must check what it has done.
+        // The handler was stopped before its end. The sender of the request must check what the handler has done.
         ErrorKind::LeaseLost => StatusCode::CONFLICT,
         _ => StatusCode::SERVICE_UNAVAILABLE,
     };
     (status, format!("{error}\n")).into_response()
 }
 
-/// Reads the balance, works, and writes the new balance. Only the lock prevents that another deposit happens meanwhile.
+/// Reads the balance, works, and writes the new balance. Only the lock prevents another deposit in the meantime.
 async fn deposit(State(database): State<Arc<Database>>, Extension(fence): Extension<Fence>) -> Response {
     if database.fence.fetch_max(fence.0, Ordering::SeqCst) > fence.0 {
         return (StatusCode::CONFLICT, "a later request has written\n").into_response();

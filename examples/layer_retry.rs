@@ -3,9 +3,9 @@
 //!
 //!     cargo run --example layer_retry
 //!
-//! The server of this example can store one key. It refuses a second key until it has forgotten the first, which must
-//! be free for 200 ms. After an error the caller holds nothing, so a repeated request cannot lead to two grants. A held
-//! key needs no policy, because an acquire waits for it.
+//! The server of this example knows at most one key, and forgets a key that has been free for 200 ms. Until then, the
+//! server refuses a second key with a retryable error. After an error the caller holds nothing, so a repeated request
+//! cannot lead to two grants. A held key needs no policy, because an acquire waits for it.
 
 use std::error::Error as StdError;
 use std::future::{Ready, ready};

@@ -3,8 +3,8 @@
 //!     cargo run --example opentelemetry
 //!
 //! The example handles four orders of one customer under the customer's lock. The crate `tracing-opentelemetry` passes
-//! the spans to an exporter that keeps them in memory. An exporter in production sends them (`opentelemetry-otlp`). At
-//! the end, the example prints and checks all spans.
+//! the spans to an exporter that keeps them in memory. In production, use an exporter that sends them, for example from
+//! `opentelemetry-otlp`. At the end, the example prints and checks all spans.
 #![allow(missing_docs)]
 
 use std::error::Error;
@@ -29,7 +29,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .build();
     let traces = tracing_opentelemetry::layer()
         .with_tracer(provider.tracer("orders"))
-        // The client's own tasks run as long as the client, and their spans belong to no trace.
+        // The filter excludes the spans of the client's own tasks, because these spans belong to no caller's trace.
         .with_filter(EnvFilter::new("info,ractor=off,dflockd_client::tasks=off"));
     tracing_subscriber::registry().with(traces).init();
 

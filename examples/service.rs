@@ -19,8 +19,8 @@
 //! earlier server, the service prints why it cannot start, and ends. If an earlier server replaces the lock server
 //! later, the service refuses deposits with status 503, and `/health` says why.
 //!
-//! A deposit reads the balance, works, and writes the new balance. Only the lock prevents that another deposit to the
-//! account happens meanwhile. A layer around the handler acquires the lock, and stops the handler if the lease is lost.
+//! A deposit reads the balance, works, and writes the new balance. Only the lock prevents another deposit to the
+//! account in the meantime. A layer around the handler acquires the lock, and stops the handler if the lease is lost.
 //! The handler gets only the fence, and has no code for locks.
 //!
 //! After SIGTERM or Ctrl-C, the service accepts no new requests. It waits up to ten seconds for running requests, and

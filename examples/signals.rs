@@ -6,8 +6,8 @@
 //! for a lock. Its holder publishes six jobs and releases the lock. Then the other publisher acquires the lock and
 //! publishes the other six jobs.
 //!
-//! Set `DFLOCKD_SERVERS=host:port,…` or `DFLOCKD_URL` to use your own servers instead of an embedded server. They must
-//! be of releases 1.11 to 1.16, which have signals.
+//! Set `DFLOCKD_SERVERS=host:port,…` or `DFLOCKD_URL` to use your own servers instead of an embedded server. Only
+//! servers of releases 1.11 to 1.16 have signals.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};

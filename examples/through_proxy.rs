@@ -48,7 +48,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         "the server has {} lock, and grants it to one caller at a time:",
         server.stats().locks.len()
     );
-    // This acquire has to wait. For the wait, the client opens another connection, which is a second tunnel.
+    // The acquire waits for the release. The client opens another connection for the wait: a second tunnel.
     let (next, released) = tokio::join!(lock.acquire(), guard.release());
     released?;
     next?.release().await?;

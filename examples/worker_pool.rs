@@ -2,7 +2,7 @@
 //!
 //!     cargo run --example worker_pool
 //!
-//! Six workers run twelve jobs for two services. Each service is a semaphore with two slots. A worker holds a slot of
+//! Six workers run twelve jobs for two services. Each service has a semaphore with two slots. A worker holds a slot of
 //! the service while it runs a job, so at most two jobs of a service run at once. A worker holds the slot for at least
 //! 200 ms, so at most two jobs of a service begin within 200 ms. These limits hold for all processes with workers
 //! together. The two semaphores are on different shards.

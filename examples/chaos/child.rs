@@ -110,7 +110,7 @@ impl Process {
     }
 
     fn signal(&self, signal: Signal) {
-        // An error means that the process has ended. `kill`, `end` or `ended` reports that later.
+        // The signal can fail because the process has ended. `kill`, `end` or `ended` reports this later.
         kill_process(Pid::from_child(&self.child), signal).ok();
     }
 }

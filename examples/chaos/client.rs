@@ -51,7 +51,8 @@ pub(crate) async fn run(job: ClientJob) -> Result<ExitCode, Box<dyn Error>> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Keys that begin with `a` or `b` belong to the two standalone servers. All other keys belong to the cluster.
+/// Configures the client for locks. Keys that begin with `a` or `b` belong to the two standalone servers. All other
+/// keys belong to the cluster.
 fn of_locks(ways: &Ways) -> ClientBuilder {
     let cluster = Shard::cluster(&ways.members).orphan_ttl(KEPT);
     let singles = ways.singles.iter().map(Shard::single);

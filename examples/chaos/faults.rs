@@ -48,7 +48,7 @@ impl fmt::Display for Tally {
     }
 }
 
-/// A fault that has begun and not ended. The record gets its beginning from `begins`, and its end from `drop`.
+/// A fault that has begun and not ended. `begins` records the beginning of the fault, and `drop` records the end.
 struct Broken<'w> {
     world: &'w World,
     name: String,
@@ -73,14 +73,15 @@ impl Drop for Broken<'_> {
     }
 }
 
-/// Causes faults for the time `long`, several at once. After each `FAULTS_LAST` there is a pause without faults. All
-/// faults have ended when this function returns.
+/// Causes faults for the time `long`, several at once. After each period of `FAULTS_LAST`, all faults end, and a pause
+/// without faults follows. All faults have ended when this function returns.
 pub(crate) async fn cause_faults(world: &Arc<World>, seed: u64, long: Duration) {
     const FAULTS_LAST: Duration = Duration::from_secs(25);
     const PAUSE: Duration = Duration::from_secs(4);
     let mut random = Rng::with_seed(seed);
-    // First, each kind of fault occurs once: each number selects another kind in `one`. After that, kinds are random.
-    // The very first fault disturbs the cluster (32). It would do nothing if another fault had stopped the cluster.
+    // First, each kind of fault occurs once: each number selects a different kind in `one`. After that, kinds are
+    // random. The first fault of all disturbs the cluster (32), because it does nothing while another fault stops the
+    // cluster.
     let mut due = [0, 6, 14, 20, 24, 29, 46];
     random.shuffle(&mut due);
     let mut due = due.into_iter().chain([32]).rev();
@@ -268,7 +269,8 @@ async fn disturb_cluster(world: &World, random: &mut Rng) -> Outcome {
 async fn disturb_network(world: &World, random: &mut Rng) -> Outcome {
     let network = &world.network;
     let (client, server) = (random.usize(..network.clients()), random.usize(..network.each()));
-    // Sometimes the fault affects all members of the cluster. If it affects one member, a client can use another.
+    // Sometimes the fault affects all members of the cluster. If it affects only one member, a client can use another
+    // member.
     let members = SINGLES..SINGLES + MEMBERS;
     let servers: Vec<usize> = match members.contains(&server) && random.bool() {
         true => members.collect(),

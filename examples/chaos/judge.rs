@@ -12,21 +12,21 @@ use crate::history::record::{Action, Line, Outcome, What};
 use crate::history::{History, reader};
 use crate::resource::Resource;
 
-/// The record of the controller.
+/// The file name of the controller's record.
 const CONTROLLER: &str = "controller.jsonl";
 
 /// Returns the time limits of the checks.
 fn bounds() -> Bounds {
     Bounds {
         scheduling: nanoseconds(Duration::from_secs(3)),
-        // The keepalive (1 s), the reply timeout (1 s), and 1 s because the machine is busy.
+        // The keepalive (1 s), the reply timeout (1 s), and 1 s for delays on a busy machine.
         unnoticed: nanoseconds(Duration::from_secs(3)),
-        // The default heartbeat of signal connections (15 s), the reply timeout (1 s), and 1 s because the machine is
-        // busy.
+        // The default heartbeat of signal connections (15 s), the reply timeout (1 s), and 1 s for delays on a busy
+        // machine.
         silence: nanoseconds(Duration::from_secs(17)),
         unowned: nanoseconds(Duration::from_secs(6)),
-        // A proxy holds a request back for at most 4 s. Then a stopped server may not read it for 6 s. 2 s are added
-        // because the machine is busy.
+        // A proxy holds a request back for at most 4 s. Then the server may be stopped for at most 6 s. The other 2 s
+        // are for delays on a busy machine.
         transit: nanoseconds(Duration::from_secs(12)),
         delivery: nanoseconds(Duration::from_secs(12)),
     }
@@ -55,7 +55,7 @@ fn read(directory: &Path) -> Result<Vec<Line>, Box<dyn Error>> {
         }
     }
     // The controller's file is read first, so that its line about a server's start comes before the server's own
-    // lines. Its lines about the ends of servers are added last.
+    // lines. The lines about the ends of servers are added after all other lines.
     records.sort_by_key(|path| !path.ends_with(CONTROLLER));
     for path in records {
         for line in reader::read(BufReader::new(File::open(path)?))? {

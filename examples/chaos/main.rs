@@ -7,8 +7,8 @@
 //! standalone server, and once for the whole cluster. It runs one proxy between each client and each server.
 //!
 //! At the end, the controller prints the faults and the operations by kind. Then it checks the records of all
-//! processes, and the resource that the locks protect. If a rule is broken, it prints where the records are, and exits
-//! with 1. `docs/testing.md` has the rules.
+//! processes, and the resource that the locks protect. If a rule is broken, it prints the directory of the records, and
+//! exits with status 1. `docs/testing.md` has the rules.
 
 #[cfg(unix)]
 mod child;
@@ -54,7 +54,7 @@ struct Arguments {
     /// For how many minutes faults occur.
     #[arg(long, default_value_t = 5.0)]
     minutes: f64,
-    /// The seed of the faults. It does not repeat a run exactly, because the timing of the machine varies.
+    /// The seed of the faults. Two runs with the same seed differ, because the timing of the machine varies.
     #[arg(long)]
     seed: Option<u64>,
     /// The number of client processes.

@@ -90,7 +90,7 @@ impl Worker {
         }
     }
 
-    /// Returns a handle of a lock, and how the record describes an acquire with it.
+    /// Returns a handle of a lock, and how the record describes an acquire with this handle.
     fn lock(&self, key: &str, ttl: Duration) -> Option<(Lock, Asked)> {
         let patience = Duration::from_millis(fastrand::u64(200..6_000));
         let lock = self.locks.lock(key).ok()?.acquire_timeout(patience);
@@ -134,7 +134,7 @@ impl Worker {
         }
     }
 
-    /// Releases the guard, or drops it in one of four cases.
+    /// Releases the guard. In one of four cases, drops the guard instead.
     async fn give_back(&self, held: Held) {
         match fastrand::u8(..4) {
             0 => drop(held),
@@ -165,7 +165,7 @@ impl Worker {
                 }
                 self.give_back(held).await;
             }
-            // This acts like a late holder, which writes with an old fence without a check whether it holds the lock.
+            // This acts like a late holder: it writes with an old fence and does not check the lease.
             if let Some((key, fence)) = old.take_if(|_| fastrand::u8(..4) == 0) {
                 self.add(key, fence).await;
             }
@@ -183,7 +183,7 @@ impl Worker {
         };
         let call = self.witness.call(self.caller, Action::Other, asked);
         let (resource, acknowledged) = (Arc::clone(&self.resource), Arc::clone(&self.acknowledged));
-        // Sometimes the acknowledgement is written late, so that the process may be killed before.
+        // Sometimes the acknowledgement is written late, so that a kill of this process may come first.
         let slow = (fastrand::u8(..8) == 0).then(|| Duration::from_millis(fastrand::u64(..200)));
         let adding = spawn_blocking(move || {
             let added = resource.add(&key, fence, &id);
@@ -322,7 +322,7 @@ impl Worker {
         }
     }
 
-    /// Acquires a key with a random timeout of at most 400 ms. When the timeout is over, the future is dropped.
+    /// Acquires a key. If this takes longer than a random time of at most 400 ms, the future is dropped.
     async fn change_its_mind(self) {
         while self.goes_on() {
             let patience = Duration::from_micros(fastrand::u64(0..400_000));

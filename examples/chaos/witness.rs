@@ -21,7 +21,7 @@ pub(crate) fn now() -> u64 {
     secs.unwrap_or_default() * 1_000_000_000 + nanos.unwrap_or_default()
 }
 
-/// Creates the file of a process's record. If the process is killed, at most its last line is lost.
+/// Creates the file for the record of a process. If the process is killed, at most the last line of the record is lost.
 pub(crate) fn record(to: &Record) -> io::Result<Writer> {
     let file = File::create(to.directory.join(format!("{}.jsonl", to.name)))?;
     Ok(Writer::to(file, now))
@@ -290,7 +290,7 @@ impl Held {
         self.lease().map(Lease::lost)
     }
 
-    /// Records that the caller was told of the loss.
+    /// Records that the caller learned of the loss.
     pub(crate) fn was_lost(&self, reason: LostReason) {
         self.witness.writer.note(What::Lost(Lost {
             process: self.witness.process.clone(),

@@ -136,7 +136,7 @@ impl Worker {
         }
     }
 
-    /// Acquires a key with a random timeout of at most 20 ms. When the timeout is over, the future is dropped.
+    /// Acquires a key. If this takes longer than a random time of at most 20 ms, the future is dropped.
     pub(crate) async fn drop_futures(self) {
         for round in 0_usize.. {
             if !self.goes_on() {
