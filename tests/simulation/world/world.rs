@@ -248,7 +248,7 @@ impl World {
         (plan.keepalive + plan.reply_timeout).as_nanos() as Time
     }
 
-    /// Begins a trouble when a server is full, and ends the trouble [`FULL`] after the server has room again. During this
+    /// Begins a trouble when a server is full, and ends the trouble [`FULL`] after the server has room again. In this
     /// time clients may wait, because the full server refused their connections.
     fn watch_full_servers(&mut self) {
         let trouble = |shard: usize| Trouble {
