@@ -1,4 +1,5 @@
-//! A short run of the `chaos` example: processes that are killed and stopped, a network that misbehaves, and nothing wrong in the end.
+//! A short run of the `chaos` example, which kills and stops processes and disturbs the network. The run must end
+//! without a violation.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -22,7 +23,7 @@ fn a_short_run_of_chaos_ends_without_a_violation() {
         "{said}\n{}",
         String::from_utf8_lossy(&output.stderr)
     );
-    // Without these bounds a run in which hardly anything happened would pass, too.
+    // Without these bounds, a run in which almost nothing happened would also pass.
     let counted = |label: &str| {
         let behind = said.split_once(label).map(|(_, behind)| behind);
         let number = behind.and_then(|behind| behind.split(|letter: char| !letter.is_ascii_digit()).next());

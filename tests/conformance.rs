@@ -1,11 +1,13 @@
 //! One suite of cases that every server must pass together with this client.
 //!
-//! By default the cases run against the embedded server: once for each release that differs in what they test, where
-//! each case has a server of its own, and once against a build that differs from all of these releases. With
-//! `DFLOCKD_TEST_SERVER=host:port` all cases run against that server instead. It needs `--max-locks 100000`, and if its
-//! read timeout is not 23 s, `DFLOCKD_TEST_READ_TIMEOUT=seconds` says what it is. The suite first probes which features
-//! the server has, over connections that no case uses. Cases that need a missing feature are ignored, and their names
-//! say which feature it is.
+//! By default, the cases run against embedded servers that imitate three releases, and each case has its own server.
+//! The cases also run against a build that differs from these releases.
+//!
+//! With `DFLOCKD_TEST_SERVER=host:port`, all cases run against that server instead. Start that server with `--max-locks
+//! 100000`. If its read timeout is not 23 s, set `DFLOCKD_TEST_READ_TIMEOUT=seconds`.
+//!
+//! The suite first probes the features of the server, over connections that no case uses. A case that needs a missing
+//! feature is ignored, and the name of its test contains the feature.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod suite;
@@ -18,7 +20,7 @@ use libtest_mimic::Arguments;
 use suite::peer::{Abilities, PeerFactory};
 use suite::trials::trials;
 
-/// The oldest release, the last one with signals, and the newest.
+/// The oldest release, the last release with signals, and the newest release.
 const RELEASES: [Release; 3] = [Release::V1_10, Release::V1_16, Release::NEWEST];
 
 fn main() -> ExitCode {
@@ -43,7 +45,7 @@ fn main() -> ExitCode {
                 .collect()
         }
     };
-    // Cases mostly wait: more of them at once than there are cores.
+    // Cases mostly wait, so more cases run at once than there are cores.
     let arguments = Arguments {
         test_threads: arguments.test_threads.or(Some(16)),
         ..arguments

@@ -1,8 +1,8 @@
-//! How processes end, and what they leave behind. Each of these processes is a child of the test: the test's program,
-//! started again.
+//! Tests of processes that end while they hold a lock. Each process is a child of the test: the test starts its own
+//! program again.
 //!
-//! Whatever a process does while it holds the lock (it drops the guard, panics, exits, aborts, forks, or is killed), it
-//! does not hang. The lock becomes free at the end of its lease at the latest, and at once where the server releases on
+//! A child that holds the lock drops the guard, panics, exits, aborts, forks, or is killed. No child hangs. The lock
+//! becomes free at the end of its lease at the latest. It becomes free at once if the server releases locks on
 //! disconnect.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -24,14 +24,14 @@ use tokio::runtime::Runtime;
 /// The TTL of the children's leases.
 const TTL: Duration = Duration::from_secs(2);
 
-/// How long a child may take for anything.
+/// The longest time for which the test waits for a child.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The variables that tell a child which of the [`ENDINGS`] it executes, and where its server is.
+/// The environment variables of a child: the name of its ending in [`ENDINGS`], and the address of its server.
 const ENDING: &str = "DFLOCKD_TEST_ENDING";
 const SERVER: &str = "DFLOCKD_TEST_ENDING_SERVER";
 
-/// A way to end: its name, what the child does, and how its process must end, or that it lives on.
+/// A way to end: its name, what the child does, and what must then happen to the child's process.
 struct Ending {
     name: &'static str,
     run: fn(Setup),
@@ -48,7 +48,7 @@ enum Ends {
     Killed,
     /// The process releases the lock, and lives on until the test tells it to end.
     Lives,
-    /// The process lives on, but its runtime has ended and can release nothing: only its connections end.
+    /// The process lives on, but its runtime has ended. The guard cannot release the lock: only the connections end.
     LivesWithoutRuntime,
 }
 
@@ -159,7 +159,7 @@ fn main() -> ExitCode {
     trials.push(Trial::test("children_that_are_forked_neither_hang_nor_release", || {
         run_to_its_end("fork")
     }));
-    // They mostly wait: more of them at once than there are cores.
+    // The tests mostly wait, so more tests run at once than there are cores.
     let arguments = Arguments {
         test_threads: arguments.test_threads.or(Some(8)),
         ..arguments
@@ -167,7 +167,7 @@ fn main() -> ExitCode {
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
-// The parent.
+// Functions of the parent process.
 
 /// A child that is killed when the test is over.
 struct ChildProcess {
@@ -185,7 +185,7 @@ impl ChildProcess {
             .env(SERVER, server.local_addr().to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            // Panics of the children are intended: their messages are not shown.
+            // Some children panic on purpose, so the test does not show their messages.
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
@@ -234,7 +234,7 @@ fn watch(ending: &Ending, auto_release: bool) -> Result<(), Failed> {
     let mut process = ChildProcess::start(ending.name, &server);
     first_line(&mut process.child, "held");
     if ending.ends == Ends::Killed {
-        // Longer than the TTL: the lease is renewed as long as its holder lives.
+        // This is longer than the TTL. The holder renews its lease as long as the holder's process lives.
         thread::sleep(TTL.mul_f64(1.25));
         assert_eq!(server.stats().locks.len(), 1);
         process.child.kill().unwrap();
@@ -277,7 +277,8 @@ fn lead_a_group(command: &mut Command) {
     std::os::unix::process::CommandExt::process_group(command, 0);
 }
 
-/// Kills the processes that a child has forked: if one of them hangs, so that a test fails, it must not stay.
+/// Kills the processes that a child has forked. If a forked process hangs, the test fails, and the process must not
+/// remain.
 #[cfg(unix)]
 fn kill_its_children(leader: &Child) {
     let group = format!("-{}", leader.id());
@@ -304,7 +305,7 @@ fn signal_of(_: ExitStatus) -> Option<i32> {
     None
 }
 
-/// Runs a child that checks its own results, and fails with the child's output if the child fails.
+/// Runs a child that checks its own results. If the child fails, the test fails with the child's output.
 fn run_to_its_end(name: &str) -> Result<(), Failed> {
     let runtime = Runtime::new().unwrap();
     let server = server(&runtime, true);
@@ -318,9 +319,9 @@ fn run_to_its_end(name: &str) -> Result<(), Failed> {
     Ok(())
 }
 
-// The children.
+// Functions of the child processes.
 
-/// What the function of a child is given.
+/// The argument of each child's function.
 struct Setup {
     server: String,
 }
@@ -436,8 +437,7 @@ fn hold_for_ever(setup: Setup) {
     until_told_to_end();
 }
 
-/// Drops clients, handles, guards, tickets and objects in many threads while others still wait, and then returns from
-/// main.
+/// Drops clients, handles, guards, tickets and objects in eight threads at the same time, and then returns from main.
 fn drop_everything(setup: Setup) {
     let first = setup.lock().acquire().unwrap();
     held();
@@ -456,7 +456,7 @@ fn drop_everything(setup: Setup) {
                 drop(client);
             }
             drop((object, place));
-            // The other values are dropped when the thread ends.
+            // The thread drops its other values when it ends.
         }));
     }
     threads.into_iter().for_each(|thread| thread.join().unwrap());
@@ -522,7 +522,7 @@ fn async_hold_for_ever(setup: Setup) {
     });
 }
 
-/// Counts the threads of the clients, on systems that show them.
+/// Checks on Linux that all clients together have two background threads.
 fn count_threads(setup: &Setup) {
     let clients: Vec<_> = (0..8).map(|_| setup.client()).collect();
     let using: Vec<_> = clients
@@ -544,7 +544,8 @@ fn count_threads(setup: &Setup) {
     assert_eq!(names.len(), 2, "{names:?}");
 }
 
-/// Forks while other threads use the client. No child may hang, or use or release what belongs to its parent.
+/// Forks while other threads use the client. A child must not hang, and it must not use or release a lease of its
+/// parent.
 #[cfg(unix)]
 fn fork_again_and_again(setup: &Setup) {
     use std::sync::Arc;
@@ -578,8 +579,8 @@ fn fork_again_and_again(setup: &Setup) {
     for _ in 0..100 {
         match fork::fork().unwrap() {
             fork::Fork::Child => {
-                // The child prints nothing: a thread of the parent may have held the lock of standard output during the
-                // fork.
+                // The child prints nothing, because a thread of the parent may have held the mutex of standard output
+                // during the fork.
                 let misused = |result: Result<(), Error>| result.is_err_and(|error| error.kind() == ErrorKind::Misuse);
                 let client = clients.remove(0);
                 let mut good = misused(client.lock("new").and_then(|lock| lock.acquire().map(drop)));
@@ -597,7 +598,7 @@ fn fork_again_and_again(setup: &Setup) {
     }
     done.store(true, Ordering::SeqCst);
     busy.into_iter().for_each(|thread| thread.join().unwrap());
-    // Nothing that the children did has changed anything here.
+    // The children have changed nothing in the parent.
     thread::sleep(TTL);
     assert!(held[0].is_held() && objects[0].is_held() && all[0].is_held());
     assert_eq!(clients[0].stats().unwrap().locks.len(), 4);

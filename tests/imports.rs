@@ -1,6 +1,6 @@
-//! No two modules of the library, or of the command, import each other, and those of the library follow the order that
-//! docs/design.md gives. Exempt are test code, links of the documentation, a parent and its children, and a builder and
-//! the type that it builds.
+//! Tests of the imports between modules. No two modules of the library, or of the command, import each other. The
+//! imports of the library follow the order in docs/design.md. The tests ignore test code, links of the documentation,
+//! imports between a parent and its children, and imports between a builder and the type that it builds.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -8,16 +8,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-/// Pairs of modules that may import each other: `X::builder()` needs one, and `XBuilder::build()` the other.
+/// Pairs of modules that may import each other. `X::builder()` needs the module of `XBuilder`, and `XBuilder` needs the
+/// module of `X`.
 const BUILDERS: [(&str, &str); 1] = [("server::builder", "server::listener")];
 
 /// The attributes of items that exist only for tests, or only for tests and fuzzers.
 const TESTS_ONLY: [&str; 2] = ["#[cfg(test)]", "#[cfg(any(test, fuzzing))]"];
 
-/// The source of each module, by its path in the crate; the root's is empty.
+/// The source of each module, by the module's path in the crate. The path of the crate's root is empty.
 type Sources = BTreeMap<String, String>;
 
-/// Which siblings a module, or one of its children, imports; and one place where it does.
+/// For each module: the siblings that the module or one of its children imports, each with one place of such an import.
 type Imports = BTreeMap<String, BTreeMap<String, String>>;
 
 #[test]
@@ -118,7 +119,7 @@ fn exempt_imports_are_not_a_cycle() {
     for modules_of in fine {
         assert_eq!(cycle(&imports(&modules(&modules_of))), None, "{modules_of:?}");
     }
-    // The file of a module that is only there for tests.
+    // The files of modules that exist only for tests are ignored.
     let mut files = modules(&[("a", "use crate::b::X;"), ("b", "#[cfg(test)]\nmod tests;")]);
     files.insert("b::tests".to_owned(), "use crate::a::Y;".to_owned());
     files.insert("b::tests::part".to_owned(), "use crate::a::Y;".to_owned());
@@ -140,7 +141,7 @@ fn modules(sources: &[(&str, &str)]) -> Sources {
     sources.collect()
 }
 
-/// Returns the row of each module in the table under the heading "Imports", counted from the top.
+/// Returns the row number of each module in the table under the heading "Imports". Rows are counted from the top.
 fn rows(design: &str) -> BTreeMap<String, usize> {
     let section = design
         .split("### Imports\n")
@@ -152,21 +153,21 @@ fn rows(design: &str) -> BTreeMap<String, usize> {
     named.collect()
 }
 
-/// Reads the library. A file's path is taken as its module: that is good enough for the few modules that have separate
-/// files for other builds (`#[path = …]`).
+/// Reads the modules of the library. The path of a file counts as the path of its module, although a few files belong
+/// to another module (`#[path = …]`).
 fn sources() -> Sources {
     let mut sources = read(&root().join("src"));
-    // The command is a crate of its own.
+    // The command is a separate crate.
     sources.retain(|module, _| top(module) != "bin");
-    // Compiled only as documentation.
+    // These modules are compiled only as documentation.
     sources.remove("doctests");
     sources.remove("guide");
-    // Compiled only for tests and fuzzers.
+    // These modules are compiled only for tests and fuzzers.
     sources.retain(|module, _| top(module) != "fuzzing");
     sources
 }
 
-/// Reads a crate.
+/// Reads the modules of a crate.
 fn read(folder: &Path) -> Sources {
     fn read(folder: &Path, prefix: &str, sources: &mut Sources) {
         for entry in fs::read_dir(folder).unwrap() {
@@ -191,7 +192,7 @@ fn read(folder: &Path) -> Sources {
     sources
 }
 
-/// Leaves out comments, and the items that are only there for tests or documentation.
+/// Removes comments, and items that exist only for tests or documentation.
 fn compiled(source: &str) -> String {
     let lines = source.lines().map(|line| line.split("//").next().unwrap_or_default());
     let mut rest = lines.collect::<Vec<_>>().join("\n");
@@ -206,7 +207,8 @@ fn compiled(source: &str) -> String {
     rest
 }
 
-/// The length of the item at the start of the text, with its attributes: up to a `;` or `,`, or the end of its block.
+/// Returns the length of the item at the start of the text, with its attributes. The item ends at a `;` or `,`, or at
+/// the end of its block.
 fn item(text: &str) -> usize {
     let mut depth = 0;
     let mut in_block = false;
@@ -217,7 +219,7 @@ fn item(text: &str) -> usize {
             ')' | ']' | '}' if depth > 0 => {
                 depth -= 1;
                 if depth == 0 && in_block {
-                    // `use a::{b};`
+                    // A `;` after the block belongs to the item, as in `use a::{b};`.
                     return index + 1 + usize::from(text[index + 1..].starts_with(';'));
                 }
             }
@@ -248,7 +250,7 @@ fn test_modules(sources: &Sources) -> BTreeSet<String> {
 fn imports(sources: &Sources) -> Imports {
     let tests = test_modules(sources);
     let mut uses: BTreeMap<&str, BTreeSet<(String, String)>> = BTreeMap::new();
-    // What a name stands for in a module that imports it: (module, name) to a path.
+    // For each name that a module imports: the (module, name) that the imported path leads to.
     let mut names: BTreeMap<(String, String), (String, String)> = BTreeMap::new();
     let is_a_test = |module: &str| {
         tests
@@ -294,7 +296,7 @@ fn imports(sources: &Sources) -> Imports {
     imports
 }
 
-/// All paths of the `use` declarations.
+/// Returns the paths of all `use` declarations.
 fn used(source: &str) -> Vec<String> {
     let mut paths = Vec::new();
     for declaration in source.split(';') {
@@ -309,7 +311,7 @@ fn used(source: &str) -> Vec<String> {
     paths
 }
 
-/// `a::{b, c::{d, e as f}}` is `a::b`, `a::c::d` and `a::c::e`.
+/// Adds the paths of a `use` tree: `a::{b, c::{d, e as f}}` has the paths `a::b`, `a::c::d` and `a::c::e`.
 fn expand(prefix: &str, tree: &str, paths: &mut Vec<String>) {
     let tree = tree.trim();
     let Some((path, group)) = tree.split_once('{') else {
@@ -336,7 +338,7 @@ fn expand(prefix: &str, tree: &str, paths: &mut Vec<String>) {
     }
 }
 
-/// Paths from the crate or from a parent, wherever they stand.
+/// Returns all paths that begin with `crate::` or `super::`.
 fn inline_paths(source: &str) -> Vec<String> {
     let mut paths = Vec::new();
     for start in ["crate::", "super::"] {
@@ -352,7 +354,7 @@ fn inline_paths(source: &str) -> Vec<String> {
     paths
 }
 
-/// Returns the module that a path leads to, and the name in it, or `None` for a path to another crate.
+/// Returns the module that a path leads to, and the name in that module. Returns `None` for a path to another crate.
 fn resolve(module: &str, path: &str, sources: &Sources) -> Option<(String, String)> {
     let mut parts = path.split("::").peekable();
     let mut current = match *parts.peek()? {
@@ -392,8 +394,8 @@ fn top(module: &str) -> &str {
     module.split("::").next().unwrap_or_default()
 }
 
-/// Returns the siblings at which the paths of two modules part: each is one of the modules, or contains it. `None` if
-/// one module contains the other.
+/// Returns the two siblings at which the paths of two modules separate. The first sibling is `from` or contains it, and
+/// the second sibling is `to` or contains it. Returns `None` if one module contains the other.
 fn siblings(from: &str, to: &str) -> Option<(String, String)> {
     let (a, b): (Vec<_>, Vec<_>) = (from.split("::").collect(), to.split("::").collect());
     let common = a.iter().zip(&b).take_while(|(a, b)| a == b).count();

@@ -1,8 +1,8 @@
-//! The real Python server under this client, the real Python clients on the embedded server, and both kinds of client
-//! in one queue.
+//! Tests of this client with the real Python server, and of the real Python clients with the embedded server. In some
+//! tests, Python clients and this client wait in one queue.
 //!
-//! These tests need the virtual environments that `tests/interop/setup` makes. Without them the tests run nothing and
-//! say so, or, with `DFLOCKD_REQUIRE_INTEROP=1`, fail.
+//! These tests need the virtual environments that `tests/interop/setup` makes. Without the environments, the program
+//! prints this and runs no tests. With `DFLOCKD_REQUIRE_INTEROP=1`, it fails instead.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 #[cfg(unix)]
@@ -32,10 +32,10 @@ use support::process::ServerProcess;
 use support::until;
 use tokio::runtime::Runtime;
 
-/// The read timeout that the Python server is started with: short, so that a test can outlive it.
+/// The read timeout of the Python server. It is short, so that a test can last longer.
 const READ_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Where `tests/interop/setup` puts its environments.
+/// Returns the folder in which `tests/interop/setup` makes its environments.
 fn environments() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     match std::env::var_os("CARGO_TARGET_DIR") {
@@ -146,12 +146,12 @@ where
     })
 }
 
-/// The whole Python suite on an embedded server of its own.
+/// Runs the whole Python suite on its own embedded server.
 async fn python_client(environment: &'static str, auth: Option<&'static str>) {
     python_suite(environment, auth, Server::builder(), Vec::new()).await;
 }
 
-/// Runs the same suite over TLS, with a client certificate if there is a secret, too.
+/// Runs the same suite over TLS. If there is an auth token, the suite also uses a client certificate.
 async fn python_client_over_tls(environment: &'static str, auth: Option<&'static str>) {
     let (servers, clients) = (Authority::new("servers"), Authority::new("clients"));
     let (identity, client) = (servers.issue(&["127.0.0.1"]), clients.issue(&["python"]));
@@ -228,7 +228,7 @@ impl Contender {
         Self(child)
     }
 
-    /// Its token, once it holds the lock.
+    /// Waits until the process holds the lock or slot, and returns its token.
     async fn granted(&mut self) -> String {
         let stdout = self.0.stdout.take().unwrap();
         tokio::task::spawn_blocking(move || {
@@ -247,7 +247,7 @@ impl Contender {
     }
 }
 
-/// A Rust task, a Python process, a Rust task and a Python process get the lock in the order in which they asked.
+/// Two Rust tasks and two Python processes request the lock alternately, and get it in the order of their requests.
 async fn one_queue(environment: &'static str) {
     let server = Server::builder().port(0).record_events(true).start().await.unwrap();
     let client = Client::builder()
@@ -300,7 +300,8 @@ async fn blocking_client(server: &Server) -> blocking::Client {
     on_a_thread(|| builder.connect_blocking()).await.unwrap()
 }
 
-/// Two slots are held; Rust threads and Python processes queue up in turn, and get slots in the order in which they came.
+/// Two slots are held. Rust threads and Python processes then queue alternately, and get slots in the order of their
+/// requests.
 async fn one_semaphore_in_order(environment: &'static str) {
     const LIMIT: u32 = 2;
     let server = Server::builder().port(0).record_events(true).start().await.unwrap();
@@ -322,7 +323,7 @@ async fn one_semaphore_in_order(environment: &'static str) {
         let server = &server;
         until("the next waits", move || server.stats().semaphores[0].waiters == number).await;
     }
-    // One slot is enough for all of them, one after the other.
+    // All waiters use this one slot, one after the other.
     let last = holders.pop();
     on_a_thread(move || drop(last)).await;
     for mut process in processes {
@@ -340,12 +341,12 @@ async fn one_semaphore_in_order(environment: &'static str) {
             .map(|event| event.connection)
             .collect()
     };
-    // Each waiter has a connection of its own, so the connections show the order of the waiters.
+    // Each waiter has its own connection, so the order of the connections is the order of the waiters.
     assert_eq!(of(EventKind::Granted)[LIMIT as usize..], of(EventKind::Queued));
     assert_eq!(of(EventKind::Queued).len(), 6);
 }
 
-/// Counts how many are inside, and the most that were inside at once.
+/// Counts the callers that now hold a slot, and the most callers that held a slot at once.
 #[derive(Default)]
 struct Occupancy {
     inside: AtomicU32,
@@ -362,7 +363,7 @@ impl Occupancy {
         self.inside.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// Serves other processes, each over a connection of its own.
+    /// Serves other processes. Each thread of a process has its own connection.
     fn serve(self: &Arc<Self>, listener: TcpListener) {
         let occupancy = Arc::clone(self);
         std::thread::spawn(move || {
@@ -383,7 +384,8 @@ impl Occupancy {
     }
 }
 
-/// Python threads and Rust threads want three slots, each kind a hundred times: never more than three are inside.
+/// Four Python threads and four Rust threads share three slots, and each thread acquires a slot 25 times. At most three
+/// threads hold a slot at once.
 async fn one_semaphore_in_a_crowd(environment: &'static str) {
     const LIMIT: u32 = 3;
     const THREADS: usize = 4;
@@ -438,7 +440,7 @@ async fn one_semaphore_in_a_crowd(environment: &'static str) {
     assert!(server.stats().semaphores.is_empty());
 }
 
-/// The most holders that the server saw at once.
+/// Returns the largest number of holders at one time in the events of the server.
 fn most_at_once(events: &[Event]) -> u32 {
     let (mut held, mut most) = (0, 0);
     for event in events {

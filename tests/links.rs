@@ -1,9 +1,11 @@
-//! Every link of the documents leads to a file that exists, and to a heading in it. Every test that they name exists. Nothing is asked of the network.
+//! Tests that every link of the documents leads to an existing file and heading, and that every test named in a
+//! document exists. The tests do not use the network.
 //!
 //! The chapters of the guide are read in three places: in the repository, as a book, and on docs.rs as
-//! `dflockd_client::guide`. A link between chapters is therefore a reference (`[text][loss.md#causes]`).
-//! `docs/guide/rustdoc-links.md` defines the same labels for docs.rs, where they lead to modules; there it comes first,
-//! so its definitions take precedence. `WRITE_GUIDE_LINKS=1 cargo test --test links` writes that file.
+//! `dflockd_client::guide`. So a link between chapters is a reference (`[text][loss.md#causes]`), and each chapter
+//! defines its labels. On docs.rs, these labels must lead to modules. `docs/guide/rustdoc-links.md` defines the labels
+//! so. Each module of the guide includes this file before the chapter, because the first definition of a label counts.
+//! `WRITE_GUIDE_LINKS=1 cargo test --test links` writes this file.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -70,7 +72,7 @@ fn every_chapter_is_in_the_book_and_on_docs_rs() {
             "{chapter} is missing in src/guide.rs"
         );
     }
-    // Each module of the guide begins with the definitions for docs.rs.
+    // Each module of the guide includes the definitions for docs.rs.
     let included = module.matches("include_str!(\"../docs/guide/src/").count();
     assert_eq!(
         module
@@ -124,7 +126,8 @@ fn links_between_chapters_have_a_definition_for_docs_rs() {
     );
 }
 
-/// Documents name tests, in full or by their beginning: `a_test_that_…`. Tests are renamed, and documents must follow.
+/// Documents name a test in full, or by the beginning of its name (`a_test_that_…`). If a test is renamed, the
+/// documents must change too.
 #[test]
 fn every_test_that_a_document_names_exists() {
     let mut sources = String::new();
@@ -160,7 +163,7 @@ fn every_test_that_a_document_names_exists() {
     assert!(unknown.is_empty(), "there is no such test:\n{}", unknown.join("\n"));
 }
 
-/// Returns the names in code, without their modules, that look like names of tests: they have at least four words.
+/// Returns the names in code that look like names of tests, without their modules. Such a name has at least four words.
 fn tests_named(text: &str) -> Vec<&str> {
     let code = text.lines().flat_map(|line| line.split('`').skip(1).step_by(2));
     let names = code.filter_map(|code| code.rsplit([':', ' ']).next());
@@ -243,7 +246,7 @@ fn chapters() -> Vec<String> {
     names
 }
 
-/// Text without blocks of code, and without code in lines.
+/// Returns the text without code blocks, and with each character of inline code replaced by `x`.
 fn prose(text: &str) -> String {
     let mut prose = String::new();
     let mut in_block = false;
@@ -279,7 +282,8 @@ fn definitions(prose: &str) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// What the links of a text lead to. Links in brackets alone, such as `[text]`, are not read: rustdoc warns of those.
+/// Returns the targets of the links of a text. A link in brackets alone, such as `[text]`, is not read, because rustdoc
+/// warns if it is broken.
 fn links(text: &str) -> Vec<Link> {
     let prose = prose(text);
     let defined = definitions(&prose);
@@ -300,7 +304,7 @@ fn links(text: &str) -> Vec<Link> {
     found.into_iter().collect()
 }
 
-/// Says why a link that stands in `from` leads nowhere.
+/// Checks a link in the file `from`. If the link leads nowhere, the error says why.
 fn follow(from: &Path, target: &str) -> Result<(), String> {
     let (file, anchor) = match target.split_once('#') {
         Some((file, anchor)) => (file, Some(anchor)),
@@ -335,7 +339,7 @@ fn follow(from: &Path, target: &str) -> Result<(), String> {
     }
 }
 
-/// The anchors of a document's headings, as GitHub, mdBook and rustdoc make them.
+/// Returns the anchors of a document's headings, in the form of GitHub, mdBook and rustdoc.
 fn anchors(text: &str) -> BTreeSet<String> {
     let mut anchors = BTreeSet::new();
     let mut in_block = false;
@@ -354,7 +358,8 @@ fn anchors(text: &str) -> BTreeSet<String> {
     anchors
 }
 
-/// Returns what a label leads to on docs.rs: a module, or, for a picture, the picture itself.
+/// Returns the target of a label on docs.rs. For a chapter, this is a module. For a picture, this is the encoded
+/// picture.
 fn for_docs_rs(target: &str) -> String {
     if target.ends_with(".svg") {
         let picture = fs::read_to_string(root().join(GUIDE).join(target)).unwrap();

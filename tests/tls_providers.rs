@@ -1,5 +1,5 @@
-//! Which cryptographic provider TLS uses, and what verifies certificates. `.ci/run` builds and runs these tests
-//! separately for each set of features that matters for that.
+//! Tests of the cryptographic provider that TLS uses, and of the verifier of certificates. Both depend on the features
+//! of the crate, so `.ci/run` runs these tests with several sets of features.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod support;
@@ -51,7 +51,7 @@ async fn locks_and_unlocks(builder: ClientBuilder) {
 /// What a client offers in its handshake.
 type Offer = (Vec<CipherSuite>, Vec<NamedGroup>);
 
-/// Notes what clients offer to a server.
+/// Records the offers of all clients that connect to a server.
 #[derive(Clone)]
 struct Offers {
     presented: Presented,
@@ -66,7 +66,7 @@ impl Offers {
         }
     }
 
-    /// Never resumes a session, so that each connection is a whole handshake.
+    /// Returns a configuration that never resumes a session, so that each connection has a full handshake.
     fn config(&self) -> Arc<ServerConfig> {
         let mut config = self.presented.forgetful_server_config(&[&TLS13, &TLS12]);
         config.cert_resolver = Arc::new(self.clone());
@@ -99,7 +99,8 @@ impl fmt::Debug for Offers {
     }
 }
 
-/// Returns whether a configuration has the provider of this name, which the provider's source of random numbers shows.
+/// Returns whether a configuration has the provider with this name. The debug text of its random source contains the
+/// name.
 fn is_named(config: &ServerConfig, name: &str) -> bool {
     format!("{:?}", config.crypto_provider().secure_random).contains(name)
 }
@@ -162,7 +163,7 @@ fn a_provider_that_the_process_has_installed_is_used_instead_of_the_built_in_one
         let suites: Vec<_> = suites.into_iter().filter(|suite| only(*suite)).collect();
         assert_eq!(suites, [CipherSuite::TLS13_CHACHA20_POLY1305_SHA256]);
 
-        // A client that was connected before the installation keeps its provider, even when its files change.
+        // A client that connected before the installation keeps its provider, even when its certificate files change.
         let Some(early) = early else { return };
         folder.write("ca.pem", &format!("{}\n", authority.pem()));
         let before = offers.count();
@@ -223,7 +224,7 @@ mod platform {
         builder.connect().await.unwrap_err().to_string()
     }
 
-    /// On Linux, these variables name the certificates that the platform trusts.
+    /// On Linux, `SSL_CERT_FILE` names the file of certificates that the platform trusts.
     #[test]
     fn the_platforms_verifier_takes_what_the_platform_trusts_and_nothing_else() {
         let (folder, authority) = (Folder::new(), Authority::new("of the machine"));
@@ -266,7 +267,7 @@ mod platform {
                 let error = refused(client(&address, Tls::platform_verifier())).await;
                 assert!(error.contains("unknown issuer"), "{error}");
             }
-            // Other authorities that the configuration names are trusted, too.
+            // The client also trusts other authorities that its configuration names.
             let (_server, theirs) = served(server_config(&others.issue(HERE)).unwrap()).await;
             let both = Tls::platform_verifier().ca_pem(others.pem());
             locks_and_unlocks(client(&theirs, both.clone())).await;

@@ -1,9 +1,11 @@
-//! Replays conversations recorded from a real server (`tests/data`), line by line.
+//! Replays conversations that were recorded from a real server. They are stored in `tests/data`.
 //!
-//! By default each conversation is replayed against a new embedded server of each release that must answer as recorded.
-//! With `DFLOCKD_TEST_BINARY=path` it is replayed once, against that server binary, which is started with the
-//! conversation's flags. Then `DFLOCKD_TEST_BINARY_RELEASE_FLAG=--release` names the flag that tells the binary which
-//! release to imitate, and `DFLOCKD_TEST_BINARY_SUBCOMMAND=serve` is the binary's first argument.
+//! By default, the test replays each conversation with every release that must answer as recorded. Each replay has a
+//! new embedded server.
+//!
+//! With `DFLOCKD_TEST_BINARY=path`, the test replays each conversation once, with that server binary and the
+//! conversation's flags. `DFLOCKD_TEST_BINARY_RELEASE_FLAG=--release` names the binary's flag for the imitated release.
+//! `DFLOCKD_TEST_BINARY_SUBCOMMAND=serve` sets the binary's first argument.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod support;
@@ -54,7 +56,7 @@ enum Action {
     Sleep,
 }
 
-/// A server that ends when this is dropped.
+/// A server. It ends when this value is dropped.
 enum Peer {
     Embedded(Server),
     Process(ServerProcess),
@@ -89,7 +91,7 @@ impl Peer {
     }
 }
 
-/// The builder that the flags of a conversation ask for.
+/// Returns a builder with the options that the flags of a conversation set.
 fn with_flags(flags: &[String]) -> ServerBuilder {
     let mut builder = Server::builder();
     let mut flags = flags.iter();
@@ -120,14 +122,15 @@ impl Tokens {
     /// Replaces the names of tokens by the real tokens.
     fn fill(&self, text: &str) -> String {
         let mut names: Vec<&String> = self.by_name.keys().collect();
-        // $t10 before $t1.
+        // `$t10` is replaced before `$t1`, because `$t1` is its beginning.
         names.sort_by_key(|name| std::cmp::Reverse(name.len()));
         names.into_iter().fold(text.to_owned(), |text, name| {
             text.replace(name.as_str(), &self.by_name[name])
         })
     }
 
-    /// Returns whether a line is the expected one; binds tokens that appear for the first time.
+    /// Returns whether a line matches the expected line. A token name that appears for the first time gets its token
+    /// from this line.
     fn matches(&mut self, expected: &str, line: &str) -> bool {
         let expected: Vec<&str> = expected.split(' ').collect();
         let got: Vec<&str> = line.split(' ').collect();
@@ -150,7 +153,7 @@ impl Tokens {
     }
 }
 
-/// Returns the fields that conversations compare, with their lists sorted.
+/// Returns only the fields that the test compares, with their lists sorted.
 fn reduce(value: &Value) -> Value {
     const FIELDS: [&str; 7] = [
         "connections",
@@ -263,12 +266,12 @@ async fn play(conversation: Conversation, release: Release) -> Result<(), String
     Ok(())
 }
 
-/// How many conversations are replayed at once. After a request that blocks, a conversation waits for a short silence
-/// before it sends the next request over another connection. On a busier machine, the server might not have read the
-/// first one by then.
+/// How many conversations are replayed at once. After a request that blocks, a conversation waits for a short time. It
+/// then sends the next request over another connection. With more conversations at once, the server might not have read
+/// the blocking request by then.
 const AT_ONCE: usize = 50;
 
-/// Plays each conversation on each release, and returns how many conversations there are.
+/// Plays each conversation of a file with each release, and returns the number of conversations.
 async fn replay(file: &str, releases: impl IntoIterator<Item = Release>) -> usize {
     let mut releases: Vec<Release> = releases.into_iter().collect();
     if std::env::var_os("DFLOCKD_TEST_BINARY").is_some() {
@@ -302,12 +305,14 @@ async fn replay(file: &str, releases: impl IntoIterator<Item = Release>) -> usiz
     text.lines().count()
 }
 
-/// Builds with clusters do not time out a connection on which no request has begun.
+/// Returns whether a release must answer as recorded. Builds with clusters do not time out a connection on which no
+/// request has begun.
 fn answers_so(release: Release, conversation: &Conversation) -> bool {
     conversation.name != "read-timeout" || release.to_string() != "cluster"
 }
 
-/// Recorded from release 1.10. One of the conversations is not replayed on builds with clusters: see [`answers_so`].
+/// These conversations were recorded from release 1.10. One conversation is not replayed on builds with clusters: see
+/// [`answers_so`].
 #[tokio::test(flavor = "multi_thread")]
 async fn recorded_conversations_about_locks_and_semaphores_are_replayed() {
     assert_eq!(replay("locks.jsonl", Release::ALL).await, 56);
@@ -318,7 +323,7 @@ fn has_signals(release: &Release) -> bool {
     (Release::V1_11..=Release::V1_16).contains(release)
 }
 
-/// Recorded from a build between 1.10 and 1.11.
+/// These conversations were recorded from a build between 1.10 and 1.11.
 #[tokio::test(flavor = "multi_thread")]
 async fn recorded_conversations_about_signals_are_replayed() {
     let releases = Release::ALL.into_iter().filter(has_signals);

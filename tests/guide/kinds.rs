@@ -1,4 +1,4 @@
-//! Each kind of error has a cause and a remedy.
+//! Tests that the guide names a cause and a remedy for each kind of error.
 
 use std::collections::BTreeSet;
 use std::fs;

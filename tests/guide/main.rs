@@ -1,5 +1,5 @@
-//! The guide is true: its shell blocks run, its SQL has the described effect on PostgreSQL, and it covers every kind of error. The Rust
-//! blocks are documentation tests.
+//! Tests of the guide. They run its shell blocks, run its SQL on PostgreSQL, and check that it covers every kind of
+//! error. The Rust blocks of the guide are documentation tests.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -36,7 +36,7 @@ fn chapter(name: &str) -> String {
     fs::read_to_string(root().join("docs/guide/src").join(name)).unwrap()
 }
 
-/// Returns the code blocks of a text with this mark, in their order.
+/// Returns the code blocks that have this mark (such as `sh`), in the order of the text.
 fn blocks(text: &str, mark: &str) -> Vec<String> {
     let mut blocks = Vec::new();
     let mut block: Option<(bool, String)> = None;

@@ -1,6 +1,7 @@
-//! The SQL of the chapter on fencing, on a PostgreSQL server of its own, with fences of real grants.
+//! Runs the SQL of the chapter on fencing on a new PostgreSQL server, with the fences of real grants.
 //!
-//! Without PostgreSQL the test prints that and passes, unless `DFLOCKD_REQUIRE_POSTGRES` is set, as in CI.
+//! Without PostgreSQL, the test prints that it is skipped, and passes. If `DFLOCKD_REQUIRE_POSTGRES` is set, as in CI,
+//! the test fails instead.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -45,11 +46,11 @@ async fn a_late_holder_writes_nothing_to_postgresql() {
     assert!(next > late);
     assert_eq!(database.run(claim, &account(next, 0)), "0\nINSERT 0 1");
 
-    // The late holder is refused before the next one has written, and after that.
+    // The database refuses a write of the late holder, both before and after a write of the next holder.
     assert_eq!(database.run(write, &account(late, 5)), "UPDATE 0");
     assert_eq!(database.run(write, &account(next, 100)), "UPDATE 1");
     assert_eq!(database.run(write, &account(late, 5)), "UPDATE 0");
-    // Nor can it read a value to work with.
+    // The database also refuses a claim of the late holder, and returns no balance.
     assert_eq!(database.run(claim, &account(late, 0)), "INSERT 0 0");
     // A holder may claim and write more than once.
     assert_eq!(database.run(claim, &account(next, 0)), "100\nINSERT 0 1");
@@ -65,7 +66,7 @@ fn account(fence: Fence, balance: i64) -> [String; 3] {
     ]
 }
 
-/// A server in a folder of its own, on a Unix socket only. Dropping it stops it.
+/// A PostgreSQL server in its own folder. It listens only on a Unix socket. Dropping this value stops the server.
 struct Postgres {
     programs: PathBuf,
     folder: PathBuf,
@@ -79,7 +80,7 @@ impl Postgres {
         // The path of a socket may have at most 107 bytes, and the path of the target folder may be longer.
         let folder = std::env::temp_dir().join(format!("dflockd-pg-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
-        // PostgreSQL refuses to run as root. Debian's package has a user for it.
+        // PostgreSQL refuses to run as root. Debian's package has the user `postgres` to run it.
         let is_root = rustix::process::geteuid().is_root();
         let user = is_root.then(|| "postgres".to_owned());
         let database = Self { programs, folder, user };
@@ -104,7 +105,7 @@ impl Postgres {
             .arg(&data)
             .arg("-l")
             .arg(&log);
-        // The server would keep a pipe of this process open as long as it runs.
+        // The server inherits these streams. If they were pipes, they would stay open as long as the server runs.
         let status = start
             .stdin(std::process::Stdio::null())
             .stdout(std::process::Stdio::null())
@@ -169,7 +170,7 @@ impl Drop for Postgres {
     }
 }
 
-/// Returns the folder of `initdb` and the other programs: on the path, or where Debian has them.
+/// Returns the folder of `initdb`, `pg_ctl` and `psql`: a folder of `PATH`, or the folder of Debian's package.
 fn programs() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let on_path = std::env::split_paths(&path).collect::<Vec<_>>();

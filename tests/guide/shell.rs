@@ -1,4 +1,4 @@
-//! Shell blocks: those marked `sh` are run, those marked `console` show a session.
+//! Tests of the shell blocks. A block that is marked `sh` is run. A block that is marked `console` shows a session.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,8 @@ use dflockd_client::server::Server;
 
 use crate::{blocks, chapters, root};
 
-/// The blocks of a chapter run in their order, as one script in an empty folder, with `dflock` in the path and a running server.
+/// The blocks of a chapter run in their order, as one script in an empty folder. `dflock` is in the path, and a server
+/// runs.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_shell_blocks_of_the_guide_run() {
     let server = Server::builder().port(0).start().await.unwrap();
@@ -63,7 +64,7 @@ fn shell_blocks_have_one_of_two_marks_and_sessions_have_prompts() {
                 path.display()
             );
         }
-        // A session may begin with variables before a command, without a prompt.
+        // The first line of a session begins with a prompt, or with variables for a command.
         for block in blocks(&text, "console") {
             let first = block.lines().next().unwrap();
             assert!(
@@ -75,7 +76,7 @@ fn shell_blocks_have_one_of_two_marks_and_sessions_have_prompts() {
     }
 }
 
-/// `.ci/run` runs the commands of the README's blocks. The package does not contain it, so there the test compares nothing.
+/// The published package does not contain `.ci/run`, so the test checks nothing there.
 #[test]
 fn ci_runs_every_command_of_the_readme() {
     let Ok(ci) = fs::read_to_string(root().join(".ci/run")) else {

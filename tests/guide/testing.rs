@@ -1,4 +1,4 @@
-//! The blocks of the chapter on tests stand in a file that readers copy whole.
+//! The chapter on tests names a file, which contains the blocks of the chapter. Readers can copy this file whole.
 
 use std::fs;
 

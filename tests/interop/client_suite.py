@@ -139,8 +139,10 @@ async def open_authenticated(peer):
 
 
 async def renewal_keeps_a_short_lease(peer):
-    # Renewed every 1.5 s. These clients renew once a second at most, so they would lose a lease of one second.
-    # The release, 4 s later, must not meet a renewal: 1.9.0 then takes the answer of one for that of the other.
+    # The client renews this lease every 1.5 s. The Python clients renew at most once a second, so they would lose a
+    # lease of one second.
+    # The release comes after 4 s, between two renewals. If a release overlaps with a renewal, client 1.9.0 confuses
+    # their answers.
     holder, other = peer.lock("renewed", lease_ttl_s=3), peer.lock("renewed", acquire_timeout_s=4)
     assert await call(holder.acquire)
     assert await call(other.acquire) is False, "it is renewed"

@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 /// A name, and a function that checks the server at an address.
 type Check = (&'static str, fn(&str));
 
-/// Each check uses keys of its own.
+/// Each check uses its own keys.
 pub(super) const CHECKS: [Check; 6] = [
     ("run_has_the_lock_and_ends_as_its_command", run),
     ("run_has_several_locks", several),
@@ -96,7 +96,8 @@ fn elect(server: &str) {
     assert_eq!(ended.status.code(), Some(4), "{ended:?}");
 }
 
-/// Semaphores and `stats`: the server closes the connection. Signals and fences: the client knows already that there are none.
+/// At a request for a semaphore or for `stats`, the server closes the connection. The client already knows that the
+/// server has no signals and no fences.
 fn lacking(server: &str) {
     let cases: [(&[&str], i32, &str); 5] = [
         (

@@ -1,8 +1,9 @@
-"""Queues for a lock or a slot of a semaphore, reports when it is granted, and releases it on request.
+"""Waits for a lock or a slot of a semaphore, reports the grant, and releases the lease on request.
 
     contend.py HOST PORT KEY [LIMIT]
 
-Prints `granted <token>` once it holds the lock, or a slot of a semaphore of that limit. Releases it when a line comes on standard input.
+With LIMIT, the lease is a slot of a semaphore, else a lock. Prints `granted <token>` when it holds the lease. Releases the
+lease when it reads a line from standard input.
 """
 
 import sys

@@ -1,4 +1,5 @@
-"""Threads that acquire slots of one semaphore repeatedly. Each tells a counter when it has got a slot and before it releases it.
+"""Threads that acquire slots of one semaphore repeatedly. Each thread sends `enter` to a counter after it has acquired a
+slot, and `leave` before it releases the slot.
 
     crowd.py HOST PORT KEY LIMIT OCCUPANCY_PORT THREADS ROUNDS
 

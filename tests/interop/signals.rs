@@ -1,4 +1,5 @@
-//! Signals between the Python client 1.9.0 and this client, through the embedded server; and a server without signals.
+//! Tests of signals between the Python client 1.9.0 and this client, through the embedded server. One test has a server
+//! without signals.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -13,7 +14,7 @@ use super::{python, script};
 
 const SOON: Duration = Duration::from_secs(30);
 
-/// The Python client in a process of its own.
+/// The Python client in its own process.
 struct Python {
     child: Child,
     lines: Option<BufReader<ChildStdout>>,
@@ -33,7 +34,7 @@ impl Python {
         Self { child, lines }
     }
 
-    /// Returns the next lines that it prints.
+    /// Returns the next lines that the process prints.
     async fn say(&mut self, count: usize) -> Vec<String> {
         let mut lines = self.lines.take().unwrap();
         let (lines, said) = spawn_blocking(move || {
@@ -63,7 +64,8 @@ async fn next(conn: &mut SignalConn) -> String {
     format!("{} {}", signal.channel(), signal.payload())
 }
 
-/// Python receives the signals of Rust, and Rust those of Python, by wildcards and with text of any kind.
+/// Python receives the signals of Rust, and Rust receives the signals of Python. The patterns have wildcards, and the
+/// payloads have blanks and characters outside ASCII.
 pub(super) async fn across(api: &'static str) {
     let (server, mut conn) = start().await;
     let mut subscriber = Python::start(&server, api, &["subscribe", "orders.*.>", "", "3"]);
@@ -92,7 +94,7 @@ pub(super) async fn across(api: &'static str) {
     publisher.ends().await;
 }
 
-/// Members of one group, of either client, take turns.
+/// A group with one Python client and one Rust client. Its members receive signals in turn.
 pub(super) async fn one_group(api: &'static str) {
     let (server, mut conn) = start().await;
     conn.listen("jobs", "workers").await.unwrap();
@@ -112,7 +114,7 @@ pub(super) async fn one_group(api: &'static str) {
     member.ends().await;
 }
 
-/// The Python client as publisher and as subscriber, with the embedded server.
+/// A Python publisher and a Python subscriber exchange signals through the embedded server.
 pub(super) async fn alone(api: &'static str) {
     let (server, _conn) = start().await;
     let mut subscriber = Python::start(&server, api, &["subscribe", ">", "", "20"]);
@@ -124,7 +126,8 @@ pub(super) async fn alone(api: &'static str) {
     subscriber.ends().await;
 }
 
-/// The Python server 0.5.0 closes the connection at an unknown command: that must not cost a lease.
+/// The Python server 0.5.0 closes a connection after an unknown command. The client must not lose a lease by a request
+/// for signals.
 pub(super) async fn a_server_without_signals(address: String) {
     let error = SignalConn::connect(&address).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");

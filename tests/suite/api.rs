@@ -1,4 +1,4 @@
-//! One interface for both clients: a call of a case goes to the async handles, or to the blocking ones on a thread.
+//! One interface for both clients. A call of a case goes to the async handles, or to the blocking handles on a thread.
 
 use std::fmt;
 use std::future::Future;
@@ -24,7 +24,7 @@ impl fmt::Display for Api {
     }
 }
 
-/// Runs blocking calls on a thread outside of any runtime. The thread goes on if the future is dropped.
+/// Runs blocking calls on a thread outside of any runtime. If the future is dropped, the thread continues.
 pub fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> impl Future<Output = T> + Send {
     let (done, outcome) = oneshot::channel();
     std::thread::spawn(move || drop(done.send(work())));
@@ -139,7 +139,7 @@ impl Lock {
         })
     }
 
-    /// Sleeps for a moment under the lock, and then returns this outcome.
+    /// Holds the lock for 10 ms, and then returns this outcome.
     pub async fn with_lock<T: Send + 'static>(&self, outcome: Result<T>) -> Result<T> {
         let moment = Duration::from_millis(10);
         match self.clone() {
@@ -160,7 +160,7 @@ impl Lock {
         }
     }
 
-    /// Returns an object like that of the Python client.
+    /// Returns a lock object, which has the interface of the Python client's lock object.
     pub fn object(&self) -> Object {
         match self.clone() {
             Self::Async(lock) => Object::Async(lock.into()),
@@ -220,7 +220,8 @@ impl Permit {
 }
 
 impl Guard {
-    /// In the blocking client a callback reports the loss: a waiting thread would borrow the guard.
+    /// In the blocking client, a callback reports the loss, because a thread that waits for the loss would borrow the
+    /// guard.
     pub fn lost(&self) -> impl Future<Output = LostReason> + Send + 'static + use<> {
         let (told, answer) = oneshot::channel();
         let lost = match self {
@@ -295,13 +296,13 @@ impl AllLocks {
     }
 }
 
-/// A lock that keeps its own guard. During a call, the blocking one is lent to a thread.
+/// A lock object, which keeps its own guard. During a call, a blocking object moves to a thread.
 pub enum Object {
     Async(dflockd_client::DistributedLock),
     Blocking(Option<blocking::DistributedLock>),
 }
 
-/// Lends the blocking object to a thread.
+/// Moves the blocking object to a thread for one call.
 async fn aside<T: Send + 'static>(
     object: &mut Option<blocking::DistributedLock>,
     call: impl FnOnce(&mut blocking::DistributedLock) -> Result<T> + Send + 'static,

@@ -1,5 +1,5 @@
-//! A build between 1.10 and 2.0, which a proxy in front of an embedded server imitates: the first halves of its tokens
-//! are random, its grants name the fence as a third number, and lists without an entry are `null`.
+//! Imitates a build between 1.10 and 2.0 by a proxy in front of an embedded server. In this build, the first half of
+//! each token is random, each grant has its fence in a third field, and an empty list is `null`.
 
 use dflockd_client::server::Server;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};

@@ -1,4 +1,4 @@
-//! The cases.
+//! The cases of the suite.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -110,14 +110,14 @@ async fn until_waiters(client: &Client, key: &Key, waiters: u64) {
     }
 }
 
-// The protocol, one request at a time.
+// Cases of the protocol, with one request at a time.
 
 async fn low_level_acquire_renew_release(peer: Peer) {
     let (mut wire, key) = (peer.wire().await, peer.key("k"));
     let grant = low::acquire(&mut wire, &key, TRY, ttl(10)).await.unwrap();
     assert_eq!(grant.ttl.as_secs(), 10);
     let left = low::renew(&mut wire, &key, &grant.token, ttl(20)).await.unwrap();
-    // Some servers round down, and some return nothing.
+    // Some servers round the remaining TTL down, and some servers do not return it.
     assert!(left.is_none_or(|left| (19..=20).contains(&left)), "{left:?}");
     low::release(&mut wire, &key, &grant.token).await.unwrap();
     assert_eq!(
@@ -157,7 +157,7 @@ async fn low_level_fifo(peer: Peer) {
     let mut queue = Vec::new();
     for _ in 0..5 {
         let mut wire = peer.wire().await;
-        // An enqueue is answered when it is queued, so the order is certain.
+        // The server answers an enqueue after it has queued it, so the order of the queue is certain.
         assert_eq!(low::enqueue(&mut wire, &key, ttl(20)).await.unwrap(), Enqueued::Queued);
         queue.push(wire);
     }
@@ -257,14 +257,14 @@ async fn low_level_limit_mismatch(peer: Peer) {
     assert_eq!(kind(other), Some(ErrorKind::LimitMismatch));
 }
 
-/// The fence of a guard is the one of its grant, wherever the answer has it. It lies between those of the grants before and after, which
-/// are read without the client.
+/// A guard has the fence of its grant, wherever the server's answer contains the fence. This fence lies between the
+/// fences of the earlier and the later grant. The test reads the earlier and the later fence without the client.
 async fn fences_grow(peer: Peer) {
     let key = peer.key("k");
     let builder = peer.builder().fencing(Fencing::Required);
     let lock = Client::connect(peer.api, builder).await.lock(&key);
     let heard = async || {
-        // Waits for the end of a connection that was just closed.
+        // A closed connection holds the lock until the server notices its end, so this acquire may wait for 5 s.
         let answer = peer.ask_alone(&format!("l\n{key}\n5 10\n")).await;
         fence_of(&answer).unwrap_or_else(|| panic!("{answer}"))
     };
@@ -279,7 +279,7 @@ async fn fences_grow(peer: Peer) {
     }
 }
 
-// The handles.
+// Cases of the handles.
 
 async fn acquire_and_release(peer: Peer) {
     let (client, key) = (peer.client().await, peer.key("k"));
@@ -352,7 +352,7 @@ async fn the_next_waiter_gets_a_released_lock(peer: Peer) {
     let (a, b, key) = (peer.client().await, peer.client().await, peer.key("k"));
     let first = a.lock(&key).acquire().await.unwrap();
     let waiting = tokio::spawn(async move { b.lock(&key).acquire().await.unwrap() });
-    // The waiter gets the lock whether it has queued yet or not.
+    // The waiter gets the lock, even if it has not queued before this release.
     first.release().await.unwrap();
     waiting.await.unwrap().release().await.unwrap();
 }
@@ -376,7 +376,7 @@ async fn a_dropped_guard_releases_its_lock(peer: Peer) {
     let (client, key) = (peer.client().await, peer.key("k"));
     let lock = client.lock(&key);
     let guard = lock.acquire().await.unwrap();
-    // Dropped outside of any runtime.
+    // The thread drops the guard outside of any runtime.
     std::thread::spawn(move || drop(guard)).join().unwrap();
     lock.acquire().await.unwrap().release().await.unwrap();
 }
@@ -473,12 +473,13 @@ async fn a_long_ttl_outlives_the_read_timeout(peer: Peer) {
     let (client, other, key) = (peer.client().await, peer.client().await, peer.key("k"));
     let lock = client.lock(&key).lease_ttl(Duration::from_secs(120));
     let guard = lock.acquire().await.unwrap();
-    // A lease that is granted to a waiter belongs to the connection of the wait, which must not fall silent either.
+    // A lease that is granted to a waiter belongs to the connection of the wait. The client must also send keepalives
+    // on this connection.
     let second = peer.key("waited");
     let first = other.lock(&second).acquire().await.unwrap();
     let waited = client.lock(&second).lease_ttl(Duration::from_secs(120));
     let waited = tokio::spawn(async move { waited.acquire().await.unwrap() });
-    // Late enough that the waiter waits at the server.
+    // After 300 ms, the waiter waits at the server.
     tokio::time::sleep(Duration::from_millis(300)).await;
     first.release().await.unwrap();
     let waited = waited.await.unwrap();

@@ -1,4 +1,4 @@
-//! Cases of two phases, several locks, work under a lock, and objects.
+//! Cases of `enqueue` and `wait`, of several locks, of work under a lock, and of lock objects.
 
 use std::time::{Duration, Instant};
 
@@ -27,8 +27,8 @@ pub async fn an_enqueue_takes_a_queue_position_and_a_later_wait_acquires(peer: P
     let second = ticket.wait(LONG).await.unwrap();
     assert!(second.is_held());
     second.release().await.unwrap();
-    // Releases before 1.15 notice the end of a waiter only when they grant it the key. If they did not notice it then,
-    // the lock would stay taken for a TTL, which is longer than this timeout.
+    // A server before 1.15 notices the end of a waiter only when it grants the key to this waiter. If the server did
+    // not notice the end, the lock would be held for a TTL, which is longer than this timeout.
     let third = lock.acquire_timeout(LONG).acquire().await;
     drop(third.expect("the abandoned ticket does not block the lock"));
 }

@@ -1,4 +1,4 @@
-//! The low-level functions over an async socket, or over a blocking one on a thread.
+//! The low-level functions over an async socket, or over a blocking socket on a thread.
 
 use dflockd_client::protocol::functions::{self as tasks, Wire as RawWire};
 use dflockd_client::protocol::{Channel, Enqueued, Payload, blocking as threads};
@@ -6,7 +6,7 @@ use dflockd_client::{Grant, Key, Limit, Result, Token, Ttl, WaitSecs};
 
 use super::api::{Api, on_a_thread};
 
-/// A stream of either kind. During a call, the blocking one is lent to a thread.
+/// A stream of either kind. During a call, a blocking stream moves to a thread.
 pub enum Wire {
     Async(RawWire<tokio::net::TcpStream>),
     Blocking(Option<RawWire<std::net::TcpStream>>),
@@ -27,7 +27,7 @@ impl Wire {
 
 type Threads = RawWire<std::net::TcpStream>;
 
-/// Lends the blocking stream to a thread.
+/// Moves the blocking stream to a thread for one call.
 async fn aside<T: Send + 'static>(
     wire: &mut Option<Threads>,
     call: impl FnOnce(&mut Threads) -> Result<T> + Send + 'static,

@@ -1,4 +1,4 @@
-//! The behaviour that every server and this client must have together: cases, and the servers that they run against.
+//! Cases that every server must pass together with this client, and the servers against which the cases run.
 #![allow(
     dead_code,
     unreachable_pub,

@@ -24,7 +24,7 @@ pub enum Ability {
     /// A lock and a semaphore may have the same name.
     Namespaces,
     Signals,
-    /// Dropping a call ends it.
+    /// Dropping the future of a call ends the call.
     DroppedCalls,
 }
 
@@ -45,7 +45,7 @@ impl fmt::Display for Ability {
 pub struct Abilities(Vec<Ability>);
 
 impl Abilities {
-    /// Probes each feature on a connection of its own: some servers close a connection after an unknown command.
+    /// Probes each feature on its own connection, because some servers close a connection after an unknown command.
     pub async fn probe(factory: &PeerFactory) -> Self {
         let peer = factory.make(Api::Async).await;
         let mut abilities = Vec::new();
@@ -66,14 +66,14 @@ impl Abilities {
         if grants.all(|heard| matches!(heard, Heard::Line(grant) if grant.starts_with("ok "))) {
             abilities.push(Ability::Namespaces);
         }
-        // Removes a subscription that does not exist.
+        // This request removes a subscription that does not exist.
         if peer.ask_alone("unlisten\nprobe\n\n").await == "ok" {
             abilities.push(Ability::Signals);
         }
         let key = peer.key("fence");
         let first = peer.ask_alone(&format!("l\n{key}\n0 1\n")).await;
         let second = peer.ask_alone(&format!("l\n{key}\n5 1\n")).await;
-        // Two random prefixes differ by less than a million about once in 10^13 times.
+        // If the first halves of the tokens were random, they would satisfy this condition about once in 10^13 runs.
         if let (Some(first), Some(second)) = (fence_of(&first), fence_of(&second)) {
             if second > first && second - first < 1_000_000 {
                 abilities.push(Ability::Fences);
@@ -82,8 +82,8 @@ impl Abilities {
         Self(abilities)
     }
 
-    /// Returns whether a case with this client has the feature: the client decides about `DroppedCalls`, the server
-    /// about all others.
+    /// Returns whether a case with this client has the feature. `DroppedCalls` depends on the client, and all other
+    /// features depend on the server.
     pub fn has(&self, ability: Ability, api: Api) -> bool {
         match ability {
             Ability::DroppedCalls => api == Api::Async,
@@ -92,8 +92,8 @@ impl Abilities {
     }
 }
 
-/// Returns the fence of a grant from the server's answer: some builds name it as a third number, others have it as the first half of the
-/// token.
+/// Returns the fence of a grant from the server's answer. Some builds send the fence in a third field. In other builds,
+/// the first half of the token is the fence.
 pub fn fence_of(answer: &str) -> Option<u64> {
     let mut fields = answer.strip_prefix("ok ")?.split(' ');
     let (token, _ttl, fence) = (fields.next()?, fields.next()?, fields.next());
@@ -184,7 +184,8 @@ impl PeerFactory {
     }
 }
 
-/// Keys differ from those of earlier runs on the same server.
+/// Returns the number of the first key. It depends on the time, so that the keys of this run differ from the keys of
+/// earlier runs on the same server.
 fn first_key() -> Arc<AtomicU64> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
     Arc::new(AtomicU64::new(now.as_millis() as u64 * 100))
@@ -193,7 +194,7 @@ fn first_key() -> Arc<AtomicU64> {
 pub struct Peer {
     pub api: Api,
     pub address: String,
-    /// Set if the case has a server of its own in this process.
+    /// Set if the case has its own server in this process.
     pub embedded: Option<Server>,
     pub read_timeout: Duration,
     number: u64,
@@ -206,7 +207,7 @@ impl Peer {
     }
 
     pub fn builder(&self) -> ClientBuilder {
-        // Together less than the server's read timeout.
+        // The keepalive interval and the reply timeout are together less than the server's read timeout.
         let part = self.read_timeout / 5;
         dflockd_client::Client::builder()
             .servers([&self.address])
@@ -223,7 +224,7 @@ impl Peer {
         Wire::connect(self.api, &self.address).await
     }
 
-    /// Returns the answer to a request on a connection of its own, which is closed then.
+    /// Sends a request on a new connection, returns the answer, and closes the connection.
     pub async fn ask_alone(&self, request: &str) -> String {
         let mut connection = RawConnection::open(&self.address).await;
         connection.send(request).await;

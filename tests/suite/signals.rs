@@ -12,7 +12,7 @@ use super::peer::Peer;
 
 const SOON: Duration = Duration::from_secs(10);
 
-/// A signal connection of either client. During a call, the blocking one is lent to a thread.
+/// A signal connection of either client. During a call, a blocking connection moves to a thread.
 enum Conn {
     Async(dflockd_client::SignalConn),
     Blocking(Option<blocking::SignalConn>),
@@ -99,7 +99,7 @@ pub async fn signals_reach_their_listeners_in_order(peer: Peer) {
     a.listen(channel, "").await.unwrap();
     assert_eq!(b.emit(channel, "hello world").await.unwrap(), 1);
     assert_eq!(a.emit(channel, "its own").await.unwrap(), 1);
-    // A plain stream can emit, too.
+    // The low-level functions can also emit.
     let (plain, text) = (Channel::new(channel).unwrap(), " ü 漢 ");
     let text = Payload::new(&plain, text).unwrap();
     assert_eq!(low::sig_emit(&mut peer.wire().await, plain, text).await.unwrap(), 1);
@@ -144,7 +144,7 @@ pub async fn a_group_takes_turns(peer: Peer) {
     for number in 0..4 {
         assert_eq!(b.emit(channel, &number.to_string()).await.unwrap(), 2);
     }
-    // Its share of the group's signals, and all signals by another pattern.
+    // `a` receives half of the signals as a member of the group, and all signals by its subscription without a group.
     let mut got = Vec::new();
     for _ in 0..6 {
         got.push(a.next().await);

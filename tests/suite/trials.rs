@@ -7,8 +7,8 @@ use super::api::Api;
 use super::cases;
 use super::peer::{Abilities, Ability, PeerFactory};
 
-/// Returns one test for each case and client. A case is ignored if the server or the client lacks a feature; the name
-/// of the test says which.
+/// Returns one test for each case and client. If the server or the client lacks a feature that the case needs, the test
+/// is ignored, and its name contains the feature.
 pub fn trials(runtime: &Runtime, factory: &PeerFactory, abilities: &Abilities, prefix: &str) -> Vec<Trial> {
     let apis = [Api::Async, Api::Blocking].into_iter();
     apis.flat_map(|api| cases::all().into_iter().map(move |case| (api, case)))
