@@ -1,10 +1,14 @@
-//! A belief needs a grant: at each use with `is_held` true, a server had granted that token and had not ended the grant.
+//! A belief needs a grant. At each use with `is_held` true, a server had granted the holder's token and had not ended
+//! the grant.
 //!
-//! Assumes: a record with lines of servers has the lines of all servers that the clients used.
-//! Equal times count as in order. Allows: a client may believe in a grant that its server has ended (the connection
-//! ended, the server is gone, a leader forgot it) while it cannot know that, for `unnoticed` of the running time of its
-//! process at most, and never beyond the end of the lease. If a connection ended and no fault can have hidden that, the
-//! bound is `scheduling`, and the belief does not count as `stale`.
+//! Assumes: if the record has lines of any server, it has the lines of all servers that the clients used. A use at the
+//! same time as the beginning or the end of a grant is within the grant.
+//!
+//! Allows: a belief after the server has ended the grant, while the client may be unaware of the end. The client may be
+//! unaware if the connection or the server ended, or if a new leader forgot the grant. The belief may come up to
+//! `unnoticed` after the end, counted in running time of the client's process. It must not come after the end of the
+//! lease. If a connection ended and no fault can have hidden that, the bound is `scheduling`. Such a belief does not
+//! count as `stale`.
 
 use super::super::verdict::Rule;
 use super::{Findings, about_key, named, time};

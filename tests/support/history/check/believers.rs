@@ -1,13 +1,14 @@
-//! There are never more believers than the limit.
+//! A key never has more believers than its limit.
 //!
-//! A caller believes in a holder from its acquire to the last use with `is_held` true. A lost lease never comes back (rule `losses`), so
-//! each such use proves the belief before it, and nothing proves a belief after the last one. A freeze in between does not matter.
-//! Beliefs that only touch do not overlap.
+//! A caller believes in a holder from the acquire to the last use with `is_held` true. The whole time between counts,
+//! even if the process was frozen meanwhile. A lost lease never comes back (rule `losses`), so the last use proves the
+//! belief before it. The time after the last use does not count. If one belief ends when another begins, the two do not
+//! overlap.
 //!
-//! Allows: the part of a belief after the end of its grant, while the client cannot know of that end, as in `belief_in_grant`. A record
-//! without lines of servers does not show ends, so it has no such part.
+//! Allows: the part of a belief after the end of its grant, if `belief_in_grant` allows the belief. A record without
+//! lines of servers does not show the ends of grants. In that record, the whole belief counts.
 //!
-//! Assumes: a key is the same key at all servers of the record.
+//! Assumes: the same name means the same key at all servers of the record.
 
 use std::collections::HashMap;
 
@@ -15,7 +16,7 @@ use super::super::record::{Kind, Name};
 use super::super::verdict::Rule;
 use super::{Findings, about_key, named, time};
 
-/// The beginning and end of a belief, and the number of its holder.
+/// The beginning and the end of a belief, and the index of its holder.
 type Belief = (u64, u64, usize);
 
 pub fn check(findings: &mut Findings<'_>) {

@@ -1,13 +1,17 @@
-//! Operations return in time: those with a timeout by its end, and all others at some time.
+//! Operations return in time. An operation with a timeout returns before its timeout is over. Each other operation
+//! returns before an orderly end of its process.
 //!
-//! An operation is late by the running time of its process between its deadline and its return; more than `scheduling` is a violation.
-//! So a frozen process is judged by what it does after the thaw. Trouble outside the process is no excuse.
+//! An operation is late if it returns after its deadline. Its lateness is the time from the deadline to the return,
+//! without the time in which its process was frozen. Lateness of more than `scheduling` is a violation. So the time of
+//! a freeze does not count, but the time after the thaw does. Trouble outside the process is no excuse.
 //!
-//! An acquire of several keys (which names no key) asks for one key after another, and for the later ones even when its time is over. It is
-//! late by the running time beyond its timeout: after a freeze its last requests may still take their time.
+//! An acquire of several keys names no key in the record. It requests one key after another, and requests the later
+//! keys even after its deadline. Its lateness is the whole running time of the process during the acquire, minus the
+//! timeout. So after a freeze, the remaining requests have the remaining part of the timeout.
 //!
-//! An operation that has not returned is judged up to the death of its process, or to the end of the record. Without a timeout it may wait
-//! for ever, but not beyond the orderly end of its process. Dropping its future is a return (`cancelled`).
+//! An operation that has not returned is judged as if it returned at the end of its process or of the record. If its
+//! process ended in an orderly way, that is always a violation. An operation whose future was dropped has returned,
+//! with the outcome `cancelled`.
 
 use super::super::facts::processes::Death;
 use super::super::record::Action;

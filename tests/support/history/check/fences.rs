@@ -1,9 +1,13 @@
-//! Fences grow: each grant of a key has a greater fence than all its earlier ones, on one server or cluster and on the servers that took
-//! its place. A client shows the fence of its server, and none if the server issues none.
+//! Fences grow: each grant of a key has a greater fence than all earlier grants of the key at the same server. Servers
+//! that were started one after the other at one address count as one server here, and so does a cluster. If a client
+//! shows a fence, its server issued that fence for the grant.
 //!
-//! Assumes: `succeeds` names the previous server at the same address. Fences of different servers are not compared: a standby has its own.
-//! Without lines of servers, the rule compares the fences that clients show, if one holder had its grant before the next
-//! one was asked for; it assumes one server for each key.
+//! Assumes: `succeeds` names the previous server at the same address. The rule does not compare fences of servers at
+//! different addresses, because a standby issues its own fences.
+//!
+//! If the record has no lines of servers, the rule compares the fences that clients show. It compares two holders of a
+//! key only if the first was acquired before the second was requested. In this case, the rule assumes one server for
+//! each key.
 
 use std::collections::HashMap;
 
@@ -22,7 +26,7 @@ pub fn check(findings: &mut Findings<'_>) {
     }
 }
 
-/// Fences that servers issued.
+/// Checks the fences in the lines of servers.
 fn granted(findings: &mut Findings<'_>) {
     let facts = findings.facts;
     let mut last: HashMap<(&Name, Kind, &Name), u64> = HashMap::new();
@@ -56,7 +60,7 @@ fn shown(findings: &mut Findings<'_>) {
     }
 }
 
-/// The times of the request and of the grant, the fence that the client shows, and the holder.
+/// The time of the request, the time of the acquire, the fence that the client shows, and the holder.
 type Shown<'a> = (u64, u64, u64, &'a Holder);
 
 /// Checks the fences that clients showed, in a record without lines of servers.
@@ -74,7 +78,8 @@ fn seen(findings: &mut Findings<'_>) {
         of_key.sort_unstable_by_key(|(asked, ..)| *asked);
         let mut had: Vec<(u64, u64)> = of_key.iter().map(|(_, at, fence, _)| (*at, *fence)).collect();
         had.sort_unstable();
-        // The greatest fence of all holders that had their grants before the next one was asked for.
+        // The greatest fence of the holders that were acquired before the current request, and the number of these
+        // holders.
         let (mut greatest, mut next) = (None, 0);
         for (asked, _, fence, holder) in of_key.iter() {
             while let Some((_, before)) = had.get(next).filter(|(at, _)| at < asked) {

@@ -1,11 +1,16 @@
-//! Losses are reported in time and are final.
+//! Losses are reported in time, and are final.
 //!
-//! Final: a holder whose caller learnt of the loss, or for which `is_held` was false, is never believed in again.
+//! Final: after a caller learnt that its holder is lost, or after `is_held` returned false, `is_held` never returns
+//! true again.
 //!
-//! In time, for a caller that waits for the loss (`watched`): before the server can grant the key to another caller. If
-//! the server lets the lease expire, the loss must be reported before that. If the server ended the grant otherwise,
-//! the loss must be reported at once or, if a fault can have hidden the end of the grant, within `unnoticed` and before
-//! the end of the lease. `scheduling` of running time is allowed. A holder that is dropped or released first is exempt.
+//! In time: this applies to a holder whose caller waits for the loss (`watched`). The caller must learn of the loss
+//! before the server can grant the key to another caller:
+//! - If the lease expires at the server, the caller must learn of the loss before.
+//! - If the server ends the grant for another reason, the caller must learn of the loss at once.
+//! - If a fault can have hidden this end, the caller must learn of it within `unnoticed`, and before the lease ends.
+//!
+//! In all cases, `scheduling` of the process's running time is allowed in addition. A holder that the caller has
+//! dropped or released by then is exempt. A holder is also exempt if its process has ended by then.
 
 use super::super::facts::Facts;
 use super::super::facts::grants::{Ending, Grant};
@@ -65,7 +70,7 @@ fn in_time(findings: &mut Findings<'_>, holder: &Holder) {
     findings.violation(Rule::Losses, line, about_key(holder), what);
 }
 
-/// Returns the time by which the client must know of the end of a grant.
+/// Returns when the client must report the end of a grant. `None` if there is nothing to report.
 fn due(findings: &Findings<'_>, holder: &Holder, grant: &Grant) -> Option<u64> {
     let end = grant.end?;
     match end.why {

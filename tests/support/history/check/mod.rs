@@ -1,5 +1,8 @@
-//! The rules. Each is a file, or a folder (`signals`), that says what the rule assumes and what it allows. The rule
-//! `record` is checked here.
+//! The rules. Each rule has a file or a folder (`signals`) here. Its first comment says what the rule requires, assumes
+//! and allows. The rule `record` has no file, because [`all`] checks it.
+//!
+//! A *belief* is a use of a holder for which `is_held` returned true. It shows that the caller believed that it held
+//! the key.
 
 mod belief_in_grant;
 mod believers;
@@ -20,10 +23,10 @@ use super::record::Name;
 use super::shortened::{Subject, around};
 use super::verdict::{Counts, Rule, Verdict, Violation};
 
-/// The number of violations whose history is shown: the first ones are enough to begin with.
+/// The number of violations that get a history. The first ones are enough to find a cause.
 const WITH_HISTORY: usize = 10;
 
-/// The input of the rules, and the violations that they find.
+/// The input of the rules, and the violations that the rules have found.
 pub struct Findings<'a> {
     pub facts: &'a Facts<'a>,
     pub bounds: Bounds,
@@ -91,8 +94,12 @@ impl<'a> Findings<'a> {
         }
     }
 
-    /// Returns whether a client may still believe, at this time, in a grant that its server has ended at a moment that the client cannot
-    /// know: not beyond the lease, and for `unnoticed` of running time at most; if no fault can have hidden the end, for `scheduling`.
+    /// Returns whether a belief in a holder at the time `belief` is allowed, although the server has ended the grant.
+    ///
+    /// Only some ends allow such beliefs: those with [`Ending::may_be_unnoticed`]. The belief may come up to
+    /// `unnoticed` after the end if a fault can have hidden the end. Otherwise it may come up to `scheduling` after the
+    /// end. Both bounds count only time in which the client's process ran. No belief is allowed after the end of the
+    /// lease.
     pub fn may_be_believed_until(&self, holder: &Holder, grant: &Grant, belief: u64) -> bool {
         let Some(end) = grant.end.filter(|end| end.why.may_be_unnoticed()) else {
             return false;
@@ -105,10 +112,13 @@ impl<'a> Findings<'a> {
         ran <= most && grant.lease_end.is_none_or(|lease_end| belief <= lease_end)
     }
 
-    /// Returns whether a fault can have hidden the end of a grant from the process that had it. The end of a server and
-    /// a leader that forgets are such faults. The end of a connection is visible at once to its client. It is hidden
-    /// only if there was trouble at the server, or the process was frozen, during `unnoticed` before it, or if the
-    /// server ended before it or within `scheduling` after it.
+    /// Returns whether a fault can have hidden the end of a grant from the client's process.
+    ///
+    /// If the server ended or a leader forgot the grant, the end counts as hidden. A release and an expiry do not. The
+    /// client notices the end of a connection at once, except in three cases:
+    /// - there was trouble at the server during the time `unnoticed` before the end;
+    /// - the process was frozen during that time;
+    /// - the server ended before the connection, or at most `scheduling` after the connection.
     pub fn is_hidden(&self, process: &Name, grant: &Grant) -> bool {
         let Some(end) = grant.end else { return false };
         let since = end.at.saturating_sub(self.bounds.unnoticed);
@@ -126,7 +136,6 @@ impl<'a> Findings<'a> {
     }
 }
 
-/// The key of a holder.
 fn about_key(holder: &Holder) -> Subject {
     Subject::Key(holder.kind, holder.key.clone())
 }
@@ -135,7 +144,7 @@ fn about_grant(grant: &Grant) -> Subject {
     Subject::Key(grant.kind, grant.key.clone())
 }
 
-/// Describes a holder for readers.
+/// Describes a holder in the text of a violation.
 fn named(holder: &Holder) -> String {
     format!(
         "holder {} of {:?} (token {}, {} {:?})",
@@ -143,7 +152,7 @@ fn named(holder: &Holder) -> String {
     )
 }
 
-/// Formats a time for readers.
+/// Formats a time for the text of a violation.
 fn time(at: u64) -> String {
     format!("+{:.6} s", at as f64 / 1e9)
 }

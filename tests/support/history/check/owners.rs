@@ -1,16 +1,31 @@
-//! No grant lacks an owner for longer than `unowned`, or outlives its lease by more than that.
+//! No grant lacks an owner for longer than `unowned`, and no grant outlives its lease by more than `unowned`.
 //!
-//! The owner is the caller that has the grant: from the invocation of the operation that returned it (of the `enqueue`, for a ticket) until
-//! it is dropped, its release begins, or its caller learns of its loss. A grant that no caller ever had is on its way as long as an
-//! operation that may return it has not returned, or its ticket exists; operations that returned another grant do not count.
+//! The owner of a grant is the caller that has it, or an operation that may still return it:
+//! - If a caller got the grant, the caller owns it from the `invoke` of the operation that returned it. For a ticket,
+//!   that operation is the `enqueue`. Ownership ends when the caller drops the grant, begins to release it, or learns
+//!   of its loss.
+//! - If no caller got the grant, each operation that may return the grant owns it. Ownership ends when the operation
+//!   returns. If the operation returns a ticket, ownership ends with the ticket. An operation that returned another
+//!   grant is no owner.
 //!
-//! The time of trouble at its server does not count, nor the time in which the owner's process was frozen. If there was
-//! trouble or a freeze shortly before or after the grant lost its owner, the release may take `unnoticed` more. The
-//! rule exempts a grant whose process was killed while it owned the grant, or that may belong to a request of unknown
-//! fate: that of an operation that failed, whose process was killed before or soon after its end, or during or soon
-//! after which there was trouble at that server (soon: within `unowned`). Such grants do not count as `owned`. A grant
-//! whose process was killed within `unowned` after it gave the grant up may lack an owner for any time, and counts. A
-//! grant whose caller learnt of its loss is judged up to the end of its lease.
+//! Some time does not count: trouble at the grant's server, and freezes of the owners' processes.
+//!
+//! The grant may lack an owner for `unnoticed` longer if there was trouble or a freeze around the time at which the
+//! grant lost its owner: at most `unnoticed` before or `unowned` after. The grant may lack an owner for any time if the
+//! process of an owner was killed at most `unowned` after the grant lost its owner.
+//!
+//! If a caller learnt of the loss of its grant, the grant is judged only up to the end of its lease.
+//!
+//! The rule exempts some grants, and does not count them as `owned`:
+//! - A grant that a caller had when the caller's process was killed.
+//! - A grant that no caller got, and that may belong to a request of unknown fate.
+//!
+//! The fate of a request is unknown in three cases:
+//! - Its operation failed, and was recent.
+//! - Its process was killed before its operation ended or at most `unowned` later, and the operation was recent.
+//! - There was trouble at the server during its operation, or at most `unowned` later.
+//!
+//! An operation is recent if it ended after the time `unowned` before the grant.
 
 use std::collections::HashMap;
 
@@ -46,11 +61,11 @@ pub fn check(findings: &mut Findings<'_>) {
     }
 }
 
-/// The stretches in which a grant has an owner, and the processes whose running time counts.
+/// The times at which a grant has an owner, and the processes of the owners.
 struct Owned<'a> {
     stretches: Vec<Stretch>,
     processes: Vec<&'a Name>,
-    /// Its caller learnt of its loss, and releases nothing.
+    /// Whether a caller learnt of the loss of the grant. A client does not release a lost lease.
     is_lost: bool,
 }
 
@@ -69,7 +84,7 @@ fn outlives_its_lease(findings: &mut Findings<'_>, grant: &Grant) {
     }
 }
 
-/// For a grant that callers had. `None` if the rule exempts it.
+/// Returns the owners of a grant that a caller got. `None` if the rule exempts the grant.
 fn had<'a>(facts: &'a Facts<'_>, holders: impl Iterator<Item = &'a Holder>) -> Option<Owned<'a>> {
     let mut owned = Owned {
         stretches: Vec::new(),
@@ -89,7 +104,7 @@ fn had<'a>(facts: &'a Facts<'_>, holders: impl Iterator<Item = &'a Holder>) -> O
     Some(owned)
 }
 
-/// Returns when the grant of a holder was asked for.
+/// Returns when the grant of a holder was requested.
 fn asked(facts: &Facts<'_>, holder: &Holder) -> u64 {
     let Some(operation) = facts.operations.of(&holder.process, holder.op) else {
         return holder.at;
@@ -100,7 +115,7 @@ fn asked(facts: &Facts<'_>, holder: &Holder) -> u64 {
     enqueued.unwrap_or(operation).at
 }
 
-/// For a grant that no caller had. `None` if the rule exempts it.
+/// Returns the owners of a grant that no caller got. `None` if the rule exempts the grant.
 fn on_its_way<'a>(findings: &Findings<'a>, seekers: &Seekers<'a>, grant: &'a Grant) -> Option<Owned<'a>> {
     let facts = findings.facts;
     let Bounds { unowned, unnoticed, .. } = findings.bounds;
@@ -110,7 +125,7 @@ fn on_its_way<'a>(findings: &Findings<'a>, seekers: &Seekers<'a>, grant: &'a Gra
         is_lost: false,
     };
     let until = grant.until(facts.end);
-    // A request that trouble held back may arrive long after its operation has ended.
+    // Trouble may delay a request, so that it arrives long after its operation has ended.
     let since = grant.at.saturating_sub(unowned.max(unnoticed));
     for seeker in seekers.between(grant, since, until) {
         let (operation, end) = (seeker.operation, seeker.end);
@@ -138,7 +153,7 @@ fn is_of_unknown_fate(facts: &Facts<'_>, grant: &Grant, seeker: &Seeker<'_>, uno
     }
 }
 
-/// Looks for too long a time without an owner.
+/// Reports a violation if the grant lacked an owner for too long.
 fn unowned(findings: &mut Findings<'_>, grant: &Grant, mut owned: Owned<'_>) {
     let facts = findings.facts;
     let until = grant.until(facts.end);
@@ -177,11 +192,11 @@ fn unowned(findings: &mut Findings<'_>, grant: &Grant, mut owned: Owned<'_>) {
     }
 }
 
-/// Operations that may return a grant of a key.
+/// Operations that may return a grant.
 struct Seekers<'a> {
-    /// In the order of their invocations. Each has its end, and the latest end of all operations up to it.
+    /// Operations that name a key. Each list has the order of the `invoke` lines.
     of_keys: HashMap<(Kind, &'a Name), Vec<Seeker<'a>>>,
-    /// Operations that name no key.
+    /// Operations that name no key. They may return a grant of any key.
     of_any: Vec<Seeker<'a>>,
 }
 
@@ -189,6 +204,7 @@ struct Seekers<'a> {
 struct Seeker<'a> {
     operation: &'a Operation,
     end: u64,
+    /// The latest `end` of this operation and of all operations before it in the same list.
     last_end: u64,
 }
 

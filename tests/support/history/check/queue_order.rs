@@ -1,9 +1,14 @@
-//! Grants come in the order of the queue: at each server, for each key, a grant goes to the first waiter, and to a newcomer only if no
-//! caller waits.
+//! Grants come in the order of the queue. For each key at each server, a grant goes to the waiter with the first queue
+//! position. A caller without a queue position (a newcomer) gets a grant only if no caller waits.
 //!
-//! At one server this has no exception, as servers promise: an orphan keeps its turn, a reclaimed queue position keeps its number, and the
-//! limit of a semaphore does not change who is next. Not judged, since it is promised nowhere: the order between servers (each has its
-//! own queue, and a position does not move), between tries (they do not queue), and between callers of one client.
+//! Servers promise this order without exceptions. A queue position keeps its turn after its connection has ended
+//! (`orphaned`). A queue position that a session reclaims keeps its number. The limit of a semaphore does not change
+//! the order.
+//!
+//! The rule does not judge orders that the documentation does not promise:
+//! - the order between servers, because each server has its own queue;
+//! - the order between tries, because tries do not queue;
+//! - the order between callers of one client.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -12,7 +17,7 @@ use super::super::shortened::Subject;
 use super::super::verdict::Rule;
 use super::Findings;
 
-/// The positions that wait, and the last one that was taken.
+/// The queue positions that wait, and the queue position that was taken last.
 #[derive(Default)]
 struct Queue {
     waiting: BTreeSet<u64>,

@@ -1,7 +1,7 @@
-//! No renewal follows an acknowledged release.
+//! No renewal arrives at a server after a release of the same token was acknowledged. This includes renewals that the
+//! server refuses, which the record calls `renewal_refused`.
 //!
-//! Assumes: a renewal that was sent before the release reaches its server within `transit` of the acknowledgement. Servers record renewals
-//! that they refuse, too (`renewal_refused`): after a release they refuse them.
+//! Assumes: a renewal that was sent before the release arrives at most `transit` after the acknowledgement.
 
 use std::collections::HashMap;
 

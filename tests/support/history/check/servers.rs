@@ -1,12 +1,14 @@
-//! Servers' own records agree with themselves and with each other.
+//! The records of servers are free of contradictions, each by itself and all together.
 //!
-//! A token is granted once. A grant that ends, or is renewed, collected, orphaned or reclaimed, is held at that server.
-//! Over all servers and clusters of the record together, no more than the limit hold a key.
+//! A token is granted once. A grant is ended, renewed, collected, orphaned or reclaimed only while the same server
+//! holds it. In the whole record, a key never has more holders than its limit, over all servers and clusters.
 //!
-//! At its own server a grant is held until the record says that it ended. For other servers it also ends with its lease, whenever its
-//! server records that; grants of different servers that only touch do not overlap.
+//! At its own server, a grant is held until a line of the server ends it. In a comparison with a grant of another
+//! server, a grant also ends with its lease, even if its server records that later. If one grant ends when a grant of
+//! another server begins, the two do not overlap.
 //!
-//! Assumes: all servers of a record serve the same keys. If two services use the same names, judge them apart.
+//! Assumes: all servers of a record serve the same keys. If two services use the same names for different keys, judge
+//! their records separately.
 
 use std::collections::{HashMap, HashSet};
 
@@ -21,7 +23,7 @@ pub fn check(findings: &mut Findings<'_>) {
     together(findings);
 }
 
-/// Checks each line by itself.
+/// Checks that each token is granted once, and that only held grants end or change.
 fn each(findings: &mut Findings<'_>) {
     let facts = findings.facts;
     let mut granted: HashSet<Token> = HashSet::new();
@@ -56,7 +58,7 @@ fn each(findings: &mut Findings<'_>) {
     findings.counts.held = held.values().map(HashSet::len).sum();
 }
 
-/// Checks the grants of each key together.
+/// Checks that no key has more holders than its limit.
 fn together(findings: &mut Findings<'_>) {
     let facts = findings.facts;
     let mut held: HashMap<(Kind, &Name), Vec<&Grant>> = HashMap::new();
@@ -82,7 +84,7 @@ fn together(findings: &mut Findings<'_>) {
     findings.counts.keys = held.len();
 }
 
-/// Returns whether a grant had ended when another one began.
+/// Returns whether `earlier` had ended when `next` began.
 fn is_over(earlier: &Grant, next: &Grant) -> bool {
     let end = earlier.end;
     match earlier.server == next.server {

@@ -4,14 +4,14 @@ use super::super::super::facts::signals::{Subscription, Told};
 use super::super::super::record::Extent;
 
 struct Gap {
-    /// Its index among the reports of the subscription.
+    /// The index of this report in the subscription's list of signals and gaps (`heard`).
     number: usize,
     at: u64,
-    /// The number of gaps that are open after it.
+    /// The number of open gaps after this report.
     open: usize,
 }
 
-/// In the order of their reports.
+/// The reports of gaps, in order.
 #[derive(Default)]
 pub struct Gaps(Vec<Gap>);
 
@@ -39,8 +39,8 @@ impl Gaps {
         last.is_some_and(|gap| gap.open > 0)
     }
 
-    /// Returns when the first gap after the report `before`, and not earlier than `since`, was reported, or `None` if
-    /// that was after the report `behind`.
+    /// Returns when the first gap after the report `before` and not earlier than the time `since` was reported. `None`
+    /// if that gap comes after the report `behind`, or if there is none.
     pub fn told(&self, before: Option<usize>, behind: Option<usize>, since: u64) -> Option<u64> {
         let late = self.0.partition_point(|gap| gap.at < since);
         let after = self

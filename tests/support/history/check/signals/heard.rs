@@ -1,4 +1,4 @@
-//! The signals that one subscription received: once, in order, not made up.
+//! Checks the signals that one subscription received: each was emitted, and arrived once and in order.
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,13 +12,13 @@ use super::pattern::matches;
 use super::stream::Stream;
 use super::{Emitted, Signal};
 
-/// A caller and a channel.
+/// A process, the number of one of its callers, and a channel.
 pub type Source<'a> = (&'a Name, u64, &'a Name);
 
-/// The signals that a subscription received.
+/// The signals and gaps that a subscription received.
 #[derive(Default)]
 pub struct Heard<'a> {
-    /// How often each was received.
+    /// How often each signal was received.
     pub signals: HashMap<Signal<'a>, usize>,
     pub streams: HashMap<Source<'a>, Stream>,
     pub gaps: Gaps,
@@ -30,7 +30,7 @@ pub fn check<'a>(findings: &mut Findings<'a>, emitted: &Emitted<'a>, subscriptio
         ..Heard::default()
     };
     let mut emits: HashMap<Source<'_>, Vec<(u64, usize)>> = HashMap::new();
-    // The last invocation of the received signals of each stream.
+    // For each source, the time of the latest emit among the signals received so far.
     let mut latest: HashMap<Source<'_>, u64> = HashMap::new();
     let mut wrong: Vec<(usize, &Name, String)> = Vec::new();
     for (number, told) in subscription.heard.iter().enumerate() {
@@ -73,7 +73,7 @@ pub fn check<'a>(findings: &mut Findings<'a>, emitted: &Emitted<'a>, subscriptio
     heard
 }
 
-/// Returns how often a subscription may get a signal of a channel.
+/// Returns how often a subscription may receive each signal of a channel.
 fn deliveries(subscription: &Subscription, channel: &Name) -> usize {
     let matching = subscription
         .patterns

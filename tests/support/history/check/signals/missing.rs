@@ -1,4 +1,4 @@
-//! The signals that subscriptions did not receive, though they had to.
+//! Finds the signals that subscriptions had to receive and did not receive.
 
 use std::collections::HashMap;
 
@@ -14,10 +14,10 @@ use super::Emitted;
 use super::heard::Heard;
 use super::pattern::matches;
 
-/// A pattern and the name of its group.
+/// A pattern, and the name of a group of subscribers to that pattern.
 type Group<'a> = (&'a Name, &'a Name);
 
-/// A subscription and the signals that it received.
+/// A subscription, and the signals that it received.
 type Listener<'a> = (&'a Subscription, Heard<'a>);
 
 pub fn check<'a>(findings: &mut Findings<'a>, emitted: &Emitted<'a>, all: &[Listener<'a>]) {
@@ -48,7 +48,7 @@ pub fn check<'a>(findings: &mut Findings<'a>, emitted: &Emitted<'a>, all: &[List
     }
 }
 
-/// Checks each signal for a subscription of its own.
+/// Checks one signal that a subscription had to receive through a pattern without a group.
 fn alone<'a>(findings: &mut Findings<'a>, listener: &Listener<'a>, emit: &'a Operation) {
     let Some(signal) = emit.channel.as_ref().zip(emit.payload.as_ref()) else {
         return;
@@ -66,7 +66,7 @@ fn alone<'a>(findings: &mut Findings<'a>, listener: &Listener<'a>, emit: &'a Ope
     }
 }
 
-/// Checks each signal for a group, whose members share it.
+/// Checks the signals of a group. One member of the group receives each signal.
 fn together<'a>(findings: &mut Findings<'a>, emitted: &Emitted<'a>, group: Group<'_>, members: &[&Listener<'a>]) {
     let (pattern, name) = group;
     let half_open = findings.facts.half_open.of(pattern, name);
@@ -117,7 +117,7 @@ fn is_missing(findings: &mut Findings<'_>, emit: &Operation, of: &str) {
     findings.violation(Rule::Signals, emit.line, Subject::Channel(channel.clone()), what);
 }
 
-/// Returns the signals that a subscription has to receive through a pattern.
+/// Returns the signals that match a pattern and that a subscription had to receive.
 fn due<'a>(
     facts: &Facts<'_>,
     emitted: &Emitted<'a>,
@@ -147,20 +147,21 @@ fn must_hear(facts: &Facts<'_>, subscription: &Subscription, emit: &Operation, d
     matching.any(|own| own.since <= emit.at) && ran(facts, subscription, done.at) >= delivery
 }
 
-/// Returns whether a subscription was a member of its group at some moment of an emit, so that the server may have chosen it.
+/// Returns whether a subscription was a member of its group at some moment between an emit and its acknowledgement. The
+/// server may then have sent the signal to this member.
 fn may_be_chosen(facts: &Facts<'_>, member: &Subscription, emitted: u64, done: u64) -> bool {
     let has_joined = member.patterns.iter().any(|own| own.since <= done);
     has_joined && end_of(facts, member) >= emitted
 }
 
-/// Returns how much time a subscription had to receive a signal of that time.
+/// Returns how long the process of a subscription ran between the time `at` and the end of the subscription.
 fn ran(facts: &Facts<'_>, subscription: &Subscription, at: u64) -> u64 {
     facts
         .processes
         .ran(&subscription.process, at, end_of(facts, subscription))
 }
 
-/// Returns when a subscription, its process, or the record ended.
+/// Returns when a subscription, its process, or the record ended, whichever came first.
 fn end_of(facts: &Facts<'_>, subscription: &Subscription) -> u64 {
     let last_moment = facts.processes.last_moment(&subscription.process, facts.end);
     subscription.ended.map_or(last_moment, |ended| ended.min(last_moment))
@@ -184,7 +185,7 @@ fn is_covered(findings: &Findings<'_>, (subscription, heard): &Listener<'_>, emi
         .all
         .meet(emit.at.saturating_sub(silence), done.saturating_add(delivery));
     if let Some(told) = heard.gaps.told(before, behind, emit.at) {
-        // Without a later signal, only the time of this gap shows that it stands for the missing signal.
+        // Without a later signal, only the time of the report shows that the gap covers the missing signal.
         let most = delivery.saturating_add(if was_broken { silence } else { 0 });
         return behind.is_some() || facts.processes.ran(&subscription.process, done, told) <= most;
     }

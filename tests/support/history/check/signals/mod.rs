@@ -1,25 +1,39 @@
-//! Signals are delivered once and in order, a reported gap covers each missing one, and none is made up.
+//! Each signal is delivered once and in order, or a gap is reported. No signal is delivered that was not emitted.
 //!
-//! Once: to each subscription once for all its patterns without a group, and once more for each of its groups. A group whose members have
-//! no other pattern gets a signal once in all.
+//! Once: a subscription receives a signal once for all its patterns without a group, and once more for each of its
+//! groups. A group receives a signal once in all. The rule checks this only for groups whose members have no other
+//! pattern.
 //!
-//! In order: among the signals of one caller on one channel, a signal that was acknowledged before the next one was
-//! emitted is delivered before that one. Between channels no order is promised, since they may be at different servers.
+//! In order: this applies to the signals of one caller on one channel. If a signal was acknowledged before the next
+//! signal was emitted, it arrives before the next signal. No order is promised between channels, because they may be at
+//! different servers.
 //!
-//! Missing: an acknowledged signal must reach each subscription that had a matching pattern before the emit and lived for `delivery` after
-//! the acknowledgement. Otherwise a gap must be reported between its neighbours (the signals of the same caller and channel that were
-//! received before and after it) that was not over at the emit; without a later neighbour, within `delivery` of the acknowledgement.
-//! During trouble the subscription may take `silence` more to learn of it.
+//! Missing: a subscription must receive a signal if three conditions hold:
+//! - A server acknowledged the signal.
+//! - The subscription had a matching pattern before the emit.
+//! - The subscription lived for `delivery` after the acknowledgement, counted in running time of its process.
 //!
-//! Missing from a group: only a subscription that was a member at some moment of the emit may have lost the signal, so
-//! only its gaps cover it. Signals on their way to a member that ended are lost with it, for `transit` after the
-//! acknowledgement. A half-open connection (cut in silence, or closed by the client) stays a member for its server until
-//! the server notices, and gets its share, which no client can report. So a signal to a group may be missing without a
-//! gap while its server has such a member. No other signal may be: neither one that was emitted after the server had
-//! ended that connection, nor one that a subscription outside the group had to receive.
+//! If such a signal is missing, a gap must cover it. A gap that was open at the emit covers the signal. The report of a
+//! gap after the emit covers the signal if the report came between the neighbours of the signal. The neighbours are the
+//! received signals of the same caller and channel that were emitted before and after the missing signal. If no later
+//! neighbour was received, the report must come within `delivery` of the acknowledgement.
 //!
-//! Assumes: each payload is emitted on a channel once, a caller's operations do not overlap, and a subscription is read to the end before
-//! it is ended.
+//! Trouble counts from `silence` before the emit to `delivery` after the acknowledgement. If there was trouble and no
+//! later neighbour was received, the report may come `silence` later. In that case, a subscription that ended within
+//! `silence` of the acknowledgement needs no report.
+//!
+//! Missing from a group: no member received the signal, but at least one member had to. The server may have sent the
+//! signal to any subscription that was a member at some moment between the emit and the acknowledgement. So the gaps of
+//! each such member cover the signal. If such a member ended, signals may be lost with it until `transit` after their
+//! acknowledgement.
+//!
+//! A half-open connection (see [`HalfOpenBegun`](super::super::record::What::HalfOpenBegun)) stays a member until its
+//! server notices the end. Until then, it gets its share of the signals, and no client can report that they are
+//! missing. So a signal to a group may be missing without a gap if the group had a half-open connection between the
+//! emit and the acknowledgement. This does not excuse a signal that a subscription outside the group had to receive.
+//!
+//! Assumes: each payload is emitted only once on a channel. The operations of a caller do not overlap. The test reads
+//! all signals of a subscription before it ends the subscription.
 
 mod gaps;
 mod heard;
@@ -44,7 +58,7 @@ type Signal<'a> = (&'a Name, &'a Name);
 #[derive(Default)]
 struct Emitted<'a> {
     of: HashMap<Signal<'a>, &'a Operation>,
-    /// In the order of their invocations.
+    /// By channel. Each list has the order of the `invoke` lines.
     of_channels: HashMap<&'a Name, Vec<&'a Operation>>,
 }
 

@@ -1,6 +1,7 @@
-//! The matching of patterns and channels.
+//! Compares patterns with channels.
 
-/// Returns whether a pattern matches. Tokens are separated by dots; `*` stands for one token, `>` at the end for one or more.
+/// Returns whether a pattern matches a channel. Dots separate tokens. `*` stands for one token. `>` at the end stands
+/// for one or more tokens.
 pub fn matches(pattern: &str, channel: &str) -> bool {
     let (mut patterns, mut tokens) = (pattern.split('.'), channel.split('.'));
     loop {

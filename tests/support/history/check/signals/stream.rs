@@ -1,15 +1,16 @@
-//! The signals of one caller on one channel that a subscription received.
+//! A stream: those signals of one caller on one channel that one subscription received.
 
-/// A received signal: the time of its emit, and its index among the reports.
+/// A received signal: the time of its emit, and its index in the subscription's list of signals and gaps (`heard`).
 type Emit = (u64, usize);
 
-/// The received signals of a stream, to find the neighbours of a missing one.
+/// A stream in which the neighbours of a missing signal can be found.
 #[derive(Default)]
 pub struct Stream {
-    /// In the order of their emits.
+    /// Sorted by the time of the emit.
     emits: Vec<Emit>,
-    /// For each emit, the last report among the emits up to it, and the first report among those from it on.
+    /// For each emit, the greatest index of that emit and all earlier emits.
     last_up_to: Vec<usize>,
+    /// For each emit, the smallest index of that emit and all later emits.
     first_from: Vec<usize>,
 }
 
@@ -34,7 +35,8 @@ impl Stream {
         }
     }
 
-    /// Returns the last report of the signals emitted before a time, and the first report of those emitted after it.
+    /// Returns the greatest index of the signals emitted before the time `at`, and the smallest index of the signals
+    /// emitted after `at`.
     pub fn neighbours(&self, at: u64) -> (Option<usize>, Option<usize>) {
         let before = self.emits.partition_point(|(emitted, _)| *emitted < at);
         let behind = self.emits.partition_point(|(emitted, _)| *emitted <= at);
