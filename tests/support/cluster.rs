@@ -1,4 +1,4 @@
-//! A cluster, and a client that knows the addresses of all its members.
+//! An embedded cluster, clients of it, and proxies in front of its members.
 
 use std::time::Duration;
 
@@ -15,30 +15,31 @@ use super::observed::{self, Observer};
 use super::proxy::Proxy;
 use super::until;
 
-/// A cluster of three members whose record can be judged.
+/// A cluster whose events are recorded, so that [`History`] can judge them.
 pub struct ClusterScene {
     pub cluster: Cluster,
-    /// The origin of the times in its record.
+    /// The time from which the record counts.
     start: Instant,
 }
 
-/// The orphan TTL of a patient cluster: longer than any test takes.
+/// How long a patient cluster keeps leases and queue positions for a session after its connection has ended. No test
+/// takes this long.
 pub const KEPT: Duration = Duration::from_secs(600);
 
-/// Keeps orphans for longer than any test takes.
+/// Returns the options of each member of a patient cluster: see [`KEPT`].
 pub fn patient() -> ServerBuilder {
     Server::builder().orphan_ttl(KEPT)
 }
 
-/// The keepalive of clients whose waits must notice a change of leader soon.
+/// The keepalive interval of clients whose waits must notice a change of leader soon.
 pub const SOON_SEEN: Duration = Duration::from_millis(500);
 
-/// Short pauses between attempts.
+/// Returns a policy with short pauses between attempts to connect.
 pub fn soon() -> ReconnectPolicy {
     ReconnectPolicy::exponential(Duration::from_millis(2), Duration::from_millis(20))
 }
 
-/// A time that only a hang exceeds.
+/// A timeout that is over only if a test hangs.
 pub const LONG: Duration = Duration::from_secs(60);
 
 pub fn patiently(client: &Client, key: &str) -> Lock {
@@ -57,7 +58,7 @@ impl ClusterScene {
         Self::of(Cluster::builder(), each).await
     }
 
-    /// The same for a cluster with options beyond those of a server.
+    /// Starts a cluster with the options of `builder`. Its members have the options `each`.
     pub async fn of(builder: ClusterBuilder, each: ServerBuilder) -> Self {
         let start = Instant::now();
         let each = each.record_events(true);
@@ -65,7 +66,7 @@ impl ClusterScene {
         Self { cluster, start }
     }
 
-    /// Configures a client that knows that the cluster is patient. Its waits notice a change of leader soon.
+    /// Configures a client that knows the orphan TTL of a patient cluster. Its waits notice a change of leader soon.
     pub fn builder(&self) -> ClientBuilder {
         let shard = Shard::cluster(self.cluster.addresses()).orphan_ttl(KEPT);
         Client::builder().shards([shard]).reconnect(soon()).keepalive(SOON_SEEN)
@@ -75,12 +76,12 @@ impl ClusterScene {
         self.builder().connect().await.unwrap()
     }
 
-    /// Acquires a key with a client of its own, which lives as long as the guard.
+    /// Acquires a key with a new client. Only the guard keeps this client alive.
     pub async fn hold(&self, key: &str) -> LockGuard {
         self.client().await.lock(key).unwrap().acquire().await.unwrap()
     }
 
-    /// Returns the number of events of this kind, of all keys.
+    /// Returns the number of events of this kind for all keys.
     pub fn count(&self, kind: EventKind) -> usize {
         self.events(kind).len()
     }
@@ -90,7 +91,7 @@ impl ClusterScene {
         all.filter(|event| event.kind == kind).collect()
     }
 
-    /// Returns the length of all queues together.
+    /// Returns the number of waiters in all queues.
     pub fn waiters(&self) -> u64 {
         let stats = self.cluster.stats();
         let locks = stats.locks.iter().map(|lock| lock.waiters);
@@ -112,35 +113,35 @@ impl ClusterScene {
         .await;
     }
 
-    /// Waits until no key is held and no caller waits, and checks the number of grants.
+    /// Waits until no key is held and no caller waits. Then judges the record and checks the number of grants.
     pub async fn ends_with_grants(&self, grants: usize) {
         self.until_free().await;
         assert_eq!(self.judge().grants, grants);
     }
 
-    /// Observes the callers of a client, for the same record.
+    /// Returns an observer of a client's callers. Its times count from the same start as the cluster's record.
     pub fn observer(&self, process: &str) -> Observer {
         Observer::new(process, self.start)
     }
 
-    /// The cluster's record.
+    /// Returns the cluster's record.
     pub fn lines(&self) -> Vec<Line> {
         observed::lines("cluster", self.cluster.events(), self.start)
     }
 
-    /// Asserts that no key had two holders at once, and that no waiter was overtaken.
+    /// Asserts that the record keeps all rules: for example, no key had too many holders, and no waiter was overtaken.
     pub fn judge(&self) -> Counts {
         History::default().with(self.lines()).judge(&Bounds::default()).assert()
     }
 }
 
-/// Proxies in front of all members.
+/// One proxy in front of each member of a cluster.
 pub struct Cut {
     pub proxies: Vec<Proxy>,
 }
 
 impl Cut {
-    /// Starts a patient cluster and proxies in front of it.
+    /// Starts a patient cluster, and proxies in front of its members.
     pub async fn of_patient() -> (ClusterScene, Self) {
         let scene = ClusterScene::set(patient()).await;
         let cut = Self::of(&scene).await;
@@ -155,14 +156,15 @@ impl Cut {
         Self { proxies }
     }
 
-    /// Configures a client that knows that the cluster is patient.
+    /// Configures a client that knows the orphan TTL of a patient cluster and connects through the proxies.
     pub fn builder(&self) -> ClientBuilder {
         Client::builder()
             .shards([self.shard().orphan_ttl(KEPT)])
             .reconnect(soon())
     }
 
-    /// Returns a shard of the members for clients that do not know that the members keep orphans.
+    /// Returns the members behind the proxies as a shard. A client of this shard does not know the orphan TTL of the
+    /// members.
     pub fn shard(&self) -> Shard {
         Shard::cluster(self.proxies.iter().map(|proxy| proxy.address.clone()))
     }
@@ -171,7 +173,7 @@ impl Cut {
         self.builder().connect().await.unwrap()
     }
 
-    /// Lets nothing pass from now on. Neither side sees its connections end.
+    /// Makes the proxies pass nothing from now on. Neither clients nor members see their connections end.
     pub fn black_hole(&self) {
         for proxy in &self.proxies {
             proxy.change(|treatment| {

@@ -1,15 +1,15 @@
-//! Tests that run three times: in real time, in paused time, and on several threads.
+//! A macro that runs each test three times: in real time, in paused time, and on several threads.
 
 use std::time::Duration;
 
-/// Runs a check. Fails if it takes far longer than any check does, by the clock of its runtime.
+/// Runs a check. Panics if the check takes 300 s by the clock of its runtime, because it hangs then.
 pub(crate) async fn in_time(check: impl Future<Output = ()>) {
     tokio::time::timeout(Duration::from_secs(300), check)
         .await
         .expect("it hangs");
 }
 
-/// Runs a test in real time, in paused time, and on several threads.
+/// Makes three tests from each named function of the module `checks`.
 macro_rules! everywhere {
     ($($name:ident)*) => {
         $(mod $name {

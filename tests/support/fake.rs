@@ -8,7 +8,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-/// A listener that passes each connection to a script.
+/// Listens at a local port, and passes each connection to a script.
 pub struct FakeServer {
     pub address: String,
     accepted: Arc<AtomicUsize>,
@@ -16,7 +16,7 @@ pub struct FakeServer {
 }
 
 impl FakeServer {
-    /// `script` gets each connection and its number, from 0.
+    /// Calls `script` with each connection and the connection's number, counted from 0.
     pub async fn start<F, R>(script: F) -> Self
     where
         F: Fn(FakeConnection, usize) -> R + Send + Sync + 'static,
@@ -63,7 +63,7 @@ impl FakeConnection {
         }
     }
 
-    /// The next request: command, key, argument. `None` if the client hung up.
+    /// Returns the next request: command, key and argument. `None` if the client has closed the connection.
     pub async fn request(&mut self) -> Option<[String; 3]> {
         let mut lines = [String::new(), String::new(), String::new()];
         for line in &mut lines {
@@ -79,12 +79,12 @@ impl FakeConnection {
         drop(self.stream.write_all(bytes.as_bytes()).await);
     }
 
-    /// Sends bytes; returns whether the client still accepts them.
+    /// Sends bytes. Returns whether the connection still accepted them.
     pub async fn is_said(&mut self, bytes: &str) -> bool {
         self.stream.write_all(bytes.as_bytes()).await.is_ok()
     }
 
-    /// Answers the `ping` with which a client begins.
+    /// Answers the `ping` that a client sends first.
     pub async fn handshake(&mut self) {
         if let Some([command, ..]) = self.request().await {
             assert_eq!(command, "ping");
@@ -92,16 +92,16 @@ impl FakeConnection {
         }
     }
 
-    /// Ends the connection with a reset.
+    /// Ends the connection with a TCP reset.
     pub fn reset(self) {
         let stream = self.stream.into_inner();
-        // Closing a socket without lingering sends a reset.
+        // If the linger time is zero, closing the socket sends a reset.
         socket2::SockRef::from(&stream)
             .set_linger(Some(std::time::Duration::ZERO))
             .unwrap();
     }
 
-    /// Sends nothing until the client hangs up.
+    /// Reads requests without an answer until the client closes the connection.
     pub async fn until_hung_up(mut self) {
         while self.request().await.is_some() {}
     }

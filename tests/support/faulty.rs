@@ -1,4 +1,4 @@
-//! A recorder of metrics that panics on demand.
+//! A metrics recorder that panics on demand.
 
 use std::sync::{Arc, Mutex};
 
@@ -6,10 +6,10 @@ use metrics::{
     Counter, CounterFn, Gauge, GaugeFn, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit,
 };
 
-/// The message of its panics.
+/// The message of the panics.
 pub const SAID: &str = "the recorder has a bug";
 
-/// Records nothing. Clones share their faults.
+/// Stores no values. Clones share their faults.
 #[derive(Clone, Default)]
 pub struct Faulty(Arc<Mutex<State>>);
 
@@ -20,21 +20,21 @@ struct State {
     registered: usize,
 }
 
-/// Which records panic.
+/// A choice of the calls to the recorder that panic. Below, a call that changes or describes a metric is a record.
 #[derive(Clone, Copy)]
 pub struct Fault {
-    /// The name of the metric, or a part of it.
+    /// The name of the metric or a part of the name. `describe` chooses the calls that describe metrics.
     metric: &'static str,
-    /// Only with this value of the label `shard`.
+    /// If set, only records with this value of the label `shard` panic.
     shard: Option<&'static str>,
-    /// This many records pass first.
+    /// This many of the chosen records succeed first.
     spared: usize,
-    /// This many records panic.
+    /// This many of the chosen records panic after that.
     left: usize,
 }
 
 impl Fault {
-    /// The next record of this metric panics.
+    /// Makes the next record of this metric panic.
     pub fn once(metric: &'static str) -> Self {
         Self {
             metric,
@@ -44,7 +44,7 @@ impl Fault {
         }
     }
 
-    /// Each record of this metric panics from now on.
+    /// Makes each record of this metric panic from now on.
     pub fn always(metric: &'static str) -> Self {
         Self {
             left: usize::MAX,
@@ -60,7 +60,7 @@ impl Fault {
         }
     }
 
-    /// Lets this many records pass first.
+    /// Lets this many records succeed first.
     pub fn after(self, spared: usize) -> Self {
         Self { spared, ..self }
     }
@@ -107,7 +107,7 @@ impl Faulty {
             }
         }
         state.panics += usize::from(panics);
-        // Panics without the lock, which would be poisoned otherwise.
+        // Releases the lock before the panic, because a panic would poison the lock.
         drop(state);
         assert!(!panics, "{SAID}");
     }

@@ -1,4 +1,5 @@
-//! Clients with much work on few keys, and the observations of their callers, in a record that is judged with those of servers.
+//! Clients that acquire and release few keys all the time. What their callers observe is judged together with the
+//! records of the servers.
 
 use std::collections::HashSet;
 use std::future::{Future, poll_fn};
@@ -19,7 +20,7 @@ use super::wake_time::WithWakeTime;
 const LOCKS: usize = 3;
 const SLOTS: u32 = 2;
 
-/// The key of the tasks that keep their lease until it is lost, or until the work ends.
+/// One task of each client holds this key until the lease is lost or the work ends.
 pub const KEPT: &str = "kept";
 
 /// The work of several clients.
@@ -30,27 +31,26 @@ pub struct Load {
     tasks: JoinSet<()>,
 }
 
-/// The observations of the callers of one client.
+/// What the callers of one client observe.
 pub struct Witness {
     observer: Observer,
     grants: AtomicUsize,
-    /// The keys that are held.
     held: Mutex<HashSet<String>>,
     losses: Mutex<Vec<(String, LostReason)>>,
 }
 
 impl Witness {
-    /// Returns the number of grants that were observed.
+    /// Returns the number of grants that callers observed.
     pub fn grants(&self) -> usize {
         self.grants.load(Ordering::SeqCst)
     }
 
-    /// Returns whether a key is held.
+    /// Returns whether a caller of this client holds a key.
     pub fn holds(&self, key: &str) -> bool {
         self.held.lock().unwrap().contains(key)
     }
 
-    /// Returns why leases of a key were lost.
+    /// Returns the reasons for which leases of a key were lost.
     pub fn losses(&self, key: &str) -> Vec<LostReason> {
         let losses = self.losses.lock().unwrap();
         losses
@@ -60,11 +60,12 @@ impl Witness {
             .collect()
     }
 
-    /// Holds until the lease is lost or `goes_on` returns false, and records uses meanwhile.
+    /// Holds the lease until it is lost, or until `goes_on` returns false. Calls `is_held` meanwhile and records the
+    /// results. After `is_held` has returned false, waits for the loss, whatever `goes_on` returns.
     async fn hold(&self, held: Observed, goes_on: impl Fn() -> bool) {
         let key = held.lease().key().to_string();
         let mut lost = WithWakeTime::new(held.lease().lost());
-        // The time of the loss is recorded from this first poll on. The lease may have been lost before.
+        // This first poll makes the future record the time of a later loss. The lease may also have been lost before.
         let was_lost = poll_fn(|cx| Poll::Ready(Pin::new(&mut lost).poll(cx).is_ready())).await;
         if was_lost || !held.is_held() {
             return;
@@ -82,11 +83,11 @@ impl Witness {
             }
         }
         self.held.lock().unwrap().remove(&key);
-        // The release reports a loss that came meanwhile.
+        // The release may fail, for example because the lease was lost meanwhile.
         drop(held.release().await);
     }
 
-    /// Acquires, holds and releases in turn, whatever fails.
+    /// Acquires, holds and releases keys in turn until the work ends. Retryable errors do not end the work.
     async fn work(&self, client: &Client, number: usize, end: &AtomicBool) {
         for round in number.. {
             if end.load(Ordering::SeqCst) {
@@ -101,7 +102,7 @@ impl Witness {
         }
     }
 
-    /// Acquires one key and keeps it until it is lost, again and again until the work ends.
+    /// Acquires [`KEPT`] and holds it until the lease is lost. Repeats this until the work ends.
     async fn keep(&self, client: &Client, end: &AtomicBool) {
         while !end.load(Ordering::SeqCst) {
             let acquired = self.lock(client, 0, KEPT).await;
@@ -136,7 +137,7 @@ impl Witness {
 }
 
 impl Load {
-    /// Starts this many tasks for a client, and one that keeps its lease.
+    /// Starts `tasks` tasks of a client that acquire and release keys, and one task that holds [`KEPT`].
     pub fn add(&mut self, client: &Client, observer: Observer, tasks: usize) -> Arc<Witness> {
         let witness = Arc::new(Witness {
             observer,
@@ -157,12 +158,12 @@ impl Load {
         witness
     }
 
-    /// Returns the number of grants that each client observed.
+    /// Returns the number of grants that the callers of each client observed.
     pub fn grants(&self) -> Vec<usize> {
         self.clients.iter().map(|witness| witness.grants()).collect()
     }
 
-    /// Ends the work; returns the observations of the clients.
+    /// Ends the work, and returns what all callers observed.
     pub async fn end(self) -> History {
         self.end.store(true, Ordering::SeqCst);
         self.tasks.join_all().await;

@@ -1,4 +1,4 @@
-//! Helpers that several tests share. Each test uses some of them.
+//! Helpers that several test binaries share. Each binary uses only some of them.
 #![allow(
     dead_code,
     unreachable_pub,
@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The same as [`until`], for tests that are threads.
+/// Like [`until`], for code that is not async.
 pub fn until_now(what: &str, mut holds: impl FnMut() -> bool) {
     let give_up = Instant::now() + PATIENCE;
     while !holds() {
@@ -37,7 +37,7 @@ pub fn until_now(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// Resolves when the condition holds. Panics with `what` if it does not for half a minute.
+/// Waits until `holds` returns true. Panics with `what` if that takes longer than [`PATIENCE`].
 pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let patience = async {
         while !holds() {

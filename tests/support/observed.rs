@@ -1,5 +1,5 @@
-//! Converts the events of embedded servers and the calls of a client's callers to lines of a record. Only this file knows both sides; the
-//! judge knows lines only.
+//! Converts the events of embedded servers and the calls of a client's callers to lines of a record. Only this file
+//! knows both the types of this crate and the types of the record.
 
 use std::future::Future;
 use std::ops::Deref;
@@ -32,7 +32,7 @@ pub fn judge(events: Vec<Event>) -> Counts {
     history.judge(&Bounds::default()).assert()
 }
 
-/// Returns the line of an event, if records have its kind.
+/// Returns the line of an event. `None` if a record has no lines for events of this kind.
 pub fn line(server: &Name, event: &Event, start: Instant) -> Option<Line> {
     let since_start = |at: Instant| nanoseconds(at.saturating_duration_since(start));
     let entry = Entry {
@@ -76,7 +76,7 @@ fn token(token: &dflockd_client::Token) -> Token {
     token.as_str().parse().unwrap()
 }
 
-/// A client process whose callers are observed.
+/// Records what the callers of a client process do.
 #[derive(Clone)]
 pub struct Observer {
     writer: Arc<Writer>,
@@ -102,15 +102,14 @@ impl Deref for Held {
     }
 }
 
-/// The request of a caller.
+/// What a caller requests.
 #[derive(Clone, Copy)]
 pub struct Asked<'a> {
     pub kind: Kind,
     pub key: &'a str,
     pub limit: u32,
-    /// Its timeout.
     pub timeout: Option<Duration>,
-    /// Whether its caller waits for the loss.
+    /// Whether the caller waits for the loss of the lease.
     pub watched: bool,
 }
 
@@ -146,7 +145,7 @@ impl<'a> Asked<'a> {
 }
 
 impl Observer {
-    /// Observes a process. Times count from `start`, as in [`lines`].
+    /// Times count from `start`, as in [`lines`].
     pub fn new(process: &str, start: Instant) -> Self {
         let clock = move || nanoseconds(start.elapsed());
         Self {
@@ -156,7 +155,7 @@ impl Observer {
         }
     }
 
-    /// Another process in the same record.
+    /// Returns an observer of another process. It writes to the same record.
     pub fn another(&self, process: &str) -> Self {
         Self {
             process: Name::from(process),
@@ -164,12 +163,12 @@ impl Observer {
         }
     }
 
-    /// Returns the lines so far and forgets them.
+    /// Takes the lines that were recorded so far.
     pub fn finish(&self) -> Vec<Line> {
         self.writer.finish().unwrap()
     }
 
-    /// Acquires, and records the invocation, the return and the holder.
+    /// Runs `acquire`. Records the invocation, the holder and the return.
     pub async fn acquire(
         &self,
         caller: u64,
@@ -250,7 +249,7 @@ impl Observer {
     }
 }
 
-/// An operation under way. Dropping it records that it was cancelled.
+/// An operation under way. If this is dropped before the return was recorded, the operation was cancelled.
 struct Call {
     observer: Observer,
     op: u64,
@@ -304,7 +303,7 @@ impl Observed {
         self.held.as_ref().expect("it is held until it is released")
     }
 
-    /// Returns whether it is held, and records the use.
+    /// Returns whether the lease is held. Records the result.
     pub fn is_held(&self) -> bool {
         let lease = self.lease();
         self.observer
@@ -312,7 +311,7 @@ impl Observed {
             .note_use(&self.observer.process, self.holder, || lease.is_held())
     }
 
-    /// Records that its caller learnt of its loss at that time.
+    /// Records that the caller learnt of the loss at the time `at`.
     pub fn was_lost(&self, why: LostReason, at: Instant) {
         let at = nanoseconds(at.saturating_duration_since(self.observer.start));
         let lost = Lost {

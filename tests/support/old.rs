@@ -1,5 +1,5 @@
-//! A server that does not know all commands: it stands in front of an embedded server, and counts the requests of each
-//! command.
+//! A server that does not know all commands. It passes requests on to an embedded server, and counts the requests of
+//! each command.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -9,14 +9,14 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// The behaviour of such a server.
+/// The behaviour of an [`OldServer`].
 #[derive(Clone, Default)]
 pub struct Habits {
-    /// The commands that it does not know.
+    /// The commands that the server does not know.
     pub unknown: &'static [&'static str],
-    /// Whether it closes a connection after an unknown command, as the Python server 0.5.0 does.
+    /// Whether the server closes a connection after an unknown command, as the Python server 0.5.0 does.
     pub closes: bool,
-    /// Connections of an earlier generation are closed.
+    /// An increase of this number closes all connections that are open at that time.
     generation: usize,
 }
 
@@ -45,7 +45,7 @@ impl OldServer {
         server
     }
 
-    /// Listens again, at the same address.
+    /// Listens again, at the same address as before.
     pub async fn open(&mut self) {
         let listener = TcpListener::bind(&self.address).await.unwrap();
         self.address = listener.local_addr().unwrap().to_string();
@@ -58,7 +58,7 @@ impl OldServer {
         }));
     }
 
-    /// Ends all connections and accepts no more.
+    /// Closes all connections, and accepts no new ones.
     pub async fn away(&mut self) {
         if let Some(task) = self.task.take() {
             task.abort();
@@ -67,18 +67,18 @@ impl OldServer {
         self.cut();
     }
 
-    /// Ends all connections.
+    /// Closes all connections.
     pub fn cut(&self) {
         self.habits.send_modify(|habits| habits.generation += 1);
     }
 
-    /// Becomes another release, also for the open connections.
+    /// Changes the behaviour to the one of another release. This affects open connections, too.
     pub fn become_another(&self, unknown: &'static [&'static str], closes: bool) {
         self.habits
             .send_modify(|habits| (habits.unknown, habits.closes) = (unknown, closes));
     }
 
-    /// Returns how often this command was sent to it.
+    /// Returns how often clients have sent this command.
     pub fn asked(&self, command: &str) -> usize {
         self.asked.lock().unwrap().get(command).copied().unwrap_or_default()
     }
@@ -122,14 +122,15 @@ async fn carry(
                 (habits.unknown.contains(&&*command), habits.closes)
             };
             if is_unknown {
-                // The server behind answers this with `error`, in the right order.
+                // Sends a command that the embedded server does not know. So that server answers `error`, in the right
+                // order.
                 lines = ["unheard-of\n", "_\n", "_\n"].map(str::to_owned);
             }
             if to_server.write_all(lines.concat().as_bytes()).await.is_err() {
                 return;
             }
             if is_unknown && closes {
-                // The end of the connection follows the answer.
+                // After the shutdown, the embedded server sends the answer and closes the connection. That ends `down`.
                 drop(to_server.shutdown().await);
                 std::future::pending::<()>().await;
             }

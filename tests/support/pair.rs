@@ -1,4 +1,4 @@
-//! Two independent servers, the second of which is a standby.
+//! A primary and its standby: two independent servers of one shard.
 
 use std::time::Duration;
 
@@ -19,9 +19,9 @@ pub struct Pair {
     pub addresses: [String; 2],
     options: ServerBuilder,
     servers: [Option<Server>; 2],
-    /// The records of the servers that were killed.
+    /// The name and the events of each server that was killed.
     records: Vec<(String, Vec<Event>)>,
-    /// The origin of the times in all records.
+    /// The time from which all records count.
     start: Instant,
 }
 
@@ -48,7 +48,7 @@ impl Pair {
         Shard::standby(self.addresses.clone())
     }
 
-    /// Configures a client of this pair only.
+    /// Configures a client for which this pair is the only shard.
     pub fn builder(&self) -> ClientBuilder {
         of(self.shard())
     }
@@ -57,7 +57,7 @@ impl Pair {
         self.servers[which].as_ref().expect("the server is running")
     }
 
-    /// Kills a server; returns the last time at which it was running.
+    /// Kills a server. Returns the time shortly before the kill.
     pub async fn kill(&mut self, which: usize) -> Instant {
         let server = self.servers[which].take().expect("the server is running");
         let was_there = Instant::now();
@@ -66,13 +66,13 @@ impl Pair {
         was_there
     }
 
-    /// Starts a new, empty server at the address of a killed one.
+    /// Starts a new server, without state, at the address of a killed server.
     pub async fn restart(&mut self, which: usize) {
         let port = self.addresses[which].rsplit(':').next().unwrap().parse().unwrap();
         let restarted = loop {
             match self.options.clone().port(port).start().await {
                 Ok(server) => break server,
-                // Another process may have been given the port for a connection.
+                // The port may be in use, because the system gave it to a connection of another process.
                 Err(error) => assert_eq!(error.kind(), ErrorKind::Connect, "{error}"),
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -86,7 +86,7 @@ impl Pair {
         events.filter(|event| event.kind == EventKind::Granted).collect()
     }
 
-    /// Returns all records, including those of killed servers.
+    /// Returns the name and the events of each server, including killed servers.
     pub fn records(&self) -> Vec<(String, Vec<Event>)> {
         let mut records = self.records.clone();
         for (which, server) in self.servers.iter().enumerate() {
@@ -95,7 +95,7 @@ impl Pair {
         records
     }
 
-    /// Returns all records as the lines of one record.
+    /// Returns one record with the lines of all servers.
     pub fn lines(&self) -> Vec<Line> {
         let mut lines = Vec::new();
         for (name, events) in self.records() {
@@ -105,17 +105,18 @@ impl Pair {
         lines
     }
 
-    /// Asserts that no key had two holders at once, at one server or both, and that no waiter was overtaken.
+    /// Asserts that the lines of both servers keep all rules: for example, no key had too many holders, and no waiter
+    /// was overtaken.
     pub fn judge(&self) -> Counts {
         History::default().with(self.lines()).judge(&Bounds::default()).assert()
     }
 
-    /// Observes the callers of a client, for the same record.
+    /// Returns an observer of a client's callers. Its times count from the same start as the servers' records.
     pub fn observer(&self, process: &str) -> Observer {
         Observer::new(process, self.start)
     }
 
-    /// Returns the name of a server in the record, which is new after each start.
+    /// Returns the name of a running server in the record. A server that is started again has a new name.
     fn name(&self, which: usize) -> String {
         let name = if which == PRIMARY { "primary" } else { "standby" };
         let before = self.records.iter().filter(|(of, _)| of.starts_with(name)).count();
@@ -123,13 +124,13 @@ impl Pair {
     }
 }
 
-/// Configures a client of one shard that reconnects soon.
+/// Configures a client of one shard that reconnects after short pauses.
 pub fn of(shard: Shard) -> ClientBuilder {
     let pauses = ReconnectPolicy::exponential(Duration::from_millis(5), Duration::from_millis(50));
     Client::builder().shards([shard]).reconnect(pauses)
 }
 
-/// A restarted server takes the place of the previous one.
+/// Returns the line of a server's start. A restarted server succeeds the previous server at the same address.
 fn started(name: &str) -> Option<Line> {
     let (which, number) = name.split_once(' ')?;
     let before = number.parse::<u32>().ok()? - 1;

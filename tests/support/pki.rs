@@ -1,4 +1,4 @@
-//! Authorities and certificates, made for the tests.
+//! Certificate authorities and certificates for tests.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -53,7 +53,8 @@ impl Authority {
         self.sign(names, |params| params.not_before = date_time_ymd(2500, 1, 1))
     }
 
-    /// The authority's own certificate and key, used by a server: the result of `openssl req -x509`.
+    /// Returns the authority's own certificate and key for use by a server. `openssl req -x509` makes certificates of
+    /// this kind.
     pub fn as_a_server(&self) -> Identity {
         Identity {
             certificate: self.pem(),
@@ -81,13 +82,13 @@ impl Identity {
         Arc::new(CertifiedKey::from_der(chain.collect::<Result<_, _>>().unwrap(), key, &provider).unwrap())
     }
 
-    /// Returns the configuration of a server that speaks these versions only.
+    /// Returns the configuration of a server that speaks only these versions of TLS.
     pub fn server_config(&self, versions: &[&'static SupportedProtocolVersion]) -> ServerConfig {
         Presented::new(self).server_config(versions)
     }
 }
 
-/// The certificate that a server presents, which can change while it runs.
+/// The certificate that a server presents. A test can change the certificate while the server runs.
 #[derive(Clone)]
 pub struct Presented(Arc<Mutex<Arc<CertifiedKey>>>);
 
@@ -108,7 +109,7 @@ impl Presented {
             .with_cert_resolver(Arc::new(self.clone()))
     }
 
-    /// Without resumption: every handshake is a full one.
+    /// Returns a configuration without session resumption, so that every handshake is a full one.
     pub fn forgetful_server_config(&self, versions: &[&'static SupportedProtocolVersion]) -> ServerConfig {
         let mut config = self.server_config(versions);
         config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -143,7 +144,7 @@ pub fn trusting(authority: &Authority) -> Tls {
     Tls::new().ca_pem(authority.pem())
 }
 
-/// A temporary folder, which is removed when it is dropped.
+/// A temporary folder. Dropping this value removes the folder.
 pub struct Folder(PathBuf);
 
 impl Folder {

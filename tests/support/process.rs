@@ -1,4 +1,4 @@
-//! Servers that run as separate processes.
+//! Processes that tests start: servers, examples, and the test itself once more.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
 
-/// A process that is killed when it is dropped.
+/// A server in its own process. Dropping this value kills the process.
 pub struct ServerProcess {
     child: Child,
     pub address: String,
 }
 
 impl ServerProcess {
-    /// Starts `command` with `--host` and `--port` after its arguments, and waits until it accepts connections.
+    /// Starts `command` with `--host` and `--port` after its arguments. Waits until the server accepts connections.
     pub fn start(mut command: Command) -> Self {
         let port = free_port();
         let address = format!("127.0.0.1:{port}");
@@ -44,11 +44,11 @@ impl ServerProcess {
             assert!(Instant::now() < give_up, "no server listens at {}", self.address);
             std::thread::sleep(Duration::from_millis(20));
         };
-        // Waits until the server has closed the probe: some servers have room for one connection only.
+        // Waits until the server has closed the probe, because some servers accept only one connection at a time.
         drop(probe.shutdown(Shutdown::Write));
         drop(probe.set_read_timeout(Some(Duration::from_secs(30))));
         drop((&probe).read(&mut [0]));
-        // Checks that this server answered, and not another one that had the port.
+        // Another server with the same port may have accepted the probe. In that case, the new process has ended.
         if let Some(status) = self.child.try_wait().unwrap() {
             panic!("the server at {} ended: {status}", self.address);
         }
@@ -70,13 +70,15 @@ impl Drop for ServerProcess {
     }
 }
 
-/// Returns a port that is free now, and that this process returns only once. It is below the ports that systems use for
-/// outgoing connections, so none of the many connections that tests make can take it before the server does.
+/// Returns a port that is free now. Each call in this process tries other ports.
+///
+/// The port is below the range from which systems take ports for outgoing connections. So no connection of a test can
+/// take the port before the server does.
 pub fn free_port() -> u16 {
     const FIRST: u32 = 10_000;
     const COUNT: u32 = 20_000;
     static TAKEN: AtomicU32 = AtomicU32::new(0);
-    // Another process begins with another port.
+    // Processes with different ids begin with different ports.
     let start = std::process::id().wrapping_mul(131);
     loop {
         let number = start.wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed));
@@ -87,16 +89,20 @@ pub fn free_port() -> u16 {
     }
 }
 
-/// Binds the port, and does not listen: a process that another thread starts at this moment inherits the socket until it executes its
-/// program, and would accept a connection in the place of the server.
+/// Returns whether the port can be bound.
+///
+/// This function does not listen at the port. If another thread starts a process at this moment, that process inherits
+/// the socket until it executes its program. If the socket listened, it would accept connections in place of the
+/// server.
 fn is_free(port: u16) -> bool {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    // So that the server can bind the port meanwhile. A port with a listener is refused all the same.
+    // With this option, the server can bind the port while another process still has the socket. The `bind` below still
+    // fails if a server listens at the port.
     socket.set_reuse_address(true).unwrap();
     socket.bind(&SocketAddr::from(([127, 0, 0, 1], port)).into()).is_ok()
 }
 
-/// Returns the first line of a process that starts with `prefix`, without the prefix.
+/// Returns the first line of the process's output that begins with `prefix`, without the prefix.
 pub fn first_line(child: &mut Child, prefix: &str) -> String {
     let stdout = child.stdout.take().expect("its output is piped");
     BufReader::new(stdout)
@@ -106,8 +112,8 @@ pub fn first_line(child: &mut Child, prefix: &str) -> String {
         .unwrap_or_else(|| panic!("it never printed {prefix:?}"))
 }
 
-/// Returns the path of one of this package's examples. A plain `cargo test` builds them beside the tests; after `cargo test --test …`
-/// alone an example may be missing or old.
+/// Returns the path of an example of this package. A plain `cargo test` builds the examples, but `cargo test --test
+/// NAME` does not. So after the latter, an example may be missing or outdated.
 pub fn example(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let profile = test
@@ -123,9 +129,11 @@ pub fn example(name: &str) -> PathBuf {
     path
 }
 
-/// Runs a test again in a process of its own with these environment variables. If they were set in this process, its
-/// other tests would see them. Returns whether this is that other process: then the test continues, otherwise it is
-/// done.
+/// Runs a test again in a new process with these environment variables. In this process, the variables would affect
+/// other tests, too.
+///
+/// Returns true in the new process, where the test must continue. Returns false in the old process after the new
+/// process has succeeded, so the test is done.
 pub fn is_alone_with(test: &str, variables: &[(&str, &str)]) -> bool {
     const MARK: &str = "DFLOCKD_TEST_ALONE";
     if std::env::var_os(MARK).is_some() {

@@ -14,11 +14,11 @@ use tokio::time::sleep;
 /// How a proxy treats connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Treatment {
-    /// Holds back everything to the server, without loss.
+    /// Holds back all bytes to the server. They pass later, when this is false again.
     pub stall_up: bool,
-    /// Holds back everything to the client, without loss.
+    /// Holds back all bytes to the client. They pass later, when this is false again.
     pub stall_down: bool,
-    /// Passes everything byte by byte.
+    /// Passes all bytes one by one.
     pub trickle: bool,
     /// Closes new connections at once.
     pub refuse: bool,
@@ -28,28 +28,29 @@ pub struct Treatment {
     pub cut_down_after: Option<usize>,
     /// Ends connections with a reset instead of an orderly close.
     pub reset: bool,
-    /// Does not pass the end of one side to the other, as when a machine is cut off.
+    /// When one end closes its connection, leaves the connection to the other end open. The same happens when a machine
+    /// loses its network.
     pub stall_ends: bool,
     /// Ends the connection with this number, counted from 0.
     pub cut_one: Option<usize>,
     /// Ends each connection at the next line in this direction.
     pub cut_at_line: Option<(Way, Cut)>,
-    /// Holds everything back for this time.
+    /// Waits for this time before it passes the bytes of each read.
     pub delay: Duration,
     /// Passes at most this many bytes a second in each direction.
     pub bandwidth: Option<usize>,
-    /// Connections of an earlier generation are closed.
+    /// An increase of this number closes all connections that are open at that time.
     generation: usize,
 }
 
-/// The direction of bytes.
+/// The direction of bytes: up to the server, or down to the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
     Up,
     Down,
 }
 
-/// Where in a line a connection ends.
+/// Where a connection ends, relative to a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
     Before,
@@ -58,7 +59,7 @@ pub enum Cut {
 }
 
 impl Cut {
-    /// Returns how many of these bytes still pass.
+    /// Returns how many of these bytes pass before the connection ends.
     fn allows(self, bytes: &[u8]) -> usize {
         let line = bytes.iter().position(|byte| *byte == b'\n');
         let line = line.map_or(bytes.len(), |end| end + 1);
@@ -112,12 +113,12 @@ impl Proxy {
         server.clone_into(&mut self.server.lock().unwrap());
     }
 
-    /// Changes how connections are treated, including open ones.
+    /// Changes the treatment of all connections, including open ones.
     pub fn change(&self, change: impl FnOnce(&mut Treatment)) {
         self.treatment.send_modify(change);
     }
 
-    /// Lets everything pass again.
+    /// Returns to the default treatment, under which everything passes.
     pub fn pass_everything(&self) {
         self.change(|treatment| {
             *treatment = Treatment {
@@ -138,7 +139,7 @@ impl Proxy {
         move || treatment.send_modify(|treatment| treatment.generation += 1)
     }
 
-    /// Returns how many connections were made.
+    /// Returns how many connections the proxy has accepted, including those that it refused afterwards.
     pub fn accepted(&self) -> usize {
         self.accepted.load(Ordering::SeqCst)
     }
@@ -171,7 +172,7 @@ async fn carry(number: usize, client: TcpStream, server: String, mut treatments:
         _ = over => {}
     }
     if treatments.borrow().reset {
-        // Closing a socket without lingering sends a reset.
+        // If the linger time is zero, closing the sockets sends a reset.
         drop(client_reset.set_linger(Some(Duration::ZERO)));
         drop(server_reset.set_linger(Some(Duration::ZERO)));
     }
@@ -192,7 +193,8 @@ impl Treatment {
         }
     }
 
-    /// Returns how many of these bytes may pass now, on a connection that has passed `passed` bytes.
+    /// Returns how many of these bytes may pass now. `passed` bytes have already passed in this direction of the
+    /// connection.
     fn allows(&self, way: Way, passed: usize, bytes: &[u8]) -> usize {
         const SLICES_PER_SECOND: usize = 50;
         let until_cut = self
@@ -207,15 +209,16 @@ impl Treatment {
     }
 }
 
-/// Carries bytes in one direction until their end, or until the settings of the proxy end the connection.
+/// Passes bytes in one direction until the sender closes its end, or until the treatment ends the connection.
 async fn pump(way: Way, mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut treatments: watch::Receiver<Treatment>) {
-    // Each connection has two buffers. Large ones would stay in the heap of the process long after their connections.
+    // Each connection has two buffers. Large buffers would stay in the heap of the process long after the end of their
+    // connections.
     let mut buffer = vec![0; 8 * 1024];
     let mut passed = 0;
     loop {
         let count = from.read(&mut buffer).await.unwrap_or_default();
         if count == 0 {
-            // If the sender of the settings is gone, so is the proxy.
+            // `wait_for` fails only if the proxy was dropped. The connection ends in that case, too.
             drop(treatments.wait_for(|treatment| !treatment.stall_ends).await);
             return;
         }

@@ -1,4 +1,4 @@
-//! A connection without a client: lines out, lines in.
+//! A plain connection to a server, over which a test sends and receives lines of text.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ pub struct RawConnection {
     writer: OwnedWriteHalf,
 }
 
-/// The next thing from a server.
+/// What a server does within a time.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Heard {
     Line(String),
@@ -35,7 +35,7 @@ impl RawConnection {
         })
     }
 
-    /// Ignores errors; the next [`hear`](Self::hear) finds them.
+    /// Sends text. Ignores errors, because the next [`hear`](Self::hear) shows them.
     pub async fn send(&mut self, text: &str) {
         self.send_bytes(text.as_bytes()).await;
     }
@@ -44,7 +44,7 @@ impl RawConnection {
         drop(self.writer.write_all(bytes).await);
     }
 
-    /// Shuts the sending side down, and keeps receiving.
+    /// Closes the sending direction. The connection can still receive.
     pub async fn end_sending(&mut self) {
         drop(self.writer.shutdown().await);
     }
@@ -66,9 +66,11 @@ impl RawConnection {
         }
     }
 
-    /// Ends the connection, and waits until the server has closed it too: by then the server has freed the keys of the
-    /// connection. It waits for two seconds at most, because some releases notice the end only when the connection is
-    /// granted a key.
+    /// Closes the sending direction, and waits until the server closes the connection. By then the server has freed the
+    /// keys of the connection.
+    ///
+    /// Waits for two seconds at most. Some versions of the server do not notice the end before they grant a key to the
+    /// connection.
     pub async fn hang_up(mut self) {
         drop(self.writer.shutdown().await);
         let mut rest = Vec::new();

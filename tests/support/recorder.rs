@@ -1,4 +1,4 @@
-//! A recorder of metrics that a test can read at any time.
+//! A metrics recorder whose values a test can read at any time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,7 +8,7 @@ use metrics::{
     Counter, CounterFn, Gauge, GaugeFn, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit,
 };
 
-/// All series that were registered. Clones share them.
+/// All series that were registered. Clones share the series.
 #[derive(Clone, Default)]
 pub struct Recorded {
     series: Arc<Mutex<BTreeMap<Named, Arc<Series>>>>,
@@ -20,7 +20,6 @@ type Labels = Vec<(String, String)>;
 /// The name of a metric and the labels of one of its series.
 type Named = (String, Labels);
 
-/// The description of a metric.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Description {
     pub kind: &'static str,
@@ -28,10 +27,10 @@ pub struct Description {
     pub help: String,
 }
 
-/// A series of any kind of metric.
+/// A series of a counter, a gauge or a histogram.
 #[derive(Default)]
 struct Series {
-    /// Whether it was ever above zero.
+    /// Whether the value was ever above zero, or a histogram ever got a sample.
     touched: AtomicBool,
     value: Mutex<f64>,
     samples: Mutex<Vec<f64>>,
@@ -97,13 +96,14 @@ impl Recorded {
         all.keys().filter(matches).map(|key| Arc::clone(&all[key])).collect()
     }
 
-    /// Returns the sum of all counters or gauges with this name (without the crate's prefix) and these labels.
+    /// Returns the sum of all counters or gauges with this name and these labels. The name is without the crate's
+    /// prefix `dflockd_client_`.
     pub fn value(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let all = self.matching(&format!("dflockd_client_{name}"), labels);
         all.iter().map(|series| *series.value.lock().unwrap()).sum()
     }
 
-    /// Returns the samples of all histograms with this name and these labels.
+    /// Returns the samples of all histograms with this name and these labels. The name is without the prefix, too.
     pub fn samples(&self, name: &str, labels: &[(&str, &str)]) -> Vec<f64> {
         let all = self.matching(&format!("dflockd_client_{name}"), labels);
         all.iter()
@@ -111,7 +111,7 @@ impl Recorded {
             .collect()
     }
 
-    /// Returns each metric that was ever above zero, with the names of its labels.
+    /// Returns each metric that was ever above zero or got a sample, with the names of its labels.
     pub fn touched(&self) -> BTreeMap<String, BTreeSet<String>> {
         let mut touched: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for ((name, labels), series) in &*self.series.lock().unwrap() {
@@ -123,7 +123,7 @@ impl Recorded {
         touched
     }
 
-    /// Returns all values of all labels.
+    /// Returns the values of all labels.
     pub fn label_values(&self) -> BTreeSet<String> {
         let all = self.series.lock().unwrap();
         all.keys()

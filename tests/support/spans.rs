@@ -11,32 +11,34 @@ use tracing::{Dispatch, Event, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 
-/// Shows this thread's spans and events to the subscriber as long as the guard lives.
+/// Passes this thread's spans and events to the subscriber until the guard is dropped.
 ///
-/// While a process has a single subscriber, tracing asks the thread that comes first to a line of code whether the line is wanted, and
-/// remembers the answer for all threads. The thread of another test has no subscriber and answers no. The second subscriber, which
-/// lives as long as the process, makes tracing ask the subscribers instead.
+/// `tracing` caches for each callsite whether its spans or events are enabled. While the process has only one
+/// subscriber, `tracing` decides this by the thread that reaches the callsite first. A thread of another test may be
+/// first. That thread has no subscriber, so `tracing` would disable the callsite for all threads. This function
+/// therefore makes a second subscriber, which lives as long as the process. With two subscribers, `tracing` asks the
+/// subscribers.
 pub fn observe(subscriber: impl Subscriber + Send + Sync + 'static) -> DefaultGuard {
     static SECOND: OnceLock<Dispatch> = OnceLock::new();
     SECOND.get_or_init(|| Dispatch::new(NoSubscriber::default()));
     tracing::subscriber::set_default(subscriber)
 }
 
-/// The record. Clones share it.
+/// The recorded spans and events. Clones share the record.
 #[derive(Clone, Default)]
 pub struct Spans(Arc<Mutex<Seen>>);
 
 #[derive(Default)]
 struct Seen {
-    /// The level and the names of the fields of each span.
+    /// The level of each span, and the names of its fields.
     fields: BTreeMap<String, (String, BTreeSet<String>)>,
-    /// The fields of the closed spans, as `name=value`, one line for each.
+    /// By name, the fields of the closed spans as `name=value`: one line for each span.
     closed: BTreeMap<String, String>,
     everything: String,
-    /// The spans of other crates in which this crate logged something.
+    /// The spans of other crates inside which this crate logged something.
     foreign: BTreeSet<String>,
     lines: Vec<Line>,
-    /// The messages of lines without a field `client`, neither of their own nor of a span around them.
+    /// The messages of lines without a field `client`, if the spans around the line have no field `client` either.
     nameless: BTreeSet<String>,
 }
 
@@ -45,7 +47,7 @@ struct Seen {
 pub struct Line {
     pub level: String,
     pub message: String,
-    /// All fields but the message.
+    /// All fields except the message.
     pub fields: BTreeMap<String, String>,
 }
 
@@ -61,7 +63,7 @@ impl Visit for Fields {
     }
 }
 
-/// The values of a span so far.
+/// The fields of a span or an event so far, as `name=value`.
 struct Values(String);
 
 impl Visit for Values {
@@ -74,27 +76,27 @@ impl Visit for Values {
 }
 
 impl Spans {
-    /// Records this thread's spans and events as long as the guard lives.
+    /// Records this thread's spans and events until the guard is dropped.
     pub fn install(&self) -> DefaultGuard {
         observe(tracing_subscriber::registry().with(self.clone()))
     }
 
-    /// Returns all closed spans of this name, one line for each.
+    /// Returns the fields of all closed spans with this name, one line for each span.
     pub fn closed(&self, name: &str) -> String {
         self.0.lock().unwrap().closed.get(name).cloned().unwrap_or_default()
     }
 
-    /// Returns the level and the fields of each span that was opened.
+    /// Returns the level of each opened span, and the names of its fields.
     pub fn fields(&self) -> BTreeMap<String, (String, BTreeSet<String>)> {
         self.0.lock().unwrap().fields.clone()
     }
 
-    /// Returns the spans of other crates in which this crate logged.
+    /// Returns the spans of other crates inside which this crate logged something.
     pub fn foreign(&self) -> BTreeSet<String> {
         self.0.lock().unwrap().foreign.clone()
     }
 
-    /// Returns the messages of the lines without a field `client`.
+    /// Returns the messages of the lines for which neither the line nor a span around it has a field `client`.
     pub fn nameless(&self) -> BTreeSet<String> {
         self.0.lock().unwrap().nameless.clone()
     }
@@ -105,7 +107,7 @@ impl Spans {
         lines.into_iter().filter(|line| line.message == message).collect()
     }
 
-    /// Returns every recorded value.
+    /// Returns every recorded value as text.
     pub fn everything(&self) -> String {
         self.0.lock().unwrap().everything.clone()
     }

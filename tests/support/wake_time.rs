@@ -1,4 +1,4 @@
-//! Records when a future was woken. That is the moment of the event, however late its task runs.
+//! Records when a future was woken. The task may run much later than that.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use tokio::time::Instant;
 
-/// A future, and the time of its last wake.
+/// A future. Its output comes with the time of its last wake.
 pub struct WithWakeTime<F> {
     future: Pin<Box<F>>,
     wake_time: Arc<WakeTime>,

@@ -5,7 +5,7 @@
 //!
 //! In time: this applies to a holder whose caller waits for the loss (`watched`). The caller must learn of the loss
 //! before the server can grant the key to another caller:
-//! - If the lease expires at the server, the caller must learn of the loss before.
+//! - If the lease expires at the server, the caller must learn of the loss by then.
 //! - If the server ends the grant for another reason, the caller must learn of the loss at once.
 //! - If a fault can have hidden this end, the caller must learn of it within `unnoticed`, and before the lease ends.
 //!

@@ -1,5 +1,5 @@
-//! The rules. Each rule has a file or a folder (`signals`) here. Its first comment says what the rule requires, assumes
-//! and allows. The rule `record` has no file, because [`all`] checks it.
+//! The rules. Each rule has a file or a folder (`signals`) here. The first comment of the file says what the rule
+//! requires, assumes and allows. The rule `record` has no file, because [`all`] checks it.
 //!
 //! A *belief* is a use of a holder for which `is_held` returned true. It shows that the caller believed that it held
 //! the key.

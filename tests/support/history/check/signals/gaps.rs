@@ -39,8 +39,8 @@ impl Gaps {
         last.is_some_and(|gap| gap.open > 0)
     }
 
-    /// Returns when the first gap after the report `before` and not earlier than the time `since` was reported. `None`
-    /// if that gap comes after the report `behind`, or if there is none.
+    /// Finds the first report of a gap that comes after the report `before` and not earlier than the time `since`.
+    /// Returns the time of that report. `None` if there is no such report, or if it comes after the report `behind`.
     pub fn told(&self, before: Option<usize>, behind: Option<usize>, since: u64) -> Option<u64> {
         let late = self.0.partition_point(|gap| gap.at < since);
         let after = self
