@@ -130,7 +130,7 @@ pub fn of(shard: Shard) -> ClientBuilder {
     Client::builder().shards([shard]).reconnect(pauses)
 }
 
-/// Returns the line of a server's start. A restarted server succeeds the previous server at the same address.
+/// Returns the `server_started` line of a server. A restarted server succeeds the previous server at the same address.
 fn started(name: &str) -> Option<Line> {
     let (which, number) = name.split_once(' ')?;
     let before = number.parse::<u32>().ok()? - 1;

@@ -18,7 +18,8 @@ pub struct Bounds {
     pub unowned: u64,
     /// How long a request may take to reach a server.
     ///
-    /// Also how long after its acknowledgement a signal can still be lost with the group member that was to receive it.
+    /// Also how long after its acknowledgement a signal may be on its way to a member of a group. If the member ends
+    /// during this time, the signal may be lost.
     pub transit: u64,
     /// How long a signal may take to reach its subscribers.
     pub delivery: u64,

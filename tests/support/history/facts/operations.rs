@@ -99,8 +99,8 @@ impl Operation {
         )
     }
 
-    /// Returns the time after which the operation cannot receive a grant. This is its return, or the end of its ticket
-    /// if the operation returned a ticket. `None` if neither happened before the record ended.
+    /// Returns the time after which the operation cannot receive a grant. This is the end of its ticket, if it returned
+    /// a ticket. Otherwise it is the return. `None` if the record ends before that time.
     pub fn awaits_until(&self) -> Option<u64> {
         let returned = self.returned?;
         match returned.outcome {
