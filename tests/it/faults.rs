@@ -292,7 +292,7 @@ async fn a_grant_without_a_caller_is_released_even_if_its_connection_has_ended()
                     connection.request().await.unwrap();
                     asked.notify_one();
                     go_on.notified().await;
-                    // The client sees the answer and the end of the connection together, because the runtime has one thread.
+                    // The client sees the answer and the end together, because the runtime has one thread.
                     return connection.say("ok 00000000000000070123456789abcdef 30\n").await;
                 }
                 while let Some(request) = connection.request().await {

@@ -1,4 +1,5 @@
-//! Several locks as one: all or none, in one order, released together, lost together.
+//! `MultiLock`: it acquires several locks in one order, and it acquires either all locks or none. The locks are
+//! released together and lost together.
 
 use std::time::Duration;
 
@@ -88,7 +89,7 @@ async fn the_guard_is_lost_as_soon_as_one_key_is() {
     let (server, client) = scene().await;
     let locks = client.lock_all(["a", "b"]).unwrap().lease_ttl(Duration::from_secs(1));
     let guard = locks.acquire().await.unwrap();
-    // Another connection releases one key by its token; the next renewal finds out.
+    // Another connection releases the lock `b` by its token. The next renewal detects the loss.
     let victim = &guard.guards()[1];
     let stream = tokio::net::TcpStream::connect(server.local_addr()).await.unwrap();
     let mut wire = dflockd_client::protocol::functions::Wire::new(stream);
@@ -140,7 +141,8 @@ async fn errors_name_invalid_keys() {
     assert!(error.to_string().contains("\"not good\""), "{error}");
 }
 
-/// A `MultiLock` has the methods of a `Lock`: the compiler compares those below, and a search of the sources finds missing ones.
+/// A `MultiLock` has the methods of a `Lock`. The compiler checks the methods that the test calls, and a search of the
+/// sources finds missing methods.
 #[tokio::test]
 async fn a_multi_lock_has_the_methods_of_a_lock() {
     use dflockd_client::{Error, Lock, MultiLock, RenewPolicy};
@@ -213,7 +215,7 @@ async fn a_multi_lock_has_the_methods_of_a_lock() {
         include_str!("../../src/service/held.rs"),
         include_str!("../../src/handle/multi_guard.rs"),
     );
-    // `MultiLock` and `MultiGuard` have these under another name, or do not need them.
+    // `MultiLock` and `MultiGuard` do not need these methods or have them under other names.
     let others = ["key", "enqueue", "with_lock", "kind", "token", "fence", "require_fence"];
     let (multi, guards) = (of(multi, " MultiLock"), of(guards, "<G: Guard> MultiGuard<G>"));
     let threads = (
@@ -236,7 +238,7 @@ async fn work_under_several_locks_is_stopped_when_one_is_lost() {
     let locks = client.lock_all(["a", "b"]).unwrap().lease_ttl(Duration::from_secs(1));
     let work = locks.with_locks(async |all| {
         let (cancelled, victim) = (all.cancellation_token(), &all.guards()[1]);
-        // Each call returns another token: cancelling one of them is not a loss, and does not cancel the others.
+        // Each call returns a new token. A caller that cancels its token does not cancel the other tokens.
         all.cancellation_token().cancel();
         assert!(!cancelled.is_cancelled());
         let stream = tokio::net::TcpStream::connect(server.local_addr()).await.unwrap();
@@ -252,7 +254,7 @@ async fn work_under_several_locks_is_stopped_when_one_is_lost() {
     assert_eq!(error.kind(), ErrorKind::LeaseLost);
     assert!(error.to_string().contains("\"b\""), "{error}");
     until("the other key is released", || held(&server).is_empty()).await;
-    // An error of the work takes precedence.
+    // `with_locks` returns the error of the work.
     let own = || dflockd_client::Key::new("").unwrap_err();
     let error = locks.with_locks(async |_| Err::<(), _>(own())).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);

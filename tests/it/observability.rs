@@ -1,4 +1,5 @@
-//! The documents list exactly the recorded metrics, spans and log lines; the dashboard and the alerts use them.
+//! The documents list exactly the metrics, spans and log lines of the client. The dashboard and the alerts use only
+//! these metrics.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -20,7 +21,7 @@ use metrics::Unit;
 
 const SOON: Duration = Duration::from_secs(20);
 
-/// A client that records, connected through a proxy to an embedded server.
+/// A client with a metrics recorder, which is connected through a proxy to an embedded server.
 struct Scene {
     server: Server,
     proxy: Proxy,
@@ -51,7 +52,7 @@ impl Scene {
     }
 }
 
-/// Configures a client that records and makes short pauses.
+/// Configures a client with a metrics recorder and with short pauses between attempts to connect.
 fn builder(recorded: &Recorded) -> ClientBuilder {
     let pauses = ReconnectPolicy::exponential(Duration::from_millis(5), Duration::from_millis(20));
     Client::builder().reconnect(pauses).metrics_recorder(recorded.clone())
@@ -146,7 +147,7 @@ async fn more_waiters_than_connections(recorded: &Recorded) {
     scene
         .until_value("wait_connections_exhausted_total", &[("reason", "limit")], 1.0)
         .await;
-    // When the local holder has released, the wait sends a try.
+    // After this release, the caller that waits in the client sends a try to the server.
     held_too.release().await.unwrap();
     scene
         .until_value("wait_tries_total", &[("outcome", "granted")], 1.0)
@@ -171,8 +172,8 @@ async fn renewals_and_losses(recorded: &Recorded) {
     })
     .await;
     let headroom = recorded.samples("renewal_headroom_seconds", &[]);
-    // The lease is renewed after half of its TTL, or up to a tenth earlier. It would be lost at the end of its TTL,
-    // less a margin of 66 ms.
+    // The client renews the lease after half of its TTL of 1 s, or up to a tenth earlier. It would report the lease
+    // lost 66 ms before the end of the TTL.
     assert!(headroom.iter().all(|left| *left > 0.0 && *left < 0.6), "{headroom:?}");
     let ratios = recorded.samples("renewal_headroom_ratio", &[]);
     assert!(
@@ -190,7 +191,7 @@ async fn renewals_and_losses(recorded: &Recorded) {
         .until_value("leases_lost_total", &[("reason", "expired")], 1.0)
         .await;
 
-    // Another connection releases it by its token.
+    // Another connection releases the lease by its token.
     let rejected = one_second("rejected").acquire().await.unwrap();
     let mut wire = dflockd_client::protocol::functions::Wire::new(
         tokio::net::TcpStream::connect(scene.server.local_addr()).await.unwrap(),
@@ -404,13 +405,14 @@ fn serving<const N: usize>(recorded: &Recorded, addresses: [&str; N]) -> [f64; N
     addresses.map(|address| recorded.value("serving", &[("shard", "0"), ("endpoint", address)]))
 }
 
-/// Returns how often another server has taken over, by reason: the previous one was lost, was deposed, or the change was requested.
+/// Returns how often another server has taken over, for each reason: the previous server was lost, the previous server
+/// was deposed, or the change was requested.
 fn failovers(recorded: &Recorded) -> [f64; 3] {
     ["lost", "deposed", "requested"]
         .map(|reason| recorded.value("failovers_total", &[("shard", "0"), ("reason", reason)]))
 }
 
-/// The leadership of a cluster moves on; then the leader is stopped.
+/// The leadership of a cluster moves to another member. Then this member is stopped.
 async fn leaders_that_change(recorded: &Recorded) {
     let kept = Duration::from_secs(600);
     let each = Server::builder().orphan_ttl(kept);
@@ -452,7 +454,8 @@ async fn leaders_that_change(recorded: &Recorded) {
     until("the gauge is back at zero", || recorded.value("serving", &[]) == 0.0).await;
 }
 
-/// The standby takes over, and the primary serves again on request. Both changes lose leases that outlive their connection.
+/// The standby takes over, and the primary serves again on request. The client loses its leases at both changes, even
+/// though the servers keep a lease whose connection has ended.
 async fn a_standby_that_takes_over(recorded: &Recorded) {
     let options = Server::builder().port(0).auto_release_on_disconnect(false);
     let (primary, standby) = (options.clone().start().await.unwrap(), options.start().await.unwrap());
@@ -520,7 +523,8 @@ async fn signals(recorded: &Recorded) {
     assert_eq!(recorded.value("requests_total", &subscribed), 1.0);
     scene.proxy.cut();
     while !matches!(conn.next_event().await.unwrap(), SignalEvent::Restored { .. }) {}
-    // The cut also ended the connection for emitting, which cannot miss signals.
+    // The cut also ended the connection over which the client emits. This connection has no gap, because it receives
+    // no signals.
     assert_eq!(recorded.value("signal_gaps_total", &[]), 1.0);
     drop(conn);
     scene.until_value("signal_subscriptions", &[], 0.0).await;
@@ -561,8 +565,8 @@ async fn keys_have_classes_on_request_and_clients_of_one_recorder_add_up() {
     );
 }
 
-/// Returns the rows of the tables whose first column has this heading, by the name that stands in backquotes in that
-/// column. A row is its other cells.
+/// Returns the rows of the tables whose first column has this heading. A row's key in the map is the name in backquotes
+/// in its first cell, and its value is the other cells.
 fn documented(heading: &str) -> BTreeMap<String, Vec<String>> {
     let mut rows = BTreeMap::new();
     let mut inside = false;
@@ -587,7 +591,7 @@ fn document(path: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
 }
 
-/// Returns all texts in backquotes.
+/// Returns all texts in backquotes in this cell.
 fn words(cell: &str) -> BTreeSet<String> {
     cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
@@ -596,7 +600,7 @@ fn words(cell: &str) -> BTreeSet<String> {
 async fn documented_metrics_and_recorded_metrics_are_the_same() {
     let recorded = Recorded::default();
     requests_and_leases(&recorded).await;
-    // The other scenarios count from zero, so each has a recorder of its own, and the test merges their metrics.
+    // Each other scenario has a recorder of its own, because it expects counts from 0. The test merges the metrics.
     let mut touched = recorded.touched();
     let mut run = async |scenario: &str| {
         let recorded = Recorded::default();
@@ -727,7 +731,7 @@ fn dashboard_and_alerts_use_existing_metrics() {
     }
     for name in &used {
         assert!(known.contains_key(name), "there is no {name}");
-        // A query names the series of a histogram, and otherwise the metric itself.
+        // If the metric is a histogram, the queries name its series. Otherwise they name the metric itself.
         let by_series = queries
             .iter()
             .map(String::as_str)
@@ -810,7 +814,7 @@ fn the_dashboard_filters_by_client_shard_and_key_class() {
     }
 }
 
-/// On one thread, so that the subscriber of this thread sees everything.
+/// The test runs on one thread, so that the subscriber of this thread sees all spans and log lines.
 #[tokio::test(flavor = "current_thread")]
 async fn spans_and_lines_match_the_document_and_contain_no_secret() {
     let spans = Spans::default();
@@ -911,7 +915,7 @@ async fn spans_and_lines_match_the_document_and_contain_no_secret() {
     assert!(spans.foreign().is_empty(), "{:?}", spans.foreign());
 }
 
-/// On one thread, so that the subscriber of this thread sees everything.
+/// The test runs on one thread, so that the subscriber of this thread sees all spans and log lines.
 #[tokio::test(flavor = "current_thread")]
 async fn the_name_of_a_client_is_in_its_lines_spans_and_metrics() {
     #[derive(Clone, Default)]
@@ -1000,7 +1004,7 @@ fn last_literal(call: &str) -> Option<&str> {
     }
 }
 
-/// Every line that the source can log is in the document with its level, and the document has no other lines.
+/// The document lists every line that the source can log, with its level, and no other lines.
 #[test]
 fn every_log_line_is_documented() {
     let mut in_source = BTreeMap::new();
@@ -1008,7 +1012,7 @@ fn every_log_line_is_documented() {
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
-            // The document describes the lines of the embedded server in one sentence.
+            // The document does not list the lines of the embedded server. It describes them in one sentence.
             if path.is_dir() && !path.ends_with("src/server") {
                 folders.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {

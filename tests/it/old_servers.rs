@@ -1,5 +1,5 @@
-//! Servers log a warning for each unknown command, and some close the connection: the client sends each such command once, and never
-//! over a connection on which a lease depends.
+//! Servers that do not know all commands. They log a warning for each unknown command, and some also close the
+//! connection. So the client sends an unknown command once, and never over a connection that owns a lease.
 
 use std::time::Duration;
 
@@ -9,8 +9,9 @@ use crate::support::until;
 use dflockd_client::server::Server;
 use dflockd_client::{Client, ClientBuilder, ErrorKind, LostReason, ReconnectPolicy, SignalConn};
 
+/// The commands that an old server does not know.
 const OLD: &[&str] = &["ping"];
-/// The commands that still older servers do not know: those for signals, too.
+/// The commands that a still older server does not know. It knows no signals.
 const OLDER: &[&str] = &["ping", "listen", "unlisten", "signal"];
 const NEW: &[&str] = &[];
 
@@ -21,8 +22,8 @@ struct Scene {
 
 impl Scene {
     async fn set(unknown: &'static [&'static str], closes: bool) -> Self {
-        // The newest release that knows signals. It knows `ping`, too; the old server in front of it lets no
-        // command in `unknown` through.
+        // Release 1.16 is the newest release that knows signals, and it also knows `ping`. The `OldServer` between the
+        // client and this server refuses the commands in `unknown`.
         let builder = Server::builder().release("1.16");
         let server = builder.port(0).start().await.unwrap();
         let old = OldServer::start(&server.local_addr().to_string(), unknown, closes).await;
@@ -60,7 +61,7 @@ async fn use_everything(scene: &Scene, client: &Client) {
     client.stats().await.unwrap();
 }
 
-/// Connections of all kinds: pipelined, exclusive, disposable, and those for signals.
+/// The client makes connections of all kinds: pipelined, exclusive, for one `stats` request, and for signals.
 #[tokio::test]
 async fn a_server_is_sent_one_ping_whatever_its_connections_are_for() {
     for closes in [false, true] {
@@ -92,7 +93,8 @@ fn threads_send_no_more_pings() {
     assert_eq!(scene.old.asked("ping"), 1);
 }
 
-/// The server that comes back may be of another release. A server that knows `ping` may be pinged on each connection.
+/// After an interruption, the server may have another release, so the client sends one `ping` again. If the server
+/// knows `ping`, the client may send it over each connection.
 #[tokio::test]
 async fn a_server_that_was_away_is_pinged_again() {
     let mut scene = Scene::set(OLD, true).await;
@@ -100,8 +102,8 @@ async fn a_server_that_was_away_is_pinged_again() {
     let client = builder.connect().await.unwrap();
     for times in [2, 3] {
         scene.old.away().await;
-        // The client noticed the end after the server had stopped accepting, so this error comes from an attempt that
-        // the server refused.
+        // The server stopped accepting connections before the client noticed the end of its connection. So this error
+        // comes from a refused attempt to connect.
         until("an attempt fails", || {
             let error = client.health()[0].last_error().cloned();
             error.is_some_and(|error| error.kind() == ErrorKind::Connect)
@@ -118,8 +120,8 @@ async fn a_server_that_was_away_is_pinged_again() {
     until("the connection is kept alive by pings", || scene.old.asked("ping") > 5).await;
 }
 
-/// A server that knew `ping` is replaced by one that closes a connection when it gets a `ping`: no lease is lost by
-/// this change.
+/// A server that knows `ping` is replaced by a server that closes a connection at a `ping`. The client must not send a
+/// `ping` over a connection that owns a lease.
 #[tokio::test]
 async fn a_release_that_knew_ping_may_be_followed_by_one_that_does_not() {
     let scene = Scene::set(NEW, false).await;
@@ -129,7 +131,7 @@ async fn a_release_that_knew_ping_may_be_followed_by_one_that_does_not() {
     scene.old.become_another(OLD, true);
     scene.cut(&client).await;
     let asked = scene.old.asked("ping");
-    // One lease over the pipelined connection, and one that was acquired by a wait on a connection of its own.
+    // The pipelined connection owns one lease. A wait acquires the other lease over a connection of its own.
     let held = client.lock("k").unwrap().acquire().await.unwrap();
     let second = client.lock("second").unwrap().acquire().await.unwrap();
     let waiting = tokio::spawn({
@@ -151,7 +153,7 @@ async fn a_release_that_knew_ping_may_be_followed_by_one_that_does_not() {
     assert_eq!(scene.old.asked("ping"), asked);
 }
 
-/// Behind a proxy, the release may change within one connection, too.
+/// Behind a proxy, the server may change to another release while the client's connection stays open.
 #[tokio::test]
 async fn a_refused_ping_is_the_last_one_on_its_connection() {
     let scene = Scene::set(NEW, false).await;
@@ -172,7 +174,8 @@ async fn a_refused_ping_is_the_last_one_on_its_connection() {
     assert!(guard.is_held());
 }
 
-/// If the server closes the connection at the ping, that connection is lost; the client probes the next one before a lease depends on it.
+/// If the server closes the connection at a `ping`, the client loses this connection. It sends a `ping` over the next
+/// connection before that connection owns a lease.
 #[tokio::test]
 async fn a_connection_that_a_ping_closes_is_lost_and_the_next_one_is_not() {
     let scene = Scene::set(NEW, false).await;
@@ -191,7 +194,7 @@ async fn a_connection_that_a_ping_closes_is_lost_and_the_next_one_is_not() {
     assert!(again.is_held());
 }
 
-/// A client that emits keeps trying to connect for signals, but does not send the command each time.
+/// After an emit, the client tries to connect for signals again and again. But it sends the unknown command only once.
 #[tokio::test]
 async fn a_server_without_signals_is_asked_once_for_them() {
     let scene = Scene::set(OLDER, true).await;
@@ -213,7 +216,8 @@ async fn a_server_without_signals_is_asked_once_for_them() {
     assert_eq!(alone.kind(), ErrorKind::Unsupported, "{alone}");
 }
 
-/// A wait is not sent over a connection on which nothing was answered yet: the server may be full.
+/// A server that is full closes a new connection without an answer. So the client first sends a request that changes
+/// nothing, and it sends the wait after the answer.
 #[tokio::test]
 async fn a_wait_is_sent_only_to_a_server_that_has_answered_on_its_connection() {
     for (unknown, proof) in [(NEW, "ping"), (OLD, "n")] {

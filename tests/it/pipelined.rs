@@ -1,4 +1,5 @@
-//! Several pipelined connections: which requests each one carries, and what the loss of one affects.
+//! A client with several pipelined connections: which requests each connection carries, and which leases are lost with
+//! a connection.
 
 use std::time::Duration;
 
@@ -181,7 +182,7 @@ async fn a_standby_gets_as_many_connections() {
     .await;
 }
 
-/// Returns the number of leases that are held and not in doubt.
+/// Returns the number of leases that are held and not suspect.
 fn held_by_state(guards: &[LockGuard]) -> usize {
     let state = dflockd_client::LeaseState::Held;
     guards.iter().filter(|guard| guard.state() == state).count()

@@ -1,4 +1,5 @@
-//! The exporter that one call installs. A process has one recorder, so the test runs in a process of its own.
+//! The exporter for Prometheus, which one call installs. A process can install one metrics recorder only, so the test
+//! runs in a process of its own.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -26,7 +27,7 @@ fn failed_installs_free_their_port() {
         drop(std::net::TcpListener::bind(address).expect("the port is free again"));
         prometheus::install().unwrap_err();
     }
-    // The system may show a joined thread for a moment longer.
+    // The system may still list a thread for a moment after the thread was joined.
     let began = Instant::now();
     while threads() > before {
         assert!(
@@ -38,7 +39,7 @@ fn failed_installs_free_their_port() {
     }
 }
 
-/// Returns how many threads of this process serve metrics, or `None` if the system does not tell.
+/// Returns how many threads of this process serve metrics, or `None` if the system does not list threads.
 fn threads() -> Option<usize> {
     let tasks = std::fs::read_dir("/proc/self/task").ok()?;
     let names = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
@@ -61,7 +62,7 @@ async fn one_call_installs_the_exporter_with_fitting_buckets() {
     prometheus::install_with_listener(address).unwrap();
     let error = prometheus::install().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
-    // An install that fails leaves nothing behind, in any runtime or without one.
+    // A failed install leaves no thread and no open port, inside and outside of a runtime.
     failed_installs_free_their_port();
     tokio::task::spawn_blocking(failed_installs_free_their_port)
         .await
@@ -91,13 +92,13 @@ async fn one_call_installs_the_exporter_with_fitting_buckets() {
         "# TYPE dflockd_client_acquire_wait_seconds histogram",
         "# HELP dflockd_client_leases_held Leases that are held now.",
         "dflockd_client_requests_total{shard=\"0\",kind=\"lock\",operation=\"acquire\",outcome=\"granted\"} 1",
-        // The counter is there before any loss, so that the first loss is an increase.
+        // The counter exists before the first loss, so that the first loss is an increase.
         "dflockd_client_leases_lost_total{shard=\"0\",kind=\"lock\",reason=\"expired\"} 0",
         "dflockd_client_acquire_wait_seconds_count{shard=\"0\",kind=\"lock\",state=\"uncontended\"} 1",
     ] {
         assert!(text.contains(line), "{line}\n{text}");
     }
-    // The buckets reach from a millisecond to five minutes.
+    // The buckets reach from 0.001 s to 300 s.
     for bound in ["0.001", "300"] {
         let bucket = format!(
             "dflockd_client_acquire_wait_seconds_bucket{{shard=\"0\",kind=\"lock\",state=\"uncontended\",le=\"{bound}\"}}"

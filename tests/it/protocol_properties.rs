@@ -1,4 +1,4 @@
-//! Laws of the wire protocol, checked on generated input.
+//! Properties of the wire protocol, checked with generated input.
 
 use bytes::BytesMut;
 use dflockd_client::protocol::{
@@ -63,7 +63,7 @@ fn signal() -> impl Strategy<Value = Signal> {
 
 fn request() -> impl Strategy<Value = Request> {
     prop_oneof![
-        // Servers trim the blanks around the token.
+        // The token has no blanks at its ends, because servers would remove them.
         "[!-~]([ -~]{0,78}[!-~])?".prop_map(|token| Request::Auth {
             token: AuthToken::new(token).unwrap()
         }),
@@ -134,7 +134,7 @@ const EXPECTS: [Expect; 6] = [
     Expect::Json,
 ];
 
-/// A response, and the shape that its request expects.
+/// Generates a response, with the kind of response that its request expects.
 fn response() -> impl Strategy<Value = (Expect, Response)> {
     let expect = prop_oneof![
         Just(Expect::Done),
@@ -173,7 +173,7 @@ fn pieces<'a>(bytes: &'a [u8], cuts: &[prop::sample::Index]) -> Vec<&'a [u8]> {
     places.windows(2).map(|pair| &bytes[pair[0]..pair[1]]).collect()
 }
 
-/// Returns all lines, and the error that ended them, if any.
+/// Reads all lines. Returns them, with the error at which the reading ended, if any.
 fn lines(pieces: &[&[u8]], limit: usize) -> (Vec<String>, Option<LineError>) {
     let mut buffer = LineBuffer::new();
     let mut lines = Vec::new();
@@ -301,7 +301,7 @@ proptest! {
         }
         let mut decoder = RequestDecoder::default();
         decoder.read_space().extend_from_slice(&bytes);
-        // The loop ends: each turn reads at least one line, until none is left or the stream is out of step.
+        // The loop must end: each turn reads at least one line or is the last turn.
         let mut turns = 0;
         loop {
             turns += 1;

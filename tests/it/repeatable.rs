@@ -1,6 +1,6 @@
-//! Equal seeds have equal histories: every random choice of the library comes from a seed. An unbiased `tokio::select!` would choose
-//! among ready branches by an unseeded number, so each one is `biased;`. (Clippy checks that no order of a hash map gets out, see
-//! `src/lib.rs`.)
+//! Runs with equal seeds have equal histories, because every random choice of the library comes from the seed. An
+//! unbiased `tokio::select!` chooses among ready branches by another random number, so each `select!` is `biased;`.
+//! Clippy checks that no code depends on the order of a hash map (see `src/lib.rs`).
 
 use std::collections::HashMap;
 use std::fs;
@@ -32,7 +32,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Returns the number of `select!`s, and the text of those that are not biased.
+/// Returns the number of all `select!` calls, and the text of each unbiased call.
 fn selects(code: &str) -> (usize, Vec<String>) {
     let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
     let code: Vec<&str> = lines.collect();
@@ -63,7 +63,7 @@ fn the_search_finds_an_unbiased_select() {
     assert_eq!(selects(code), (3, vec![" { b = c => {} }\n".to_owned()]));
 }
 
-/// The listeners of a network and all bytes that passed. Clones share the network.
+/// A network in memory: its listeners, and a log of all bytes that passed. Clones share the network.
 #[derive(Clone, Default)]
 struct Network(Arc<Mutex<Traffic>>);
 
@@ -130,7 +130,8 @@ impl Watched {
     }
 }
 
-/// Replaces the names of sessions, and everything that looks like them: they come from the operating system and affect nothing.
+/// Replaces the names of sessions, and all texts that look like such a name. The names come from the operating system
+/// and do not affect the history.
 fn without_session_names(text: &str) -> String {
     let is_session_name = |word: &&str| word.len() >= 32 && word.chars().all(|c| c.is_ascii_hexdigit());
     let words = text.split_inclusive(|c: char| !c.is_ascii_hexdigit());
@@ -179,9 +180,9 @@ impl Drop for Watched {
     }
 }
 
-/// Returns all bytes that pass while callers of two clients compete for keys of a server and of a cluster, listen to
-/// signals, are dropped, and lose the server and the leader. The history ends before the runtime does: the order in
-/// which a runtime drops its tasks depends on earlier tests.
+/// Returns all bytes that pass while callers of two clients compete for the keys of a server and of a cluster. The
+/// clients also receive signals, and lose the server and the leader, and some callers are dropped. The history ends
+/// before the runtime does, because the order in which a runtime drops its tasks depends on earlier tests.
 fn history(seed: u64) -> Vec<String> {
     fastrand::seed(seed);
     let network = Network::default();
@@ -204,7 +205,7 @@ async fn live(network: &Network, seed: u64) -> Vec<String> {
         let alone = Shard::single(at(1).to_string());
         let cluster = Shard::cluster(cluster.addresses()).orphan_ttl(Duration::from_secs(20));
         let client = connect(network, vec![alone.clone(), cluster]).await;
-        // Cluster builds know no signals.
+        // A cluster knows no signals, so this client uses the standalone server only.
         let listener = connect(network, vec![alone]).await;
         let mut signals = listener.subscribe("a.>").await.unwrap();
         for pattern in ["b.*", "c", "d.>"] {
@@ -233,7 +234,7 @@ async fn connect(network: &Network, shards: Vec<Shard>) -> Client {
     client.exclusive_connections(4).connect().await.unwrap()
 }
 
-/// A caller that acquires keys, holds them for a while, sometimes gives up, and emits signals.
+/// A caller that acquires keys, holds them for a while and emits signals. It drops some acquires.
 async fn compete(client: Client, teller: Client, caller: u64) {
     let mut random = fastrand::Rng::with_seed(caller);
     loop {

@@ -20,7 +20,7 @@ fn often() -> RetryPolicy {
     RetryPolicy::default().max_attempts(u32::MAX).pauses(first, longest)
 }
 
-/// A server that holds one key at a time, and forgets a free key after a moment.
+/// A server that stores one key at a time and forgets a free key after 20 ms.
 fn one_key() -> ServerBuilder {
     let builder = Server::builder().port(0).max_locks(1);
     builder
@@ -36,7 +36,7 @@ async fn start() -> (Server, ClientBuilder) {
     (server, builder)
 }
 
-/// Counts the requests that pass.
+/// Adds a layer that counts the requests of the client.
 fn counted(builder: ClientBuilder) -> (ClientBuilder, Arc<AtomicUsize>) {
     let count = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&count);
@@ -67,13 +67,13 @@ async fn a_client_with_a_policy_repeats_retryable_requests() {
     assert!(!waiting.is_finished());
     held.release().await.unwrap();
     waiting.await.unwrap().unwrap().release().await.unwrap();
-    // The same for threads, and for a try.
+    // The blocking client repeats a request, too, here a try.
     let threads = blocking::Client::from(client.clone());
     let third = tokio::task::spawn_blocking(move || {
         blocking::allow_in_runtime(|| threads.lock("third").unwrap().try_acquire().unwrap().unwrap().release())
     });
     third.await.unwrap().unwrap();
-    // A fatal error is returned at once.
+    // The client does not repeat a request after a fatal error.
     let before = count.load(Ordering::SeqCst);
     assert_eq!(client.shard_stats(7).await.unwrap_err().kind(), ErrorKind::InvalidInput);
     assert_eq!(count.load(Ordering::SeqCst), before + 1);
@@ -90,10 +90,10 @@ async fn the_acquire_timeout_covers_all_attempts_together() {
     let second = client.lock("second").unwrap().acquire_timeout(timeout);
     let began = std::time::Instant::now();
     let error = second.acquire().await.unwrap_err();
-    // The last answer of the server, after which there was no time for another attempt.
+    // The caller gets the last answer of the server, because there was no time for another attempt.
     assert_eq!(error.kind(), ErrorKind::MaxLocks);
     assert!(count.load(Ordering::SeqCst) > 3 && began.elapsed() < LONG);
-    // A held key is waited for in one attempt, for the whole timeout.
+    // An acquire of a held key waits for its whole timeout in one attempt.
     let first = client.lock("first").unwrap().acquire_timeout(timeout);
     let before = count.load(Ordering::SeqCst);
     let error = first.acquire().await.unwrap_err();
@@ -104,7 +104,7 @@ async fn the_acquire_timeout_covers_all_attempts_together() {
 #[tokio::test]
 async fn the_policy_works_in_towers_retry_layer() {
     let (_server, builder) = start().await;
-    // As a layer of a client.
+    // The policy is in a layer of the client.
     let (builder, count) = counted(builder.layer(RetryLayer::new(often())));
     let client = builder.connect().await.unwrap();
     client
@@ -126,7 +126,7 @@ async fn the_policy_works_in_towers_retry_layer() {
         .await
         .unwrap();
     assert!(count.load(Ordering::SeqCst) > 4);
-    // Around a client.
+    // The policy is in a layer around the client.
     let (_server, builder) = start().await;
     let client = builder.connect().await.unwrap();
     let held = client.lock("first").unwrap().acquire().await.unwrap();
@@ -139,7 +139,8 @@ async fn the_policy_works_in_towers_retry_layer() {
     releasing.await.unwrap().unwrap();
 }
 
-/// Starts a server that resets the connection of the first acquire, so that the fate of this acquire is unknown.
+/// Starts a server that resets the connection of the first acquire. The client cannot know whether the server granted
+/// the lock.
 async fn cuts_the_first() -> (FakeServer, Arc<AtomicUsize>) {
     let acquires = Arc::new(AtomicUsize::new(0));
     let seen = Arc::clone(&acquires);
@@ -183,7 +184,7 @@ async fn an_acquire_of_unknown_fate_is_repeated_for_a_lock_and_not_for_a_slot() 
     }
 }
 
-/// The request is dropped in a pause or during an attempt: it leaves nothing and no further attempt follows.
+/// The test drops the request in a pause or during an attempt. No lease remains, and no further attempt follows.
 #[tokio::test]
 async fn a_dropped_request_is_not_repeated() {
     let (server, builder) = start().await;

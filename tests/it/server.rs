@@ -39,7 +39,8 @@ async fn pipelined_requests_are_answered_in_order_with_one_write() {
     let ttls: Vec<&str> = text.lines().map(|line| line.rsplit(' ').next().unwrap()).collect();
     let expected: Vec<String> = (1..=100).map(|ttl: u64| ttl.to_string()).collect();
     assert_eq!(ttls, expected);
-    // One write of the server is one read here, unless the requests arrived in two pieces.
+    // The server writes all answers at once, so that one read gets them. The limit is higher, because the requests may
+    // arrive at the server in several pieces.
     assert!(reads <= 4, "{reads} reads for answers that were ready together");
 }
 
@@ -122,7 +123,7 @@ async fn a_client_that_reads_no_answers_is_disconnected() {
             .max_locks(20_000),
     )
     .await;
-    // Enough keys to make every answer large.
+    // The 1,000 keys make every answer to `stats` large.
     let mut stuffing = RawConnection::open(&address).await;
     for n in 0..1000 {
         stuffing
@@ -139,7 +140,7 @@ async fn a_client_that_reads_no_answers_is_disconnected() {
     .await;
 }
 
-/// Ten bytes request an answer of a third of a megabyte, and a thousand such requests fit into one read.
+/// A request for `stats` has 10 bytes, and its answer has about 330 KB. The server can read 1,000 requests at once.
 #[cfg(target_os = "linux")]
 #[test]
 fn answers_are_written_before_they_use_much_memory() {
@@ -166,7 +167,6 @@ fn answers_are_written_before_they_use_much_memory() {
 }
 
 #[cfg(target_os = "linux")]
-/// Returns the peak memory of this process.
 fn peak_memory_kib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();

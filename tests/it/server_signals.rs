@@ -1,4 +1,5 @@
-//! Signals on the embedded server's sockets: which listeners get them, in which order, and what happens to listeners that do not read.
+//! Signals of the embedded server: which listeners get a signal, in which order they get signals, and what happens to a
+//! listener that does not read.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use tokio::net::{TcpSocket, TcpStream};
 
 const SOON: Duration = Duration::from_secs(10);
 
-/// Long enough to see that nothing comes.
+/// How long a test waits to see that no line comes.
 const A_WHILE: Duration = Duration::from_millis(150);
 
 async fn start(builder: ServerBuilder) -> (Server, String) {
@@ -39,7 +40,7 @@ async fn the_longest_payload_passes_and_a_longer_one_is_refused() {
     for payload in ["x".repeat(most), "ü".repeat(most / 2)] {
         assert_eq!(publisher.request("signal", "big", &payload).await, "ok 1");
         assert_eq!(subscriber.hear(SOON).await, line(&format!("sig big {payload}")));
-        // The publisher is a listener, too: it gets the answer first.
+        // Here the listener itself emits. It gets the answer before the signal.
         assert_eq!(subscriber.request("signal", "big", &payload).await, "ok 1");
         assert_eq!(subscriber.hear(SOON).await, line(&format!("sig big {payload}")));
     }
@@ -86,7 +87,7 @@ async fn signals_and_answers_come_in_the_order_of_their_events() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_comes_after_the_answer_to_an_unlisten() {
-    // The buffer is large, so that a listener that gets little time on a busy machine loses no signal.
+    // The buffer is large, so that the listener loses no signal if the machine is busy.
     let (_server, address) = start(Server::builder().signal_buffer(100_000)).await;
     let mut subscriber = RawConnection::open(&address).await;
     let mut publisher = RawConnection::open(&address).await;
@@ -129,7 +130,7 @@ async fn signals_come_between_answers_and_never_inside_one() {
     });
     let (mut asked, mut answers, mut signals) = (0, 0, 0);
     while signals < 2000 || answers < asked {
-        // A few requests are always in flight, so that signals can meet an answer.
+        // Up to three requests are always in flight, so that signals arrive while the server writes an answer.
         while signals < 2000 && asked < answers + 3 {
             subscriber.send("stats\n_\n_\n").await;
             asked += 1;
@@ -165,7 +166,7 @@ async fn a_waiter_for_a_lock_receives_signals_meanwhile() {
     assert!(matches!(waiter.hear(SOON).await, Heard::Line(granted) if granted.starts_with("ok ")));
     assert_eq!(waiter.hear(SOON).await, line("ok 1"), "the request behind the wait");
     assert_eq!(waiter.hear(SOON).await, line("sig news.own late"));
-    // A wait that times out receives signals, too.
+    // A connection also receives signals during a wait that times out.
     waiter.send("l\ntaken\n1 30\n").await;
     assert!(matches!(waiter.hear(SOON).await, Heard::Line(granted) if granted.starts_with("ok ")));
     let mut late = listening(&address, "news.>").await;
@@ -193,7 +194,7 @@ async fn a_burst_disconnects_no_listener_that_reads() {
     assert_eq!(server.stats().signal_channels.len(), 2);
 }
 
-/// Opens a connection with small buffers that does not read.
+/// Opens a connection with a small receive buffer. The buffer is soon full if the test does not read.
 async fn deaf(address: &str) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
@@ -207,7 +208,7 @@ async fn is_told(stream: &mut TcpStream, expected: &str) {
 }
 
 async fn slow_subscriber_is_cut(blocked: bool) {
-    // The write timeout is long, so that it is not what ends this connection.
+    // The write timeout is long, so that it cannot end this connection.
     let (server, address) = start(Server::builder().write_timeout(Duration::from_secs(300))).await;
     let mut publisher = RawConnection::open(&address).await;
     publisher.request("l", "taken", "0 300").await;

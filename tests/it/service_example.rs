@@ -10,7 +10,7 @@ use dflockd_client::server::Server;
 use serde_json::{Value, json};
 use tokio::task::{JoinSet, spawn_blocking};
 
-/// The service in a process of its own, and the lock server in this process, where a test can inspect it.
+/// The service runs in a process of its own. The lock server runs in this process, so that a test can inspect it.
 struct Scene {
     locks: Server,
     service: Child,
@@ -20,7 +20,7 @@ struct Scene {
 
 impl Scene {
     async fn set(name: &str) -> Self {
-        // The end of a connection frees nothing here, so every key that becomes free was released.
+        // The server keeps leases whose connection has ended. So a key becomes free only when the service releases it.
         let locks = Server::builder()
             .port(0)
             .auto_release_on_disconnect(false)
@@ -68,7 +68,7 @@ impl Scene {
         serde_json::from_str(&self.get(&format!("/accounts/{account}")).await).unwrap()
     }
 
-    /// Returns the balance in the file.
+    /// Returns the balance of the account from the database file.
     fn on_disk(&self, account: u32) -> i64 {
         let database = rusqlite::Connection::open(&self.database).unwrap();
         let row = |row: &rusqlite::Row<'_>| row.get(0);
@@ -130,7 +130,7 @@ async fn no_update_is_lost_and_a_stale_writer_is_refused() {
     let mut running = JoinSet::new();
     for number in 0..60 {
         let scene = std::sync::Arc::clone(&scene);
-        // Reading and writing are some milliseconds apart: without the lock most of these deposits would be lost.
+        // A deposit reads the balance and writes it 5 ms later. Without the lock, most deposits would be lost.
         running.spawn(async move { scene.deposit(number % 3, 1, 5).await });
     }
     let mut newest = 0;
@@ -145,7 +145,7 @@ async fn no_update_is_lost_and_a_stale_writer_is_refused() {
     assert_eq!(total, 60);
     assert!(newest >= 60, "each deposit had a fence of its own");
 
-    // A former holder that has not noticed the loss of its lock.
+    // The next request comes from a former holder that has not noticed the loss of its lock.
     let before = scene.balance(0).await;
     let url = format!("{}/accounts/0/balance", scene.address);
     let stale = json!({ "balance": 1_000_000, "fence": 1 });
@@ -198,7 +198,7 @@ async fn a_request_that_does_not_finish_in_time_is_stopped_before_its_lock_is_re
     scene.terminate();
     assert!(scene.ended().await.success());
     assert!(scene.locks.stats().locks.is_empty());
-    // The service dropped the work, or closed the connection; in either case it wrote nothing.
+    // The service dropped the work or closed the connection. In both cases it wrote nothing.
     drop(tokio::time::timeout(Duration::from_secs(20), stuck).await.unwrap());
     let database = rusqlite::Connection::open(&scene.database).unwrap();
     let rows: i64 = database

@@ -1,12 +1,13 @@
-//! Three rules of `docs/design.md`, "Names and setters", that can be checked in the sources: a setter never fails, no
-//! getter has its name, and a method whose name is a question changes nothing.
+//! Checks three rules from the section "Names and setters" of `docs/design.md` in the sources. A setter never fails. No
+//! getter has the name of a setter. A method whose name is a question changes nothing.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The sources of the types to which the rule about names applies: clients, handles, guards, and their requests. It
-/// does not apply to all types: an `Endpoint` has a getter `host`, and a `ServerBuilder` has a setter `host`.
+/// The sources of clients, handles, guards and their requests. The rule that no getter has the name of a setter applies
+/// to these types. The rule does not apply to all types: `Endpoint` has a getter `host`, and `ServerBuilder` has a
+/// setter `host`.
 const OF_CLIENTS: [&str; 10] = [
     "blocking/",
     "client/",
@@ -34,7 +35,7 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Returns each public function of a text, from its name to its body, in one line.
+/// Returns the signature of each public function in a text, without `pub fn`, in one line.
 fn signatures(text: &str) -> Vec<String> {
     let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
     let behind = |word| text.split(word).skip(1);
@@ -64,7 +65,7 @@ fn getter(signature: &str) -> bool {
     signature.contains("(&self)") && signature.contains(" -> ")
 }
 
-/// Returns the text of each file in `src`, with its path there.
+/// Returns the path below `src` and the text of each source file.
 fn texts() -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();
@@ -86,8 +87,8 @@ fn all() -> Vec<(String, String)> {
     texts().into_iter().flat_map(of_file).collect()
 }
 
-/// Returns the names of the methods of a text, private and tests' ones included, that are questions, each with whether
-/// the method takes `&mut self`.
+/// Returns the names in a text that are questions, also names of private methods and of functions in tests. The second
+/// value says whether the method takes `&mut self`.
 fn questions(text: &str) -> Vec<(&str, bool)> {
     let functions = text.split("fn ").skip(1);
     let named = functions.filter_map(|function| function.split_once('('));

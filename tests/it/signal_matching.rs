@@ -1,4 +1,4 @@
-//! The embedded server delivers signals to the same listeners as a very simple matcher.
+//! Compares the embedded server with a simple matcher: both must deliver a signal to the same listeners.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -19,7 +19,7 @@ type Subscription = (String, String);
 enum Step {
     Listen(usize, Subscription),
     Unlisten(usize, Subscription),
-    /// Removes one of the connection's own subscriptions, if it has any.
+    /// Removes a subscription of this connection, if it has one.
     UnlistenOwn(usize, prop::sample::Index),
     /// The connection emits a signal on this channel.
     Signal(usize, String),
@@ -27,7 +27,7 @@ enum Step {
     Replace(usize),
 }
 
-/// Few names, so that many patterns match. Tokens may be empty.
+/// Generates a pattern from few names, so that many patterns match. A token of the pattern may be empty.
 fn pattern() -> impl Strategy<Value = String> {
     prop_oneof![
         8 => "(a|b||\\*)(\\.(a|b||\\*)){0,2}(\\.>)?",
@@ -40,7 +40,8 @@ fn channel() -> impl Strategy<Value = String> {
     "(a|b|)(\\.(a|b|)){0,3}".prop_filter("a channel has text", |text| !text.is_empty())
 }
 
-/// A channel and a pattern that matches it: some tokens become `*`, and the tokens from some position on become `>`.
+/// Generates a channel and a pattern that matches it. The pattern is the channel with `*` for some tokens, and in some
+/// cases with `>` for the last tokens.
 fn channel_and_pattern() -> impl Strategy<Value = (String, String)> {
     channel()
         .prop_flat_map(|channel| {
@@ -78,10 +79,10 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// The rules, applied one after the other to a list.
+/// The simple matcher: it applies the rules of matching to a list of subscriptions.
 #[derive(Default)]
 struct Naive {
-    /// Numbered, in the order of their creation.
+    /// The number, the connection and the pattern of each subscription, in the order of their creation.
     subscriptions: Vec<(u64, usize, Subscription)>,
     /// The number of the subscription that got the last signal of each group.
     last: HashMap<Subscription, u64>,
@@ -107,7 +108,7 @@ impl Naive {
         self.forget_empty_groups();
     }
 
-    /// A group without members ends; a later one of the same name has no history.
+    /// Forgets groups without members, so that a later group of the same name has no history.
     fn forget_empty_groups(&mut self) {
         let subscriptions = &self.subscriptions;
         self.last
@@ -121,7 +122,7 @@ impl Naive {
             .map(|(_, _, what)| what)
     }
 
-    /// Returns how many times each connection gets a signal.
+    /// Delivers a signal. Returns how many times each connection gets it.
     fn deliver(&mut self, channel: &str) -> [usize; CONNECTIONS] {
         let mut deliveries = [0; CONNECTIONS];
         let mut groups: Vec<Subscription> = Vec::new();
@@ -130,7 +131,7 @@ impl Naive {
                 continue;
             }
             if group.is_empty() {
-                // A connection gets the signal once, however many of its patterns match.
+                // A connection gets the signal once, even if several of its patterns match.
                 deliveries[*connection] = 1;
             } else if !groups.contains(&(pattern.clone(), group.clone())) {
                 groups.push((pattern.clone(), group.clone()));
@@ -195,13 +196,13 @@ impl Real {
         std::mem::replace(&mut self.connections[number], new).hang_up().await;
     }
 
-    /// Returns the answer of the server, and how many times each connection gets the signal.
+    /// Emits a signal. Returns the answer of the server, and how many times each connection gets the signal.
     async fn deliver(&mut self, from: usize, channel: &str) -> (String, [usize; CONNECTIONS]) {
         self.published += 1;
         let payload = format!("no. {}", self.published);
         let answer = self.connections[from].request("signal", channel, &payload).await;
         let mut deliveries = [0; CONNECTIONS];
-        // Signals come before the answer to a later request.
+        // A connection gets the signal before the answer to its later `ping`.
         for connection in &mut self.connections {
             connection.send("ping\n_\n_\n").await;
         }
@@ -256,7 +257,7 @@ async fn play(steps: Vec<Step>) -> TestCaseResult {
             }
         }
     }
-    // At the end, the server's stats must agree.
+    // At the end, the stats of the server must count the same number of subscriptions.
     let told: u64 = real
         .server
         .stats()

@@ -1,4 +1,4 @@
-//! Signals through the client: subscriptions that survive reconnects, reports of gaps, and slow consumers.
+//! Signals through the client: subscriptions that survive reconnects, reports of gaps, and callers that read slowly.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ impl Scene {
     }
 
     async fn set_with(builder: ServerBuilder) -> Self {
-        // These tests are about the client; the server's own small buffer must not interfere.
+        // These tests are about the client. The server's buffer is large, so that the server disconnects no listener.
         let builder = builder.release("1.16");
         let server = builder.port(0).signal_buffer(100_000).start().await.unwrap();
         let address = server.local_addr().to_string();
@@ -49,7 +49,7 @@ impl Scene {
         SignalConn::open(self.builder(), options).await.unwrap()
     }
 
-    /// A connection that goes directly to the server.
+    /// Opens a connection to the server without the proxy.
     async fn publisher(&self) -> SignalConn {
         SignalConn::connect(&self.address).await.unwrap()
     }
@@ -117,7 +117,7 @@ async fn a_group_shares_its_signals() {
     }
 }
 
-/// A member that unlistens before it leaves has received every signal that the server gave it.
+/// A member unlistens and then closes its connection. It receives every signal that the server has sent to it.
 #[tokio::test]
 async fn a_group_loses_no_signal_to_a_member_that_unlistens_before_it_leaves() {
     const SIGNALS: usize = 300;
@@ -213,7 +213,7 @@ async fn a_lost_connection_is_reported_and_restored_after_all_subscriptions_are(
     assert_eq!(cause.kind(), ErrorKind::Disconnected, "{cause}");
     assert!(!conn.health()[0].is_connected());
     until("the server has noticed", || scene.subscriptions().is_empty()).await;
-    // Without a connection, subscriptions can be added and removed as well.
+    // A caller can also add and remove subscriptions while there is no connection.
     let handle = conn.handle();
     let late = tokio::spawn(async move { handle.listen("late", None).await });
     conn.unlisten("c0", None).await.unwrap();
@@ -234,8 +234,8 @@ async fn a_lost_connection_is_reported_and_restored_after_all_subscriptions_are(
     assert_eq!(payload(&mut conn).await, "x");
 }
 
-/// After a reconnect the client subscribes in the order of the patterns, whatever the order of the calls was, so that equal
-/// histories look alike to a server.
+/// After a reconnect, the client subscribes in the alphabetical order of the patterns. So a repeated run with the same
+/// seed sends the same bytes to a server.
 #[tokio::test]
 async fn patterns_are_subscribed_again_in_sorted_order() {
     const PATTERNS: usize = 30;
@@ -271,8 +271,8 @@ async fn patterns_are_subscribed_again_in_sorted_order() {
     assert_eq!(again, patterns);
 }
 
-/// The connection is cut a thousand times, between signals and in the middle of them. Every delivered signal is delivered once and in
-/// order; a gap is reported before the next signal if signals are missing; no subscription is doubled or lost.
+/// The proxy cuts the connection a thousand times, between two signals or in the middle of a signal. The client
+/// delivers each signal at most once, and in order. If signals are missing, it reports a gap before the next signal.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_cuts_leave_no_gap_unreported_and_no_subscription_doubled_or_lost() {
     const CUTS: usize = 1000;
@@ -285,7 +285,7 @@ async fn a_thousand_cuts_leave_no_gap_unreported_and_no_subscription_doubled_or_
     let publishing = tokio::spawn({
         let stop = stop.clone();
         async move {
-            // Both patterns match, but a connection gets the signal once.
+            // Both patterns match, but the server sends each signal once to a connection.
             let mut delivered = 0;
             let mut number = 0;
             while !stop.is_cancelled() {
@@ -317,7 +317,7 @@ async fn a_thousand_cuts_leave_no_gap_unreported_and_no_subscription_doubled_or_
     };
     let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
     for _ in 0..CUTS {
-        // The cut comes up to 30 signals later.
+        // The cut comes up to 29 signals later.
         seed ^= seed << 13;
         seed ^= seed >> 7;
         seed ^= seed << 17;
@@ -328,7 +328,7 @@ async fn a_thousand_cuts_leave_no_gap_unreported_and_no_subscription_doubled_or_
             take(event);
         }
         scene.proxy.cut();
-        // Waits for the restored connection, so that each cut hits one.
+        // Waits until the connection is restored, so that the next cut ends a connection.
         loop {
             let event = event(&mut conn).await;
             let restored = matches!(event, SignalEvent::Restored { .. });
@@ -357,7 +357,8 @@ async fn a_thousand_cuts_leave_no_gap_unreported_and_no_subscription_doubled_or_
     }
     println!("{gaps} cuts, {emitted} emitted, {delivered} delivered by the server, {received} received");
     assert_eq!((gaps, conn.dropped()), (CUTS, 0));
-    // A cut may lose signals that the server counts as delivered, but never adds any.
+    // A cut may lose signals that the server counts as delivered, but it adds none. The number `delivered` does not
+    // include the signal of `last_one`.
     assert!(received <= delivered + 1, "{received} of {delivered}");
 }
 
@@ -373,7 +374,7 @@ async fn a_dropped_listen_is_undone() {
     assert!(listening.await.unwrap_err().is_cancelled());
     scene.proxy.pass_everything();
     until("the subscription is removed", || scene.subscriptions().is_empty()).await;
-    // A subscription that another call made stays.
+    // A dropped `listen` does not remove a subscription that an earlier call has made.
     conn.listen("k", None).await.unwrap();
     scene.proxy.change(|treatment| treatment.stall_down = true);
     let handle = conn.handle();
@@ -405,7 +406,7 @@ async fn a_signal_whose_answer_is_lost_is_not_sent_again() {
 
 #[tokio::test]
 async fn a_slow_consumer_hits_its_own_policy_and_never_the_servers() {
-    // This server disconnects a listener that does not read.
+    // The buffer of this server is small, so the server disconnects a listener that does not read.
     let builder = Server::builder().release("1.16");
     let server = builder.port(0).signal_buffer(256).start().await.unwrap();
     let address = server.local_addr().to_string();
@@ -497,12 +498,12 @@ async fn a_server_that_comes_back_with_fewer_subscriptions_ends_the_stream_with_
     let mut conn = scene.conn().await;
     conn.listen("a", None).await.unwrap();
     conn.listen("b", None).await.unwrap();
-    // At the cap only this subscription fails; the others stay.
+    // The server's limit of subscriptions is reached. Only this subscription fails, and the other subscriptions stay.
     let error = conn.listen("c", None).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
     assert_eq!(scene.publisher().await.emit("b", "1").await.unwrap(), 1);
     assert_eq!(payload(&mut conn).await, "1");
-    // Another server takes its place, with a lower cap.
+    // Another server with a lower limit takes the place of this server.
     let port = scene.server.local_addr().port();
     drop(scene.server);
     let fewer = loop {
@@ -537,7 +538,7 @@ async fn a_silent_connection_is_kept_alive() {
         .reply_timeout(Duration::from_millis(400));
     let mut conn = SignalConn::open(settings, SignalOptions::default()).await.unwrap();
     conn.listen("k", None).await.unwrap();
-    // Incoming signals are no proof that the server receives anything.
+    // Incoming signals do not show that the server receives bytes. So the client must send keepalives during them.
     let publisher = scene.publisher().await;
     for number in 0..15 {
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -616,7 +617,7 @@ async fn a_client_of_several_shards_listens_at_all_and_emits_at_the_shard_of_the
         "a signal emitted at the other shard is not delivered here"
     );
 
-    // One shard stops: the signals of the other one continue.
+    // One shard stops. The signals of the other shard continue.
     let [first, second] = servers;
     drop(first);
     assert!(matches!(event(&mut all).await, SignalEvent::Lost { shard: 0, .. }));
@@ -695,7 +696,7 @@ async fn a_flood_of_signals_uses_bounded_memory_and_unasked_lines_end_the_connec
     );
 }
 
-/// Raw lines beside the client show that it speaks the protocol of the wire.
+/// Raw connections send and receive the lines of the protocol, so they show that the client uses the same lines.
 #[tokio::test]
 async fn signals_pass_between_the_client_and_raw_connections() {
     let scene = Scene::set().await;

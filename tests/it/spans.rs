@@ -1,6 +1,7 @@
-//! The spans that an exporter of traces gets from a client: which requests have one, and its parent, fields and end.
+//! The spans that an exporter of traces gets from a client: which requests have a span, and the parent, the fields and
+//! the end of the span.
 //!
-//! Each test runs on one thread, so that the subscriber of that thread sees all.
+//! Each test runs on one thread, so that the subscriber of this thread sees all spans.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,7 +21,7 @@ use tracing::{Instrument, info_span};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::{EnvFilter, registry};
 
-/// The filter that the document recommends.
+/// The filter that the guide recommends.
 const AT_INFO: &str = "info,ractor=off,dflockd_client::tasks=off";
 const AT_DEBUG: &str = "debug,ractor=off,dflockd_client::tasks=off";
 
@@ -226,7 +227,7 @@ async fn the_span_of_a_dropped_wait_has_that_outcome_and_no_error() {
     assert!(!attributes.contains_key("error.type") && wait.status == Status::Unset);
 }
 
-/// A server that does not answer, and a shard without a connection.
+/// First the server does not answer. Then the shard has no connection.
 #[tokio::test]
 async fn an_acquire_without_an_answer_for_a_while_has_a_span() {
     let traces = Traces::at(AT_INFO);
@@ -301,7 +302,8 @@ async fn the_span_of_stopped_work_says_that_the_lease_was_lost() {
     let client = builder(&proxy.address).name("billing").connect().await.unwrap();
     for by_layer in [false, true] {
         let lock = client.lock("k").unwrap();
-        // The server has granted the key before the client has the answer, so the work itself tells that it runs.
+        // The work itself signals that it runs. The server's stats would show the grant too early, because the client
+        // does not have the answer at that moment.
         let (runs, begun) = std::sync::mpsc::channel();
         let tells = runs.clone();
         let service = service_fn(move |(): ()| {
@@ -381,7 +383,7 @@ fn the_client_for_threads_has_the_same_spans() {
     releases.join().unwrap();
 }
 
-/// A span in which a client is built ends with its own work: no task of the client keeps it open.
+/// A span in which a client is built ends with its own work, because no task of the client keeps the span open.
 #[tokio::test]
 async fn a_client_may_be_built_within_a_span() {
     for filter in [AT_INFO, AT_DEBUG, "info"] {
