@@ -3,8 +3,8 @@
 //! By default, the cases run against embedded servers that imitate three releases, and each case has its own server.
 //! The cases also run against a build that differs from these releases.
 //!
-//! With `DFLOCKD_TEST_SERVER=host:port`, all cases run against that server instead. Start that server with `--max-locks
-//! 100000`. If its read timeout is not 23 s, set `DFLOCKD_TEST_READ_TIMEOUT=seconds`.
+//! With `DFLOCKD_TEST_SERVER=host:port`, all cases run against that server instead. That server must run with
+//! `--max-locks 100000`. If its read timeout is not 23 s, set `DFLOCKD_TEST_READ_TIMEOUT=seconds`.
 //!
 //! The suite first probes the features of the server, over connections that no case uses. A case that needs a missing
 //! feature is ignored, and the name of its test contains the feature.

@@ -1,8 +1,8 @@
 //! Tests of this client with the real Python server, and of the real Python clients with the embedded server. In some
 //! tests, Python clients and this client wait in one queue.
 //!
-//! These tests need the virtual environments that `tests/interop/setup` makes. Without the environments, the program
-//! prints this and runs no tests. With `DFLOCKD_REQUIRE_INTEROP=1`, it fails instead.
+//! These tests need the virtual environments that `tests/interop/setup` makes. If an environment is missing, the
+//! program prints its name and runs no tests. With `DFLOCKD_REQUIRE_INTEROP=1`, the program then fails.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 #[cfg(unix)]
@@ -341,7 +341,7 @@ async fn one_semaphore_in_order(environment: &'static str) {
             .map(|event| event.connection)
             .collect()
     };
-    // Each waiter has its own connection, so the order of the connections is the order of the waiters.
+    // Each waiter has its own connection. So the connections in the events show the order of the waiters.
     assert_eq!(of(EventKind::Granted)[LIMIT as usize..], of(EventKind::Queued));
     assert_eq!(of(EventKind::Queued).len(), 6);
 }

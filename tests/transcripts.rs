@@ -122,7 +122,7 @@ impl Tokens {
     /// Replaces the names of tokens by the real tokens.
     fn fill(&self, text: &str) -> String {
         let mut names: Vec<&String> = self.by_name.keys().collect();
-        // `$t10` is replaced before `$t1`, because `$t1` is its beginning.
+        // `$t10` is replaced before `$t1`, because `$t10` begins with `$t1`.
         names.sort_by_key(|name| std::cmp::Reverse(name.len()));
         names.into_iter().fold(text.to_owned(), |text, name| {
             text.replace(name.as_str(), &self.by_name[name])

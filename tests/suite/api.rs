@@ -160,7 +160,7 @@ impl Lock {
         }
     }
 
-    /// Returns a lock object, which has the interface of the Python client's lock object.
+    /// Returns a lock object, which is similar to the lock object of the Python client.
     pub fn object(&self) -> Object {
         match self.clone() {
             Self::Async(lock) => Object::Async(lock.into()),

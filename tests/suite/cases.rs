@@ -157,7 +157,7 @@ async fn low_level_fifo(peer: Peer) {
     let mut queue = Vec::new();
     for _ in 0..5 {
         let mut wire = peer.wire().await;
-        // The server answers an enqueue after it has queued it, so the order of the queue is certain.
+        // The server answers an enqueue after it has queued the waiter, so the order of the queue is certain.
         assert_eq!(low::enqueue(&mut wire, &key, ttl(20)).await.unwrap(), Enqueued::Queued);
         queue.push(wire);
     }
@@ -264,7 +264,8 @@ async fn fences_grow(peer: Peer) {
     let builder = peer.builder().fencing(Fencing::Required);
     let lock = Client::connect(peer.api, builder).await.lock(&key);
     let heard = async || {
-        // A closed connection holds the lock until the server notices its end, so this acquire may wait for 5 s.
+        // A closed connection holds the lock until the server notices the end of the connection. So this acquire waits
+        // for up to 5 s.
         let answer = peer.ask_alone(&format!("l\n{key}\n5 10\n")).await;
         fence_of(&answer).unwrap_or_else(|| panic!("{answer}"))
     };

@@ -15,7 +15,7 @@ use crate::support::raw::{Heard, RawConnection};
 
 const SOON: Duration = Duration::from_secs(10);
 
-/// A feature that some servers, or one of the clients, lack.
+/// A feature that some servers lack, or that one of the two clients lacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ability {
     Semaphores,

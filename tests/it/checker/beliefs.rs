@@ -1,5 +1,5 @@
-//! Tests of the rules for the beliefs of callers that they hold a key. At most `limit` callers believe so at a time,
-//! each only during its grant, and none after a loss.
+//! Tests of the rules for beliefs: a caller believes that it holds a key. At most `limit` callers may believe so at a
+//! time. A belief must begin and end during the grant, and it must not continue after a loss.
 
 use super::hand::*;
 use crate::support::history::record::{Acquired, Entry, Kind, Line, What};
@@ -27,8 +27,8 @@ fn two(first: &[u64]) -> Vec<Line> {
 fn two_believers_in_a_lock_are_found() {
     let said = "believed in until +0.030000 s, together with holder 1 of \"p\"";
     assert_broken(&two(&[5, 25]), &[(Rule::Believers, said)]);
-    // A holder believes in its lease from the acquire to the last use. So holder 1 believes until 40 ms, and until 21
-    // ms.
+    // A holder believes in its lease from its acquire to its last use. So holder 1 still believes in its lease after
+    // holder 2 has acquired.
     assert_broken(&two(&[5, 40]), &[(Rule::Believers, said)]);
     assert_broken(&two(&[21]), &[(Rule::Believers, said)]);
 }

@@ -42,7 +42,8 @@ fn a_process_that_does_not_run_is_not_late() {
     assert_fine(&killed);
 }
 
-/// After a freeze, an acquire of several keys still requests the other keys. So the time of the freeze does not count.
+/// After a freeze, an acquire of several keys may still send requests for the remaining keys. So the rule counts only
+/// the time in which the process runs.
 #[test]
 fn the_timeout_of_an_acquire_of_several_keys_counts_running_time_only() {
     let frozen = |returned_at: u64| {

@@ -23,7 +23,7 @@ pub(crate) const BOUNDS: Bounds = Bounds {
 
 const TICKS: u64 = 600;
 const TTL: u64 = 40 * MS;
-/// How long before the end of a lease its client reports it lost.
+/// How long before the end of a lease the client reports the lease lost.
 const MARGIN: u64 = 2 * MS;
 const CALLERS: usize = 6;
 const CHANNEL: &str = "c.d";
@@ -40,7 +40,7 @@ struct Grant {
     holder: u64,
     token: Token,
     ends: u64,
-    /// After the connection has ended: the time at which the client will notice its end.
+    /// After the connection has ended: the time at which the client will notice the end.
     unnoticed_until: Option<u64>,
 }
 

@@ -4,7 +4,7 @@ use super::hand::*;
 use crate::support::history::record::{Acquired, Entry, Kind, Line, What};
 use crate::support::history::verdict::{Counts, Rule};
 
-/// Makes the content of a line from an entry, such as `What::Granted`.
+/// A function that makes the content of a line from an entry. An example is `What::Granted`.
 type Tell = fn(Entry) -> What;
 
 fn semaphore(entry: Entry) -> Entry {

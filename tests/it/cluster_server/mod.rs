@@ -539,7 +539,7 @@ async fn a_stopped_member_is_gone_at_once_and_comes_back_at_its_address() {
     let mut third = RawConnection::open(&addresses[2]).await;
     assert_eq!(third.request("l", "free", "0 30").await, "error_not_leader");
     cluster.stop(0).await.unwrap();
-    // The cluster still has the lease of the holder.
+    // The cluster still has the lease of the holder and the queue position of the waiter.
     cluster.move_leader(2).unwrap();
     assert_eq!(third.request("l", "k", "0 30").await, "timeout");
     cluster.start(0).await.unwrap();

@@ -1,4 +1,4 @@
-//! Checks that each test exists that is named in `docs/failover-tests.md`.
+//! Checks that the tests exist which `docs/failover-tests.md` names.
 
 use std::fs::{read_dir, read_to_string};
 use std::path::Path;

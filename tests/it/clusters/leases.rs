@@ -61,7 +61,7 @@ async fn an_idle_client_costs_the_cluster_no_entry_of_its_log() {
     scene.until_waiters(1).await;
     let ticket = queued(&lock).await;
     let mut observer = RawConnection::open(&scene.cluster.addresses()[1]).await;
-    // Each wait comes after a try of the same caller, so no try adds log entries any more.
+    // The waiter's try came before its wait, so the cluster has already logged this try.
     let mut entries = last_log_index(&observer.request("stats", "_", "_").await);
     let mut quiet_since = Instant::now();
     while quiet_since.elapsed() < keepalive * 20 {
@@ -116,8 +116,7 @@ async fn holders_at_a_leader_without_a_majority_give_up_before_another_client_is
     let got = timeout(LONG, lock.acquire()).await.unwrap().unwrap();
     assert!(!held.is_held(), "another client has the key: {:?}", held.state());
     got.release().await.unwrap();
-    // A caller at the isolated leader gets an error at the caller's own timeout (1 s), not at the leader's timeout (600
-    // s).
+    // A caller at the isolated leader gets an error at the caller's timeout (1 s), not at the leader's timeout (600 s).
     let lock = client.lock("free").unwrap().acquire_timeout(Duration::from_secs(1));
     timeout(LONG, lock.acquire()).await.unwrap().unwrap_err();
     assert_eq!(scene.judge().grants, 2);

@@ -11,7 +11,7 @@ use super::{LONG_KEEPALIVE, forgetful};
 use crate::support::cluster::{ClusterScene, Cut, LONG, patiently, queued, until_served_by};
 use crate::support::until;
 
-/// A caller waits two seconds for a held key, and the leader changes during this wait.
+/// A caller waits for a held key for two seconds, and the leader changes during this wait.
 async fn a_wait_whose_leader_falls(keepalive: Duration) -> (ClusterScene, EventKindCounts) {
     let scene = forgetful().await;
     let client = scene.builder().keepalive(keepalive).connect().await.unwrap();

@@ -55,7 +55,7 @@ async fn a_connectors_error_is_the_source_of_the_clients_error() {
     was_refused_by_the_tunnel(&builder().connector(refuse).connect().await.unwrap_err());
 }
 
-/// The same source is in the error of a caller whose timeout ends while the connector fails.
+/// A caller whose timeout ends while the connector fails also gets the connector's error as the source.
 #[tokio::test]
 async fn callers_get_a_connectors_error_as_the_source() {
     let refuse = service_fn(|_: Endpoint| async { Err::<DuplexStream, _>(TunnelError(403)) });
@@ -197,7 +197,7 @@ async fn a_faulty_connector_costs_one_attempt_only() {
         }
         is_on.store(false, Ordering::SeqCst);
         let guard = client.lock("k").unwrap().acquire_timeout(SOON).acquire().await.unwrap();
-        // If the connection for stats has the same fault, only the caller of `stats` is affected.
+        // If the connector has the same fault for the connection for stats, only the caller of `stats` is affected.
         is_on.store(true, Ordering::SeqCst);
         let mut stats = Box::pin(client.stats());
         let meanwhile = timeout(Duration::from_millis(300), &mut stats).await;

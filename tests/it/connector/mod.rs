@@ -1,4 +1,4 @@
-//! Tests of clients with a connector, a service of the program that opens the client's connections.
+//! Tests of clients with a connector. A connector is a service that opens the client's connections.
 //! `examples/through_proxy.rs` has a connector that connects through a proxy.
 
 mod failing;
@@ -34,7 +34,7 @@ impl Network {
         self
     }
 
-    /// The names to which the client has connected, in order.
+    /// Returns the names that the client has passed to the connector, in order.
     fn asked(&self) -> Vec<String> {
         self.0.lock().unwrap().asked.clone()
     }

@@ -23,7 +23,7 @@ async fn works(client: &Client) {
     guard.release().await.unwrap();
 }
 
-/// A stream that is pending once before each operation, and that transfers one byte at a time.
+/// A stream that is pending once before each read, write and flush, and that reads and writes one byte at a time.
 struct Trickle {
     inner: DuplexStream,
     pauses: [bool; 3],

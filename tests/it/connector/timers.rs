@@ -98,8 +98,8 @@ impl Machines {
     }
 }
 
-/// No kernel reports to such a stream that its machine no longer runs. A connection that waits for a lock also gets no
-/// answer for a long time. So only a keepalive shows that the machine no longer runs.
+/// When a machine stops, no kernel reports this to a stream of a connector. Also, a connection that waits for a lock
+/// may get no answer for a long time. So only keepalives can show that the machine has stopped.
 #[test]
 fn a_wait_does_not_stay_at_a_machine_that_is_gone() {
     timers_only().block_on(async {

@@ -23,8 +23,7 @@ fn was_fatal(error: &Error, says: &str) {
     assert!(error.is_fatal() && error.to_string().contains(says), "{error}");
 }
 
-/// The client checks the certificate against the host of the configured address. The connector's choice of a server
-/// makes no difference.
+/// The client checks the certificate against the host of the configured address, whatever server the connector chooses.
 #[tokio::test]
 async fn tls_runs_over_a_connectors_stream_and_checks_the_host_of_the_endpoint() {
     let authority = Authority::new("ours");

@@ -54,7 +54,7 @@ async fn a_wait_outlives_its_client_until_its_timeout_before_1_15() {
     gone.send("l\nk\n2 300\n").await;
     until("it waits", || waiters(&server) == 1).await;
     drop(gone);
-    // The clock of the server ends both this wait (1 s) and the earlier wait (2 s), so this wait ends first.
+    // The server measures this wait (1 s) and the earlier wait (2 s) with the same clock, so this wait ends first.
     assert_eq!(holder.request("l", "k", "1").await, "timeout");
     assert_eq!((server.stats().connections, waiters(&server)), (2, 1));
     until("the wait has timed out", || server.stats().connections == 1).await;
@@ -79,7 +79,7 @@ async fn nothing_is_read_from_a_connection_that_waits_before_1_15() {
     }
 }
 
-/// The client ends its direction of the connection, and waits for the answer.
+/// The client closes its sending direction of the connection, and waits for the answer.
 #[tokio::test]
 async fn a_half_closed_connection_gets_the_answer_to_its_wait_before_1_15() {
     for (release, watched) in since(Release::V1_15) {

@@ -82,7 +82,7 @@ async fn locks_and_semaphores_share_one_namespace_before_1_14() {
             "error_limit_mismatch",
             "{release}"
         );
-        // A semaphore of limit 1 is a lock.
+        // The server treats a semaphore of limit 1 as a lock.
         assert!(connection.request("se", "one", "1").await.starts_with("acquired "));
         let stats = server.stats();
         let locks: Vec<LockStats> = stats.locks.into_iter().filter(|lock| lock.key == "one").collect();
@@ -172,7 +172,7 @@ async fn signals_are_checked_more_strictly_from_1_11_2_on() {
         let blank = connection.request("signal", "a", " \t ").await;
         assert_eq!(blank, if checks { "error" } else { "ok 0" }, "{release}");
         assert_eq!(connection.request("signal", "a", "").await, "error", "{release}");
-        // Blanks around the name of a group are trimmed; blanks inside it count.
+        // The server trims blanks around the name of a group, and keeps blanks inside the name.
         assert_eq!(
             connection.request("listen", "a", "  two words\t").await,
             "ok",
@@ -191,7 +191,7 @@ async fn signals_are_checked_more_strictly_from_1_11_2_on() {
             "{release}"
         );
         assert_eq!(connection.request("signal", "a", "x").await, "ok 0", "{release}");
-        // Channels, groups and payloads may be any bytes.
+        // Channels and groups may contain bytes that are not valid UTF-8.
         connection
             .send_bytes(b"listen\n\xff.*\n\xfe\nsignal\n\xff.\0\nx\n")
             .await;

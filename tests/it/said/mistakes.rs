@@ -353,13 +353,13 @@ async fn keys_are_shown_escaped_in_errors_and_logs() {
     let lock = client.lock(&key).unwrap().lease_ttl(Duration::from_secs(1));
     let guard = lock.acquire().await.unwrap();
     is_clean(&lock.acquire().await.unwrap_err().to_string());
-    // Logs of a refused renewal, of a lost lease, and of the release of that lease.
+    // The client logs a refused renewal, a lost lease, and the release of that lease.
     let mut thief = crate::support::raw::RawConnection::open(&address).await;
     let token = guard.token().as_str();
     thief.send(&format!("r\n{NASTY}\n{token}\n")).await;
     assert_eq!(guard.lost().await, LostReason::Rejected);
     is_clean(&guard.release().await.unwrap_err().to_string());
-    // Logs of a grant whose caller no longer waits.
+    // The client logs a grant whose caller no longer waits.
     let holder = lock.acquire().await.unwrap();
     let waiting = tokio::spawn({
         let lock = lock.clone().acquire_timeout(SOON);
