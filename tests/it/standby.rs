@@ -28,7 +28,7 @@ fn health(client: &Client) -> (String, u64, Option<FailoverReason>) {
     (endpoint.to_string(), failovers, last_failover)
 }
 
-/// Returns why the lease is lost; it is lost at once, whatever its TTL.
+/// Waits until the lease is lost and returns the reason. The wait is short, because the loss does not wait for the TTL.
 async fn why_lost(guard: &LockGuard) -> LostReason {
     timeout(PATIENCE, guard.lost()).await.expect("the lease is lost")
 }
@@ -37,8 +37,8 @@ async fn away(client: &Client) {
     until("the loss is noticed", || !client.health()[0].is_connected()).await;
 }
 
-/// The delay is the longest TTL that was used and a twentieth of it, not the client's default TTL. Callers wait or fail,
-/// as configured.
+/// The default takeover delay is 1.05 times the longest TTL that the client has used, which is 3 s here. It does not
+/// follow from the client's default TTL. During the delay, callers wait or fail, as configured.
 #[tokio::test]
 async fn the_standby_is_not_used_before_the_longest_possible_lease_has_ended() {
     let mut pair = Pair::start().await;
@@ -101,12 +101,13 @@ async fn a_configured_delay_applies_whatever_was_granted() {
     assert!(guard.is_held());
 }
 
-/// Pauses so long that an attempt at the end of one would come too late.
+/// Makes pauses between attempts that last longer than every test.
 fn seldom() -> ReconnectPolicy {
     ReconnectPolicy::exponential(NEVER, NEVER)
 }
 
-/// When the delay is over, a pause between attempts is under way. It does not delay the takeover.
+/// At the end of the takeover delay, the client is in a long pause between two attempts. It does not wait for the end
+/// of the pause.
 #[tokio::test]
 async fn the_standby_is_asked_when_the_delay_is_over_whatever_the_pauses() {
     let mut pair = Pair::start().await;
@@ -120,7 +121,7 @@ async fn the_standby_is_asked_when_the_delay_is_over_whatever_the_pauses() {
     assert!(guard.is_held());
 }
 
-/// A client that has never reached the primary has the same delay.
+/// The takeover delay ends a long pause of a client that has never reached the primary, too.
 #[tokio::test]
 async fn a_client_that_starts_without_the_primary_uses_the_standby_after_the_delay() {
     let mut pair = Pair::start().await;
@@ -130,7 +131,8 @@ async fn a_client_that_starts_without_the_primary_uses_the_standby_after_the_del
     assert!(client.lock("k").unwrap().acquire().await.unwrap().is_held());
 }
 
-/// An attempt that is still under way does not delay the takeover either.
+/// At the end of the takeover delay, an attempt to connect to the silent primary is under way. The client does not wait
+/// for the end of the attempt.
 #[tokio::test]
 async fn a_silent_primary_does_not_delay_a_takeover() {
     let pair = Pair::start().await;
@@ -146,7 +148,8 @@ async fn a_silent_primary_does_not_delay_a_takeover() {
     assert_eq!(client.health()[0].failovers, 1);
 }
 
-/// A client tries a primary that came back during a long pause before it uses the standby.
+/// The primary comes back during a long pause. At the end of the takeover delay, the client tries the primary once
+/// more.
 #[tokio::test]
 async fn the_primary_is_tried_once_more_before_the_standby() {
     let mut pair = Pair::start().await;
@@ -159,7 +162,7 @@ async fn the_primary_is_tried_once_more_before_the_standby() {
     assert_eq!(pair.grants(PRIMARY)[0].token.as_ref(), Some(guard.token()));
 }
 
-/// Other clients may hold leases of a primary that this client has never reached.
+/// The client waits because other clients may hold leases of the primary. It has never reached the primary itself.
 #[tokio::test]
 async fn a_client_that_starts_without_the_primary_waits_for_the_same_delay() {
     let mut pair = Pair::start().await;
@@ -178,11 +181,12 @@ async fn a_client_that_starts_without_the_primary_waits_for_the_same_delay() {
     guard.release().await.unwrap();
 }
 
-/// A client that waits for a key over a connection of its own, and has lost its pipelined connection.
+/// A client that has lost its pipelined connection to the primary. A caller still waits for a key over another
+/// connection.
 struct HalfCut {
     pair: Pair,
     client: Client,
-    /// The guard of another client.
+    /// The guard of another client, which holds the key.
     holder: LockGuard,
     waiting: JoinHandle<Result<LockGuard>>,
     _proxy: Proxy,
@@ -196,7 +200,8 @@ impl HalfCut {
         let client = of(shard).acquire_timeout(PATIENCE).connect().await.unwrap();
         let other = Client::builder().servers([&pair.addresses[PRIMARY]]);
         let holder = other.build().unwrap().lock("k").unwrap().acquire().await.unwrap();
-        // Many bytes pass over the pipelined connection and few over the other: by that the test tells them apart.
+        // The client sends many bytes over the pipelined connection and few bytes over the connection of the wait. So
+        // the cut after 500 bytes, below, ends only the pipelined connection.
         for _ in 0..50 {
             let small = client.lock("small").unwrap().acquire().await.unwrap();
             small.release().await.unwrap();
@@ -223,7 +228,7 @@ fn waiters(pair: &Pair) -> u64 {
     locks.iter().map(|lock| lock.waiters).sum()
 }
 
-/// A wait has a connection of its own, and an answer over that connection is contact with the primary, too.
+/// A wait has a connection of its own. The takeover delay also counts from an answer over this connection.
 #[tokio::test]
 async fn the_delay_counts_from_the_last_answer_over_any_connection() {
     let delay = Duration::from_secs(4);
@@ -266,7 +271,7 @@ async fn all_leases_of_a_primary_are_lost_with_it_and_at_once() {
     for number in 0..20 {
         guards.push(client.lock(format!("k{number}")).unwrap().acquire().await.unwrap());
     }
-    // A lease that belongs to a connection of its own is lost, too.
+    // A wait acquires a lease over a connection of its own. This lease is lost, too.
     let waiting = tokio::spawn({
         let lock = client.lock("k0").unwrap();
         async move { lock.acquire().await.unwrap() }
@@ -285,7 +290,8 @@ async fn all_leases_of_a_primary_are_lost_with_it_and_at_once() {
     assert_eq!(pair.server(STANDBY).events(), []);
 }
 
-/// Leases that outlive their connection may survive with the primary, but not once the standby serves.
+/// The servers keep leases whose connection has ended, so a lease continues if the primary comes back. It is lost when
+/// the standby takes over.
 #[tokio::test]
 async fn leases_that_outlive_their_connection_are_lost_when_the_standby_takes_over() {
     let mut pair = Pair::start_with(Server::builder().auto_release_on_disconnect(false)).await;
@@ -307,7 +313,7 @@ async fn leases_that_outlive_their_connection_are_lost_when_the_standby_takes_ov
     let new = lock.acquire().await.unwrap();
     assert_eq!(old.state(), LeaseState::Lost(LostReason::Disconnected));
     assert!(new.is_held());
-    // The server that granted it does not serve any more.
+    // The server that granted the old lease no longer serves.
     assert_eq!(releasing.await.unwrap().unwrap_err().kind(), ErrorKind::LeaseLost);
     assert_eq!(old.release().await.unwrap_err().kind(), ErrorKind::LeaseLost);
     assert!(new.is_held());
@@ -333,7 +339,7 @@ async fn a_primary_that_is_back_within_the_delay_keeps_serving() {
     assert_eq!(pair.server(STANDBY).stats().connections, 0);
 }
 
-/// After the delay the client stays at the standby, as long as that serves.
+/// After the takeover, the client stays at the standby while the standby serves.
 #[tokio::test]
 async fn a_primary_that_is_back_later_serves_only_when_the_standby_dies() {
     let mut pair = Pair::start().await;
@@ -351,7 +357,7 @@ async fn a_primary_that_is_back_later_serves_only_when_the_standby_dies() {
     pair.restart(PRIMARY).await;
     let lock = client.lock("k").unwrap();
     let back = Instant::now();
-    // Long enough for a failback, if the client made one.
+    // A failback would happen within this time, but the client makes none.
     while back.elapsed() < 3 * delay {
         lock.acquire().await.unwrap().release().await.unwrap();
     }
@@ -396,7 +402,7 @@ async fn a_failover_of_one_shard_does_not_affect_another() {
         lock.acquire().await.unwrap().release().await.unwrap();
     }
     assert!(held.is_held() && waiting.try_join_next().is_none());
-    // The callers that wait are served in the end.
+    // The primary is back and serves the callers that wait.
     pair.restart(PRIMARY).await;
     for outcome in waiting.join_all().await {
         outcome.unwrap();

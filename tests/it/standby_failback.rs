@@ -1,4 +1,5 @@
-//! The failback to the primary: on request, after the delay, and only while the standby serves.
+//! The failback: the client leaves the standby for the primary. It does so on request, after the takeover delay, and
+//! only while the standby serves.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,7 +60,7 @@ async fn a_failback_releases_all_leases_and_the_primary_serves_after_the_delay()
     pair.restart(PRIMARY).await;
     let asked = Instant::now();
     assert_eq!(client.failback(0).await.unwrap(), DELAY);
-    // The leases are lost at once, not when the primary serves.
+    // The leases are lost at once, and not later when the primary serves.
     for guard in &guards {
         assert_eq!(guard.state(), LeaseState::Lost(LostReason::Failback));
     }
@@ -97,7 +98,7 @@ async fn a_failback_releases_all_leases_and_the_primary_serves_after_the_delay()
     pair.judge();
 }
 
-/// A wait fails, and new callers wait for the primary or fail, as configured.
+/// The wait under way fails. New callers wait for the primary or fail, as configured.
 #[tokio::test]
 async fn callers_wait_or_fail_as_configured_while_no_server_serves() {
     for what in [OnUnavailable::Wait, OnUnavailable::FailFast] {
@@ -134,7 +135,7 @@ async fn callers_wait_or_fail_as_configured_while_no_server_serves() {
     }
 }
 
-/// The standby still answers what was sent to it before.
+/// The standby still answers a release that the client sent before the failback.
 #[tokio::test]
 async fn a_release_under_way_during_a_failback_is_answered() {
     let mut pair = Pair::start().await;
@@ -155,7 +156,7 @@ async fn a_release_under_way_during_a_failback_is_answered() {
     releasing.await.unwrap().unwrap();
 }
 
-/// The standby's grant arrives after the failback: no caller gets it.
+/// The grant of the standby arrives after the failback, and no caller gets it.
 #[tokio::test]
 async fn a_grant_that_arrives_after_a_failback_is_discarded() {
     let mut pair = Pair::start().await;
@@ -181,8 +182,8 @@ async fn a_grant_that_arrives_after_a_failback_is_discarded() {
     pair.judge();
 }
 
-/// The standby's grant arrives so late that the client confirms it first, and the confirmation arrives after the
-/// failback: no caller gets the grant.
+/// The grant of the standby arrives so late that the client first renews the lease to confirm it. The answer to the
+/// renewal arrives after the failback, and no caller gets the grant.
 #[tokio::test]
 async fn a_confirmation_that_arrives_after_a_failback_is_discarded() {
     let (asked, may_answer) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
@@ -193,7 +194,7 @@ async fn a_confirmation_that_arrives_after_a_failback_is_discarded() {
             while let Some([command, ..]) = connection.request().await {
                 match command.as_str() {
                     "l" => {
-                        // More than half of the TTL.
+                        // The answer takes more than half of the TTL of 2 s.
                         sleep(Duration::from_millis(1100)).await;
                         connection.say("ok 0123456789abcdef0123456789abcdef 2\n").await;
                     }
@@ -292,7 +293,7 @@ async fn a_failback_while_the_primary_serves_does_nothing() {
     guard.release().await.unwrap();
 }
 
-/// The second call returns the rest of the delay.
+/// The second call returns the remaining takeover delay.
 #[tokio::test]
 async fn a_second_failback_joins_the_first() {
     let mut pair = Pair::start().await;

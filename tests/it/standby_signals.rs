@@ -1,4 +1,5 @@
-//! Signals of a shard with a standby: they move to the server that serves the shard, there and back.
+//! Signals of a shard with a standby. The subscriptions move to the standby when it takes over, and back to the primary
+//! at a failback.
 
 use std::time::Duration;
 
@@ -97,7 +98,8 @@ async fn a_subscription_follows_its_shard_to_the_standby_and_back() {
     hears(&mut heard, "fifth").await;
 }
 
-/// If the primary is back soon, subscriptions stay: one at the standby would miss the signals of other clients.
+/// While the shard waits for its primary, its subscriptions wait, too. A subscription at the standby would miss the
+/// signals of clients that use the primary.
 #[tokio::test]
 async fn a_subscription_stays_as_long_as_its_shard_stays() {
     let mut pair = Pair::start_with(Server::builder().release("1.16")).await;
@@ -127,7 +129,8 @@ async fn a_subscription_stays_as_long_as_its_shard_stays() {
     );
 }
 
-/// A signal connection without a client fails over by itself: it grants nothing, so it need not wait.
+/// A `SignalConn` without a client fails over by itself. It does not wait for the takeover delay, because it holds no
+/// leases.
 #[tokio::test]
 async fn a_signal_connection_without_a_client_fails_over_at_once() {
     let mut pair = Pair::start_with(Server::builder().release("1.16")).await;
@@ -140,7 +143,7 @@ async fn a_signal_connection_without_a_client_fails_over_at_once() {
     hears(&mut heard, "first").await;
 }
 
-/// The signal connection of a client that is gone fails over by itself, too.
+/// A `SignalConn` whose client was dropped fails over by itself, too.
 #[tokio::test]
 async fn a_signal_connection_that_outlives_its_client_fails_over_alone() {
     let mut pair = Pair::start_with(Server::builder().release("1.16")).await;
@@ -154,7 +157,6 @@ async fn a_signal_connection_that_outlives_its_client_fails_over_alone() {
     hears(&mut heard, "first").await;
 }
 
-/// A shutdown of the client ends its subscriptions.
 #[tokio::test]
 async fn a_subscription_ends_with_the_shutdown_of_its_client() {
     let pair = Pair::start_with(Server::builder().release("1.16")).await;

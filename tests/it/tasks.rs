@@ -1,5 +1,6 @@
-//! A task that panics costs its connection: its leases are reported lost, its callers get an error that names the cause, and the client
-//! lives on. Most of these tests use a recorder of metrics that panics, since users write recorders.
+//! Tasks of the client that panic. If the task of a connection panics, the client loses the connection and reports its
+//! leases lost. Callers get an error that names the cause, and the client continues to work. In most of these tests a
+//! metrics recorder panics, because users write recorders.
 
 use std::future::Future;
 use std::sync::atomic::AtomicUsize;
@@ -33,7 +34,7 @@ use tracing_subscriber::layer::SubscriberExt;
 /// A time that only a hang exceeds.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A TTL so long that a lease outlives every test without a renewal.
+/// A TTL that is longer than every test, so that no lease needs a renewal.
 const TTL: Duration = Duration::from_secs(600);
 
 async fn soon<F: Future>(what: &str, future: F) -> F::Output {
@@ -47,7 +48,7 @@ async fn serve() -> Server {
     release.port(0).start().await.unwrap()
 }
 
-/// Keys that start with `a` belong to the first shard, all others to the second.
+/// If there are two shards, keys that start with `a` belong to the first shard, all others to the second.
 fn by_first_letter(key: &str, servers: usize) -> usize {
     usize::from(!key.starts_with('a')).min(servers - 1)
 }
@@ -64,7 +65,7 @@ fn builder(servers: &[&Server], recorder: &Faulty) -> ClientBuilder {
         ))
 }
 
-/// A client without faults.
+/// Connects a client without the recorder that panics.
 async fn bystander(server: &Server) -> Client {
     let servers = [server.local_addr().to_string()];
     Client::builder().servers(servers).connect().await.unwrap()
@@ -83,7 +84,7 @@ fn waiters(server: &Server) -> u64 {
         .sum()
 }
 
-/// The task of a connection records the histograms of its requests.
+/// The task of a connection records the histograms of its requests, so a fault in a histogram makes this task panic.
 #[tokio::test]
 async fn a_panic_loses_the_connection_with_its_leases_and_disturbs_no_other_shard() {
     let (first, second) = (serve().await, serve().await);
@@ -105,7 +106,7 @@ async fn a_panic_loses_the_connection_with_its_leases_and_disturbs_no_other_shar
     assert_eq!(soon("the loss", lost_slot.lost()).await, LostReason::Disconnected);
     assert!(!lost.is_held() && !lost_slot.is_held() && other.is_held());
 
-    // The server has freed the key: another client can acquire it, and after that this one.
+    // The server has freed the key. First another client acquires it, and then the client under test.
     let bystander = bystander(&first).await;
     let taken = soon("the key is free", bystander.lock("a/lock").unwrap().acquire())
         .await
@@ -124,7 +125,7 @@ async fn a_panic_loses_the_connection_with_its_leases_and_disturbs_no_other_shar
     assert!(client.shutdown(PATIENCE).await.unreleased.is_empty());
 }
 
-/// A release that the task had taken may have arrived: the client repeats it and counts it as done.
+/// The server may have received the release before the panic. So the client repeats the release and reports success.
 #[tokio::test]
 async fn a_release_whose_connection_panicked_is_repeated() {
     let server = serve().await;
@@ -136,7 +137,7 @@ async fn a_release_whose_connection_panicked_is_repeated() {
     let released = async { tokio::join!(guard.release(), permit.release()) };
     let (lock, semaphore) = soon("the answers", released).await;
     lock.unwrap();
-    // The permit's lease ends with its connection: it was released before that, or lost.
+    // The permit's lease ended with its connection. Either the release came first and succeeded, or the lease was lost.
     assert!(semaphore.is_ok() || semaphore.is_err_and(|error| error.kind() == ErrorKind::LeaseLost));
     assert_eq!(recorder.panics(), 1);
     until("all keys are free", || {
@@ -146,7 +147,7 @@ async fn a_release_whose_connection_panicked_is_repeated() {
     .await;
 }
 
-/// If leases outlive their connections, a panic costs none of them.
+/// The server keeps a lease whose connection has ended, so a panic ends no lease.
 #[tokio::test]
 async fn leases_that_survive_a_disconnect_survive_a_panic() {
     let keeps = Server::builder().auto_release_on_disconnect(false);
@@ -161,11 +162,11 @@ async fn leases_that_survive_a_disconnect_survive_a_panic() {
     let recorder = Faulty::default();
     let client = scene.builder().metrics_recorder(recorder.clone()).lease_ttl(TTL);
     let client = client.connect().await.unwrap();
-    // A cluster tells the fate of the try, since the connection has a name.
+    // In a cluster, the connection has a session. So the client learns the result of the try after the panic.
     assert!(survives(&client, &recorder).await.unwrap(), "the key is free");
 }
 
-/// Asserts that a lease survives a panic. Returns the result of the try that was under way.
+/// Asserts that a lease survives a panic. Returns the result of the try that was under way during the panic.
 async fn survives(client: &Client, recorder: &Faulty) -> Result<bool, Error> {
     let guard = client.lock("k").unwrap().acquire().await.unwrap();
     recorder.has(Fault::once("batch_size"));
@@ -182,7 +183,6 @@ async fn survives(client: &Client, recorder: &Faulty) -> Result<bool, Error> {
     outcome
 }
 
-/// One of several connections is lost, and no other.
 #[tokio::test]
 async fn a_panic_loses_one_of_several_pipelined_connections() {
     let server = serve().await;
@@ -241,7 +241,7 @@ fn threads_get_the_cause_of_a_panic_too() {
     permit.release().unwrap();
     other.release().unwrap();
 
-    // The same for a panic of the actor.
+    // A caller of the blocking client also gets the cause of a panic in the actor of a shard.
     let lock = client.lock("a/lock").unwrap().acquire().unwrap();
     let other = client.lock("b/lock").unwrap().acquire().unwrap();
     recorder.has(Fault::once("leases_held").of_shard("0"));
@@ -260,7 +260,8 @@ fn threads_get_the_cause_of_a_panic_too() {
         .unwrap();
 }
 
-/// A wait has a connection of its own. The fate of a wait that its task had taken is unknown, so the client does not repeat it.
+/// A wait has a connection of its own. The client cannot know whether the server granted the wait, so it does not
+/// repeat the wait.
 #[tokio::test]
 async fn a_wait_whose_connection_panicked_fails_with_the_cause_and_costs_nothing_else() {
     let server = serve().await;
@@ -271,7 +272,7 @@ async fn a_wait_whose_connection_panicked_fails_with_the_cause_and_costs_nothing
     let slot = bystander.semaphore("s", 1).unwrap().acquire().await.unwrap();
     let kept = client.lock("kept").unwrap().acquire().await.unwrap();
 
-    // The acquire begins with a try over the pipelined connection.
+    // The fault skips one batch, because the acquire begins with a try over the pipelined connection.
     recorder.has(Fault::once("batch_size").after(1));
     let wait = client.lock("k").unwrap().acquire_timeout(TTL);
     let error = soon("an answer", wait.acquire()).await.unwrap_err();
@@ -310,7 +311,8 @@ async fn a_ticket_whose_connection_panicked_fails_with_the_cause() {
     drop(soon("the grant", lock.acquire()).await.unwrap());
 }
 
-/// Each request costs its connection. Callers get the error at once, and the server gets few connections.
+/// Each request makes the task of its connection panic. Callers get the error at once, and the client opens few
+/// connections.
 #[tokio::test]
 async fn repeated_panics_of_a_task_neither_hang_callers_nor_flood_the_server() {
     let server = serve().await;
@@ -331,7 +333,7 @@ async fn repeated_panics_of_a_task_neither_hang_callers_nor_flood_the_server() {
         assert!(error.is_retryable(), "{error:?}");
         names_the_cause(&error);
     }
-    // Pauses that double from 50 ms on allow 6 attempts in 2 s; without pauses there would be thousands.
+    // The pauses double from 50 ms on and so allow 6 attempts in 2 s. Without pauses, there would be thousands.
     assert!(proxy.accepted() <= 12, "{} connections", proxy.accepted());
     recorder.is_mended();
     soon("the client works again", async {
@@ -340,7 +342,7 @@ async fn repeated_panics_of_a_task_neither_hang_callers_nor_flood_the_server() {
     .await;
 }
 
-/// The shard's actor records the metrics of leases and connections.
+/// The actor of a shard records the metrics of leases and connections, so a fault in such a metric makes it panic.
 #[tokio::test]
 async fn an_actor_that_panics_is_replaced_and_its_holders_and_callers_get_the_cause() {
     let (first, second) = (serve().await, serve().await);
@@ -393,7 +395,7 @@ async fn an_actor_that_panics_is_replaced_and_its_holders_and_callers_get_the_ca
     assert!(other.is_held());
 }
 
-/// A layer keeps the error of the actor to itself, so the request timeout ends the call: its error can say only that no
+/// A layer holds back the error of the actor, so the request timeout ends the call. The error can say only that no
 /// answer came.
 #[tokio::test]
 async fn an_error_claims_nothing_unknown_while_a_layer_holds_back_the_death_of_an_actor() {
@@ -421,8 +423,8 @@ async fn an_error_claims_nothing_unknown_while_a_layer_holds_back_the_death_of_a
     assert!(error.to_string().contains("was not answered within"), "{error}");
 }
 
-/// The death of an actor concerns the operator, not the span in which a caller runs. On one thread, so that the subscriber of this
-/// thread sees everything.
+/// The log line about the death of an actor is for the operator, so it does not belong to the span of a caller. The
+/// test runs on one thread, so that the subscriber of this thread sees all spans and log lines.
 #[tokio::test(flavor = "current_thread")]
 async fn a_panic_of_an_actor_is_logged_with_its_cause_and_outside_of_callers_spans() {
     let spans = Spans::default();
@@ -449,7 +451,8 @@ async fn a_panic_of_an_actor_is_logged_with_its_cause_and_outside_of_callers_spa
     assert!(spans.foreign().is_empty(), "{:?}", spans.foreign());
 }
 
-/// A gauge that always panics: no actor can start, every drop records once more, and none of that ends the process.
+/// The gauge always panics, so no actor can start. Dropping the gauge records a value and panics, too, but the process
+/// does not end.
 #[tokio::test]
 async fn an_actor_that_cannot_start_is_an_error_at_connect_and_is_not_started_in_a_loop() {
     let server = serve().await;
@@ -484,7 +487,7 @@ async fn an_actor_that_cannot_start_is_an_error_at_connect_and_is_not_started_in
     }
 }
 
-/// No owner is left to stop the restarts once the client is dropped.
+/// After the client is dropped, nothing else can stop the restarts. So the restarts must stop by themselves.
 #[tokio::test]
 async fn an_actor_that_cannot_start_is_not_started_once_its_client_is_gone() {
     let server = serve().await;
@@ -498,12 +501,12 @@ async fn an_actor_that_cannot_start_is_not_started_once_its_client_is_gone() {
     drop(ended);
     recorder.is_mended();
     let registered = recorder.registered();
-    // Longer than the longest pause so far.
+    // The sleep is longer than the longest pause between two starts so far.
     sleep(Duration::from_secs(1)).await;
     assert_eq!((recorder.registered(), server.stats().connections), (registered, 0));
 }
 
-/// Dropping a gauge sets it to zero: a panic in that, while another panic unwinds, would end the process.
+/// Dropping a gauge sets it to zero, which may panic. Such a panic while another panic unwinds would end the process.
 #[tokio::test]
 async fn gauges_that_keep_panicking_while_everything_is_dropped_do_not_end_the_process() {
     let server = serve().await;
@@ -512,7 +515,7 @@ async fn gauges_that_keep_panicking_while_everything_is_dropped_do_not_end_the_p
     let guard = client.lock("k").unwrap().acquire().await.unwrap();
     let signals = client.subscribe("news.*").await.unwrap();
     recorder.has(Fault::always(""));
-    // The caller gets the panic of its own request only.
+    // The task of the caller may end with the panic of its own request.
     let caller = tokio::spawn({
         let client = client.clone();
         async move { client.lock("other").unwrap().acquire().await.map(drop) }
@@ -529,7 +532,7 @@ async fn gauges_that_keep_panicking_while_everything_is_dropped_do_not_end_the_p
     );
 }
 
-/// The task of the caller records its request, at its end or when it is dropped.
+/// The task of the caller records the request, so a fault in the metric of requests makes this task panic.
 #[tokio::test]
 async fn a_recorder_that_panics_in_a_request_ends_its_caller_and_its_grant_is_released() {
     let server = serve().await;
@@ -547,7 +550,8 @@ async fn a_recorder_that_panics_in_a_request_ends_its_caller_and_its_grant_is_re
     drop(client.lock("k").unwrap().acquire().await.unwrap());
 }
 
-/// Functions of users run in their caller's task; the grant of that caller is released.
+/// The client calls functions of users in the task of the caller. If a function panics, the client releases the grant
+/// of this caller.
 #[tokio::test]
 async fn functions_of_users_that_panic_end_their_caller_only() {
     fn says_no(key: &str) {
@@ -588,7 +592,7 @@ async fn functions_of_users_that_panic_end_their_caller_only() {
         held.release().unwrap();
         threads.lock("b/next").unwrap().acquire().unwrap().release().unwrap();
     };
-    // A thread without a runtime.
+    // The work runs on a thread without a runtime.
     let worked = tokio::task::spawn_blocking(|| std::thread::spawn(work).join().is_ok());
     assert!(soon("its end", worked).await.unwrap());
     until("all keys are free", || {
@@ -597,7 +601,7 @@ async fn functions_of_users_that_panic_end_their_caller_only() {
     .await;
 }
 
-/// Panics at the log line with this message.
+/// A layer of a `tracing` subscriber that panics at the log line with this message.
 #[derive(Clone, Default)]
 struct Unwilling(Arc<Mutex<&'static str>>);
 
@@ -616,9 +620,10 @@ impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Unwilling {
     }
 }
 
-/// A panic of the subscriber has the effect of a panic of a recorder, with two exceptions. In a destructor it would end
-/// the process, and the actor that supervises the actors of the shards must go on, so it has no effect in these two
-/// places. On one thread, so that the subscriber of this thread sees everything.
+/// A panic of the subscriber has the same effect as a panic of a recorder, with two exceptions. In a destructor, the
+/// panic has no effect, because it could end the process. In the actor that supervises the actors of the shards, it
+/// has no effect, because this actor must continue. The test runs on one thread, so that the subscriber of this
+/// thread sees all spans and log lines.
 #[tokio::test(flavor = "current_thread")]
 async fn a_subscriber_of_the_log_may_panic_anywhere() {
     let unwilling = Unwilling::default();
@@ -671,7 +676,7 @@ async fn a_recorder_that_cannot_be_used_at_all_is_an_error_when_the_client_is_bu
     assert_eq!(server.stats().connections, 0, "the client has not started");
 }
 
-/// Asserts that a gap begins and ends.
+/// Asserts that the signal connection reports the beginning and the end of a gap.
 async fn loses_and_regains(heard: &mut SignalConn) {
     let cause = loop {
         match soon("an event", heard.next_event())
@@ -703,7 +708,7 @@ async fn a_signal_connection_that_panics_reports_the_gap_and_is_restored() {
     let mut heard = SignalConn::open(settings, SignalOptions::default()).await.unwrap();
     heard.listen("news.*", None).await.unwrap();
     recorder.has(Fault::once("signals_received"));
-    // The signal may have been delivered, and may be answered.
+    // The answer may arrive before the panic, so the emit may succeed or fail.
     drop(soon("an answer", heard.emit("news.a", "lost")).await);
     loses_and_regains(&mut heard).await;
     recorder.has(Fault::once("signal_subscriptions"));
@@ -746,7 +751,7 @@ async fn a_signal_connection_that_keeps_panicking_ends_with_the_cause() {
     for metric in ["signal_subscriptions", "connections", "disconnects"] {
         recorder.has(Fault::always(metric));
     }
-    // The answer is sent before the subscription is counted.
+    // The caller gets the answer before the actor counts the subscription and panics.
     soon("an answer", heard.listen("news.*", None)).await.unwrap();
     assert!(soon("the end", heard.next_event()).await.is_none());
     let why = heard.closed_because().unwrap();
@@ -761,7 +766,8 @@ async fn a_signal_connection_that_keeps_panicking_ends_with_the_cause() {
     names_the_cause(&error);
 }
 
-/// Every signal costs the connection: the client reconnects after pauses, as with a server that accepts connections and closes them.
+/// Every signal makes the task of the connection panic. The client reconnects after pauses, as it does at a server that
+/// accepts connections and closes them.
 #[tokio::test]
 async fn a_signal_connection_that_always_panics_does_not_flood_the_server() {
     let server = serve().await;
@@ -809,7 +815,7 @@ async fn the_emitting_connection_is_replaced_after_a_panic() {
     .await;
 }
 
-/// A verifier of certificates that panics a number of times. Users write verifiers to pin certificates.
+/// A verifier of server certificates that panics. Users write verifiers, for example to accept one certificate only.
 #[derive(Debug)]
 struct Verifier {
     inner: Arc<WebPkiServerVerifier>,
@@ -854,7 +860,7 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// Verifies `spared` connections, and then panics at `panics` attempts.
+/// Returns TLS options whose verifier accepts the next `spared` connections and then panics `panics` times.
 fn verified(authority: &Authority, spared: usize, panics: usize) -> (Tls, Arc<Verifier>) {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut roots = RootCertStore::empty();
@@ -873,7 +879,7 @@ fn verified(authority: &Authority, spared: usize, panics: usize) -> (Tls, Arc<Ve
         .dangerous()
         .with_custom_certificate_verifier(Arc::clone(&verifier) as Arc<dyn ServerCertVerifier>)
         .with_no_client_auth();
-    // Every connection is verified.
+    // Without resumption, the verifier is called for every connection.
     config.resumption = Resumption::disabled();
     (Tls::config(Arc::new(config)), verifier)
 }
@@ -894,7 +900,7 @@ async fn an_attempt_to_connect_that_panics_fails() {
         .unwrap_err();
     names_the_cause(&error);
 
-    // Attempts continue in the background, and callers get the reason for their timeout.
+    // The client makes more attempts in the background. When a caller times out, its error names the cause.
     let client = settings(&tls)
         .request_timeout(Duration::from_millis(200))
         .build()
@@ -911,7 +917,7 @@ async fn an_attempt_to_connect_that_panics_fails() {
     .await;
 }
 
-/// The pipelined connection is made; the first attempts for a wait, for `stats` and for signals panic.
+/// The pipelined connection succeeds. The first attempts to connect for a wait, for `stats` and for signals panic.
 #[tokio::test]
 async fn callers_whose_attempt_to_connect_panicked_are_served_by_the_next_attempt() {
     let authority = Authority::new("ours");
@@ -938,7 +944,7 @@ async fn callers_whose_attempt_to_connect_panicked_are_served_by_the_next_attemp
     assert_eq!(soon("an answer", client.emit("news.a", "x")).await.unwrap(), 0);
 }
 
-/// A task of its own probes the first server.
+/// A separate task of the client tries to connect to the first server.
 #[tokio::test]
 async fn a_failback_whose_attempt_panics_is_an_error() {
     let authority = Authority::new("ours");
@@ -961,7 +967,7 @@ async fn a_failback_whose_attempt_panics_is_an_error() {
     let _first = loop {
         match serve(port).await {
             Ok(server) => break server,
-            // The port may stay taken for a moment.
+            // The old server may hold the port for a moment.
             Err(_) => sleep(Duration::from_millis(5)).await,
         }
     };
@@ -973,7 +979,7 @@ async fn a_failback_whose_attempt_panics_is_an_error() {
     soon("an answer", client.failback(0)).await.unwrap();
 }
 
-/// A runtime without timers or sockets is refused by name, instead of failing at each step.
+/// The error names the method of the runtime's builder that is missing, such as `enable_time`.
 #[test]
 fn a_runtime_without_timers_or_sockets_is_refused_when_the_client_is_built() {
     let address = "127.0.0.1:6388".to_owned();

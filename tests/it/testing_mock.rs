@@ -1,4 +1,4 @@
-//! The mock service of `dflockd_client::testing`, alone and below a client, with plain and with paused time.
+//! The mock service of `dflockd_client::testing`, without a client and with a client, in real time and in paused time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -37,7 +37,7 @@ async fn call(mock: &MockService, request: Request) -> Result<Response, Error> {
     mock.clone().oneshot(request).await
 }
 
-/// Counts the requests that pass: first those that are no releases, then the releases.
+/// Counts the requests that pass. The second counter counts releases, and the first counter counts all other requests.
 #[derive(Clone, Default)]
 struct Counting(Arc<AtomicUsize>, Arc<AtomicUsize>);
 
@@ -154,7 +154,7 @@ mod checks {
             assert!(error.to_string().contains("mock service"), "{error}");
         }
         let client = mock.client().unwrap();
-        // A server answers an enqueue with a grant or with a queue position.
+        // A server answers an enqueue with a grant or with a queue position, so `Busy` is no answer to an enqueue.
         mock.answer_next(MockAnswer::Busy);
         let error = client.lock(KEY).unwrap().enqueue().await.unwrap_err();
         assert!(error.to_string().contains("mock service"), "{error}");
@@ -176,7 +176,7 @@ mod checks {
         let client = mock.client().unwrap();
         let lock = client.lock(KEY).unwrap();
         mock.fail_next_release(ErrorKind::NotHeld);
-        // A dropped guard returns no result.
+        // The configured error is for the next explicit release. A dropped guard does not use it up.
         drop(lock.acquire().await.unwrap());
         let error = lock.acquire().await.unwrap().release().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotHeld);
@@ -214,7 +214,7 @@ mod checks {
         assert_eq!(mock.given_up(), [Key::new(KEY).unwrap()]);
         assert!(matches!(lock.enqueue().await.unwrap(), Enqueued::Acquired(_)));
 
-        // Any answer to a wait ends the queue position. The lease has the terms of the enqueue.
+        // Each answer to a wait ends the queue position. The lease has the TTL of the enqueue.
         let longer = lock.clone().lease_ttl(Duration::from_secs(77));
         let place = async || {
             mock.answer_next(MockAnswer::Queue);
@@ -252,7 +252,7 @@ mod checks {
         assert_eq!(guard.ttl().as_secs(), 77);
         drop(guard);
 
-        // A ticket of another mock service.
+        // A mock service refuses a ticket of another mock service.
         let other = MockService::new();
         other.answer_next(MockAnswer::Queue);
         let Ok(Response::Queued(place)) = call(&other, Request::Enqueue(acquire())).await else {
@@ -293,14 +293,14 @@ mod checks {
         let lock = client.lock(KEY).unwrap();
         lock.acquire().await.unwrap().release().await.unwrap();
         drop(lock.acquire().await.unwrap());
-        // A guard's release passes the layers, as that of any client does.
+        // A release passes the layers of the client, but a dropped guard does not.
         assert_eq!(counting.0.load(Ordering::Relaxed), 2);
         assert_eq!(counting.1.load(Ordering::Relaxed), 1);
         assert!(!client.health()[0].is_connected());
         let acquired: Vec<_> = mock.requests().iter().map(|request| request.operation).collect();
         assert_eq!(acquired, [Operation::Acquire, Operation::Release, Operation::Acquire]);
 
-        // The client is a service itself.
+        // The client itself is a tower service.
         let mut service = client.clone();
         let Ok(Response::Granted(lease)) = service.ready().await.unwrap().call(Request::Acquire(acquire())).await
         else {
@@ -397,7 +397,7 @@ async fn a_request_without_an_answer_times_out() {
     let client = mock.client().unwrap();
     mock.answer_next(MockAnswer::Never);
     let lock = client.lock(KEY).unwrap().acquire_timeout(Duration::from_secs(3600));
-    // No server could have answered that the key is held.
+    // The mock service did not answer that the key is held, so the error is not a timeout of the wait.
     assert_eq!(lock.acquire().await.unwrap_err().kind(), ErrorKind::Unavailable);
     lock.acquire().await.unwrap().release().await.unwrap();
 }

@@ -1,4 +1,5 @@
-//! The server of `dflockd_client::testing`: each helper with plain and with paused time, on one thread and on several.
+//! The test server of `dflockd_client::testing`. The tests call each helper in real time and in paused time, on one
+//! thread and on several threads.
 
 use std::time::Duration;
 
@@ -53,19 +54,19 @@ fn waiting(client: &Client) -> JoinHandle<dflockd_client::Result<dflockd_client:
     tokio::spawn(async move { lock.acquire().await })
 }
 
-/// A client whose leases are renewed after half an hour: a test that waited for a renewal would hang.
+/// Connects a client that renews its leases after half an hour. A test that needed a renewal would hang.
 async fn rarely_renewing(server: &TestServer) -> Client {
     let ttl = Duration::from_secs(3600);
     server.client_builder().lease_ttl(ttl).connect().await.unwrap()
 }
 
-/// A client that reconnects soon.
+/// Connects a client that reconnects after a pause of at most 5 ms.
 async fn hasty(server: &TestServer) -> Client {
     let pauses = ReconnectPolicy::exponential(Duration::from_millis(1), Duration::from_millis(5));
     server.client_builder().reconnect(pauses).connect().await.unwrap()
 }
 
-/// Acquires the key. Even if the leader has just moved, the timeout leaves the client enough time to find it.
+/// Acquires the key. The timeout is long, because the client may first have to find a new leader.
 async fn acquire(client: &Client) -> dflockd_client::LockGuard {
     let lock = client.lock(KEY).unwrap().acquire_timeout(Duration::from_secs(60));
     lock.acquire().await.unwrap()
@@ -209,7 +210,7 @@ mod checks {
         server.wait_for_waiters(KEY, 1).await.unwrap();
         cut(&server, &other).await;
         assert_eq!(guard.lost().await, LostReason::Disconnected);
-        // The wait may have been granted, so the client does not repeat it.
+        // The server may have granted the wait, so the client does not repeat it.
         let error = waiter.await.unwrap().unwrap_err();
         assert!(
             error.kind() == ErrorKind::Disconnected && error.is_retryable(),
@@ -292,7 +293,7 @@ mod checks {
         server.refuse_next(Status::Draining);
         let lock = client.lock(KEY).unwrap();
         match lock.acquire().await {
-            // A draining server has carried nothing out, so the client tries again.
+            // A draining server has not executed the request, so the client may repeat it.
             Ok(guard) => guard.release().await.unwrap(),
             Err(error) => assert_eq!(error.kind(), ErrorKind::Draining),
         }
@@ -326,7 +327,7 @@ mod checks {
         for leader in [1, 2, 0, 1] {
             let guard = acquire(&client).await;
             assert_eq!(cluster.move_leader().unwrap(), leader);
-            // The new leader knows the lease, whose connection led to another member.
+            // The new leader knows the lease, even though its connection went to the old leader.
             drop(guard);
             acquire(&client).await.release().await.unwrap();
             assert_eq!(client.health()[0].endpoint.as_ref(), cluster.addresses()[leader]);
@@ -490,7 +491,7 @@ mod checks {
         let client = client.connect().await.unwrap();
         let mut health = client.watch_health(0).unwrap();
         let guard = client.lock(KEY).unwrap().acquire().await.unwrap();
-        // The server stays unreachable until the client has noticed.
+        // The server stays unreachable until the client has noticed the cut.
         server.refuse_connections(true);
         server.cut();
         assert!(server.is_held(KEY));
@@ -516,13 +517,13 @@ mod checks {
         server.stall();
         let lock = client.lock(KEY).unwrap();
         let acquiring = tokio::spawn(async move { lock.acquire().await });
-        // However long it waits, the acquire does not succeed.
+        // The acquire does not succeed during the stall.
         sleep(Duration::from_millis(20)).await;
         assert!(!acquiring.is_finished() && !server.is_held(KEY));
         server.resume();
         acquiring.await.unwrap().unwrap().release().await.unwrap();
 
-        // The request of a client that is gone meanwhile arrives, and its grant is released.
+        // The client ends during the stall. Its request still arrives, and the grant is released.
         let gone = server.client().await.unwrap();
         server.stall();
         let lock = gone.lock(KEY).unwrap();
@@ -583,7 +584,7 @@ mod checks {
     }
 }
 
-/// Paused time makes these quick: hours pass at once, and events happen in their order.
+/// In paused time, hours pass at once, and events still happen in their order. So these tests are quick.
 mod paused {
     use super::*;
 
@@ -651,7 +652,7 @@ mod paused {
         let guard = one.lock(KEY).unwrap().acquire().await.unwrap();
         server.stall();
         let began = Instant::now();
-        // The renewal is not answered, so the client gives its connection up before the server does.
+        // The server does not answer the renewal, so the client closes the connection before the server would close it.
         assert_eq!(guard.lost().await, LostReason::Disconnected);
         assert!(began.elapsed() < Duration::from_secs(23), "{:?}", began.elapsed());
         assert!(server.is_held(KEY));
@@ -708,7 +709,8 @@ mod paused {
         assert!(guard.is_held());
     }
 
-    /// As after a stop of the whole process, the lease has ended before its renewal is sent.
+    /// `advance` has the same effect as a process that was stopped for a while: the lease ends before the client
+    /// renews it.
     #[tokio::test(start_paused = true)]
     async fn advancing_time_skips_renewals() {
         let server = TestServer::start().await.unwrap();
@@ -756,7 +758,6 @@ async fn a_lease_can_be_lost_while_its_grant_is_on_its_way() {
     crate::everywhere::in_time(check).await;
 }
 
-/// A blocking client works as any other, in real time.
 #[test]
 fn a_blocking_client_works_with_a_test_server() {
     let runtime = tokio::runtime::Runtime::new().unwrap();

@@ -1,4 +1,5 @@
-//! Tests as a user of this crate writes them. Copy what you need: `docs/guide/src/testing-your-code.md` explains each.
+//! Examples of tests that a user of this crate writes. `docs/guide/src/testing-your-code.md` explains each test. Copy
+//! the tests that you need.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
 use std::sync::{Arc, Mutex};
@@ -15,7 +16,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 // The code under test.
 
-/// Packs an order: no other process packs it meanwhile. What is packed is added to `packed`.
+/// Packs an order while no other process can pack it, and then adds the order to `packed`.
 async fn pack(client: &Client, order: u32, packed: &Mutex<Vec<u32>>) -> Result<(), Error> {
     let lock = client.lock(format!("orders/{order}"))?;
     lock.with_lock(async |_| {

@@ -1,4 +1,4 @@
-//! Two-phase acquires: first a queue position, then the lock.
+//! Acquires in two phases: first the caller takes a ticket, which is a queue position, and then it waits for the lock.
 
 use std::time::Duration;
 
@@ -52,7 +52,8 @@ async fn enqueues_of_a_free_key_reuse_their_connections() {
     assert!(server.stats().locks.is_empty());
 }
 
-/// If the wait of a ticket needed room, callers that wait, even for the same key, could keep it from collecting its grant.
+/// The wait at a ticket does not count against `max_waiters`. If it did, the callers that wait could prevent the
+/// ticket from collecting its grant.
 #[tokio::test]
 async fn the_wait_of_a_ticket_needs_no_room() {
     let server = Server::builder().port(0).start().await.unwrap();
@@ -175,7 +176,8 @@ async fn enqueues_dropped_anywhere_leave_nothing() {
     );
 }
 
-/// The ticket was granted while no caller waited, and the lease expired: the wait must not return a guard, whatever the server answers.
+/// The server grants the key to the ticket while no caller waits, and then the lease expires. The wait must return an
+/// error at each release of the server, although the answers of these releases differ.
 #[tokio::test]
 async fn a_grant_that_expired_before_it_was_collected_is_discarded() {
     for release in ["2.1", "1.14", "1.10", "cluster"] {

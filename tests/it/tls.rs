@@ -1,4 +1,5 @@
-//! TLS: which peers are accepted, what the errors say, and files that change. `tls_faults.rs` has the tests with a network that fails.
+//! TLS: which peers the client and the server accept, what the errors say, and what happens when certificate files
+//! change. `tls_faults.rs` has the tests with a network that fails.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,7 +49,7 @@ fn refused<T>(result: Result<T, Error>, kind: ErrorKind, says: &[&str]) -> Error
     error
 }
 
-/// Asserts that the client cannot connect, for a permanent reason, which callers get at once rather than at their timeout.
+/// Asserts that the client cannot connect and that the reason is permanent. Callers get the error before their timeout.
 async fn is_turned_away(address: &str, tls: Tls, says: &[&str]) {
     let all = [says, &[address]].concat();
     let error = refused(client(address, tls.clone()).connect().await, ErrorKind::Connect, &all);
@@ -225,7 +226,7 @@ async fn a_server_that_wants_client_certificates_accepts_only_its_own() {
         )
         .await;
     }
-    // As users configure it.
+    // Users give the client a certificate in files or in memory.
     let folder = Folder::new();
     let certificate = folder.write("client.crt", &friend.certificate);
     let key = folder.write("client.key", &friend.key);
@@ -262,8 +263,8 @@ fn client_config(
 #[tokio::test]
 async fn errors_of_client_and_server_name_a_peer_without_tls() {
     let authority = Authority::new("ours");
-    // A plain server answers in this way if line ends among the bytes of the handshake make them a whole request, or a
-    // whole line that is too long. Otherwise it does not answer: see `tests/it/said`.
+    // A server without TLS reads the bytes of the handshake as lines. It answers `error` if these bytes contain a whole
+    // request or a line that is too long. Otherwise it does not answer (see `tests/it/said`).
     let plain = FakeServer::start(|mut connection, _| async move {
         connection.say("error\n").await;
     })
@@ -406,13 +407,14 @@ async fn later_connections_resume_the_first_session() {
         let server = Server::builder().port(0).tls(config).start().await.unwrap();
         let proxy = Proxy::start(&server.local_addr().to_string()).await;
         let folder = Folder::new();
-        // A file, so that each connection reads it again.
+        // The authority is in a file, which the client reads again for each connection.
         let authorities = folder.write("ca.pem", &authority.pem());
         let client = client(&proxy.address, Tls::new().ca_file(authorities))
             .connect()
             .await
             .unwrap();
-        // Only a full handshake presents a certificate, and the client would refuse the new certificate.
+        // The client would refuse the new certificate. But it does not see this certificate, because the server
+        // presents a certificate only in a full handshake, and not when a session is resumed.
         presented.change(&untrusted.issue(HERE));
         for reconnects in 1..=3 {
             proxy.cut();
@@ -452,7 +454,7 @@ fn the_authorities_of_the_machine_are_trusted_on_request() {
         client(&address, Tls::system_roots()).connect().await.unwrap();
         let others = Authority::new("another authority");
         is_turned_away(&address, trusting(&others), &["unknown issuer"]).await;
-        // Both sources together.
+        // The client trusts the roots of the system and another authority.
         let theirs = serve(Server::builder(), &others.issue(HERE)).await;
         let both = Tls::system_roots().ca_pem(others.pem());
         client(&theirs.local_addr().to_string(), both.clone())
@@ -487,7 +489,7 @@ async fn a_server_ends_a_handshake_that_takes_too_long() {
     let address = server.local_addr().to_string();
     let mut silent = RawConnection::open(&address).await;
     until("the connection is counted", || server.stats().connections == 1).await;
-    // One byte of a record that never comes.
+    // This is the first byte of a TLS record, and no other byte follows.
     silent.send("\u{16}").await;
     let mut full = RawConnection::open(&address).await;
     assert_eq!(
@@ -520,7 +522,7 @@ async fn a_server_ends_a_connection_with_close_notify() {
         .unwrap();
     stream.write_all(b"l\nk\n0 30\n").await.unwrap();
     let mut said = String::new();
-    // Without a close_notify, the end would be an error here.
+    // The read would fail if the server closed the connection without a `close_notify`.
     stream.read_to_string(&mut said).await.unwrap();
     assert!(said.starts_with("ok ") && said.ends_with("\nerror\n"), "{said}");
 }

@@ -1,4 +1,5 @@
-//! TLS over a network that fails: cut anywhere, stalled, byte by byte, and with a meddler that changes bytes.
+//! TLS over a network that fails: a connection is cut at any byte, a connection stalls, bytes arrive one by one, or a
+//! proxy changes bytes.
 
 use std::time::Duration;
 
@@ -32,7 +33,7 @@ fn refused<T>(result: Result<T, Error>, kind: ErrorKind, says: &[&str]) -> Error
     error
 }
 
-/// The connection is cut after 1, 12, 23 bytes and so on, during the handshake and after it, in either direction.
+/// The proxy cuts the connection after 1, 12, 23 bytes and so on, during the handshake or after it, in one direction.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_is_cut_anywhere_leaks_nothing_and_is_replaced() {
     let authority = Authority::new("ours");
@@ -41,7 +42,7 @@ async fn a_connection_that_is_cut_anywhere_leaks_nothing_and_is_replaced() {
     let (mut failed_handshakes, mut failed_requests) = (0, 0);
     for reset in [false, true] {
         for up in [true, false] {
-            // The steps reach every part of the messages.
+            // The steps of 11 bytes are small enough to reach every message of the handshake and every request.
             for cut in (1..1_900).step_by(11) {
                 let proxy = Proxy::start(&address).await;
                 proxy.change(|treatment| {
@@ -106,7 +107,7 @@ async fn a_stalled_handshake_costs_the_connect_timeout() {
             started.elapsed() < Duration::from_secs(5) && error.is_retryable(),
             "{error}"
         );
-        // The proxy discards what it has held back, together with the old connection.
+        // The cut discards the bytes that the proxy has held back.
         proxy.cut();
         proxy.pass_everything();
     }
@@ -143,7 +144,7 @@ async fn changed_bytes_are_never_accepted() {
     meddler.meddle(true);
     let error = refused(client.stats().await, ErrorKind::Connect, &["TLS handshake failed"]);
     assert!(error.is_retryable(), "{error}");
-    // The meddler garbles the answer to this, and every later handshake.
+    // The meddler changes a bit of the answer to this release, and of each later handshake.
     refused(guard.release().await, ErrorKind::Unavailable, &["TLS handshake failed"]);
     meddler.meddle(false);
     until("the client is connected", || client.health()[0].is_connected()).await;
