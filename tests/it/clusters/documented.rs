@@ -1,4 +1,4 @@
-//! Checks that the tests exist which `docs/failover-tests.md` names.
+//! Checks that every test named in `docs/failover-tests.md` exists.
 
 use std::fs::{read_dir, read_to_string};
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! Queue positions that the client must end because the cluster does not, and queue positions of connections whose end
-//! the leader does not see.
+//! Queue positions that the client must end because the cluster does not. Some of them are ghosts: a ghost is the queue
+//! position of a connection whose end the leader has not seen.
 
 use std::time::Duration;
 

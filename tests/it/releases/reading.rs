@@ -7,9 +7,8 @@ use dflockd_client::server::{Release, Server};
 use super::{A_WHILE, SOON, imitate, is_like, line, since, start};
 use crate::support::raw::{Heard, RawConnection};
 
-/// Requests and their answers, with `$` for a token. The answers are the same from standalone servers of all releases
-/// and from members of clusters. A strict server would refuse most of the requests that are granted here, but the real
-/// servers grant them.
+/// Requests and their answers, with `$` for a token. Servers of all releases give these answers. A strict server would
+/// refuse most of the requests that are granted here, but the real servers grant them.
 const TAKEN: &[(&[u8], &str)] = &[
     (b"l\nk\n 0  5 \n", "ok $ 5"),
     (b"l\nk\n\t+0\x0b\x0c7\t\n", "ok $ 7"),
