@@ -204,7 +204,7 @@ fn a_callback_for_events_that_panics_ends_neither_connections_nor_the_sweep_nor_
         acquire(&mut first, &key, WaitSecs::TRY, Some(short)).await.unwrap();
         // The server's sweep ends expired leases: it ends the first lease and grants the key to the second connection.
         acquire(&mut second, &key, wait, None).await.unwrap();
-        // When the second connection ends, the server can grant the key to the third connection.
+        // The second connection ends without a release, and the server grants the key to the third connection.
         drop(second);
         let grant = acquire(&mut third, &key, wait, None).await.unwrap();
         release(&mut third, &key, &grant.token).await.unwrap();

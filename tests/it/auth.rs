@@ -144,7 +144,7 @@ async fn a_refused_secret_is_presented_again_after_the_auth_retry_interval() {
     works(&client).await;
 }
 
-/// Starts a server on the port of a server that was dropped.
+/// Starts a server on the port of a server that the test has dropped.
 async fn restarted(port: u16, secret: &str) -> Server {
     loop {
         // The old server's task may hold the port for a moment, so the loop repeats the start until it succeeds.

@@ -1,5 +1,5 @@
-//! Invalid settings and invalid answers of servers. Each case fails with a typed error that names the invalid value,
-//! and disturbs no other caller.
+//! Invalid settings and invalid answers of servers. Each case fails with a typed error that says what is wrong, and
+//! disturbs no other caller.
 
 use std::error::Error as _;
 use std::time::Duration;

@@ -14,7 +14,7 @@ use dflockd_client::{
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
 
-/// A call in these tests hangs if it takes longer than this.
+/// A call that takes longer than this time hangs.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 async fn soon<F: Future>(what: &str, future: F) -> F::Output {

@@ -23,7 +23,7 @@ fn of(server: &str) -> ClientBuilder {
     Client::builder().servers([server]).reconnect(soon())
 }
 
-/// Returns the next event that `wanted` accepts, and skips those before it.
+/// Returns the next event that `wanted` accepts. Skips the events before it.
 async fn next<T>(events: &mut Events, mut wanted: impl FnMut(ClientEvent) -> Option<T>) -> T {
     let found = async {
         loop {

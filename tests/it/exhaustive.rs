@@ -1,6 +1,6 @@
-//! Public enums and structs with public fields are `#[non_exhaustive]`, so that later releases can add variants and
-//! fields. The same holds for variants of public enums with named fields or with several fields. `COMPLETE` lists the
-//! exceptions.
+//! Later releases of this crate can add variants to a public enum, and public fields to a struct that has public
+//! fields. So these types are `#[non_exhaustive]`. A variant of a public enum is `#[non_exhaustive]`, too, if it has
+//! named fields or several fields. `COMPLETE` lists the exceptions.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -203,7 +203,7 @@ async fn a_restarted_process_reclaims_the_leases_of_its_stable_ref() {
     let before = process(cut.shard()).await.unwrap();
     let held = before.lock("k").unwrap().acquire().await.unwrap();
     let other = scene.client().await;
-    // The connections of the first client end, and it cannot connect again.
+    // The connections of the first client end, and the client cannot connect again.
     cut.off();
     until("the cluster keeps its lease", || scene.count(EventKind::Orphaned) > 0).await;
     assert!(other.lock("k").unwrap().try_acquire().await.unwrap().is_none());
@@ -229,9 +229,8 @@ async fn a_member_that_falls_silent_is_not_the_first_to_be_asked() {
         .builder()
         .keepalive(Duration::from_millis(200))
         .reply_timeout(Duration::from_millis(1200));
-    // After the loss of a connection that lasted longer than 1 s, a client tries the same member first. It makes an
-    // exception if the member fell silent. An attempt to connect to the silent member would take 600 s, and the test
-    // would time out.
+    // A client that loses a connection after more than 1 s tries the same member first, but not if the member fell
+    // silent. An attempt to connect to the silent member would take 600 s, and the test would time out.
     let client = builder
         .connect_timeout(Duration::from_secs(600))
         .connect()
@@ -373,7 +372,7 @@ async fn a_server_outside_the_cluster_is_never_followed() {
 
 #[tokio::test]
 async fn a_request_is_repeated_as_often_as_max_redirects_allows() {
-    // This server claims to lead, until it receives an acquire.
+    // This server claims to lead until it receives an acquire.
     let turncoat = || {
         FakeServer::start(|mut connection, _| async move {
             while let Some([command, ..]) = connection.request().await {

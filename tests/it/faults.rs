@@ -37,7 +37,7 @@ impl Scene {
         self.builder().connect().await.unwrap()
     }
 
-    /// A client with a direct connection to the server.
+    /// Connects a client to the server without the proxy.
     async fn bystander(&self) -> Client {
         let servers = [self.server.local_addr().to_string()];
         Client::builder().servers(servers).connect().await.unwrap()
@@ -327,7 +327,7 @@ async fn ten_thousand_acquires_dropped_anywhere_leave_no_holder_and_no_waiter() 
             seed ^= seed << 13;
             seed ^= seed >> 7;
             seed ^= seed << 17;
-            // There are 20 keys for 100 acquires, so that most acquires wait for another one.
+            // The 100 acquires of a wave share 20 keys, so that most of these acquires wait.
             let lock = client.lock(format!("k{}", seed % 20)).unwrap();
             let patience = Duration::from_micros(seed % 3000);
             running.spawn(async move {

@@ -477,8 +477,8 @@ async fn a_fence_in_the_answer_counts_from_the_first_grant_on() {
     }
 }
 
-/// The client probes whether the server issues fences, and finds fences. Then a server without fences seems to take the
-/// place of this server.
+/// The first two tokens of the fake server have fences, so the client's probe finds fences. All later tokens are
+/// random, as if a server without fences had taken its place.
 #[tokio::test]
 async fn with_required_fences_a_grant_out_of_sequence_is_released() {
     let counted = |number: u64| format!("{:016x}{:016x} 30", 70 + number, number);

@@ -518,7 +518,7 @@ async fn a_mock_service_passes_on_and_swallows_real_grants() {
     let client = builder.layer(layer_fn(move |_| mock.clone())).build().unwrap();
     let lock = client.lock("k").unwrap();
 
-    // A grant that the test passes on becomes a guard. The guard's release does not need the mock.
+    // The test passes the grant on, and the caller gets a guard. The release of the guard does not go to the mock.
     let acquiring = tokio::spawn({
         let lock = lock.clone();
         async move { lock.acquire().await.unwrap() }

@@ -11,7 +11,7 @@ use dflockd_client::{Client, ClientBuilder, ErrorKind, LostReason, ReconnectPoli
 
 /// The commands that an old server does not know.
 const OLD: &[&str] = &["ping"];
-/// The commands that a still older server does not know. It knows no signals.
+/// The commands that a still older server does not know. Such servers have no signals.
 const OLDER: &[&str] = &["ping", "listen", "unlisten", "signal"];
 const NEW: &[&str] = &[];
 

@@ -1,6 +1,7 @@
-//! Runs with equal seeds have equal histories, because every random choice of the library comes from the seed. An
-//! unbiased `tokio::select!` chooses among ready branches by another random number, so each `select!` is `biased;`.
-//! Clippy checks that no code depends on the order of a hash map (see `src/lib.rs`).
+//! Two runs with the same seed send the same bytes at the same times, because every random choice of the library
+//! comes from the seed. An unbiased `tokio::select!` chooses among ready branches by a random number that does not
+//! come from the seed. So each `select!` is `biased;`. Clippy checks that no code depends on the order of a hash map
+//! (see `src/lib.rs`).
 
 use std::collections::HashMap;
 use std::fs;
@@ -180,9 +181,10 @@ impl Drop for Watched {
     }
 }
 
-/// Returns all bytes that pass while callers of two clients compete for the keys of a server and of a cluster. The
-/// clients also receive signals, and lose the server and the leader, and some callers are dropped. The history ends
-/// before the runtime does, because the order in which a runtime drops its tasks depends on earlier tests.
+/// Returns all bytes that pass while callers of two clients compete for the keys of a server and of a cluster.
+/// Meanwhile the clients receive signals, some acquires are dropped, the server is killed, and the leader changes. The
+/// history ends before the runtime does, because the order in which a runtime drops its tasks depends on earlier
+/// tests.
 fn history(seed: u64) -> Vec<String> {
     fastrand::seed(seed);
     let network = Network::default();

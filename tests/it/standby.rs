@@ -162,7 +162,7 @@ async fn the_primary_is_tried_once_more_before_the_standby() {
     assert_eq!(pair.grants(PRIMARY)[0].token.as_ref(), Some(guard.token()));
 }
 
-/// The client waits because other clients may hold leases of the primary. It has never reached the primary itself.
+/// This client has never reached the primary. It still waits, because other clients may hold leases of the primary.
 #[tokio::test]
 async fn a_client_that_starts_without_the_primary_waits_for_the_same_delay() {
     let mut pair = Pair::start().await;
@@ -290,8 +290,8 @@ async fn all_leases_of_a_primary_are_lost_with_it_and_at_once() {
     assert_eq!(pair.server(STANDBY).events(), []);
 }
 
-/// The servers keep leases whose connection has ended, so a lease continues if the primary comes back. It is lost when
-/// the standby takes over.
+/// The servers keep leases whose connection has ended. So a lease continues if the primary comes back, but it is lost
+/// if the standby takes over.
 #[tokio::test]
 async fn leases_that_outlive_their_connection_are_lost_when_the_standby_takes_over() {
     let mut pair = Pair::start_with(Server::builder().auto_release_on_disconnect(false)).await;

@@ -177,7 +177,7 @@ async fn enqueues_dropped_anywhere_leave_nothing() {
 }
 
 /// The server grants the key to the ticket while no caller waits, and then the lease expires. The wait must return an
-/// error at each release of the server, although the answers of these releases differ.
+/// error with every version of the server, although the versions answer differently.
 #[tokio::test]
 async fn a_grant_that_expired_before_it_was_collected_is_discarded() {
     for release in ["2.1", "1.14", "1.10", "cluster"] {
