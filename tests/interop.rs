@@ -32,7 +32,7 @@ use support::process::ServerProcess;
 use support::until;
 use tokio::runtime::Runtime;
 
-/// The read timeout of the Python server. It is short, so that a test can last longer.
+/// The read timeout of the Python server. The timeout is short because one test waits for longer than the timeout.
 const READ_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Returns the folder in which `tests/interop/setup` makes its environments.
@@ -346,7 +346,7 @@ async fn one_semaphore_in_order(environment: &'static str) {
     assert_eq!(of(EventKind::Queued).len(), 6);
 }
 
-/// Counts the callers that now hold a slot, and the most callers that held a slot at once.
+/// The number of callers that hold a slot now, and the largest number of callers that held a slot at the same time.
 #[derive(Default)]
 struct Occupancy {
     inside: AtomicU32,

@@ -3,9 +3,9 @@
 //!
 //! The chapters of the guide are read in three places: in the repository, as a book, and on docs.rs as
 //! `dflockd_client::guide`. So a link between chapters is a reference (`[text][loss.md#causes]`), and each chapter
-//! defines its labels. On docs.rs, these labels must lead to modules. `docs/guide/rustdoc-links.md` defines the labels
-//! so. Each module of the guide includes this file before the chapter, because the first definition of a label counts.
-//! `WRITE_GUIDE_LINKS=1 cargo test --test links` writes this file.
+//! defines its labels. On docs.rs, these labels must lead to modules. The definitions for docs.rs are in
+//! `docs/guide/rustdoc-links.md`. Each module of the guide includes `rustdoc-links.md` before the chapter, because the
+//! first definition of a label counts. `WRITE_GUIDE_LINKS=1 cargo test --test links` writes `rustdoc-links.md`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

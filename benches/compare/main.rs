@@ -1,6 +1,6 @@
 //! Measures how many pairs (an acquire and its release) this client makes each second, and how many its alternatives
-//! make. The alternatives are clients in other languages that use the embedded server and, for orientation, other
-//! systems.
+//! make. The alternatives are clients in other languages, which use the embedded server. For orientation, the benchmark
+//! also measures other systems (Redis and etcd).
 //!
 //!     cargo bench --bench compare
 //!     cargo bench --bench compare -- --rounds 1 --seconds 0.5 --workers 1,100 --sides tasks,python-2-tasks

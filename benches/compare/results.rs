@@ -103,7 +103,8 @@ impl Cell {
 }
 
 impl Results {
-    /// Parses the text of `results.json`. The last digit of a number may change.
+    /// Parses the text of `results.json`. The last digit of a parsed number may differ from the text, because
+    /// serde_json does not round exactly without its feature `float_roundtrip`.
     pub(crate) fn from_json(text: &str) -> serde_json::Result<Self> {
         serde_json::from_str(text)
     }

@@ -133,7 +133,7 @@ fn listening(mut child: Child, port: u16) -> Result<Service, String> {
         }
         std::thread::sleep(PAUSE);
     }
-    // If `child` has ended, another program that has the port accepted the connection.
+    // If `child` has ended, another program has the port and accepted the connection.
     child.check()?;
     Ok(Service { _child: child, address })
 }

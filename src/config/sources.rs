@@ -30,7 +30,7 @@ impl ClientOptions {
     }
 
     /// Reads the environment variables `DFLOCKD_URL`, `DFLOCKD_SERVERS`, `DFLOCKD_AUTH_TOKEN`,
-    /// `DFLOCKD_AUTH_TOKEN_FILE`, and, for each other setting, `DFLOCKD_CLIENT_` with its name in capitals, such as
+    /// `DFLOCKD_AUTH_TOKEN_FILE`, and, for every other setting, `DFLOCKD_CLIENT_` with its name in capitals, such as
     /// `DFLOCKD_CLIENT_LEASE_TTL`.
     ///
     /// The variable of a setting overrides the same setting in the URL. Empty variables count as absent. Missing

@@ -96,7 +96,7 @@ fn elect(server: &str) {
     assert_eq!(ended.status.code(), Some(4), "{ended:?}");
 }
 
-/// At a request for a semaphore or for `stats`, the server closes the connection. The client already knows that the
+/// After a request for a semaphore or for `stats`, the server closes the connection. The client already knows that the
 /// server has no signals and no fences.
 fn lacking(server: &str) {
     let cases: [(&[&str], i32, &str); 5] = [

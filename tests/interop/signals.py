@@ -3,8 +3,8 @@
     signals.py HOST PORT async|sync subscribe PATTERN GROUP COUNT
     signals.py HOST PORT async|sync publish CHANNEL COUNT
 
-A subscriber prints `ready`, then `<channel> <payload>` for each signal, and ends after COUNT of them (0: when standard input is
-closed). A publisher prints the number of deliveries of each signal; payloads are `<api> 0`, `<api> 1`, …
+A subscriber prints `ready`, then `<channel> <payload>` for each signal, and ends after COUNT signals. A publisher
+prints the number of deliveries of each signal. The payloads are `<api> 0`, `<api> 1`, …
 """
 
 import asyncio

@@ -126,8 +126,8 @@ pub(super) async fn alone(api: &'static str) {
     subscriber.ends().await;
 }
 
-/// The Python server 0.5.0 closes a connection after an unknown command. The client must not lose a lease by a request
-/// for signals.
+/// The Python server 0.5.0 closes a connection after an unknown command. The client must not lose a lease because a
+/// caller asks for signals.
 pub(super) async fn a_server_without_signals(address: String) {
     let error = SignalConn::connect(&address).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");

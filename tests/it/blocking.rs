@@ -91,7 +91,7 @@ fn a_lease_is_renewed_while_its_holder_computes() {
 
 // Calls inside an async runtime.
 
-/// Calls every function that waits. Returns the name of each function and the kind of its error.
+/// Calls functions that wait. Returns the name of each called function and the kind of its error.
 fn all_that_waits(scene: &Scene) -> Vec<(&'static str, Option<ErrorKind>)> {
     let client = &scene.client;
     let mut object = DistributedLock::from(scene.lock());

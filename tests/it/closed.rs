@@ -209,7 +209,7 @@ async fn has_ended(news: &mut SignalConn) {
     has_lost_its_runtime(&news.closed_because().unwrap());
 }
 
-/// Calls every function of a client whose runtime has ended. Asserts that each error names the end of the runtime.
+/// Makes requests with a client whose runtime has ended. Asserts that each error names the end of the runtime.
 async fn is_over(client: &Client) {
     for shard in client.health() {
         assert!(matches!(shard.state, ConnectionState::Closed), "{shard:?}");

@@ -194,7 +194,8 @@ async fn leases_of_the_previous_server_are_reported_lost_before_the_next_serves(
     assert_eq!(names, ["Disconnected", "LeaseLost", "ServingChanged", "Connected"]);
 }
 
-/// The order matters because a callback may take a long time. Meanwhile the server may grant the keys to others.
+/// Every holder must know of the loss first, because a callback may take a long time. Meanwhile the server may grant
+/// the keys to others.
 #[tokio::test]
 async fn all_holders_know_of_a_loss_before_the_first_callback_runs() {
     let server = Server::builder().port(0).start().await.unwrap();
@@ -308,7 +309,7 @@ async fn a_refused_secret_is_reported_once() {
     assert_eq!(refusals, 1);
 }
 
-/// A server with a secret, a proxy in front of it, and a client that reads its secret from a file.
+/// A server with a secret, a proxy in front of the server, and the file from which clients read the secret.
 struct Guarded {
     _server: Server,
     proxy: Proxy,

@@ -5,8 +5,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The exceptions, each with its reason. An entry names a type, or with `::*` the variants of an enum. Such an enum is
-/// itself `#[non_exhaustive]`. The documentation of the types also says that they cannot grow.
+/// The exceptions, each with its reason. An entry names a type, or with `::*` the variants of an enum. For an entry
+/// with `::*`, the enum itself is `#[non_exhaustive]`. For an entry without `::*`, the documentation of the type says
+/// that the type cannot grow.
 const COMPLETE: [(&str, &str); 8] = [
     ("call.rs Enqueued", "a server gives one of two answers"),
     ("distributed/mod.rs EnqueueStatus", "a server gives one of two answers"),
@@ -78,7 +79,8 @@ fn complete_variants(name: &str, lines: &[&str]) -> Option<String> {
     None
 }
 
-/// Returns the public types and variants of a source file that are not `#[non_exhaustive]`.
+/// Returns the types of a source file that need `#[non_exhaustive]` and do not have it. `Enum::*` in the result means
+/// that a variant of this enum needs `#[non_exhaustive]` and does not have it.
 fn complete(text: &str) -> Vec<String> {
     let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
     let lines: Vec<&str> = text.lines().collect();

@@ -26,8 +26,8 @@ async fn queue_up(scene: &ClusterScene, lock: &Lock, count: usize, at_server: us
             order.lock().unwrap().push(number);
             guard.release().await.unwrap();
         });
-        // The runtime has one thread, so this caller sends its acquire before the next caller starts. A caller behind
-        // waiting callers does not try to acquire at the server first.
+        // The runtime has one thread, so this caller sends its acquire before the next caller starts. If callers of
+        // this client already wait for the key, the client sends no try for the next caller.
         tokio::task::yield_now().await;
         scene.until_waiters((number + 1).min(at_server) as u64).await;
     }

@@ -756,7 +756,7 @@ async fn idle_connections_are_closed_unless_they_own_leases() {
         scene.server.stats().connections == 2
     })
     .await;
-    // The connection that owns a lease stays open for 2.5 s. The client closes idle connections once in 1 s.
+    // The connection that owns a lease stays open for 2.5 s, although the client closes idle connections once a second.
     let token = owned.cancellation_token();
     let lost = tokio::time::timeout(Duration::from_millis(2500), token.cancelled()).await;
     assert!(lost.is_err() && owned.is_held());

@@ -239,7 +239,7 @@ fn the_line_of_an_ended_runtime_names_its_leases() {
     drop(client);
 }
 
-/// Elections, layers and callbacks log lines, some in tasks of callers and some in tasks of the client.
+/// Elections, layers and callbacks write log lines, some in tasks of callers and some in tasks of the client.
 #[tokio::test]
 async fn lines_from_the_tasks_of_callers_have_the_clients_name_too() {
     let spans = Spans::default();

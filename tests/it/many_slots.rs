@@ -168,7 +168,8 @@ async fn acquires_of_several_slots_never_deadlock() {
     all_is_free(&server).await;
 }
 
-/// The acquire needs more slots than it requests at the same time. The other client releases its slots one by one.
+/// The acquire needs 40 slots and has at most 16 requests for slots under way at the same time. The other client
+/// releases its slots one by one.
 #[tokio::test]
 async fn an_acquire_collects_slots_one_by_one() {
     let (server, client) = scene().await;
@@ -288,7 +289,7 @@ async fn a_turn_is_taken_on_the_shard_of_the_semaphore() {
         Server::builder().port(0).start().await.unwrap(),
         Server::builder().port(0).start().await.unwrap(),
     );
-    // A key begins with the number of its shard. For each other key, the strategy returns a shard that does not exist.
+    // A key begins with the number of its shard. For every other key, the strategy returns a shard that does not exist.
     let by_digit = |key: &str, _: usize| {
         key.bytes()
             .next()

@@ -141,7 +141,7 @@ async fn a_single_server_at_the_address_of_a_member_is_not_used() {
     scene.cluster.stop(0).await.unwrap();
     let port = members[0].rsplit(':').next().unwrap().parse().unwrap();
     let impostor = Server::builder().release("cluster").port(port).start().await.unwrap();
-    // The other members answer that they do not lead.
+    // The other members answer that they do not lead, so only attempts at the single server have the outcome `connect`.
     let before = attempts(&recorded, "connect");
     until("the single server was tried", || {
         attempts(&recorded, "connect") >= before + 2.0
@@ -155,8 +155,8 @@ async fn a_single_server_at_the_address_of_a_member_is_not_used() {
     assert!(stats.locks.is_empty() && stats.idle_locks.is_empty(), "{stats:?}");
 }
 
-/// The answers of a fake server, by command. The server answers `ok` to each other command. The answer `-` closes the
-/// connection.
+/// The answers of a fake server, by command. The server answers `ok` to every command that is not in the script. For
+/// the answer `-`, the server closes the connection and sends nothing.
 type Script = BTreeMap<&'static str, &'static str>;
 
 const MEMBER: &str = r#"ok {"cluster":{"node_id":"n1","voters":["n1"]}}"#;

@@ -1,5 +1,5 @@
-//! `MultiLock`: it acquires several locks in one order, and it acquires either all locks or none. The locks are
-//! released together and lost together.
+//! `MultiLock`: it acquires several locks in the order of their keys, and it acquires either all locks or none. The
+//! locks are released together. When one lock is lost, the guard of all locks counts as lost.
 
 use std::time::Duration;
 

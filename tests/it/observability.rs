@@ -600,7 +600,7 @@ fn words(cell: &str) -> BTreeSet<String> {
 async fn documented_metrics_and_recorded_metrics_are_the_same() {
     let recorded = Recorded::default();
     requests_and_leases(&recorded).await;
-    // Each other scenario has a recorder of its own, because it expects counts from 0. The test merges the metrics.
+    // Every other scenario has a recorder of its own, because it expects counts from 0. The test merges the metrics.
     let mut touched = recorded.touched();
     let mut run = async |scenario: &str| {
         let recorded = Recorded::default();

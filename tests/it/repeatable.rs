@@ -131,8 +131,8 @@ impl Watched {
     }
 }
 
-/// Replaces the names of sessions, and all texts that look like such a name. The names come from the operating system
-/// and do not affect the history.
+/// Replaces the names of sessions, and all texts that look like such a name. The names are random numbers from the
+/// operating system, so they do not come from the seed. Nothing else in the history depends on the names.
 fn without_session_names(text: &str) -> String {
     let is_session_name = |word: &&str| word.len() >= 32 && word.chars().all(|c| c.is_ascii_hexdigit());
     let words = text.split_inclusive(|c: char| !c.is_ascii_hexdigit());

@@ -82,7 +82,7 @@ fn step() -> impl Strategy<Value = Step> {
 /// The simple matcher: it applies the rules of matching to a list of subscriptions.
 #[derive(Default)]
 struct Naive {
-    /// The number, the connection and the pattern of each subscription, in the order of their creation.
+    /// Each subscription with its number and its connection, in the order of creation.
     subscriptions: Vec<(u64, usize, Subscription)>,
     /// The number of the subscription that got the last signal of each group.
     last: HashMap<Subscription, u64>,

@@ -1,5 +1,5 @@
-//! The failback: the client leaves the standby for the primary. It does so on request, after the takeover delay, and
-//! only while the standby serves.
+//! The failback: while the standby serves, a caller can request that the client goes back to the primary. The client
+//! leaves the standby at once and uses the primary after the takeover delay.
 
 use std::sync::Arc;
 use std::time::Duration;

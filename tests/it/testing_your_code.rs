@@ -1,5 +1,5 @@
-//! Examples of tests that a user of this crate writes. `docs/guide/src/testing-your-code.md` explains each test. Copy
-//! the tests that you need.
+//! Examples of tests that a user of this crate writes. `docs/guide/src/testing-your-code.md` explains most of these
+//! tests. Copy the tests that you need.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
 use std::sync::{Arc, Mutex};

@@ -159,7 +159,7 @@ async fn changed_bytes_are_never_accepted() {
         .unwrap();
 }
 
-/// A proxy that changes a bit of every answer of the server.
+/// A proxy. While `meddles` is true, the proxy changes one bit in each block of bytes that it reads from the server.
 struct Meddler {
     address: String,
     meddles: tokio::sync::watch::Sender<bool>,

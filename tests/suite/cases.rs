@@ -257,8 +257,9 @@ async fn low_level_limit_mismatch(peer: Peer) {
     assert_eq!(kind(other), Some(ErrorKind::LimitMismatch));
 }
 
-/// A guard has the fence of its grant, wherever the server's answer contains the fence. This fence lies between the
-/// fences of the earlier and the later grant. The test reads the earlier and the later fence without the client.
+/// A guard has the fence of its grant, whether the server's answer contains the fence in the token or in a third field.
+/// This fence lies between the fences of the earlier and the later grant. The test reads the earlier and the later
+/// fence without the client.
 async fn fences_grow(peer: Peer) {
     let key = peer.key("k");
     let builder = peer.builder().fencing(Fencing::Required);

@@ -150,7 +150,8 @@ impl PeerFactory {
         }
     }
 
-    /// Returns a factory whose peers share a build that names fences in its grants.
+    /// Returns a factory whose peers share one server. The server imitates a build that sends the fence of a grant in a
+    /// third field.
     pub async fn of_a_build_with_named_fences(&self) -> Self {
         let server = Server::builder().port(0).max_locks(100_000);
         let server = server.read_timeout(self.read_timeout).start().await.unwrap();

@@ -1,4 +1,4 @@
-// The TypeScript client's handles, in promises: typescript.mjs, and the arguments that measure.py describes.
+// The side that uses the TypeScript client's handles, in promises. measure.py describes the arguments.
 import { readFileSync } from "node:fs";
 import { DistributedLock } from "dflockd-client";
 

@@ -1,4 +1,4 @@
-//! Tests of the text form of records, and of the records that real servers and clients make.
+//! Tests of the text form of records, and of the records that the embedded server and the client make.
 
 use std::time::Duration;
 

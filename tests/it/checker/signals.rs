@@ -277,7 +277,7 @@ fn a_gap_of_a_later_member_covers_nothing() {
         lines
     };
     let joins = |ms: u64| [(ms, gap(3, Extent::Begins)), (ms + 1, gap(3, Extent::Ends))];
-    // The signal was acknowledged at 22 ms. The server may have chosen any subscription that joined until then.
+    // The signal was acknowledged at 22 ms. The server may have chosen any subscription that joined by then.
     // Subscription 3 begins with a gap, and it may have missed the signal in this gap.
     assert_fine(&with_other(22, &joins(22)));
     assert_broken(&with_other(23, &joins(23)), &[UNHEARD]);

@@ -1,5 +1,5 @@
-//! Tests over sockets that the embedded cluster behaves as the code of real clusters does. Each fact about that code
-//! has a number, here and in the unit tests of `src/server/state`.
+//! These tests use sockets. They check that the embedded cluster behaves as the code of real clusters does. Each fact
+//! about that code has a number, here and in the unit tests of `src/server/state`.
 
 use std::time::Duration;
 

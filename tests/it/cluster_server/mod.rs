@@ -1,5 +1,6 @@
-//! Tests of the embedded cluster over sockets. They show which member answers which request, and what survives a change
-//! of leaders. They also show which session recovers the grants and queue positions of an ended connection.
+//! Tests of the embedded cluster. The tests use sockets. They show which member answers which request, and what
+//! survives a change of leaders. They also show which session recovers the grants and queue positions of an ended
+//! connection.
 
 mod facts;
 use std::collections::HashMap;

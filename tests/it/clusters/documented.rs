@@ -1,4 +1,5 @@
-//! Checks that every test named in `docs/failover-tests.md` exists.
+//! Checks the section "By request" of `docs/failover-tests.md`: every test exists in the module that the document
+//! names. `tests/links.rs` checks the names of tests in the rest of the document.
 
 use std::fs::{read_dir, read_to_string};
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! Tests over sockets of the releases that the embedded server imitates. They show the differences between the
-//! releases, and what the real servers accept and answer.
+//! Tests of the releases that the embedded server imitates. The tests use sockets. They show the differences between
+//! the releases, and what the real servers accept and answer.
 
 mod closing;
 mod commands;

@@ -72,7 +72,8 @@ async fn keys_may_have_any_bytes_and_every_byte_counts() {
             assert!(is_like(&heard, answer), "{}: {heard:?}", key.escape_ascii());
         }
     }
-    // Stats and events show U+FFFD for invalid bytes.
+    // Stats show U+FFFD for bytes that are not valid UTF-8. Events also show U+FFFD for NUL and for white space,
+    // because a `Key` cannot contain these characters.
     let stats = server.stats();
     let mut shown: Vec<&str> = stats.locks.iter().map(|lock| lock.key.as_str()).collect();
     shown.sort_unstable();

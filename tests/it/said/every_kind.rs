@@ -44,7 +44,8 @@ fn key() -> Key {
     Key::new("k").unwrap()
 }
 
-/// Returns the errors of a low-level call, one for each answer that a server may send.
+/// Returns the errors of low-level calls: of an acquire for several answers of a server, and of other calls that the
+/// server refuses or answers with invalid text.
 async fn said_by_servers() -> Vec<(&'static str, Error)> {
     let mut all = Vec::new();
     for answer in [
@@ -87,7 +88,7 @@ async fn said_by_servers() -> Vec<(&'static str, Error)> {
     all
 }
 
-/// Returns a stream. Its other end reads a request and sends this answer.
+/// Returns one end of a stream. At the other end, a task reads a request and sends this answer.
 fn peer(answer: &'static str) -> DuplexStream {
     let (near, mut far) = duplex(4096);
     tokio::spawn(async move {

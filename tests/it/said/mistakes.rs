@@ -139,8 +139,9 @@ async fn errors_tell_a_missing_token_from_a_wrong_one() {
     said(stats, ErrorKind::Auth, &["presented no authentication token"]);
 }
 
-/// Starts a listener without TLS. It does not answer a TLS handshake, because a real server takes a handshake for the
-/// beginning of a line. If there is an `answer`, the listener sends it to the first plain request of each other client.
+/// Starts a listener without TLS. The listener does not answer a TLS handshake, because a real server takes a handshake
+/// for the beginning of a line. On each connection that does not begin with a handshake, the listener answers the first
+/// request with `answer`, if there is one.
 async fn without_tls(answer: Option<&'static str>) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
