@@ -27,7 +27,7 @@ use history::record::Line;
 struct Options {
     /// The files of the records. Without a file, standard input is read.
     files: Vec<PathBuf>,
-    /// How much later than due a task may run, in milliseconds.
+    /// How late a task that is due may run, in milliseconds.
     #[arg(long)]
     scheduling: Option<u64>,
     /// How late a client may notice that a server has ended a lease, in milliseconds.

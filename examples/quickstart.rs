@@ -89,7 +89,7 @@ fn fence(lease: &Lease) -> String {
     }
 }
 
-/// Holds a lease with a TTL of 1 s for 3 s, because the client renews it in the background.
+/// Holds a lease with a TTL of 1 s for 3 s. This works because the client renews the lease in the background.
 async fn a_lease_outlives_its_ttl(story: &Story, client: &Client) -> Result<(), Error> {
     let guard = client
         .lock("quickstart/long-job")?

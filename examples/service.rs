@@ -15,9 +15,9 @@
 //!
 //! `docs/guide/src/configuration.md` lists all variables of the client.
 //!
-//! The lock servers must be of release 2.1 or later, because the database needs fences to refuse stale writes. With an
-//! earlier server, the service prints why it cannot start, and ends. If an earlier server replaces the lock server
-//! later, the service refuses deposits with status 503, and `/health` says why.
+//! The lock servers must be of release 2.1 or later, because the database needs fences to refuse stale writes. With a
+//! server of an earlier release, the service prints why it cannot start, and ends. If such a server replaces the lock
+//! server while the service runs, the service refuses deposits with status 503, and `/health` says why.
 //!
 //! A deposit reads the balance, works, and writes the new balance. Only the lock prevents another deposit to the
 //! account in the meantime. A layer around the handler acquires the lock, and stops the handler if the lease is lost.

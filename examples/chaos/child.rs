@@ -22,8 +22,8 @@ pub(crate) struct Process {
 impl Process {
     /// Starts this program again, as the process of a job.
     pub(crate) fn start(job: &Job) -> Result<Self, Box<dyn Error>> {
-        // The process gets its own process group. The system sends SIGHUP to all processes of an orphaned process group
-        // if one of them is stopped.
+        // The process gets its own process group, because it would otherwise be in the controller's group. If that
+        // group becomes orphaned while a process of the group is stopped, the system sends SIGHUP to all its processes.
         let mut child = Command::new(std::env::current_exe()?)
             .process_group(0)
             .args(["--job", &serde_json::to_string(job)?])

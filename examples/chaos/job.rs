@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// The orphan TTL of the cluster's members.
 pub(crate) const KEPT_BY_MEMBERS: Duration = Duration::from_secs(5);
 
-/// The orphan TTL in the clients' settings. The client reports a suspect lease as lost when 95 % of this time have
+/// The orphan TTL in the clients' settings. The client reports a suspect lease as lost when 95 % of this time has
 /// passed since the leader's last message. The setting is shorter than [`KEPT_BY_MEMBERS`], so that the client reports
 /// the loss before the members end the lease.
 pub(crate) const KEPT: Duration = Duration::from_secs(4);

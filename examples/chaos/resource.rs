@@ -23,7 +23,7 @@ pub(crate) enum Added {
 impl Resource {
     /// Opens the database in a directory. Creates it if it is missing.
     pub(crate) fn open(directory: &Path) -> rusqlite::Result<Self> {
-        // A process that is stopped while it writes blocks the writes of all other processes until it is thawed.
+        // If a process is stopped during a write, it blocks the writes of all other processes until it is thawed.
         const PATIENCE: Duration = Duration::from_secs(20);
         let connection = Connection::open(directory.join("resource.sqlite"))?;
         connection.busy_timeout(PATIENCE)?;

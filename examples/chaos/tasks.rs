@@ -25,7 +25,7 @@ pub(crate) struct Worker {
     resource: Arc<Resource>,
     /// The file of the acknowledged writes to the resource, one per line.
     acknowledged: Arc<Mutex<File>>,
-    /// The number of the last attempt to write to the resource.
+    /// The number of the next attempt to write to the resource.
     attempts: Arc<AtomicU64>,
     locks: Client,
     signals: Client,

@@ -1,4 +1,5 @@
-//! The process of the servers. It runs a proxy in front of each server, and causes a fault every few seconds.
+//! The process of the servers. It runs a proxy in front of each server except `control`, and causes a fault every few
+//! seconds.
 
 #[path = "../../tests/support/proxy.rs"]
 #[allow(dead_code, unreachable_pub, clippy::unwrap_used, missing_docs)]
@@ -20,7 +21,7 @@ use tokio::time::sleep;
 use self::proxy::Proxy;
 use crate::load::KEPT;
 
-/// The addresses that the client's process uses. All but `control` are addresses of proxies.
+/// The addresses that the client's process uses. All except `control` are addresses of proxies.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Addresses {
     /// A single server.

@@ -1,7 +1,7 @@
 //! Tests that run whole clients and servers in simulated worlds. A world has a network in memory, simulated clocks and
 //! faults. One number, the seed of the world, determines all events in it. `docs/testing.md` describes worlds.
 //!
-//! `SIMULATION_SEED=7` runs the world of seed 7. `SIMULATION_FROM` sets the first seed, and `SIMULATION_SEEDS` the
+//! `SIMULATION_SEED=7` runs only the world of seed 7. `SIMULATION_FROM` sets the first seed, and `SIMULATION_SEEDS` the
 //! number of seeds. If a world breaks a rule, the test prints the end of its history.
 //! `cargo run --release --example simulate -- --seeds 10000 --jobs 2` runs many worlds on two threads.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
@@ -31,7 +31,7 @@ use std::process::Command;
 ///   allowed, because the rule did not know the separate heartbeat of signal connections.
 const REGRESSIONS: [u64; 8] = [1695, 1866, 3261, 23221, 44231, 46769, 33395, 38529];
 
-/// The number of worlds in a run without `SIMULATION_SEED` and `SIMULATION_SEEDS`.
+/// How many worlds a run without `SIMULATION_SEED` and `SIMULATION_SEEDS` has in addition to the [`REGRESSIONS`].
 const SEEDS: u64 = 40;
 
 /// The number of worlds that [`a_world_repeats_itself`] compares.

@@ -20,7 +20,8 @@ struct State {
     registered: usize,
 }
 
-/// A choice of the calls to the recorder that panic. Below, a call that changes or describes a metric is a record.
+/// Says which calls to the recorder panic. In the comments below, a *record* is a call that changes or describes a
+/// metric.
 #[derive(Clone, Copy)]
 pub struct Fault {
     /// The name of the metric or a part of the name. `describe` chooses the calls that describe metrics.

@@ -1,4 +1,4 @@
-//! Clients that acquire and release few keys all the time. What their callers observe is judged together with the
+//! Clients that acquire and release a few keys all the time. What their callers observe is judged together with the
 //! records of the servers.
 
 use std::collections::HashSet;
@@ -60,8 +60,9 @@ impl Witness {
             .collect()
     }
 
-    /// Holds the lease until it is lost, or until `goes_on` returns false. Calls `is_held` meanwhile and records the
-    /// results. After `is_held` has returned false, waits for the loss, whatever `goes_on` returns.
+    /// Returns at once if the lease is lost at the start. Otherwise holds the lease until it is lost, or until
+    /// `goes_on` returns false. Calls `is_held` meanwhile and records the results. After one of these calls has
+    /// returned false, waits for the loss, whatever `goes_on` returns.
     async fn hold(&self, held: Observed, goes_on: impl Fn() -> bool) {
         let key = held.lease().key().to_string();
         let mut lost = WithWakeTime::new(held.lease().lost());

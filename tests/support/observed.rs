@@ -1,5 +1,4 @@
-//! Converts the events of embedded servers and the calls of a client's callers to lines of a record. Only this file
-//! knows both the types of this crate and the types of the record.
+//! Converts the events of embedded servers and the calls of a client's callers to lines of a record.
 
 use std::future::Future;
 use std::ops::Deref;

@@ -72,7 +72,7 @@ impl OldServer {
         self.habits.send_modify(|habits| habits.generation += 1);
     }
 
-    /// Changes the behaviour to the one of another release. This affects open connections, too.
+    /// Makes this server behave like another release. The change affects open connections, too.
     pub fn become_another(&self, unknown: &'static [&'static str], closes: bool) {
         self.habits
             .send_modify(|habits| (habits.unknown, habits.closes) = (unknown, closes));

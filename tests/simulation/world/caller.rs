@@ -20,8 +20,8 @@ pub struct Process {
     pub writer: Arc<Writer>,
     /// The time at which the programs end.
     pub stops_at: Time,
-    /// How often calls are dropped: on average, one call in this number. Such a call is dropped after some polls or a
-    /// random time, if it has not returned by then. With 0, no call is dropped.
+    /// On average, one of this many calls has a limit: a random number of polls or a random time. The call is dropped
+    /// if it has not returned by then. With 0, no call is dropped.
     pub cancels_one_in: u32,
     pub acquire_timeout: Duration,
     pub request_timeout: Duration,
@@ -234,8 +234,9 @@ pub fn failure(error: &Error) -> Outcome {
     }
 }
 
-/// Records how a caller uses and drops a guard or a permit, and when its lease is lost. Drop the `Holder` just before
-/// the guard or permit.
+/// Records how a caller uses and drops a guard or a permit, and when its lease is lost. Call [`lets_go`](Self::lets_go)
+/// just before you drop the guard or permit. If you release the guard or permit instead, drop the `Holder` after the
+/// release.
 pub struct Holder {
     process: Arc<Process>,
     pub number: u64,
@@ -266,7 +267,7 @@ impl Holder {
         }));
     }
 
-    /// Records that the caller is about to drop the guard.
+    /// Records that the caller is about to drop the guard or permit.
     pub fn lets_go(self) {
         self.process.writer.note(What::LetGo(LetGo {
             process: self.process.name.clone(),

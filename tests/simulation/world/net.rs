@@ -103,7 +103,7 @@ pub struct Traffic {
     pub connections: u64,
     pub segments: u64,
     pub bytes: u64,
-    /// The number of cuts at [`Where::Bytes`], without cuts at once.
+    /// The number of cuts at [`Where::Bytes`]. Cuts at `Bytes(0)` do not count.
     pub cuts_in_a_line: u64,
     /// The number of cuts at [`Where::Lines`].
     pub cuts_after_a_line: u64,

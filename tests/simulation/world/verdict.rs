@@ -23,7 +23,8 @@ fn bounds(plan: &Plan) -> Bounds {
         true => Duration::from_secs(60),
         false => silence.unwrap_or_default() + Duration::from_secs(1),
     };
-    // If a queue position outlives its client, the server grants the key to it for one TTL: 33 s, and a margin.
+    // If a queue position outlives its client, the server grants the key to this position for one TTL. The longest TTL
+    // is 33 s. The bound adds a margin.
     let unowned = match plan.positions_may_outlive_clients() {
         true => Duration::from_secs(36),
         false => Duration::from_secs(2),

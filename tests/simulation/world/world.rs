@@ -29,12 +29,13 @@ pub(super) struct World {
     pub(super) under_way: BTreeMap<usize, What>,
     /// Shards whose servers have been full in the last 5 s ([`FULL`]), and the last time at which they were full.
     full: BTreeMap<usize, Time>,
-    /// Troubles and their times. A trouble is the record of a fault in the history. The faults of these troubles have
-    /// ended, but a fault may have effects until the time of its trouble.
+    /// The troubles whose faults have ended but may still have effects. A trouble is the record of a fault in the
+    /// history. The time is the end of the effects.
     pub(super) lingering: Vec<(Time, Trouble)>,
     lines: Vec<Line>,
     random: Rng,
-    /// Shards whose servers still shut down gracefully. The world restarts these servers afterwards.
+    /// Shards whose servers were still shutting down gracefully when their restart was due. The world restarts these
+    /// servers after the shutdown.
     pub(super) draining: BTreeSet<usize>,
     plan: Plan,
     pub(super) now: Time,

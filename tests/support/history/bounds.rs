@@ -8,7 +8,7 @@ pub struct Bounds {
     /// How late a task that is due may run, while its process is not frozen.
     pub scheduling: u64,
     /// How long a client may be unaware that a lease has ended at the server, because the connection or the server
-    /// ended. Also how much longer a release may take after trouble.
+    /// ended. Also how much longer a grant may have no owner if there was trouble or a freeze (rule `owners`).
     pub unnoticed: u64,
     /// How long a subscription may be unaware that its connection is lost. This is the heartbeat interval of signal
     /// connections plus the reply timeout. The keepalive interval has no effect here, because it applies to other
@@ -18,8 +18,8 @@ pub struct Bounds {
     pub unowned: u64,
     /// How long a request may take to reach a server.
     ///
-    /// Also how long after its acknowledgement a signal may be on its way to a member of a group. If the member ends
-    /// during this time, the signal may be lost.
+    /// Also how long a signal may still be on its way to a member of a group after the server acknowledged the signal.
+    /// If the member ends during this time, the signal may be lost.
     pub transit: u64,
     /// How long a signal may take to reach its subscribers.
     pub delivery: u64,

@@ -27,7 +27,7 @@ impl Writer {
     }
 
     /// Writes each line to `out` at once, and keeps no lines. If the process is killed, the record loses only the line
-    /// that was being written. So `out` must have no buffer: a file, for example.
+    /// that was being written. So `out` must have no buffer. A `File` has none.
     pub fn to(out: impl io::Write + Send + 'static, clock: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
         Self::new(clock, Some(Box::new(out)))
     }

@@ -6,8 +6,8 @@
 //! different addresses, because a standby issues its own fences.
 //!
 //! If the record has no lines of servers, the rule compares the fences that clients show. It compares two holders of a
-//! key only if the first was acquired before the second was requested. In this case, the rule assumes one server for
-//! each key.
+//! key only if the first was acquired before the `invoke` of the operation that returned the second. For a ticket, that
+//! operation is the `wait`. In a record without lines of servers, the rule assumes one server for each key.
 
 use std::collections::HashMap;
 
@@ -60,7 +60,8 @@ fn shown(findings: &mut Findings<'_>) {
     }
 }
 
-/// The time of the request, the time of the acquire, the fence that the client shows, and the holder.
+/// The `invoke` time of the operation that returned the holder, the time of the acquire, the fence that the client
+/// shows, and the holder.
 type Shown<'a> = (u64, u64, u64, &'a Holder);
 
 /// Checks the fences that clients showed, in a record without lines of servers.
@@ -78,8 +79,8 @@ fn seen(findings: &mut Findings<'_>) {
         of_key.sort_unstable_by_key(|(asked, ..)| *asked);
         let mut had: Vec<(u64, u64)> = of_key.iter().map(|(_, at, fence, _)| (*at, *fence)).collect();
         had.sort_unstable();
-        // The greatest fence of the holders that were acquired before the current request, and the number of these
-        // holders.
+        // The greatest fence of the holders that were acquired before the current holder's `invoke`, and the number of
+        // these holders.
         let (mut greatest, mut next) = (None, 0);
         for (asked, _, fence, holder) in of_key.iter() {
             while let Some((_, before)) = had.get(next).filter(|(at, _)| at < asked) {

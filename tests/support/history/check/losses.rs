@@ -3,14 +3,15 @@
 //! Final: after a caller learnt that its holder is lost, or after `is_held` returned false, `is_held` never returns
 //! true again.
 //!
-//! In time: this applies to a holder whose caller waits for the loss (`watched`). The caller must learn of the loss
-//! before the server can grant the key to another caller:
-//! - If the lease expires at the server, the caller must learn of the loss by then.
-//! - If the server ends the grant for another reason, the caller must learn of the loss at once.
-//! - If a fault can have hidden this end, the caller must learn of it within `unnoticed`, and before the lease ends.
+//! In time: this applies to a holder whose caller waits for the loss (`watched`). The deadline depends on how the
+//! grant ends:
+//! - If the lease expires at the server, the caller must learn of the loss before the lease expires.
+//! - If the grant ends neither by expiry nor by a release, the caller must learn of the loss at once.
+//! - If a fault can have hidden this end of the grant, the caller must learn of the loss within `unnoticed`, and before
+//!   the lease would have expired.
 //!
 //! In all cases, `scheduling` of the process's running time is allowed in addition. A holder that the caller has
-//! dropped or released by then is exempt. A holder is also exempt if its process has ended by then.
+//! dropped or begun to release by then is exempt. A holder is also exempt if its process has ended by then.
 
 use super::super::facts::Facts;
 use super::super::facts::grants::{Ending, Grant};

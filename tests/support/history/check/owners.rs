@@ -11,8 +11,8 @@
 //! Some time does not count: trouble at the grant's server, and freezes of the owners' processes.
 //!
 //! The grant may lack an owner for `unnoticed` longer if there was trouble or a freeze around the time at which the
-//! grant lost its owner: at most `unnoticed` before or `unowned` after. The grant may lack an owner for any time if the
-//! process of an owner was killed at most `unowned` after the grant lost its owner.
+//! grant lost its owner: at most `unnoticed` before that time, or at most `unowned` after it. The grant may lack an
+//! owner for any time if the process of an owner was killed at most `unowned` after the grant lost its owner.
 //!
 //! If a caller learnt of the loss of its grant, the grant is judged only up to the end of its lease.
 //!
@@ -25,7 +25,7 @@
 //! - Its process was killed before its operation ended or at most `unowned` later, and the operation was recent.
 //! - There was trouble at the server during its operation, or at most `unowned` later.
 //!
-//! An operation is recent if it ended after the time `unowned` before the grant.
+//! An operation is recent if it ended at most `unowned` before the grant, or after the grant.
 
 use std::collections::HashMap;
 

@@ -39,8 +39,9 @@ impl Gaps {
         last.is_some_and(|gap| gap.open > 0)
     }
 
-    /// Finds the first report of a gap that comes after the report `before` and not earlier than the time `since`.
-    /// Returns the time of that report. `None` if there is no such report, or if it comes after the report `behind`.
+    /// Finds the first report of a gap that comes after the signal `before` and not earlier than the time `since`.
+    /// Returns the time of that report. `None` if there is no such report, or if it comes after the signal `behind`.
+    /// `before` and `behind` are indices of received signals in the subscription's list `heard`.
     pub fn told(&self, before: Option<usize>, behind: Option<usize>, since: u64) -> Option<u64> {
         let late = self.0.partition_point(|gap| gap.at < since);
         let after = self

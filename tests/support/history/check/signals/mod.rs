@@ -24,8 +24,9 @@
 //!
 //! Missing from a group: no member received the signal, but at least one member had to. The server may have sent the
 //! signal to any subscription that was a member at some moment between the emit and the acknowledgement. So the gaps of
-//! each such member cover the signal. If such a member ended, signals may be lost with it until `transit` after their
-//! acknowledgement.
+//! each such member cover the signal. If such a member ended before the acknowledgement, the signal may be lost with
+//! the member. The same holds if the member ended less than `transit` after the acknowledgement, counted in running
+//! time of its process.
 //!
 //! A half-open connection (see [`HalfOpenBegun`](super::super::record::What::HalfOpenBegun)) stays a member until its
 //! server notices the end. Until then, it gets its share of the signals, and no client can report that they are
