@@ -27,8 +27,8 @@ async fn queue_up(scene: &ClusterScene, lock: &Lock, count: usize, at_server: us
             guard.release().await.unwrap();
         });
         // The runtime has one thread, so this caller sends its acquire before the next caller starts. If callers of
-        // this client already wait for the key, the next caller joins them at once. The client does not first send a try
-        // for that caller.
+        // this client already wait for the key, the next caller joins them at once. The client does not first send a
+        // try for that caller.
         tokio::task::yield_now().await;
         scene.until_waiters((number + 1).min(at_server) as u64).await;
     }
