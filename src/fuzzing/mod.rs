@@ -5,6 +5,7 @@
 mod address;
 mod answers;
 mod asked;
+mod escapes;
 mod lane;
 mod pem;
 pub(crate) mod pieces;

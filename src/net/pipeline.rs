@@ -23,8 +23,7 @@ use tokio::time::Instant;
 
 use crate::clock::{Moment, after};
 use crate::error::{Error, ErrorKind};
-use crate::escape::Shortened;
-use crate::protocol::{Expect, LineBuffer, MAX_RESPONSE_LINE, Request, Response, Signal, Status};
+use crate::protocol::{Expect, LineBuffer, MAX_RESPONSE_LINE, Quoted, Request, Response, Signal, Status};
 
 /// The requests in flight, each with a tag that identifies its caller.
 #[derive(Debug)]
@@ -300,7 +299,7 @@ fn unasked(line: &str) -> Error {
     }
     Error::new(
         ErrorKind::Protocol,
-        format!("the peer sent {:?}, which answers no request", Shortened(line)),
+        format!("the peer sent {:?}, which answers no request", Quoted::of(line)),
     )
 }
 

@@ -17,6 +17,7 @@ mod channel;
 mod fields;
 pub mod functions;
 mod line;
+mod quoted;
 mod raw_request;
 mod request;
 mod request_decoder;
@@ -32,6 +33,7 @@ pub use channel::{Channel, Group, Pattern};
 #[cfg(feature = "server")]
 pub(crate) use fields::trim;
 pub use line::{LineBuffer, LineError};
+pub(crate) use quoted::Quoted;
 #[cfg(feature = "server")]
 pub(crate) use raw_request::{RawRequest, RequestLines};
 pub use request::{Expect, Request};

@@ -12,11 +12,14 @@ use crate::error::{Error, Result};
 /// `Debug` and `Display` show the first 8 digits only; [`Token::as_str`] shows all. It does not implement serde's
 /// traits, so that no log or file contains it as a part of another value.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Token([u8; 32]);
+pub struct Token([u8; Self::DIGITS]);
 
 impl Token {
+    /// The number of digits.
+    pub(crate) const DIGITS: usize = 32;
+
     /// A token that no server issues.
-    pub(crate) const NEVER_ISSUED: Self = Self([b'0'; 32]);
+    pub(crate) const NEVER_ISSUED: Self = Self([b'0'; Self::DIGITS]);
 
     /// Parses the 32 hexadecimal digits.
     ///
@@ -36,7 +39,7 @@ impl Token {
 
     /// Parses the digits. Returns `None` if they are invalid.
     pub(crate) fn parse(digits: &[u8]) -> Option<Self> {
-        let digits: [u8; 32] = digits.try_into().ok()?;
+        let digits: [u8; Self::DIGITS] = digits.try_into().ok()?;
         // Checks all digits, also after an invalid one, so that the compiler can vectorize the loop.
         let valid = digits
             .iter()
@@ -47,7 +50,7 @@ impl Token {
     /// Creates a token from a fence and a random number, as servers do from 2.1 on.
     #[cfg(any(test, feature = "server"))]
     pub(crate) fn compose(fence: Fence, random: u64) -> Self {
-        let mut digits = [0_u8; 32];
+        let mut digits = [0_u8; Self::DIGITS];
         let (first, second) = digits.split_at_mut(16);
         for (half, number) in [(first, fence.0), (second, random)] {
             for (pair, byte) in half.chunks_exact_mut(2).zip(number.to_be_bytes()) {

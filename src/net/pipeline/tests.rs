@@ -144,6 +144,20 @@ fn a_bare_error_before_the_end_answers_no_request() {
 }
 
 #[test]
+fn the_error_about_an_unasked_line_shows_no_token() {
+    for line in [
+        format!("ok {TOKEN} 30"),
+        format!("ok,{TOKEN}"),
+        format!("{TOKEN}{TOKEN}"),
+    ] {
+        let mut pipeline = in_flight(&[]);
+        pipeline.read_space().extend_from_slice(format!("{line}\n").as_bytes());
+        let error = pipeline.receive(&mut Received::nothing()).unwrap_err().to_string();
+        assert!(error.contains("00000000…") && !error.contains(TOKEN), "{error}");
+    }
+}
+
+#[test]
 fn an_unasked_error_ends_the_connection_and_any_other_unasked_line_is_a_protocol_error() {
     assert_eq!(
         feed(
