@@ -15,7 +15,7 @@ fn slot(n: u64) -> Acquired {
 
 /// Holder 1 acquires at 0 ms and uses its lease at the times `first`. Holder 2 acquires at 20 ms and uses its lease at
 /// 30 ms.
-fn two(first: &[u64]) -> Vec<Line> {
+fn two_holders(first: &[u64]) -> Vec<Line> {
     let mut lines = vec![at(0, What::Acquired(acquired(1)))];
     lines.extend(first.iter().map(|ms| at(*ms, uses(1, true))));
     lines.push(at(20, What::Acquired(acquired(2))));
@@ -26,19 +26,19 @@ fn two(first: &[u64]) -> Vec<Line> {
 #[test]
 fn two_believers_in_a_lock_are_found() {
     let said = "believed in until +0.030000 s, together with holder 1 of \"p\"";
-    assert_broken(&two(&[5, 25]), &[(Rule::Believers, said)]);
+    assert_broken(&two_holders(&[5, 25]), &[(Rule::Believers, said)]);
     // A holder believes in its lease from its acquire to its last use. So holder 1 still believes in its lease after
     // holder 2 has acquired.
-    assert_broken(&two(&[5, 40]), &[(Rule::Believers, said)]);
-    assert_broken(&two(&[21]), &[(Rule::Believers, said)]);
+    assert_broken(&two_holders(&[5, 40]), &[(Rule::Believers, said)]);
+    assert_broken(&two_holders(&[21]), &[(Rule::Believers, said)]);
 }
 
 #[test]
 fn beliefs_that_touch_or_are_not_proved_are_fine() {
-    assert_fine(&two(&[5, 20]));
-    assert_fine(&two(&[]));
+    assert_fine(&two_holders(&[5, 20]));
+    assert_fine(&two_holders(&[]));
     // Holder 1 does not use its lease after holder 2 has acquired: at 25 ms, holder 1 finds its lease lost.
-    let mut lines = two(&[5]);
+    let mut lines = two_holders(&[5]);
     lines.push(at(25, uses(1, false)));
     assert_fine(&lines);
     let counts = judge(&lines).assert();
@@ -48,7 +48,7 @@ fn beliefs_that_touch_or_are_not_proved_are_fine() {
 #[test]
 fn the_belief_of_a_frozen_process_is_judged_by_its_uses() {
     let frozen = |used: u64| {
-        let mut lines = two(&[5]);
+        let mut lines = two_holders(&[5]);
         lines.push(at(6, What::ProcessFrozen(process("p"))));
         lines.push(at(24, What::ProcessThawed(process("p"))));
         lines.push(at(used, uses(1, true)));
@@ -76,10 +76,10 @@ fn used_after(end: impl Fn(Entry) -> What, ms: u64) -> Vec<Line> {
     vec![
         at(10, What::TroubleBegun(trouble_of("s", "cut"))),
         at(20, What::TroubleEnded(trouble_of("s", "cut"))),
-        at(0, What::Granted(until(150, of(1)))),
+        at(0, What::Granted(until(150, grant(1)))),
         at(1, What::Acquired(acquired(1))),
         at(50, uses(1, true)),
-        at(100, end(of(1))),
+        at(100, end(grant(1))),
         at(ms, uses(1, true)),
     ]
 }
@@ -106,7 +106,7 @@ fn a_belief_may_outlive_an_unnoticed_end_for_a_bounded_time_within_its_lease() {
             &[(Rule::BeliefInGrant, "after its grant had ended")],
         );
         let mut long = used_after(end, 201);
-        long[2] = at(0, What::Granted(until(500, of(1))));
+        long[2] = at(0, What::Granted(until(500, grant(1))));
         assert_broken(&long, &[(Rule::BeliefInGrant, "after its grant had ended")]);
         // A frozen process cannot notice anything.
         long.push(at(120, What::ProcessFrozen(process("p"))));
@@ -127,7 +127,7 @@ fn a_connection_that_ends_without_a_fault_is_no_excuse() {
     );
     assert_eq!(judge(&without_fault(110)).assert().stale, 0);
     let next = [
-        at(112, What::Granted(of(2))),
+        at(112, What::Granted(grant(2))),
         at(113, What::Acquired(acquired(2))),
         at(125, uses(2, true)),
     ];
@@ -159,7 +159,7 @@ fn a_connection_that_ends_without_a_fault_is_no_excuse() {
 #[test]
 fn an_excused_belief_does_not_conflict_with_the_next_holder() {
     let next = [
-        at(101, What::Granted(of(2))),
+        at(101, What::Granted(grant(2))),
         at(102, What::Acquired(acquired(2))),
         at(125, uses(2, true)),
     ];
@@ -175,11 +175,11 @@ fn an_unknown_token_and_the_token_of_another_key_are_found() {
     let unknown = [
         at(
             0,
-            What::Granted(by(
+            What::Granted(at_server(
                 "t",
                 Entry {
                     key: "other".into(),
-                    ..of(7)
+                    ..grant(7)
                 },
             )),
         ),
@@ -192,17 +192,20 @@ fn an_unknown_token_and_the_token_of_another_key_are_found() {
             0,
             What::Granted(Entry {
                 key: "other".into(),
-                ..of(1)
+                ..grant(1)
             }),
         ),
         at(1, What::Acquired(acquired(1))),
         at(2, uses(1, true)),
     ];
-    assert_broken(&other, &[(Rule::BeliefInGrant, "has a grant of lock \"other\"")]);
+    assert_broken(
+        &other,
+        &[(Rule::BeliefInGrant, "has a token that was granted for lock \"other\"")],
+    );
     let early = [
         at(2, What::Acquired(acquired(1))),
         at(3, uses(1, true)),
-        at(5, What::Granted(of(1))),
+        at(5, What::Granted(grant(1))),
     ];
     assert_broken(&early, &[(Rule::BeliefInGrant, "was used before its grant")]);
 }
@@ -234,11 +237,11 @@ fn watched(end: fn(Entry) -> What, told: Option<u64>) -> Vec<Line> {
         ..acquired(1)
     };
     let mut lines = vec![
-        at(0, What::Granted(until(400, of(1)))),
+        at(0, What::Granted(until(400, grant(1)))),
         at(1, What::Acquired(watched)),
         at(50, What::TroubleBegun(trouble("cut"))),
         at(60, What::TroubleEnded(trouble("cut"))),
-        at(100, end(of(1))),
+        at(100, end(grant(1))),
         at(600, What::TroubleBegun(trouble("the end"))),
     ];
     lines.extend(told.map(|ms| at(ms, lost(1))));

@@ -104,11 +104,11 @@ fn an_operation_without_a_timeout_may_wait_unless_its_process_ends_in_an_orderly
 fn owned(until_ms: u64) -> Vec<Line> {
     vec![
         at(0, What::Invoke(invoke(1, Action::Acquire))),
-        at(10, What::Granted(until(1000, of(1)))),
+        at(10, What::Granted(until(1000, grant(1)))),
         at(12, What::Acquired(acquired(1))),
         at(12, returned(1, Outcome::Granted)),
         at(until_ms, let_go(1)),
-        at(200, What::Released(of(1))),
+        at(200, What::Released(grant(1))),
     ]
 }
 
@@ -168,21 +168,24 @@ fn a_grant_may_lack_an_owner_during_trouble_and_after_a_freeze_or_a_kill() {
 fn no_grant_outlives_its_lease() {
     let lease = |ends: u64| {
         let mut lines = owned(195);
-        lines[1] = at(10, What::Granted(until(ends, of(1))));
+        lines[1] = at(10, What::Granted(until(ends, grant(1))));
         lines
     };
     assert_fine(&lease(150));
     assert_broken(
         &lease(149),
-        &[(Rule::Owners, "was to end at +0.149000 s and did not until +0.200000 s")],
+        &[(
+            Rule::Owners,
+            "ended at +0.149000 s, but the grant was held until +0.200000 s",
+        )],
     );
 }
 
 /// Grant 1 lasts from 10 ms to 200 ms, and no caller receives it.
 fn unclaimed(more: Vec<Line>) -> Vec<Line> {
     let mut lines = vec![
-        at(10, What::Granted(until(1000, of(1)))),
-        at(200, What::Released(of(1))),
+        at(10, What::Granted(until(1000, grant(1)))),
+        at(200, What::Released(grant(1))),
     ];
     lines.extend(more);
     lines
@@ -236,11 +239,11 @@ fn a_grant_that_no_caller_waits_for_is_found() {
 fn leaked(given_back: Option<u64>) -> Vec<Line> {
     let mut lines = vec![
         at(0, What::Invoke(invoke(1, Action::Acquire))),
-        at(10, What::Granted(until(30_000, of(1)))),
+        at(10, What::Granted(until(30_000, grant(1)))),
         at(20, returned(1, Outcome::Cancelled)),
         at(5_000, What::ProcessEnded(process("p"))),
     ];
-    lines.extend(given_back.map(|ms| at(ms, What::Released(of(1)))));
+    lines.extend(given_back.map(|ms| at(ms, What::Released(grant(1)))));
     lines
 }
 
@@ -318,12 +321,15 @@ fn a_renewal_after_an_acknowledged_release_is_found() {
                 at(0, What::Acquired(acquired(1))),
                 at(10, releases(2, 1)),
                 at(20, returned(2, outcome)),
-                at(ms, renewal(of(1))),
+                at(ms, renewal(grant(1))),
             ]
         };
         let found = |lines: &[Line]| judge(lines).violations.iter().any(|found| found.rule == Rule::Renewals);
         assert!(found(&renewed(26, Outcome::Done)));
-        assert!(!found(&renewed(25, Outcome::Done)), "it was on its way");
+        assert!(
+            !found(&renewed(25, Outcome::Done)),
+            "the renewal may have been on its way"
+        );
         assert!(!found(&renewed(26, Outcome::Failed)), "no server acknowledged that");
     }
 }

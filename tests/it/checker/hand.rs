@@ -44,19 +44,19 @@ pub(crate) fn entry() -> Entry {
     }
 }
 
-/// An entry about the grant with this fence.
-pub(crate) fn of(fence: u64) -> Entry {
+/// An entry about the grant whose token has this fence.
+pub(crate) fn grant(fence: u64) -> Entry {
     Entry {
         token: Some(token(fence)),
         ..entry()
     }
 }
 
-/// An entry about the grant with this fence to this queue position.
-pub(crate) fn from(place: u64, fence: u64) -> Entry {
+/// An entry about the grant whose token has this fence, to this queue position.
+pub(crate) fn grant_from(place: u64, fence: u64) -> Entry {
     Entry {
         place: Some(place),
-        ..of(fence)
+        ..grant(fence)
     }
 }
 
@@ -75,7 +75,7 @@ pub(crate) fn until(ms: u64, entry: Entry) -> Entry {
 }
 
 /// Returns the entry for another server.
-pub(crate) fn by(server: &str, entry: Entry) -> Entry {
+pub(crate) fn at_server(server: &str, entry: Entry) -> Entry {
     let server = server.into();
     Entry { server, ..entry }
 }

@@ -33,10 +33,10 @@ const MUTATIONS: &[(&str, Rule, Mutation)] = &[
     ("a belief outlives its grant", Rule::BeliefInGrant, outlive_grant),
     ("a token is made up", Rule::BeliefInGrant, make_up_token),
     ("a lost lease is used again", Rule::Losses, use_after_loss),
-    ("a loss is not reported to its caller", Rule::Losses, keep_loss_quiet),
+    ("a loss is not reported to its caller", Rule::Losses, remove_loss_report),
     ("an operation never returns", Rule::Deadlines, never_return),
     ("an operation returns late", Rule::Deadlines, return_late),
-    ("a grant has no owner", Rule::Owners, disown),
+    ("a grant has no owner", Rule::Owners, remove_owner),
     ("a renewal follows a release", Rule::Renewals, renew_after_release),
     ("a signal is doubled", Rule::Signals, double_signal),
     ("two signals are swapped", Rule::Signals, swap_signals),
@@ -278,7 +278,7 @@ fn use_after_loss(lines: &mut Vec<Line>, rng: &mut Rng) -> Option<()> {
 }
 
 /// Removes the lines in which a caller learns of a loss and drops its guard.
-fn keep_loss_quiet(lines: &mut Vec<Line>, rng: &mut Rng) -> Option<()> {
+fn remove_loss_report(lines: &mut Vec<Line>, rng: &mut Rng) -> Option<()> {
     let lost = any(lines, rng, |what| matches!(what, What::Lost(_)))?;
     let What::Lost(of) = lines[lost].what.clone() else {
         return None;
@@ -312,11 +312,11 @@ fn return_late(lines: &mut Vec<Line>, rng: &mut Rng) -> Option<()> {
 }
 
 /// Picks a grant that a caller owned for at least 6 ms, and removes the caller's lines about it.
-fn disown(lines: &mut Vec<Line>, rng: &mut Rng) -> Option<()> {
-    (0..20).find_map(|_| disown_one(lines, rng))
+fn remove_owner(lines: &mut Vec<Line>, rng: &mut Rng) -> Option<()> {
+    (0..20).find_map(|_| remove_one_owner(lines, rng))
 }
 
-fn disown_one(lines: &mut Vec<Line>, rng: &mut Rng) -> Option<()> {
+fn remove_one_owner(lines: &mut Vec<Line>, rng: &mut Rng) -> Option<()> {
     let (acquired, token) = released_holder(lines, rng)?;
     let released = next(
         lines,

@@ -21,7 +21,7 @@ use crate::support::raw::RawConnection;
 fn the_format_of_lines_is_stable() {
     let forms = [
         (
-            at(1, What::Granted(until(9, from(3, 255)))),
+            at(1, What::Granted(until(9, grant_from(3, 255)))),
             r#"{"at":1000000,"what":"granted","server":"s","connection":9,"kind":"lock","key":"k","limit":1,"token":"00000000000000ff0000000000000000","place":3,"ends":9000000}"#,
         ),
         (

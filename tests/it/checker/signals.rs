@@ -19,7 +19,7 @@ fn emitted(n: u64) -> Vec<Line> {
 }
 
 /// Returns the lines of [`emitted`], a subscription to `pattern` at 5 ms, and the lines `told`.
-fn heard(n: u64, pattern: &str, told: &[(u64, What)]) -> Vec<Line> {
+fn record_of_subscriber(n: u64, pattern: &str, told: &[(u64, What)]) -> Vec<Line> {
     let mut lines = emitted(n);
     lines.push(at(5, subscribed(1, pattern, None)));
     lines.extend(told.iter().map(|(ms, what)| at(*ms, what.clone())));
@@ -32,27 +32,27 @@ fn got(ms: u64, n: u64) -> (u64, What) {
 
 #[test]
 fn signals_that_are_heard_once_and_in_order_are_fine() {
-    let lines = heard(3, "a.*", &[got(12, 1), got(22, 2), got(32, 3)]);
+    let lines = record_of_subscriber(3, "a.*", &[got(12, 1), got(22, 2), got(32, 3)]);
     let counts = judge(&lines).assert();
     assert_eq!((counts.signals, counts.received, counts.in_gaps), (3, 3, 0));
-    assert_fine(&heard(2, "b.>", &[]));
-    assert_fine(&heard(2, "a", &[]));
+    assert_fine(&record_of_subscriber(2, "b.>", &[]));
+    assert_fine(&record_of_subscriber(2, "a", &[]));
 }
 
 #[test]
 fn doubled_disordered_invented_and_foreign_signals_are_found() {
-    let doubled = heard(2, "a.>", &[got(12, 1), got(13, 1), got(22, 2)]);
+    let doubled = record_of_subscriber(2, "a.>", &[got(12, 1), got(13, 1), got(22, 2)]);
     assert_broken(&doubled, &[(Rule::Signals, "was delivered 2 times")]);
-    let disordered = heard(2, "a.>", &[got(22, 2), got(23, 1)]);
+    let disordered = record_of_subscriber(2, "a.>", &[got(22, 2), got(23, 1)]);
     assert_broken(
         &disordered,
-        &[(Rule::Signals, "comes after a signal that was emitted only after")],
+        &[(Rule::Signals, "arrived after a signal that was emitted only after")],
     );
-    let invented = heard(1, "a.>", &[got(12, 1), got(13, 9)]);
+    let invented = record_of_subscriber(1, "a.>", &[got(12, 1), got(13, 9)]);
     assert_broken(&invented, &[(Rule::Signals, "was never emitted")]);
-    let early = heard(2, "a.>", &[got(12, 1), got(13, 2)]);
+    let early = record_of_subscriber(2, "a.>", &[got(12, 1), got(13, 2)]);
     assert_broken(&early, &[(Rule::Signals, "was emitted later")]);
-    let foreign = heard(1, "b.>", &[got(12, 1)]);
+    let foreign = record_of_subscriber(1, "b.>", &[got(12, 1)]);
     assert_broken(&foreign, &[(Rule::Signals, "matches no pattern")]);
 }
 
@@ -72,14 +72,18 @@ fn concurrent_signals_have_no_order() {
 #[test]
 fn a_missing_signal_is_found_unless_a_gap_was_reported_in_its_place() {
     assert_broken(
-        &heard(3, "a.b", &[got(12, 1), got(32, 3)]),
+        &record_of_subscriber(3, "a.b", &[got(12, 1), got(32, 3)]),
         &[(Rule::Signals, "\"2\" on \"a.b\" was not received")],
     );
     let dropped = (25, gap(1, Extent::Here));
     assert_eq!(
-        judge(&heard(3, "a.b", &[got(12, 1), dropped.clone(), got(32, 3)]))
-            .assert()
-            .in_gaps,
+        judge(&record_of_subscriber(
+            3,
+            "a.b",
+            &[got(12, 1), dropped.clone(), got(32, 3)]
+        ))
+        .assert()
+        .in_gaps,
         1
     );
     // A gap at another place does not cover the missing signal 2.
@@ -88,7 +92,10 @@ fn a_missing_signal_is_found_unless_a_gap_was_reported_in_its_place() {
         [got(12, 1), got(32, 3), (33, gap(1, Extent::Here))],
         [got(12, 1), (15, gap(1, Extent::Here)), got(32, 3)],
     ] {
-        assert_broken(&heard(3, "a.b", &told), &[(Rule::Signals, "no gap was reported")]);
+        assert_broken(
+            &record_of_subscriber(3, "a.b", &told),
+            &[(Rule::Signals, "no gap was reported")],
+        );
     }
     // A gap covers the signals that are emitted while the gap is open.
     let begun = [
@@ -97,22 +104,25 @@ fn a_missing_signal_is_found_unless_a_gap_was_reported_in_its_place() {
         (26, gap(1, Extent::Ends)),
         got(32, 3),
     ];
-    assert_fine(&heard(3, "a.b", &begun));
+    assert_fine(&record_of_subscriber(3, "a.b", &begun));
     let open = [got(12, 1), (15, gap(1, Extent::Begins))];
-    assert_fine(&heard(3, "a.b", &open));
+    assert_fine(&record_of_subscriber(3, "a.b", &open));
     let over = [
         got(12, 1),
         (15, gap(1, Extent::Begins)),
         (16, gap(1, Extent::Ends)),
         got(32, 3),
     ];
-    assert_broken(&heard(3, "a.b", &over), &[(Rule::Signals, "no gap was reported")]);
+    assert_broken(
+        &record_of_subscriber(3, "a.b", &over),
+        &[(Rule::Signals, "no gap was reported")],
+    );
 }
 
 /// No signal follows the missing signal. So only the time of a gap shows whether it covers the missing signal.
 #[test]
 fn a_gap_that_is_reported_much_later_covers_nothing() {
-    let told_at = |ms: u64| heard(1, "a.b", &[(ms, gap(1, Extent::Here))]);
+    let told_at = |ms: u64| record_of_subscriber(1, "a.b", &[(ms, gap(1, Extent::Here))]);
     assert_eq!(judge(&told_at(32)).assert().in_gaps, 1);
     assert_broken(&told_at(33), &[(Rule::Signals, "no gap was reported")]);
     let broken = |ms: u64| {
@@ -128,7 +138,7 @@ fn a_gap_that_is_reported_much_later_covers_nothing() {
 #[test]
 fn signals_before_or_at_the_end_of_a_subscription_and_failed_ones_may_be_missing() {
     let ended = |ms: u64| {
-        let mut lines = heard(1, "a.b", &[]);
+        let mut lines = record_of_subscriber(1, "a.b", &[]);
         lines.push(at(ms, unsubscribed(1)));
         lines
     };
@@ -137,10 +147,10 @@ fn signals_before_or_at_the_end_of_a_subscription_and_failed_ones_may_be_missing
     let mut late = emitted(1);
     late.push(at(11, subscribed(1, "a.b", None)));
     assert_fine(&late);
-    let mut failed = heard(1, "a.b", &[]);
+    let mut failed = record_of_subscriber(1, "a.b", &[]);
     failed[1] = at(12, returned(1, Outcome::Failed));
     assert_fine(&failed);
-    let mut killed = heard(1, "a.b", &[]);
+    let mut killed = record_of_subscriber(1, "a.b", &[]);
     killed.push(at(20, What::ProcessKilled(process("p"))));
     assert_fine(&killed);
 }
@@ -150,7 +160,7 @@ fn signals_before_or_at_the_end_of_a_subscription_and_failed_ones_may_be_missing
 #[test]
 fn during_trouble_a_subscription_may_report_a_gap_later() {
     let broken = |ends: u64| {
-        let mut lines = heard(1, "a.b", &[]);
+        let mut lines = record_of_subscriber(1, "a.b", &[]);
         lines.push(at(8, What::TroubleBegun(trouble("black hole"))));
         lines.push(at(300, What::TroubleEnded(trouble("black hole"))));
         lines.push(at(ends, unsubscribed(1)));
@@ -203,7 +213,7 @@ fn a_group_gets_a_signal_once_in_all() {
 
 /// A caller emits one signal from 10 ms to 12 ms, and a second signal from 20 ms to 22 ms. A group of two members
 /// receives only the first signal. `lines` are added to the record.
-fn unheard(lines: &[Line]) -> Vec<Line> {
+fn record_with_missed_signal(lines: &[Line]) -> Vec<Line> {
     let mut all = emitted(2);
     for member in 1..=2 {
         all.push(at(5, subscribed(member, "a.b", Some("g"))));
@@ -214,7 +224,7 @@ fn unheard(lines: &[Line]) -> Vec<Line> {
 }
 
 /// A connection in this group is half open from `from` to `until`, in milliseconds.
-fn ghost(from: u64, until: u64, pattern: &str, group: &str) -> [Line; 2] {
+fn half_open_connection(from: u64, until: u64, pattern: &str, group: &str) -> [Line; 2] {
     [at(from, half_open(pattern, group)), at(until, half_open_ended())]
 }
 
@@ -228,7 +238,7 @@ fn of_group(subscription: u64) -> Subscribed {
     }
 }
 
-const UNHEARD: (Rule, &str) = (
+const MISSED_SIGNAL: (Rule, &str) = (
     Rule::Signals,
     "\"2\" on \"a.b\" was not received by any member of a group",
 );
@@ -236,33 +246,47 @@ const UNHEARD: (Rule, &str) = (
 #[test]
 fn a_group_may_miss_signals_while_one_of_its_connections_is_half_open() {
     for (from, until) in [(8, 60), (20, 22), (22, 60), (8, 20)] {
-        let lines = unheard(&ghost(from, until, "a.b", "g"));
+        let lines = record_with_missed_signal(&half_open_connection(from, until, "a.b", "g"));
         assert_eq!(judge(&lines).assert().half_open, 1, "from {from} to {until} ms");
     }
     // The half-open connection did not lose the first signal, because a member received it.
-    assert_eq!(judge(&unheard(&ghost(8, 60, "a.b", "g"))).assert().received, 1);
+    assert_eq!(
+        judge(&record_with_missed_signal(&half_open_connection(8, 60, "a.b", "g")))
+            .assert()
+            .received,
+        1
+    );
 }
 
 #[test]
 fn a_group_misses_nothing_before_and_after_a_half_open_connection() {
-    assert_broken(&unheard(&[]), &[UNHEARD]);
-    assert_broken(&unheard(&ghost(8, 19, "a.b", "g")), &[UNHEARD]);
-    assert_broken(&unheard(&ghost(23, 60, "a.b", "g")), &[UNHEARD]);
+    assert_broken(&record_with_missed_signal(&[]), &[MISSED_SIGNAL]);
+    assert_broken(
+        &record_with_missed_signal(&half_open_connection(8, 19, "a.b", "g")),
+        &[MISSED_SIGNAL],
+    );
+    assert_broken(
+        &record_with_missed_signal(&half_open_connection(23, 60, "a.b", "g")),
+        &[MISSED_SIGNAL],
+    );
     // A cut that ended before the second signal was emitted is no excuse.
-    let mut lines = unheard(&ghost(8, 19, "a.b", "g"));
+    let mut lines = record_with_missed_signal(&half_open_connection(8, 19, "a.b", "g"));
     lines.push(at(7, What::TroubleBegun(trouble("cut"))));
     lines.push(at(19, What::TroubleEnded(trouble("cut"))));
-    assert_broken(&lines, &[UNHEARD]);
+    assert_broken(&lines, &[MISSED_SIGNAL]);
 }
 
 #[test]
 fn a_half_open_connection_excuses_its_own_group_only() {
     for (pattern, group) in [("a.b", "h"), ("a.*", "g")] {
-        assert_broken(&unheard(&ghost(8, 60, pattern, group)), &[UNHEARD]);
+        assert_broken(
+            &record_with_missed_signal(&half_open_connection(8, 60, pattern, group)),
+            &[MISSED_SIGNAL],
+        );
     }
     // A subscription without a group has its own connection, so the half-open connection does not excuse it.
-    let mut lines = heard(2, "a.b", &[got(12, 1)]);
-    lines.extend(ghost(8, 60, "a.b", "g"));
+    let mut lines = record_of_subscriber(2, "a.b", &[got(12, 1)]);
+    lines.extend(half_open_connection(8, 60, "a.b", "g"));
     assert_broken(&lines, &[(Rule::Signals, "was not received by a subscription")]);
 }
 
@@ -271,7 +295,7 @@ fn a_half_open_connection_excuses_its_own_group_only() {
 #[test]
 fn a_gap_of_a_later_member_covers_nothing() {
     let with_other = |since: u64, told: &[(u64, What)]| {
-        let mut lines = unheard(&[]);
+        let mut lines = record_with_missed_signal(&[]);
         lines.push(at(since, subscribed(3, "a.b", Some("g"))));
         lines.extend(told.iter().map(|(ms, what)| at(*ms, what.clone())));
         lines
@@ -280,7 +304,7 @@ fn a_gap_of_a_later_member_covers_nothing() {
     // The signal was acknowledged at 22 ms. The server may have chosen any subscription that joined by then.
     // Subscription 3 begins with a gap, and it may have missed the signal in this gap.
     assert_fine(&with_other(22, &joins(22)));
-    assert_broken(&with_other(23, &joins(23)), &[UNHEARD]);
+    assert_broken(&with_other(23, &joins(23)), &[MISSED_SIGNAL]);
     // A subscription that ends soon after trouble may not have noticed that its connection was lost.
     let leaves = |ms: u64| {
         let begun = (6, What::TroubleBegun(trouble("black hole")));
@@ -288,18 +312,19 @@ fn a_gap_of_a_later_member_covers_nothing() {
         [begun, ended, (ms, unsubscribed(3))]
     };
     assert_fine(&with_other(5, &leaves(20)));
-    assert_broken(&with_other(5, &leaves(19)), &[UNHEARD]);
+    assert_broken(&with_other(5, &leaves(19)), &[MISSED_SIGNAL]);
 }
 
 #[test]
 fn a_member_that_leaves_may_lose_signals_on_their_way_to_it() {
-    let leaves = |ms: u64| unheard(&[at(5, subscribed(3, "a.b", Some("g"))), at(ms, unsubscribed(3))]);
+    let leaves =
+        |ms: u64| record_with_missed_signal(&[at(5, subscribed(3, "a.b", Some("g"))), at(ms, unsubscribed(3))]);
     // A signal may arrive less than 5 ms (the bound `transit`) after its acknowledgement.
     assert_fine(&leaves(26));
-    assert_broken(&leaves(27), &[UNHEARD]);
-    assert_broken(&leaves(19), &[UNHEARD]);
+    assert_broken(&leaves(27), &[MISSED_SIGNAL]);
+    assert_broken(&leaves(19), &[MISSED_SIGNAL]);
     let killed = |ms: u64| {
-        let mut lines = unheard(&[]);
+        let mut lines = record_with_missed_signal(&[]);
         let other = Subscribed {
             process: "q".into(),
             ..of_group(3)
@@ -309,21 +334,24 @@ fn a_member_that_leaves_may_lose_signals_on_their_way_to_it() {
         lines
     };
     assert_fine(&killed(26));
-    assert_broken(&killed(27), &[UNHEARD]);
-    assert_broken(&killed(19), &[UNHEARD]);
+    assert_broken(&killed(27), &[MISSED_SIGNAL]);
+    assert_broken(&killed(19), &[MISSED_SIGNAL]);
 }
 
 /// No line says when the server closed the half-open connection. The judge then assumes that the server closed it after
 /// its read timeout of 12 ms. The signal was emitted at 20 ms.
 #[test]
 fn a_half_open_connection_lasts_no_longer_than_the_read_timeout() {
-    assert_fine(&unheard(&[at(8, half_open("a.b", "g"))]));
-    assert_broken(&unheard(&[at(7, half_open("a.b", "g"))]), &[UNHEARD]);
+    assert_fine(&record_with_missed_signal(&[at(8, half_open("a.b", "g"))]));
+    assert_broken(
+        &record_with_missed_signal(&[at(7, half_open("a.b", "g"))]),
+        &[MISSED_SIGNAL],
+    );
 }
 
 #[test]
 fn a_half_open_connection_begins_once_and_ends_after_it_began() {
-    let [begun, ended] = ghost(8, 9, "a.b", "g");
+    let [begun, ended] = half_open_connection(8, 9, "a.b", "g");
     let other = at(8, half_open("a.*", "g"));
     assert_fine(&[begun.clone(), other, ended.clone()]);
     for lines in [vec![ended.clone()], vec![begun.clone(), begun, ended]] {

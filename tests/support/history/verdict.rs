@@ -60,7 +60,7 @@ impl Rule {
     /// Returns the name of the rule and what the rule requires.
     pub fn says(self) -> &'static str {
         match self {
-            Self::Record => "record: each line follows from those before it",
+            Self::Record => "record: each line is possible after the lines before it",
             Self::Believers => "believers: never more than the limit",
             Self::BeliefInGrant => "belief in grant: a belief needs a grant that has not ended",
             Self::Fences => "fences: grow with each grant of a key",

@@ -28,7 +28,12 @@ pub fn check(findings: &mut Findings<'_>) {
             continue;
         };
         if (grant.kind, &grant.key) != (holder.kind, &holder.key) {
-            let what = format!("{} has a grant of {} {:?}", named(holder), grant.kind, grant.key);
+            let what = format!(
+                "{} has a token that was granted for {} {:?}",
+                named(holder),
+                grant.kind,
+                grant.key
+            );
             findings.violation(Rule::BeliefInGrant, holder.line, about_key(holder), what);
             continue;
         }
@@ -40,7 +45,7 @@ pub fn check(findings: &mut Findings<'_>) {
         let Some(end) = grant.end else { continue };
         let mut is_stale = false;
         for (line, at) in holder.believed.iter().filter(|(_, at)| *at > end.at) {
-            if findings.may_be_believed_until(holder, grant, *at) {
+            if findings.may_be_believed_at(holder, grant, *at) {
                 is_stale = findings.is_hidden(&holder.process, grant);
                 continue;
             }

@@ -26,7 +26,7 @@ pub fn check(findings: &mut Findings<'_>) {
         let Some(until) = holder.last_belief() else { continue };
         let excused = facts.grants.of(holder.token).and_then(|grant| {
             let end = grant.end.filter(|end| end.at < until)?;
-            findings.may_be_believed_until(holder, grant, until).then_some(end.at)
+            findings.may_be_believed_at(holder, grant, until).then_some(end.at)
         });
         let until = excused.unwrap_or(until);
         if holder.at < until {

@@ -2,6 +2,11 @@
 //! that were started one after the other at one address count as one server here, and so does a cluster. If a client
 //! shows a fence, its server issued that fence for the grant.
 //!
+//! Allows: a holder without a fence, although its server issued one. With `Fencing::Off`, no holder shows a fence. With
+//! `Fencing::IfKnown`, the first grant over a connection may have none, because the client does not yet know whether
+//! the server issues fences. The record does not contain the client's `Fencing`, so the rule cannot know whether a
+//! holder had to show a fence.
+//!
 //! Assumes: `succeeds` names the previous server at the same address. The rule does not compare fences of servers at
 //! different addresses, because a standby issues its own fences.
 //!
@@ -42,7 +47,7 @@ fn granted(findings: &mut Findings<'_>) {
     }
 }
 
-/// Checks that clients showed the fences that servers issued.
+/// Checks that the fences that clients showed are those that servers issued.
 fn shown(findings: &mut Findings<'_>) {
     let facts = findings.facts;
     for holder in &facts.holders.all {
@@ -51,7 +56,7 @@ fn shown(findings: &mut Findings<'_>) {
         };
         if grant.fence != Some(fence) {
             let what = format!(
-                "{} shows fence {fence}, its server made {:?}",
+                "{} shows fence {fence}, but its server issued {:?}",
                 named(holder),
                 grant.fence
             );
@@ -91,7 +96,7 @@ fn seen(findings: &mut Findings<'_>) {
             findings.counts.fences += 1;
             if before >= *fence {
                 let what = format!(
-                    "{} shows fence {fence}, and {before} was shown before it was asked for",
+                    "{} shows fence {fence}, but an earlier holder showed {before} before this holder was requested",
                     named(holder)
                 );
                 findings.violation(Rule::Fences, holder.line, about_key(holder), what);

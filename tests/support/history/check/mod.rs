@@ -100,7 +100,7 @@ impl<'a> Findings<'a> {
     /// `unnoticed` after the end if a fault can have hidden the end. Otherwise it may come up to `scheduling` after the
     /// end. Both bounds count only time in which the client's process ran. No belief is allowed after the end of the
     /// lease.
-    pub fn may_be_believed_until(&self, holder: &Holder, grant: &Grant, belief: u64) -> bool {
+    pub fn may_be_believed_at(&self, holder: &Holder, grant: &Grant, belief: u64) -> bool {
         let Some(end) = grant.end.filter(|end| end.why.may_be_unnoticed()) else {
             return false;
         };

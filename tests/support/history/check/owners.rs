@@ -75,7 +75,7 @@ fn outlives_its_lease(findings: &mut Findings<'_>, grant: &Grant) {
     let until = grant.until(facts.end);
     if facts.troubles_of(&grant.server).outside(lease_end, until) > findings.bounds.unowned {
         let what = format!(
-            "grant {} was to end at {} and did not until {}",
+            "the lease of grant {} ended at {}, but the grant was held until {}",
             grant.token,
             time(lease_end),
             time(until)

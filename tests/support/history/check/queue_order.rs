@@ -76,6 +76,6 @@ impl Queue {
     }
 
     fn must(&mut self, place: u64, waited: impl FnOnce(&mut Self) -> bool) -> Option<String> {
-        (!waited(self)).then(|| format!("nothing waits at place {place}"))
+        (!waited(self)).then(|| format!("no caller waits at place {place}"))
     }
 }

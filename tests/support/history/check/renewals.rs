@@ -28,7 +28,7 @@ pub fn check(findings: &mut Findings<'_>) {
             continue;
         };
         let what = format!(
-            "{} was renewed, and its release was acknowledged at {}",
+            "a renewal of {} arrived after its release had been acknowledged at {}",
             named(holder),
             time(*at)
         );

@@ -117,7 +117,7 @@ impl<'a> Gathering<'a> {
             },
             What::LetGo(let_go) => {
                 if let Some(enqueued) = let_go.ticket {
-                    facts.operations.lose_ticket(at, &let_go.process, enqueued);
+                    facts.operations.end_ticket(at, &let_go.process, enqueued);
                 }
                 match let_go.holder {
                     Some(holder) => facts.let_go(at, &let_go.process, holder),
@@ -153,7 +153,7 @@ impl<'a> Gathering<'a> {
                 What::ProcessThawed(_) => "a process that is not frozen is thawed",
                 What::TroubleBegun(_) => "a trouble that has not ended begins again",
                 What::HalfOpenBegun(_) => "a half-open connection becomes half open again",
-                _ => "follows from no line before it",
+                _ => "cannot follow the lines before it",
             };
             self.facts.unfounded.push((number, why));
         }

@@ -49,7 +49,7 @@ impl Operations {
     /// Returns false if the process already has an operation with this number.
     pub fn invoke(&mut self, line: usize, at: u64, invoke: &Invoke) -> bool {
         if let Some(enqueued) = invoke.ticket {
-            self.lose_ticket(at, &invoke.process, enqueued);
+            self.end_ticket(at, &invoke.process, enqueued);
         }
         let number = self.all.len();
         let before = self.by_id.insert((invoke.process.clone(), invoke.op), number);
@@ -84,7 +84,7 @@ impl Operations {
         true
     }
 
-    pub fn lose_ticket(&mut self, at: u64, process: &Name, enqueued: u64) {
+    pub fn end_ticket(&mut self, at: u64, process: &Name, enqueued: u64) {
         if let Some(operation) = self.of_mut(process, enqueued) {
             operation.ticket_gone.get_or_insert(at);
         }

@@ -60,7 +60,9 @@ pub fn check<'a>(findings: &mut Findings<'a>, emitted: &Emitted<'a>, subscriptio
         let latest = latest.entry(source).or_default();
         if let Some(returned) = emit.returned.filter(|returned| returned.outcome == Outcome::Done) {
             if returned.at < *latest && *times == 1 {
-                is_wrong("comes after a signal that was emitted only after this one was acknowledged".to_owned());
+                is_wrong(
+                    "arrived after a signal that was emitted only after the acknowledgement of this one".to_owned(),
+                );
             }
         }
         *latest = emit.at.max(*latest);

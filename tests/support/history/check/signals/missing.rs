@@ -58,7 +58,7 @@ fn alone<'a>(findings: &mut Findings<'a>, listener: &Listener<'a>, emit: &'a Ope
     }
     match is_covered(findings, listener, emit) {
         true => findings.counts.in_gaps += 1,
-        false => is_missing(
+        false => report_missing(
             findings,
             emit,
             &format!("by a subscription of {:?}", listener.0.process),
@@ -104,12 +104,12 @@ fn together<'a>(findings: &mut Findings<'a>, emitted: &Emitted<'a>, group: Group
         } else if half_open.meet(emit.at, done) {
             findings.counts.half_open += 1;
         } else if !chosen.any(may_leave_with_it) {
-            is_missing(findings, emit, &format!("by any member of a group of {pattern:?}"));
+            report_missing(findings, emit, &format!("by any member of a group of {pattern:?}"));
         }
     }
 }
 
-fn is_missing(findings: &mut Findings<'_>, emit: &Operation, of: &str) {
+fn report_missing(findings: &mut Findings<'_>, emit: &Operation, of: &str) {
     let (Some(channel), Some(payload)) = (&emit.channel, &emit.payload) else {
         return;
     };
