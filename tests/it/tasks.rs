@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::support::cluster::{ClusterScene, patient};
-use crate::support::faulty::{Fault, Faulty, SAID};
+use crate::support::faulty::{Fault, Faulty, PANIC_TEXT};
 use crate::support::pki::{Authority, HERE};
 use crate::support::proxy::Proxy;
 use crate::support::spans::{Spans, observe};
@@ -73,7 +73,7 @@ async fn bystander(server: &Server) -> Client {
 
 fn names_the_cause(error: &Error) {
     let text = error.to_string();
-    assert!(text.contains("panicked") && text.contains(SAID), "{error:?}");
+    assert!(text.contains("panicked") && text.contains(PANIC_TEXT), "{error:?}");
 }
 
 fn waiters(server: &Server) -> u64 {
@@ -94,7 +94,7 @@ async fn a_panic_loses_the_connection_with_its_leases_and_disturbs_no_other_shar
     let lost_slot = client.semaphore("a/slots", 1).unwrap().acquire().await.unwrap();
     let other = client.lock("b/lock").unwrap().acquire().await.unwrap();
 
-    recorder.has(Fault::once("pipeline_depth").of_shard("0"));
+    recorder.add(Fault::once("pipeline_depth").of_shard("0"));
     let error = soon("an answer", client.lock("a/next").unwrap().try_acquire())
         .await
         .unwrap_err();
@@ -133,7 +133,7 @@ async fn a_release_whose_connection_panicked_is_repeated() {
     let client = builder(&[&server], &recorder).connect().await.unwrap();
     let guard = client.lock("k").unwrap().acquire().await.unwrap();
     let permit = client.semaphore("s", 1).unwrap().acquire().await.unwrap();
-    recorder.has(Fault::once("batch_size"));
+    recorder.add(Fault::once("batch_size"));
     let released = async { tokio::join!(guard.release(), permit.release()) };
     let (lock, semaphore) = soon("the answers", released).await;
     lock.unwrap();
@@ -169,7 +169,7 @@ async fn leases_that_survive_a_disconnect_survive_a_panic() {
 /// Asserts that a lease survives a panic. Returns the result of the try that was under way during the panic.
 async fn survives(client: &Client, recorder: &Faulty) -> Result<bool, Error> {
     let guard = client.lock("k").unwrap().acquire().await.unwrap();
-    recorder.has(Fault::once("batch_size"));
+    recorder.add(Fault::once("batch_size"));
     let tried = soon("an answer", client.lock("next").unwrap().try_acquire()).await;
     assert!(guard.is_held());
     until("the lease is renewed", || guard.state() == LeaseState::Held).await;
@@ -198,9 +198,9 @@ async fn a_panic_loses_one_of_several_pipelined_connections() {
     while owners() < 2 {
         let key = format!("k{}", guards.len());
         guards.push(client.lock(key).unwrap().acquire().await.unwrap());
-        assert!(guards.len() < 1_000, "one connection has all");
+        assert!(guards.len() < 1_000, "one connection owns all leases");
     }
-    recorder.has(Fault::once("batch_size"));
+    recorder.add(Fault::once("batch_size"));
     let error = soon("an answer", client.lock("next").unwrap().try_acquire())
         .await
         .unwrap_err();
@@ -228,7 +228,7 @@ fn threads_get_the_cause_of_a_panic_too() {
     let (told, called_back) = std::sync::mpsc::channel();
     lock.when_lost(move |reason| told.send(reason).unwrap()).unwrap();
 
-    recorder.has(Fault::once("batch_size").of_shard("0"));
+    recorder.add(Fault::once("batch_size").of_shard("0"));
     let error = client.lock("a/next").unwrap().try_acquire().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Disconnected, "{error:?}");
     names_the_cause(&error);
@@ -244,7 +244,7 @@ fn threads_get_the_cause_of_a_panic_too() {
     // A caller of the blocking client also gets the cause of a panic in the actor of a shard.
     let lock = client.lock("a/lock").unwrap().acquire().unwrap();
     let other = client.lock("b/lock").unwrap().acquire().unwrap();
-    recorder.has(Fault::once("leases_held").of_shard("0"));
+    recorder.add(Fault::once("leases_held").of_shard("0"));
     let error = client.semaphore("a/slots", 1).unwrap().acquire().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ShardGone, "{error:?}");
     names_the_cause(&error);
@@ -273,12 +273,12 @@ async fn a_wait_whose_connection_panicked_fails_with_the_cause_and_costs_nothing
     let kept = client.lock("kept").unwrap().acquire().await.unwrap();
 
     // The fault skips one batch, because the acquire begins with a try over the pipelined connection.
-    recorder.has(Fault::once("batch_size").after(1));
+    recorder.add(Fault::once("batch_size").after(1));
     let wait = client.lock("k").unwrap().acquire_timeout(TTL);
     let error = soon("an answer", wait.acquire()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Disconnected, "{error:?}");
     names_the_cause(&error);
-    recorder.has(Fault::once("batch_size").after(1));
+    recorder.add(Fault::once("batch_size").after(1));
     let wait = client.semaphore("s", 1).unwrap().acquire_timeout(TTL);
     let error = soon("an answer", wait.acquire()).await.unwrap_err();
     names_the_cause(&error);
@@ -302,7 +302,7 @@ async fn a_ticket_whose_connection_panicked_fails_with_the_cause() {
     let Enqueued::Queued(ticket) = lock.enqueue().await.unwrap() else {
         panic!("the key is held");
     };
-    recorder.has(Fault::once("batch_size"));
+    recorder.add(Fault::once("batch_size"));
     let error = soon("an answer", ticket.wait(TTL)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Disconnected, "{error:?}");
     names_the_cause(&error);
@@ -318,7 +318,7 @@ async fn repeated_panics_of_a_task_neither_hang_callers_nor_flood_the_server() {
     let server = serve().await;
     let proxy = Proxy::start(&server.local_addr().to_string()).await;
     let recorder = Faulty::default();
-    recorder.has(Fault::always("batch_size"));
+    recorder.add(Fault::always("batch_size"));
     let client = Client::builder()
         .servers([&proxy.address])
         .metrics_recorder(recorder.clone())
@@ -335,7 +335,7 @@ async fn repeated_panics_of_a_task_neither_hang_callers_nor_flood_the_server() {
     }
     // The pauses double from 50 ms on and so allow 6 attempts in 2 s. Without pauses, there would be thousands.
     assert!(proxy.accepted() <= 12, "{} connections", proxy.accepted());
-    recorder.is_mended();
+    recorder.clear();
     soon("the client works again", async {
         while client.lock("k").unwrap().acquire().await.is_err() {}
     })
@@ -361,7 +361,7 @@ async fn an_actor_that_panics_is_replaced_and_its_holders_and_callers_get_the_ca
     let mut health = client.watch_health(0).unwrap();
     health.mark_unchanged();
 
-    recorder.has(Fault::once("leases_held").of_shard("0"));
+    recorder.add(Fault::once("leases_held").of_shard("0"));
     let error = soon("an answer", client.lock("a/next").unwrap().acquire())
         .await
         .unwrap_err();
@@ -415,7 +415,7 @@ async fn an_error_claims_nothing_unknown_while_a_layer_holds_back_the_death_of_a
     let builder = builder(&[&server], &recorder).layer(waits_after_an_error);
     let builder = builder.request_timeout(Duration::from_millis(300));
     let client = builder.connect().await.unwrap();
-    recorder.has(Fault::once("leases_held").of_shard("0"));
+    recorder.add(Fault::once("leases_held").of_shard("0"));
     let lock = client.lock("a/next").unwrap();
     let error = soon("an answer", lock.try_acquire()).await.unwrap_err();
     assert_eq!(recorder.panics(), 1);
@@ -433,7 +433,7 @@ async fn a_panic_of_an_actor_is_logged_with_its_cause_and_outside_of_callers_spa
     let recorder = Faulty::default();
     let client = builder(&[&server], &recorder).connect().await.unwrap();
     let signals = client.subscribe("news.*").await.unwrap();
-    recorder.has(Fault::once("leases_held"));
+    recorder.add(Fault::once("leases_held"));
     soon("an answer", client.lock("k").unwrap().acquire())
         .await
         .unwrap_err();
@@ -441,7 +441,7 @@ async fn a_panic_of_an_actor_is_logged_with_its_cause_and_outside_of_callers_spa
     until("the client is connected again", || client.health()[0].is_connected()).await;
     let everything = spans.everything();
     let died = everything.lines().find(|line| line.contains("a shard's actor died"));
-    assert!(died.is_some_and(|line| line.contains(SAID)), "{everything}");
+    assert!(died.is_some_and(|line| line.contains(PANIC_TEXT)), "{everything}");
     let connected = |message: &str| everything.matches(&format!("message={message} shard")).count();
     assert_eq!(
         (connected("connected"), connected("connected for signals")),
@@ -458,7 +458,7 @@ async fn an_actor_that_cannot_start_is_an_error_at_connect_and_is_not_started_in
     let server = serve().await;
     for gauge in ["connections", "leases_held", "shards_connected", "waiters"] {
         let recorder = Faulty::default();
-        recorder.has(Fault::always(gauge).of_shard("0"));
+        recorder.add(Fault::always(gauge).of_shard("0"));
         let began = Instant::now();
         let error = soon("an error", builder(&[&server], &recorder).connect())
             .await
@@ -478,7 +478,7 @@ async fn an_actor_that_cannot_start_is_an_error_at_connect_and_is_not_started_in
             .unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ShardGone, "{error:?}");
         names_the_cause(&error);
-        recorder.is_mended();
+        recorder.clear();
         soon("the client works again", async {
             while client.lock("k").unwrap().acquire().await.is_err() {}
         })
@@ -492,14 +492,14 @@ async fn an_actor_that_cannot_start_is_an_error_at_connect_and_is_not_started_in
 async fn an_actor_that_cannot_start_is_not_started_once_its_client_is_gone() {
     let server = serve().await;
     let recorder = Faulty::default();
-    recorder.has(Fault::always("shards_connected"));
+    recorder.add(Fault::always("shards_connected"));
     let client = builder(&[&server], &recorder).build().unwrap();
     until("an attempt has failed", || client.health()[0].last_error().is_some()).await;
     let mut health = client.watch_health(0).unwrap();
     drop(client);
     let ended = soon("it ends", health.wait_for(|health| health.closed_because().is_some())).await;
     drop(ended);
-    recorder.is_mended();
+    recorder.clear();
     let registered = recorder.registered();
     // The sleep is longer than the longest pause between two starts so far.
     sleep(Duration::from_secs(1)).await;
@@ -514,7 +514,7 @@ async fn gauges_that_keep_panicking_while_everything_is_dropped_do_not_end_the_p
     let client = builder(&[&server], &recorder).connect().await.unwrap();
     let guard = client.lock("k").unwrap().acquire().await.unwrap();
     let signals = client.subscribe("news.*").await.unwrap();
-    recorder.has(Fault::always(""));
+    recorder.add(Fault::always(""));
     // The task of the caller may end with the panic of its own request.
     let caller = tokio::spawn({
         let client = client.clone();
@@ -523,7 +523,7 @@ async fn gauges_that_keep_panicking_while_everything_is_dropped_do_not_end_the_p
     drop(caller.await);
     assert!(soon("the loss", guard.lost()).await.as_str().len() > 1);
     drop((guard, signals, client));
-    recorder.is_mended();
+    recorder.clear();
     let client = builder(&[&server], &recorder).connect().await.unwrap();
     drop(
         soon("the key is free", client.lock("k").unwrap().acquire())
@@ -538,14 +538,14 @@ async fn a_recorder_that_panics_in_a_request_ends_its_caller_and_its_grant_is_re
     let server = serve().await;
     let recorder = Faulty::default();
     let client = builder(&[&server], &recorder).connect().await.unwrap();
-    recorder.has(Fault::always("request"));
-    recorder.has(Fault::always("acquire_wait"));
+    recorder.add(Fault::always("request"));
+    recorder.add(Fault::always("acquire_wait"));
     let caller = tokio::spawn({
         let lock = client.lock("k").unwrap();
         async move { lock.acquire().await.map(drop) }
     });
     assert!(soon("its end", caller).await.unwrap_err().is_panic());
-    recorder.is_mended();
+    recorder.clear();
     until("the key is free", || server.stats().locks.is_empty()).await;
     drop(client.lock("k").unwrap().acquire().await.unwrap());
 }
@@ -555,7 +555,7 @@ async fn a_recorder_that_panics_in_a_request_ends_its_caller_and_its_grant_is_re
 #[tokio::test]
 async fn functions_of_users_that_panic_end_their_caller_only() {
     fn says_no(key: &str) {
-        assert!(!key.contains("panic"), "{SAID}");
+        assert!(!key.contains("panic"), "{PANIC_TEXT}");
     }
     fn class(key: &str) -> &str {
         says_no(key);
@@ -603,9 +603,9 @@ async fn functions_of_users_that_panic_end_their_caller_only() {
 
 /// A layer of a `tracing` subscriber that panics at the log line with this message.
 #[derive(Clone, Default)]
-struct Unwilling(Arc<Mutex<&'static str>>);
+struct PanickingLayer(Arc<Mutex<&'static str>>);
 
-impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Unwilling {
+impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for PanickingLayer {
     fn on_event(&self, event: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
         struct Says(&'static str, bool);
         impl tracing::field::Visit for Says {
@@ -613,10 +613,10 @@ impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Unwilling {
                 self.1 |= field.name() == "message" && format!("{value:?}") == self.0;
             }
         }
-        let unwanted = *self.0.lock().unwrap();
-        let mut says = Says(unwanted, false);
+        let line = *self.0.lock().unwrap();
+        let mut says = Says(line, false);
         event.record(&mut says);
-        assert!(!says.1, "{SAID}");
+        assert!(!says.1, "{PANIC_TEXT}");
     }
 }
 
@@ -626,9 +626,9 @@ impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Unwilling {
 /// thread sees all spans and log lines.
 #[tokio::test(flavor = "current_thread")]
 async fn a_subscriber_of_the_log_may_panic_anywhere() {
-    let unwilling = Unwilling::default();
-    let unwanted = |line| *unwilling.0.lock().unwrap() = line;
-    let subscriber = tracing_subscriber::registry().with(unwilling.clone());
+    let layer = PanickingLayer::default();
+    let panic_at_line = |line| *layer.0.lock().unwrap() = line;
+    let subscriber = tracing_subscriber::registry().with(layer.clone());
     let _installed = observe(subscriber);
     let server = serve().await;
     let proxy = Proxy::start(&server.local_addr().to_string()).await;
@@ -637,20 +637,20 @@ async fn a_subscriber_of_the_log_may_panic_anywhere() {
     let client = settings.connect().await.unwrap();
     for line in ["leases lost", "not connected", "connected", "lease lost"] {
         let guard = client.lock("k").unwrap().acquire().await.unwrap();
-        unwanted(line);
+        panic_at_line(line);
         proxy.cut();
         soon("the loss", guard.lost()).await;
         let mut health = client.watch_health(0).unwrap();
         let died = |health: &ShardHealth| {
             let cause = health.last_error().filter(|error| error.kind() == ErrorKind::ShardGone);
-            cause.is_some_and(|cause| cause.to_string().contains(SAID))
+            cause.is_some_and(|cause| cause.to_string().contains(PANIC_TEXT))
         };
         drop(soon("the death", health.wait_for(died)).await.unwrap());
-        unwanted("");
+        panic_at_line("");
         until("the client is connected again", || client.health()[0].is_connected()).await;
     }
-    unwanted("a shard's actor died: another takes its place");
-    recorder.has(Fault::once("leases_held"));
+    panic_at_line("a shard's actor died: another takes its place");
+    recorder.add(Fault::once("leases_held"));
     soon("an answer", client.lock("k").unwrap().acquire())
         .await
         .unwrap_err();
@@ -667,7 +667,7 @@ async fn a_recorder_that_cannot_be_used_at_all_is_an_error_when_the_client_is_bu
     let server = serve().await;
     for metric in ["describe", "build_info"] {
         let recorder = Faulty::default();
-        recorder.has(Fault::always(metric));
+        recorder.add(Fault::always(metric));
         let error = builder(&[&server], &recorder).build().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error:?}");
         assert!(error.to_string().contains("metrics recorder"), "{error}");
@@ -707,11 +707,11 @@ async fn a_signal_connection_that_panics_reports_the_gap_and_is_restored() {
     let settings = builder(&[&server], &recorder);
     let mut heard = SignalConn::open(settings, SignalOptions::default()).await.unwrap();
     heard.listen("news.*", None).await.unwrap();
-    recorder.has(Fault::once("signals_received"));
+    recorder.add(Fault::once("signals_received"));
     // The answer may arrive before the panic, so the emit may succeed or fail.
     drop(soon("an answer", heard.emit("news.a", "lost")).await);
     loses_and_regains(&mut heard).await;
-    recorder.has(Fault::once("signal_subscriptions"));
+    recorder.add(Fault::once("signal_subscriptions"));
     heard.listen("other.*", None).await.unwrap();
     loses_and_regains(&mut heard).await;
     assert_eq!(recorder.panics(), 2);
@@ -726,7 +726,7 @@ fn threads_get_the_gap_too() {
     let settings = builder(&[&server], &recorder);
     let mut heard = blocking::SignalConn::open(settings, SignalOptions::default()).unwrap();
     heard.listen("news.*", None).unwrap();
-    recorder.has(Fault::once("signals_received"));
+    recorder.add(Fault::once("signals_received"));
     drop(heard.emit("news.a", "lost"));
     let lost = loop {
         match heard.next_event().unwrap() {
@@ -749,7 +749,7 @@ async fn a_signal_connection_that_keeps_panicking_ends_with_the_cause() {
     let settings = || builder(&[&server], &recorder);
     let mut heard = SignalConn::open(settings(), SignalOptions::default()).await.unwrap();
     for metric in ["signal_subscriptions", "connections", "disconnects"] {
-        recorder.has(Fault::always(metric));
+        recorder.add(Fault::always(metric));
     }
     // The caller gets the answer before the actor counts the subscription and panics.
     soon("an answer", heard.listen("news.*", None)).await.unwrap();
@@ -779,7 +779,7 @@ async fn a_signal_connection_that_always_panics_does_not_flood_the_server() {
     let heard = SignalConn::open(settings, SignalOptions::default()).await.unwrap();
     heard.listen("news.*", None).await.unwrap();
     let publisher = SignalConn::connect(server.local_addr().to_string()).await.unwrap();
-    recorder.has(Fault::always("signals_received"));
+    recorder.add(Fault::always("signals_received"));
     let began = Instant::now();
     while began.elapsed() < Duration::from_secs(2) {
         publisher.emit("news.a", "x").await.unwrap();
@@ -803,12 +803,12 @@ async fn the_emitting_connection_is_replaced_after_a_panic() {
         .await
         .unwrap();
     assert_eq!(client.emit("news.a", "x").await.unwrap(), 0);
-    recorder.has(Fault::once("disconnects"));
-    recorder.has(Fault::once("disconnects"));
-    recorder.has(Fault::always("disconnects"));
+    recorder.add(Fault::once("disconnects"));
+    recorder.add(Fault::once("disconnects"));
+    recorder.add(Fault::always("disconnects"));
     proxy.cut();
     until("the shard and the signals have died", || recorder.panics() >= 3).await;
-    recorder.is_mended();
+    recorder.clear();
     soon("the client works again", async {
         while client.emit("news.a", "x").await.is_err() {}
     })
@@ -834,7 +834,10 @@ impl ServerCertVerifier for Verifier {
     ) -> Result<ServerCertVerified, rustls::Error> {
         let take_one = |left: usize| left.checked_sub(1);
         if self.spared.fetch_update(SeqCst, SeqCst, take_one).is_err() {
-            assert!(self.panics.fetch_update(SeqCst, SeqCst, take_one).is_err(), "{SAID}");
+            assert!(
+                self.panics.fetch_update(SeqCst, SeqCst, take_one).is_err(),
+                "{PANIC_TEXT}"
+            );
         }
         self.inner
             .verify_server_cert(end_entity, intermediates, name, ocsp, now)

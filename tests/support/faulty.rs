@@ -7,7 +7,7 @@ use metrics::{
 };
 
 /// The message of the panics.
-pub const SAID: &str = "the recorder has a bug";
+pub const PANIC_TEXT: &str = "the recorder has a bug";
 
 /// Stores no values. Clones share their faults.
 #[derive(Clone, Default)]
@@ -77,12 +77,12 @@ impl Fault {
 
 impl Faulty {
     /// Adds a fault.
-    pub fn has(&self, fault: Fault) {
+    pub fn add(&self, fault: Fault) {
         self.0.lock().unwrap().faults.push(fault);
     }
 
     /// Removes all faults.
-    pub fn is_mended(&self) {
+    pub fn clear(&self) {
         self.0.lock().unwrap().faults.clear();
     }
 
@@ -110,7 +110,7 @@ impl Faulty {
         state.panics += usize::from(panics);
         // Releases the lock before the panic, because a panic would poison the lock.
         drop(state);
-        assert!(!panics, "{SAID}");
+        assert!(!panics, "{PANIC_TEXT}");
     }
 
     fn series(&self, key: &Key) -> Arc<Series> {
