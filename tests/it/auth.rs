@@ -58,7 +58,7 @@ fn failed_attempts(client: &Client) -> u32 {
 }
 
 /// Acquires and releases a lock. Repeats an acquire that failed because its connection was lost.
-async fn works(client: &Client) {
+async fn acquire_and_release(client: &Client) {
     let lock = client.lock("k").unwrap();
     let guard = loop {
         match lock.acquire().await {
@@ -73,10 +73,10 @@ async fn works(client: &Client) {
 async fn a_secret_comes_from_a_setter_or_from_a_file() {
     let server = serve("s3cret word").await;
     let address = server.local_addr().to_string();
-    works(&eager(&address).auth_token("s3cret word").connect().await.unwrap()).await;
+    acquire_and_release(&eager(&address).auth_token("s3cret word").connect().await.unwrap()).await;
     let folder = Folder::new();
     let file = folder.write("token", "\n  s3cret word \r\n");
-    works(&eager(&address).auth_token_file(file).connect().await.unwrap()).await;
+    acquire_and_release(&eager(&address).auth_token_file(file).connect().await.unwrap()).await;
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn a_secret_comes_from_the_environment() {
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let server = serve("s3cret").await;
         let address = server.local_addr().to_string();
-        works(&eager(&address).auth_token_env("TEST_SECRET").connect().await.unwrap()).await;
+        acquire_and_release(&eager(&address).auth_token_env("TEST_SECRET").connect().await.unwrap()).await;
         for (variable, says) in [
             ("TEST_MISSING", "TEST_MISSING is not set"),
             ("TEST_EMPTY", "1 to 65536 bytes"),
@@ -141,7 +141,7 @@ async fn a_refused_secret_is_presented_again_after_the_auth_retry_interval() {
     drop(wrong);
     let _right = restarted(address.port(), "s3cret").await;
     until("the client is connected", || client.health()[0].is_connected()).await;
-    works(&client).await;
+    acquire_and_release(&client).await;
 }
 
 /// Starts a server on the port of a server that the test has dropped.
@@ -172,7 +172,7 @@ async fn a_replaced_secret_is_used_from_the_next_connection_on() {
     folder.write("token", "second");
     drop(old);
     let second = restarted(address.port(), "second").await;
-    works(&client).await;
+    acquire_and_release(&client).await;
     // The server's secret changes first, so the server refuses the secret in the file. The client does not send a
     // refused secret again for 30 s. But it sends a changed secret at its next attempt to connect.
     drop(second);
@@ -193,7 +193,7 @@ async fn a_replaced_secret_is_used_from_the_next_connection_on() {
     )
     .await
     .expect("at the next attempt");
-    works(&client).await;
+    acquire_and_release(&client).await;
     assert_eq!(third.stats().idle_locks.len(), 1);
 }
 
@@ -229,7 +229,7 @@ async fn errors_name_an_unreadable_file_and_the_client_reads_it_as_soon_as_it_ca
     assert_eq!(server.stats().connections, 0, "nothing was sent");
     folder.write("token", "s3cret");
     until("the client is connected", || client.health()[0].is_connected()).await;
-    works(&client).await;
+    acquire_and_release(&client).await;
 }
 
 #[tokio::test]
@@ -272,19 +272,8 @@ async fn a_wait_whose_connection_is_refused_fails_with_an_auth_error() {
     );
 }
 
-/// This test runs in a process of its own, because tests without a subscriber would disable some of the spans.
-#[test]
-fn no_output_contains_a_secret() {
-    if is_alone_with("auth::no_output_contains_a_secret", &[]) {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(tell_everything());
-    }
-}
-
-async fn tell_everything() {
+#[tokio::test]
+async fn no_output_contains_a_secret() {
     let spans = Spans::default();
     let _installed = spans.install();
     let server = serve("the right secret").await;
