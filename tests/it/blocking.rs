@@ -213,13 +213,13 @@ fn a_thread_that_panics_releases_its_guards() {
 }
 
 /// A thread-local whose destructor uses its lock and its guard.
-struct Keepsake {
+struct ThreadLocalGuard {
     guard: Option<LockGuard>,
     lock: Lock,
     told: mpsc::Sender<Option<ErrorKind>>,
 }
 
-impl Drop for Keepsake {
+impl Drop for ThreadLocalGuard {
     fn drop(&mut self) {
         self.told.send(kind(self.lock.acquire())).unwrap();
         drop(self.guard.take());
@@ -227,7 +227,7 @@ impl Drop for Keepsake {
 }
 
 thread_local! {
-    static KEEPSAKE: RefCell<Option<Keepsake>> = const { RefCell::new(None) };
+    static THREAD_LOCAL_GUARD: RefCell<Option<ThreadLocalGuard>> = const { RefCell::new(None) };
 }
 
 #[test]
@@ -238,15 +238,15 @@ fn a_destructor_of_a_thread_local_releases_its_guard_and_cannot_wait() {
     let other = scene.client.lock("other").unwrap();
     std::thread::spawn(move || {
         // Thread-locals are dropped in the reverse order of their first use. This first use comes before the client and
-        // the runtime use theirs, so `KEEPSAKE` is dropped last.
-        KEEPSAKE.with(|_| ());
+        // the runtime use theirs, so `THREAD_LOCAL_GUARD` is dropped last.
+        THREAD_LOCAL_GUARD.with(|_| ());
         let guard = Some(lock.acquire().unwrap());
-        let keepsake = Keepsake {
+        let value = ThreadLocalGuard {
             guard,
             lock: other,
             told,
         };
-        KEEPSAKE.with_borrow_mut(|kept| *kept = Some(keepsake));
+        THREAD_LOCAL_GUARD.with_borrow_mut(|kept| *kept = Some(value));
     })
     .join()
     .unwrap();
@@ -366,14 +366,19 @@ fn objects_hold_what_they_acquire() {
 #[test]
 fn work_under_a_lock_keeps_its_own_error() {
     let scene = Scene::new();
-    let robbed = |outcome: Result<(), String>| {
+    let lose_lock_during_work = |outcome: Result<(), String>| {
         scene.lock().with_lock(|guard| {
             scene.take_away(guard.token());
             outcome.map_err(Trouble)
         })
     };
-    assert_eq!(robbed(Err("no paper".into())).unwrap_err().0, "no paper");
-    assert!(robbed(Ok(())).unwrap_err().0.contains("not held any more"));
+    assert_eq!(lose_lock_during_work(Err("no paper".into())).unwrap_err().0, "no paper");
+    assert!(
+        lose_lock_during_work(Ok(()))
+            .unwrap_err()
+            .0
+            .contains("not held any more")
+    );
     let held = scene.lock().acquire().unwrap();
     let late = scene
         .lock()

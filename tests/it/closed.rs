@@ -185,7 +185,7 @@ async fn a_shutdown_ends_signals_that_wait_for_their_server() {
     is_shut_down(soon("an answer", waiting).await.unwrap());
 }
 
-fn has_lost_its_runtime(error: &Error) {
+fn assert_names_the_ended_runtime(error: &Error) {
     assert!(error.to_string().contains("the runtime on which this"), "{error:?}");
     assert!(error.to_string().contains("has ended"), "{error:?}");
     assert_eq!(error.kind(), ErrorKind::Shutdown, "{error:?}");
@@ -194,7 +194,7 @@ fn has_lost_its_runtime(error: &Error) {
 
 /// Asserts that the lease was lost with its runtime. The tasks of a runtime end one after the other. If the task of the
 /// connection ends first, the reason is `Disconnected`.
-fn is_lost(reason: LostReason) {
+fn assert_lost_with_its_runtime(reason: LostReason) {
     assert!(
         matches!(reason, LostReason::ShardGone | LostReason::Disconnected),
         "{reason:?}"
@@ -202,37 +202,37 @@ fn is_lost(reason: LostReason) {
 }
 
 /// Asserts that the stream has ended and that its error names the end of the runtime.
-async fn has_ended(news: &mut SignalConn) {
+async fn assert_stream_has_ended(news: &mut SignalConn) {
     while let Some(event) = soon("the end", news.next_event()).await {
         assert!(matches!(event, SignalEvent::Lost { .. }), "{event:?}");
     }
-    has_lost_its_runtime(&news.closed_because().unwrap());
+    assert_names_the_ended_runtime(&news.closed_because().unwrap());
 }
 
 /// Makes requests with a client whose runtime has ended. Asserts that each error names the end of the runtime.
-async fn is_over(client: &Client) {
+async fn assert_all_calls_name_the_ended_runtime(client: &Client) {
     for shard in client.health() {
         assert!(matches!(shard.state, ConnectionState::Closed), "{shard:?}");
         assert!(!shard.is_connected() && shard.last_error().is_none());
-        has_lost_its_runtime(shard.closed_because().unwrap());
+        assert_names_the_ended_runtime(shard.closed_because().unwrap());
     }
     for key in ["a", "b"] {
         let (lock, slots) = (client.lock(key).unwrap(), client.semaphore(key, 2).unwrap());
-        has_lost_its_runtime(&soon("an answer", lock.acquire()).await.unwrap_err());
-        has_lost_its_runtime(&soon("an answer", lock.try_acquire()).await.unwrap_err());
-        has_lost_its_runtime(&soon("an answer", lock.enqueue()).await.unwrap_err());
-        has_lost_its_runtime(&soon("an answer", slots.acquire()).await.unwrap_err());
-        has_lost_its_runtime(&soon("an answer", client.emit(key, "x")).await.unwrap_err());
+        assert_names_the_ended_runtime(&soon("an answer", lock.acquire()).await.unwrap_err());
+        assert_names_the_ended_runtime(&soon("an answer", lock.try_acquire()).await.unwrap_err());
+        assert_names_the_ended_runtime(&soon("an answer", lock.enqueue()).await.unwrap_err());
+        assert_names_the_ended_runtime(&soon("an answer", slots.acquire()).await.unwrap_err());
+        assert_names_the_ended_runtime(&soon("an answer", client.emit(key, "x")).await.unwrap_err());
         let elected = Election::new(lock.clone());
-        has_lost_its_runtime(&soon("an answer", elected.campaign()).await.map(drop).unwrap_err());
+        assert_names_the_ended_runtime(&soon("an answer", elected.campaign()).await.map(drop).unwrap_err());
         let mut object = DistributedLock::from(lock);
-        has_lost_its_runtime(&soon("an answer", object.acquire()).await.unwrap_err());
+        assert_names_the_ended_runtime(&soon("an answer", object.acquire()).await.unwrap_err());
     }
     let both = client.lock_all(["a", "b"]).unwrap();
-    has_lost_its_runtime(&soon("an answer", both.acquire()).await.map(drop).unwrap_err());
-    has_lost_its_runtime(&soon("an answer", client.subscribe("news.*")).await.unwrap_err());
-    has_lost_its_runtime(&soon("an answer", client.stats()).await.unwrap_err());
-    has_lost_its_runtime(&soon("an answer", client.barrier()).await.unwrap_err());
+    assert_names_the_ended_runtime(&soon("an answer", both.acquire()).await.map(drop).unwrap_err());
+    assert_names_the_ended_runtime(&soon("an answer", client.subscribe("news.*")).await.unwrap_err());
+    assert_names_the_ended_runtime(&soon("an answer", client.stats()).await.unwrap_err());
+    assert_names_the_ended_runtime(&soon("an answer", client.barrier()).await.unwrap_err());
     let report = soon("the shutdown", client.shutdown(PATIENCE)).await;
     assert_eq!((report.released, report.unreleased.len()), (0, 0));
 }
@@ -279,24 +279,24 @@ fn calls_fail_with_the_reason_after_the_end_of_a_clients_runtime() {
 
         assert!(!lock.is_held() && !permit.is_held() && token.is_cancelled());
         elsewhere.block_on(async {
-            is_lost(soon("the loss", lock.lost()).await);
-            is_lost(soon("the loss", permit.lost()).await);
+            assert_lost_with_its_runtime(soon("the loss", lock.lost()).await);
+            assert_lost_with_its_runtime(soon("the loss", permit.lost()).await);
             let told = soon(
                 "the health",
                 health.wait_for(|health| health.closed_because().is_some()),
             )
             .await;
-            has_lost_its_runtime(told.unwrap().closed_because().unwrap());
-            has_lost_its_runtime(&soon("an answer", waiting).await.unwrap().unwrap_err());
-            has_lost_its_runtime(&soon("an answer", ticket.wait(PATIENCE)).await.map(drop).unwrap_err());
-            has_ended(&mut news).await;
-            has_lost_its_runtime(&soon("an answer", news.emit("news.a", "x")).await.unwrap_err());
-            has_lost_its_runtime(&soon("an answer", news.listen("b", None)).await.unwrap_err());
-            has_lost_its_runtime(news.health()[0].closed_because().unwrap());
+            assert_names_the_ended_runtime(told.unwrap().closed_because().unwrap());
+            assert_names_the_ended_runtime(&soon("an answer", waiting).await.unwrap().unwrap_err());
+            assert_names_the_ended_runtime(&soon("an answer", ticket.wait(PATIENCE)).await.map(drop).unwrap_err());
+            assert_stream_has_ended(&mut news).await;
+            assert_names_the_ended_runtime(&soon("an answer", news.emit("news.a", "x")).await.unwrap_err());
+            assert_names_the_ended_runtime(&soon("an answer", news.listen("b", None)).await.unwrap_err());
+            assert_names_the_ended_runtime(news.health()[0].closed_because().unwrap());
             // The lease is lost, so there is nothing to release.
             let error = soon("an answer", lock.release()).await.unwrap_err();
-            has_lost_its_runtime(&error);
-            is_over(&client).await;
+            assert_names_the_ended_runtime(&error);
+            assert_all_calls_name_the_ended_runtime(&client).await;
         });
         drop((permit, news, client, bystander));
     }
@@ -323,20 +323,20 @@ fn threads_hear_that_the_runtime_of_their_client_has_ended() {
     });
     drop(its_own);
 
-    is_lost(lock.wait_lost(PATIENCE).unwrap().unwrap());
-    is_lost(called_back.recv_timeout(PATIENCE).unwrap());
+    assert_lost_with_its_runtime(lock.wait_lost(PATIENCE).unwrap().unwrap());
+    assert_lost_with_its_runtime(called_back.recv_timeout(PATIENCE).unwrap());
     assert!(!lock.is_held() && !permit.is_held());
-    has_lost_its_runtime(&waits.join().unwrap().unwrap_err());
+    assert_names_the_ended_runtime(&waits.join().unwrap().unwrap_err());
     assert!(news.next().is_none());
-    has_lost_its_runtime(&news.closed_because().unwrap());
-    has_lost_its_runtime(&news.emit("news.a", "x").unwrap_err());
-    has_lost_its_runtime(&client.lock("a").unwrap().acquire().map(drop).unwrap_err());
-    has_lost_its_runtime(&client.semaphore("b", 2).unwrap().acquire().map(drop).unwrap_err());
-    has_lost_its_runtime(&client.emit("news.a", "x").unwrap_err());
-    has_lost_its_runtime(&client.subscribe("news.*").unwrap_err());
+    assert_names_the_ended_runtime(&news.closed_because().unwrap());
+    assert_names_the_ended_runtime(&news.emit("news.a", "x").unwrap_err());
+    assert_names_the_ended_runtime(&client.lock("a").unwrap().acquire().map(drop).unwrap_err());
+    assert_names_the_ended_runtime(&client.semaphore("b", 2).unwrap().acquire().map(drop).unwrap_err());
+    assert_names_the_ended_runtime(&client.emit("news.a", "x").unwrap_err());
+    assert_names_the_ended_runtime(&client.subscribe("news.*").unwrap_err());
     assert!(client.health().iter().all(|shard| !shard.is_connected()));
-    has_lost_its_runtime(client.health()[0].closed_because().unwrap());
-    elsewhere.block_on(is_over(client.as_async()));
+    assert_names_the_ended_runtime(client.health()[0].closed_because().unwrap());
+    elsewhere.block_on(assert_all_calls_name_the_ended_runtime(client.as_async()));
 }
 
 /// The client's runtime ends before it has run a task, or while the client connects.
@@ -350,7 +350,7 @@ fn calls_fail_with_the_reason_if_the_runtime_ends_at_once() {
         builder(&servers).build().unwrap()
     };
     drop(its_own);
-    elsewhere.block_on(is_over(&client));
+    elsewhere.block_on(assert_all_calls_name_the_ended_runtime(&client));
 
     let its_own = Runtime::new().unwrap();
     let silent = elsewhere.block_on(FakeServer::start(|connection, _| connection.until_hung_up()));
@@ -364,7 +364,7 @@ fn calls_fail_with_the_reason_if_the_runtime_ends_at_once() {
     };
     until_now("it connects", || silent.accepted() == 2);
     drop(its_own);
-    elsewhere.block_on(is_over(&client));
+    elsewhere.block_on(assert_all_calls_name_the_ended_runtime(&client));
 }
 
 /// The object owns its client. Its first use after a `close` makes a new client.
@@ -379,8 +379,8 @@ fn an_object_whose_runtime_has_ended_can_be_closed_and_used_elsewhere() {
     drop(its_own);
     assert!(!lock.is_held());
     elsewhere.block_on(async {
-        has_lost_its_runtime(&soon("an answer", lock.release()).await.unwrap_err());
-        has_lost_its_runtime(&soon("an answer", lock.acquire()).await.unwrap_err());
+        assert_names_the_ended_runtime(&soon("an answer", lock.release()).await.unwrap_err());
+        assert_names_the_ended_runtime(&soon("an answer", lock.acquire()).await.unwrap_err());
         soon("the end", lock.close()).await;
         assert!(soon("a grant", lock.acquire()).await.unwrap());
         assert!(lock.release().await.unwrap());
@@ -487,7 +487,7 @@ async fn a_signal_connection_without_a_client_says_that_its_runtime_has_ended() 
         news.join().unwrap()
     });
     let mut news = runtime_ends.await.unwrap();
-    has_ended(&mut news).await;
-    has_lost_its_runtime(&soon("an answer", news.emit("news", "x")).await.unwrap_err());
+    assert_stream_has_ended(&mut news).await;
+    assert_names_the_ended_runtime(&soon("an answer", news.emit("news", "x")).await.unwrap_err());
     assert!(!news.health()[0].is_connected());
 }

@@ -355,7 +355,7 @@ async fn with_lock_releases_the_lock_whatever_the_work_returns() {
 }
 
 /// Releases the lock by its token during the work, which then ends with `outcome`.
-async fn robbed(server: &Server, lock: &Lock, outcome: Result<(), Trouble>) -> Result<(), Trouble> {
+async fn lose_lock_during_work(server: &Server, lock: &Lock, outcome: Result<(), Trouble>) -> Result<(), Trouble> {
     lock.with_lock(async |guard| {
         take_away(server, guard.token()).await;
         outcome
@@ -367,11 +367,11 @@ async fn robbed(server: &Server, lock: &Lock, outcome: Result<(), Trouble>) -> R
 async fn an_error_of_the_work_takes_precedence_over_that_of_the_release() {
     let (server, client) = scene().await;
     let lock = client.lock("k").unwrap();
-    let error = robbed(&server, &lock, Err(Trouble::Work("no paper")))
+    let error = lose_lock_during_work(&server, &lock, Err(Trouble::Work("no paper")))
         .await
         .unwrap_err();
     assert!(matches!(error, Trouble::Work("no paper")), "{error:?}");
-    let error = robbed(&server, &lock, Ok(())).await.unwrap_err();
+    let error = lose_lock_during_work(&server, &lock, Ok(())).await.unwrap_err();
     assert!(
         matches!(&error, Trouble::Lock(error) if error.kind() == ErrorKind::NotHeld),
         "{error:?}"

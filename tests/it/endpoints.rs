@@ -5,7 +5,7 @@ use crate::support::process::free_port;
 use dflockd_client::Client;
 use dflockd_client::server::Server;
 
-async fn works(server: &str) {
+async fn acquire_and_release(server: &str) {
     let client = Client::builder().servers([server]).connect().await.unwrap();
     let guard = client.lock("k").unwrap().acquire().await.unwrap();
     assert_eq!(client.health()[0].endpoint.as_ref(), server);
@@ -15,10 +15,10 @@ async fn works(server: &str) {
 #[tokio::test]
 async fn a_client_connects_to_names_and_to_addresses_of_either_family() {
     let four = Server::builder().port(0).start().await.unwrap();
-    works(&format!("127.0.0.1:{}", four.local_addr().port())).await;
-    works(&format!("localhost:{}", four.local_addr().port())).await;
+    acquire_and_release(&format!("127.0.0.1:{}", four.local_addr().port())).await;
+    acquire_and_release(&format!("localhost:{}", four.local_addr().port())).await;
     if let Ok(six) = Server::builder().host("::1").port(0).start().await {
-        works(&six.local_addr().to_string()).await;
+        acquire_and_release(&six.local_addr().to_string()).await;
     }
 }
 
@@ -40,7 +40,7 @@ mod sockets_in_the_file_system {
     use dflockd_client::{Client, ErrorKind, Tls};
     use tokio::net::{TcpStream, UnixListener};
 
-    use super::works;
+    use super::acquire_and_release;
     use crate::support::pki::{Authority, Folder};
 
     /// Forwards each connection at a Unix socket to the server, as a proxy on the same machine does.
@@ -70,7 +70,7 @@ mod sockets_in_the_file_system {
             "{error}"
         );
         pass_on(&path, server.local_addr().to_string());
-        works(&endpoint).await;
+        acquire_and_release(&endpoint).await;
     }
 
     #[tokio::test]

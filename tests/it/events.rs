@@ -342,7 +342,7 @@ impl Guarded {
     }
 
     /// Asserts that an event reports the refusal.
-    async fn is_told(&self, events: &mut Events) {
+    async fn expect_refusal_event(&self, events: &mut Events) {
         let refused = next(events, |event| match event {
             ClientEvent::AuthRefused {
                 shard: 0,
@@ -371,7 +371,7 @@ async fn a_secret_refused_to_a_connection_for_waits_is_reported_whatever_failed_
     guarded.change_secret();
     guarded.proxy.pass_everything();
     assert_eq!(waiter.await.unwrap().unwrap_err().kind(), ErrorKind::Auth);
-    guarded.is_told(&mut events).await;
+    guarded.expect_refusal_event(&mut events).await;
     held.release().await.unwrap();
 }
 
@@ -382,7 +382,7 @@ async fn a_secret_refused_to_a_connection_for_signals_is_reported() {
     let mut events = client.events();
     guarded.change_secret();
     assert_eq!(client.subscribe("a").await.unwrap_err().kind(), ErrorKind::Auth);
-    guarded.is_told(&mut events).await;
+    guarded.expect_refusal_event(&mut events).await;
 }
 
 #[tokio::test]
@@ -393,7 +393,7 @@ async fn a_secret_refused_to_a_further_pipelined_connection_is_reported() {
     until("both connections are there", || guarded.proxy.accepted() == 2).await;
     guarded.change_secret();
     guarded.proxy.change(|treatment| treatment.cut_one = Some(1));
-    guarded.is_told(&mut events).await;
+    guarded.expect_refusal_event(&mut events).await;
 }
 
 #[tokio::test]
@@ -403,7 +403,7 @@ async fn a_secret_refused_to_the_connection_for_stats_is_reported() {
     let mut events = client.events();
     guarded.change_secret();
     assert_eq!(client.stats().await.unwrap_err().kind(), ErrorKind::Auth);
-    guarded.is_told(&mut events).await;
+    guarded.expect_refusal_event(&mut events).await;
 }
 
 #[tokio::test]
@@ -413,8 +413,8 @@ async fn each_member_that_refuses_the_secret_is_reported_once() {
     let builder = Client::builder().shards([Shard::cluster(members)]).reconnect(soon());
     let client = builder.auth_token("wrong").build().unwrap();
     let mut events = client.events();
-    one.is_told(&mut events).await;
-    other.is_told(&mut events).await;
+    one.expect_refusal_event(&mut events).await;
+    other.expect_refusal_event(&mut events).await;
     let mut attempts = 0;
     next(&mut events, |event| match event {
         ClientEvent::AuthRefused { .. } => panic!("{event:?}"),

@@ -310,7 +310,7 @@ async fn the_last_living_member_is_found_when_it_leads() {
     // A client that starts now must find this leader, too.
     let late = scene.client().await;
     assert_eq!(*health(&late).endpoint, *scene.cluster.addresses()[2]);
-    assert_eq!(health(&late).failovers, 0, "no other member has served its shard");
+    assert_eq!(health(&late).failovers, 0, "the client has not changed servers");
     assert!(late.lock("k").unwrap().acquire().await.unwrap().is_held());
 }
 
@@ -374,7 +374,7 @@ async fn a_server_outside_the_cluster_is_never_followed() {
 #[tokio::test]
 async fn a_request_is_repeated_as_often_as_max_redirects_allows() {
     // This server claims to lead until it receives an acquire.
-    let turncoat = || {
+    let deposed_at_first_acquire = || {
         FakeServer::start(|mut connection, _| async move {
             while let Some([command, ..]) = connection.request().await {
                 let answer = match command.as_str() {
@@ -387,7 +387,7 @@ async fn a_request_is_repeated_as_often_as_max_redirects_allows() {
             }
         })
     };
-    let (first, second) = (turncoat().await, turncoat().await);
+    let (first, second) = (deposed_at_first_acquire().await, deposed_at_first_acquire().await);
     let shard = Shard::cluster([first.address.clone(), second.address.clone()]);
     let builder = Client::builder().shards([shard]).max_redirects(3);
     let client = builder

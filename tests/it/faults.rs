@@ -38,7 +38,7 @@ impl Scene {
     }
 
     /// Connects a client to the server without the proxy.
-    async fn bystander(&self) -> Client {
+    async fn direct_client(&self) -> Client {
         let servers = [self.server.local_addr().to_string()];
         Client::builder().servers(servers).connect().await.unwrap()
     }
@@ -105,7 +105,7 @@ async fn a_holder_behind_a_black_hole_learns_of_its_loss_before_the_next_grant()
     let client = scene.client().await;
     let lock = client.lock("k").unwrap().lease_ttl(Duration::from_secs(2));
     let guard = lock.acquire().await.unwrap();
-    let other = scene.bystander().await;
+    let other = scene.direct_client().await;
     let next = tokio::spawn(async move { other.lock("k").unwrap().acquire().await.unwrap() });
     until("a renewal has worked", || {
         !scene.events(EventKind::Renewed, "k").is_empty()
@@ -239,7 +239,7 @@ async fn a_grant_that_was_delayed_for_half_its_ttl_is_confirmed_first() {
     assert!(guard.is_held());
     assert!(
         !scene.events(EventKind::Renewed, "k").is_empty(),
-        "handed out unconfirmed"
+        "the guard was returned before a renewal confirmed the lease"
     );
 }
 
@@ -409,7 +409,7 @@ async fn a_hot_key_does_not_starve_other_keys() {
         .connect()
         .await
         .unwrap();
-    let other = scene.bystander().await;
+    let other = scene.direct_client().await;
     let _hot = other.lock("hot").unwrap().acquire().await.unwrap();
     let cold = other.lock("cold").unwrap().acquire().await.unwrap();
     let mut waiting = tokio::task::JoinSet::new();

@@ -41,7 +41,7 @@ async fn serve(release: &str) -> (Server, ClientBuilder) {
 }
 
 /// Asserts that the error names the server at the address `at` and says what to do.
-fn says_that_there_are_no_fences(error: &Error, at: &str) {
+fn assert_no_fences_error(error: &Error, at: &str) {
     let text = error.to_string();
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{text}");
     assert!(error.is_fatal() && !error.is_retryable(), "{text}");
@@ -231,17 +231,17 @@ async fn required_fences_refuse_a_server_without_them_before_any_acquire() {
         let at = server.local_addr().to_string();
         let builder = builder.fencing(Fencing::Required).acquire_timeout(LONG * 10);
         let error = timeout(LONG, builder.clone().connect()).await.unwrap().unwrap_err();
-        says_that_there_are_no_fences(&error, &at);
+        assert_no_fences_error(&error, &at);
         let client = builder.clone().build().unwrap();
         let (lock, slots) = (client.lock("k").unwrap(), client.semaphore("s", 2).unwrap());
-        says_that_there_are_no_fences(&timeout(LONG, lock.acquire()).await.unwrap().unwrap_err(), &at);
-        says_that_there_are_no_fences(&slots.try_acquire().await.unwrap_err(), &at);
-        says_that_there_are_no_fences(&lock.enqueue().await.unwrap_err(), &at);
-        says_that_there_are_no_fences(&client.lock_all(["a", "b"]).unwrap().acquire().await.unwrap_err(), &at);
+        assert_no_fences_error(&timeout(LONG, lock.acquire()).await.unwrap().unwrap_err(), &at);
+        assert_no_fences_error(&slots.try_acquire().await.unwrap_err(), &at);
+        assert_no_fences_error(&lock.enqueue().await.unwrap_err(), &at);
+        assert_no_fences_error(&client.lock_all(["a", "b"]).unwrap().acquire().await.unwrap_err(), &at);
         let election = Election::new(lock);
-        says_that_there_are_no_fences(&timeout(LONG, election.campaign()).await.unwrap().unwrap_err(), &at);
+        assert_no_fences_error(&timeout(LONG, election.campaign()).await.unwrap().unwrap_err(), &at);
         let mut own = DistributedLock::with_options("k", builder).unwrap();
-        says_that_there_are_no_fences(&own.acquire().await.unwrap_err(), &at);
+        assert_no_fences_error(&own.acquire().await.unwrap_err(), &at);
         drop(client);
         until_free(&server).await;
         assert!(server.stats().idle_locks.is_empty());
@@ -277,7 +277,7 @@ fn threads_get_the_same_fences() {
             }
             Err(error) => {
                 assert!(!makes_them, "{error}");
-                says_that_there_are_no_fences(&error, &server.local_addr().to_string());
+                assert_no_fences_error(&error, &server.local_addr().to_string());
             }
         }
     }
@@ -316,7 +316,7 @@ async fn a_server_of_another_release_at_the_same_address_is_probed_again() {
         required.health()[0].last_error().is_some_and(Error::is_fatal)
     })
     .await;
-    says_that_there_are_no_fences(&required.lock("k").unwrap().acquire().await.unwrap_err(), &at);
+    assert_no_fences_error(&required.lock("k").unwrap().acquire().await.unwrap_err(), &at);
     until("it is connected", || if_known.health()[0].is_connected()).await;
     for _ in 0..20 {
         let guard = if_known.lock("k").unwrap().acquire().await.unwrap();
@@ -360,7 +360,7 @@ async fn a_standby_may_be_of_another_release() {
         // The primary is down, and the standby issues no fences. The client reports the error of the standby.
         let mut health = client.watch_health(0).unwrap();
         let refused = health.wait_for(|health| health.last_error().is_some_and(Error::is_fatal));
-        says_that_there_are_no_fences(
+        assert_no_fences_error(
             timeout(LONG, refused).await.unwrap().unwrap().last_error().unwrap(),
             &addresses[1],
         );
@@ -529,6 +529,6 @@ async fn servers_without_semaphores_issue_no_fences() {
         })
         .await;
         let connect = of(&old.address).fencing(Fencing::Required).connect();
-        says_that_there_are_no_fences(&timeout(LONG, connect).await.unwrap().unwrap_err(), &old.address);
+        assert_no_fences_error(&timeout(LONG, connect).await.unwrap().unwrap_err(), &old.address);
     }
 }

@@ -97,7 +97,7 @@ async fn members_that_a_leader_names_are_tried_when_it_is_gone() {
     assert_eq!(
         second.accepted(),
         0,
-        "the client does not connect to it while the first leads"
+        "the client does not connect to the second member while the first member leads"
     );
     let lock = client.lock("k").unwrap();
     let acquired = timeout(LONG, async {

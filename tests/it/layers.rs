@@ -37,13 +37,13 @@ fn held(server: &Server) -> usize {
 
 /// A service that calls `before` with each request and `after` with each response. `after` may change the response.
 #[derive(Clone)]
-struct Meddling<S, B, A> {
+struct Wrapped<S, B, A> {
     inner: S,
     before: B,
     after: A,
 }
 
-impl<S, B, A> Service<Request> for Meddling<S, B, A>
+impl<S, B, A> Service<Request> for Wrapped<S, B, A>
 where
     S: Service<Request, Response = Response, Error = Error>,
     S::Future: Send + 'static,
@@ -65,15 +65,15 @@ where
     }
 }
 
-fn meddle<B, A>(
+fn wrap<B, A>(
     before: B,
     after: A,
-) -> impl Layer<ClientService, Service = Meddling<ClientService, B, A>> + Send + Sync + 'static
+) -> impl Layer<ClientService, Service = Wrapped<ClientService, B, A>> + Send + Sync + 'static
 where
     B: Fn(&Request) + Clone + Send + Sync + 'static,
     A: Fn(Result<Response, Error>) -> Result<Response, Error> + Clone + Send + Sync + 'static,
 {
-    layer_fn(move |inner| Meddling {
+    layer_fn(move |inner| Wrapped {
         inner,
         before: before.clone(),
         after: after.clone(),
@@ -95,7 +95,7 @@ impl Seen {
     /// Adds a layer that records requests.
     fn added_to(&self, builder: ClientBuilder) -> ClientBuilder {
         let seen = self.clone();
-        builder.layer(meddle(move |request: &Request| seen.see(request), |answer| answer))
+        builder.layer(wrap(move |request: &Request| seen.see(request), |answer| answer))
     }
 
     fn take(&self) -> Vec<SeenRequest> {
@@ -190,7 +190,7 @@ async fn the_layer_that_was_added_first_sees_a_request_first_and_its_answer_last
     let order = Arc::new(Mutex::new(Vec::new()));
     let named = |name: &'static str| {
         let (down, up) = (Arc::clone(&order), Arc::clone(&order));
-        meddle(
+        wrap(
             move |_: &Request| down.lock().unwrap().push(name.to_owned()),
             move |answer| {
                 up.lock().unwrap().push(format!("{name}'s answer"));
@@ -215,7 +215,7 @@ async fn the_layer_that_was_added_first_sees_a_request_first_and_its_answer_last
 async fn a_grant_that_a_layer_swallows_is_released() {
     for kind in ["an error", "busy"] {
         let (server, builder) = start(Server::builder()).await;
-        let swallow = meddle(
+        let swallow = wrap(
             |_: &Request| {},
             move |answer| match answer {
                 Ok(Response::Granted(lease)) => {
@@ -248,7 +248,7 @@ async fn a_grant_that_a_layer_swallows_is_released() {
 #[tokio::test]
 async fn an_answer_of_the_wrong_kind_is_an_error_and_a_release_cannot_be_stopped() {
     let (server, builder) = start(Server::builder()).await;
-    let confuse = meddle(
+    let confuse = wrap(
         |_: &Request| {},
         |answer| match answer {
             Ok(Response::Released) => Ok(Response::Busy),
@@ -260,7 +260,7 @@ async fn an_answer_of_the_wrong_kind_is_an_error_and_a_release_cannot_be_stopped
     let error = guard.release().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Protocol);
     assert!(error.to_string().contains("a layer"), "{error}");
-    assert_eq!(held(&server), 0, "the server had carried the release out");
+    assert_eq!(held(&server), 0, "the server had executed the release");
 }
 
 /// A service that refuses every request of this operation.
@@ -441,7 +441,10 @@ async fn a_retry_layer_repeats_retryable_requests() {
         .iter()
         .filter(|(what, _)| *what == Operation::Acquire)
         .count();
-    assert!(tries > 2, "the second was refused at first: {tries}");
+    assert!(
+        tries > 2,
+        "the acquire of the second key was refused at first and repeated: {tries} tries in all"
+    );
     // The layer does not repeat a request after an error that is not retryable.
     let error = client.shard_stats(7).await.unwrap_err();
     assert_eq!((error.kind(), seen.take().len()), (ErrorKind::InvalidInput, 1));

@@ -252,7 +252,7 @@ async fn an_acquire_dropped_at_any_stage_leaves_nothing() {
         .await;
         let slots = client.semaphore("k", 5).unwrap();
         let next = tokio::spawn(async move { slots.acquire_many(5).await });
-        until("the next one waits for its turn", || {
+        until("the second acquire waits for its turn", || {
             server.stats().locks[0].waiters == 1
         })
         .await;

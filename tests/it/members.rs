@@ -17,7 +17,7 @@ use tokio::time::timeout;
 const LONG: Duration = Duration::from_secs(30);
 
 /// Starts a standalone server of this release.
-async fn alone(release: &str) -> (Server, String) {
+async fn standalone(release: &str) -> (Server, String) {
     let builder = Server::builder().release(release);
     let server = builder.port(0).start().await.unwrap();
     let address = server.local_addr().to_string();
@@ -30,7 +30,7 @@ fn of<const N: usize>(members: [&str; N]) -> ClientBuilder {
 }
 
 /// Asserts that the error names one of `members`, says that this server is not a member, and says what to do.
-fn is_no_member(error: &Error, members: &[&str]) {
+fn assert_not_a_member(error: &Error, members: &[&str]) {
     let text = error.to_string();
     assert_eq!(error.kind(), ErrorKind::Connect, "{text}");
     assert!(error.is_fatal() && !error.is_retryable(), "{text}");
@@ -53,22 +53,22 @@ fn attempts(recorded: &Recorded, outcome: &str) -> f64 {
 /// Two processes may list two standalone servers in different orders. If each process used the first server of its
 /// list, both processes would hold the key.
 #[tokio::test]
-async fn single_servers_are_refused_as_a_cluster_in_any_order() {
+async fn standalone_servers_are_refused_as_a_cluster_in_any_order() {
     for release in ["1.10", "1.16", "2.1", "cluster"] {
-        let (x, at_x) = alone(release).await;
-        let (y, at_y) = alone(release).await;
+        let (x, at_x) = standalone(release).await;
+        let (y, at_y) = standalone(release).await;
         let (at_x, at_y) = (at_x.as_str(), at_y.as_str());
         for members in [[at_x, at_y], [at_y, at_x]] {
             let error = timeout(LONG, of(members).connect()).await.unwrap().unwrap_err();
-            is_no_member(&error, &members);
+            assert_not_a_member(&error, &members);
             // The acquire fails at once and does not use up its timeout.
             let client = of(members).acquire_timeout(LONG * 10).build().unwrap();
             let lock = client.lock("k").unwrap();
             let error = timeout(LONG, lock.acquire()).await.unwrap().unwrap_err();
-            is_no_member(&error, &members);
+            assert_not_a_member(&error, &members);
             let slot = client.semaphore("s", 2).unwrap();
-            is_no_member(&slot.try_acquire().await.unwrap_err(), &members);
-            is_no_member(&lock.enqueue().await.unwrap_err(), &members);
+            assert_not_a_member(&slot.try_acquire().await.unwrap_err(), &members);
+            assert_not_a_member(&lock.enqueue().await.unwrap_err(), &members);
         }
         for server in [x, y] {
             let stats = server.stats();
@@ -78,10 +78,10 @@ async fn single_servers_are_refused_as_a_cluster_in_any_order() {
 }
 
 #[tokio::test]
-async fn a_single_server_is_not_a_cluster_of_one() {
-    let (_server, address) = alone("cluster").await;
+async fn a_standalone_server_is_not_a_cluster_of_one() {
+    let (_server, address) = standalone("cluster").await;
     let error = of([address.as_str()]).connect().await.unwrap_err();
-    is_no_member(&error, &[&address]);
+    assert_not_a_member(&error, &[&address]);
     // A cluster of one member is accepted.
     let cluster = Cluster::builder().members(1).start().await.unwrap();
     let client = of([cluster.addresses()[0].as_str()]).connect().await.unwrap();
@@ -92,16 +92,16 @@ async fn a_single_server_is_not_a_cluster_of_one() {
 #[test]
 fn threads_get_the_same_error() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let (_server, address) = runtime.block_on(alone("2.1"));
+    let (_server, address) = runtime.block_on(standalone("2.1"));
     let error = of([address.as_str()]).connect_blocking().unwrap_err();
-    is_no_member(&error, &[&address]);
+    assert_not_a_member(&error, &[&address]);
 }
 
 /// The client never uses a standalone server among the addresses of a cluster.
 #[tokio::test]
-async fn a_single_server_among_members_is_passed_over() {
+async fn a_standalone_server_among_members_is_never_used() {
     let scene = ClusterScene::set(patient()).await;
-    let (stranger, at) = alone("cluster").await;
+    let (standalone, at) = standalone("cluster").await;
     let members = scene.cluster.addresses();
     let recorded = Recorded::default();
     let builder = of([at.as_str(), members[0].as_str(), members[1].as_str()]);
@@ -121,13 +121,13 @@ async fn a_single_server_among_members_is_passed_over() {
     let another = timeout(LONG, waiting).await.unwrap().unwrap().unwrap();
     until("the lease is renewed", || guard.state() == LeaseState::Held).await;
     assert!(another.is_held());
-    let stats = stranger.stats();
+    let stats = standalone.stats();
     assert!(stats.locks.is_empty() && stats.idle_locks.is_empty(), "{stats:?}");
     scene.judge();
 }
 
 #[tokio::test]
-async fn a_single_server_at_the_address_of_a_member_is_not_used() {
+async fn a_standalone_server_at_the_address_of_a_member_is_not_used() {
     let scene = ClusterScene::set(patient()).await;
     let members = scene.cluster.addresses();
     let recorded = Recorded::default();
@@ -140,10 +140,10 @@ async fn a_single_server_at_the_address_of_a_member_is_not_used() {
     let guard = client.lock("k").unwrap().acquire().await.unwrap();
     scene.cluster.stop(0).await.unwrap();
     let port = members[0].rsplit(':').next().unwrap().parse().unwrap();
-    let impostor = Server::builder().release("cluster").port(port).start().await.unwrap();
-    // The other members answer that they do not lead, so only attempts at the single server have the outcome `connect`.
+    let standalone = Server::builder().release("cluster").port(port).start().await.unwrap();
+    // The other members answer that they do not lead, so only attempts at the standalone server have the outcome `connect`.
     let before = attempts(&recorded, "connect");
-    until("the single server was tried", || {
+    until("the standalone server was tried", || {
         attempts(&recorded, "connect") >= before + 2.0
     })
     .await;
@@ -151,7 +151,7 @@ async fn a_single_server_at_the_address_of_a_member_is_not_used() {
     until_served_by(&client, &members[2]).await;
     until("the lease is renewed", || guard.state() == LeaseState::Held).await;
     guard.release().await.unwrap();
-    let stats = impostor.stats();
+    let stats = standalone.stats();
     assert!(stats.locks.is_empty() && stats.idle_locks.is_empty(), "{stats:?}");
 }
 
@@ -160,7 +160,7 @@ async fn a_single_server_at_the_address_of_a_member_is_not_used() {
 type Script = BTreeMap<&'static str, &'static str>;
 
 const MEMBER: &str = r#"ok {"cluster":{"node_id":"n1","voters":["n1"]}}"#;
-const ALONE: &str = r#"ok {"connections":1}"#;
+const STANDALONE: &str = r#"ok {"connections":1}"#;
 
 /// Makes a script that refuses the renewal of an unknown token, as leaders and standalone servers do.
 fn script<const N: usize>(more: [(&'static str, &'static str); N]) -> Script {
@@ -223,11 +223,11 @@ async fn a_server_is_used_unless_it_shows_that_it_is_no_member() {
         ("a member", script([("stats", MEMBER)]), Used),
         ("a member without sessions", script([("stats", MEMBER), OLD[0]]), Used),
         (
-            "a server of a cluster build, alone",
-            script([("stats", ALONE)]),
+            "a server of a cluster build, standalone",
+            script([("stats", STANDALONE)]),
             Refused,
         ),
-        ("an earlier server", old(ALONE), Refused),
+        ("an earlier server", old(STANDALONE), Refused),
         ("an earlier server with many keys", old("long"), Refused),
         ("an earlier server without stats", old("error"), Refused),
         (
@@ -271,7 +271,7 @@ async fn a_server_is_used_unless_it_shows_that_it_is_no_member() {
             (Ok(client), Used) => {
                 assert!(client.lock("k").unwrap().acquire().await.unwrap().is_held(), "{what}");
             }
-            (Err(error), Refused) => is_no_member(&error, &[&fake.server.address]),
+            (Err(error), Refused) => assert_not_a_member(&error, &[&fake.server.address]),
             (Err(error), TriedAgain) => assert!(error.is_retryable() && !error.is_fatal(), "{what}: {error}"),
             (Err(error), Used) => panic!("{what}: {error}"),
             (Ok(_), _) => panic!("{what} was used"),

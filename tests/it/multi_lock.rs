@@ -61,7 +61,7 @@ async fn an_acquire_takes_all_keys_or_none_within_one_deadline() {
         .try_acquire()
         .await
         .unwrap()
-        .expect("all are free")
+        .expect("all keys are free")
         .release()
         .await
         .unwrap();

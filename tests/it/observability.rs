@@ -138,7 +138,7 @@ async fn more_waiters_than_connections(recorded: &Recorded) {
     assert_eq!(
         exhausted("limit"),
         0.0,
-        "the key has its share of connections and no other key needs one"
+        "no other key needs a connection, so the limit is not counted"
     );
     let other = scene.client.lock("other").unwrap();
     let held_too = other.acquire().await.unwrap();
@@ -493,7 +493,7 @@ async fn failovers_are_counted_by_reason_and_the_serving_server_is_shown() {
 }
 
 #[tokio::test]
-async fn a_single_server_has_no_failovers_to_count() {
+async fn a_standalone_server_has_no_failovers_to_count() {
     let recorded = Recorded::default();
     let scene = Scene::set(&recorded).await;
     until("it serves", || serving(&recorded, [&scene.proxy.address]) == [1.0]).await;

@@ -73,7 +73,7 @@ async fn a_server_is_sent_one_ping_whatever_its_connections_are_for() {
             drop(client.subscribe("a").await.unwrap());
             scene.cut(&client).await;
         }
-        assert_eq!(scene.old.asked("ping"), 1, "closes: {closes}");
+        assert_eq!(scene.old.received("ping"), 1, "closes: {closes}");
     }
 }
 
@@ -90,7 +90,7 @@ fn threads_send_no_more_pings() {
         crate::support::until_now("the loss is noticed", || !client.health()[0].is_connected());
         crate::support::until_now("the client is connected again", || client.health()[0].is_connected());
     }
-    assert_eq!(scene.old.asked("ping"), 1);
+    assert_eq!(scene.old.received("ping"), 1);
 }
 
 /// After an interruption, the server may have another release, so the client sends one `ping` again. If the server
@@ -101,7 +101,7 @@ async fn a_server_that_was_away_is_pinged_again() {
     let builder = scene.builder().keepalive(Duration::from_millis(50));
     let client = builder.connect().await.unwrap();
     for times in [2, 3] {
-        scene.old.away().await;
+        scene.old.close().await;
         // The server stopped accepting connections before the client noticed the end of its connection. So this error
         // comes from a refused attempt to connect.
         until("an attempt fails", || {
@@ -114,10 +114,13 @@ async fn a_server_that_was_away_is_pinged_again() {
         }
         scene.old.open().await;
         let guard = client.lock("k").unwrap().acquire().await.unwrap();
-        assert_eq!(scene.old.asked("ping"), times);
+        assert_eq!(scene.old.received("ping"), times);
         guard.release().await.unwrap();
     }
-    until("the connection is kept alive by pings", || scene.old.asked("ping") > 5).await;
+    until("the connection is kept alive by pings", || {
+        scene.old.received("ping") > 5
+    })
+    .await;
 }
 
 /// A server that knows `ping` is replaced by a server that closes a connection at a `ping`. The client must not send a
@@ -130,7 +133,7 @@ async fn a_release_that_knew_ping_may_be_followed_by_one_that_does_not() {
     use_everything(&scene, &client).await;
     scene.old.become_another(OLD, true);
     scene.cut(&client).await;
-    let asked = scene.old.asked("ping");
+    let received = scene.old.received("ping");
     // The pipelined connection owns one lease. A wait acquires the other lease over a connection of its own.
     let held = client.lock("k").unwrap().acquire().await.unwrap();
     let second = client.lock("second").unwrap().acquire().await.unwrap();
@@ -144,13 +147,13 @@ async fn a_release_that_knew_ping_may_be_followed_by_one_that_does_not() {
     .await;
     second.release().await.unwrap();
     let won = waiting.await.unwrap().unwrap();
-    let renewals = scene.old.asked("n");
+    let renewals = scene.old.received("n");
     until("both are kept alive for a while", || {
-        scene.old.asked("n") > renewals + 20
+        scene.old.received("n") > renewals + 20
     })
     .await;
     assert!(held.is_held() && won.is_held());
-    assert_eq!(scene.old.asked("ping"), asked);
+    assert_eq!(scene.old.received("ping"), received);
 }
 
 /// Behind a proxy, the server may change to another release while the client's connection stays open.
@@ -160,17 +163,20 @@ async fn a_refused_ping_is_the_last_one_on_its_connection() {
     let builder = scene.builder().keepalive(Duration::from_millis(50));
     let client = builder.connect().await.unwrap();
     let guard = client.lock("k").unwrap().acquire().await.unwrap();
-    let asked = scene.old.asked("ping");
+    let received = scene.old.received("ping");
     until("the connection is kept alive by pings", || {
-        scene.old.asked("ping") > asked + 2
+        scene.old.received("ping") > received + 2
     })
     .await;
     scene.old.become_another(OLD, false);
-    until("the connection is kept alive by renewals", || scene.old.asked("n") > 10).await;
-    let asked = scene.old.asked("ping");
-    let renewed = scene.old.asked("n");
-    until("renewals continue", || scene.old.asked("n") > renewed + 10).await;
-    assert_eq!(scene.old.asked("ping"), asked);
+    until("the connection is kept alive by renewals", || {
+        scene.old.received("n") > 10
+    })
+    .await;
+    let received = scene.old.received("ping");
+    let renewed = scene.old.received("n");
+    until("renewals continue", || scene.old.received("n") > renewed + 10).await;
+    assert_eq!(scene.old.received("ping"), received);
     assert!(guard.is_held());
 }
 
@@ -185,12 +191,12 @@ async fn a_connection_that_a_ping_closes_is_lost_and_the_next_one_is_not() {
     scene.old.become_another(OLD, true);
     assert_eq!(guard.lost().await, LostReason::Disconnected);
     let again = client.lock("again").unwrap().acquire().await.unwrap();
-    let (asked, renewed) = (scene.old.asked("ping"), scene.old.asked("n"));
+    let (received, renewed) = (scene.old.received("ping"), scene.old.received("n"));
     until("the connection is kept alive by renewals", || {
-        scene.old.asked("n") > renewed + 20
+        scene.old.received("n") > renewed + 20
     })
     .await;
-    assert_eq!(scene.old.asked("ping"), asked);
+    assert_eq!(scene.old.received("ping"), received);
     assert!(again.is_held());
 }
 
@@ -211,7 +217,7 @@ async fn a_server_without_signals_is_asked_once_for_them() {
         recorded.value("connects_total", &refused) > 5.0
     })
     .await;
-    assert_eq!((scene.old.asked("unlisten"), scene.old.asked("ping")), (1, 1));
+    assert_eq!((scene.old.received("unlisten"), scene.old.received("ping")), (1, 1));
     let alone = SignalConn::connect(&scene.old.address).await.unwrap_err();
     assert_eq!(alone.kind(), ErrorKind::Unsupported, "{alone}");
 }
@@ -224,7 +230,7 @@ async fn a_wait_is_sent_only_to_a_server_that_has_answered_on_its_connection() {
         let scene = Scene::set(unknown, true).await;
         let client = scene.builder().connect().await.unwrap();
         let held = client.lock("k").unwrap().acquire().await.unwrap();
-        let asked = scene.old.asked(proof);
+        let received = scene.old.received(proof);
         let waiting = tokio::spawn({
             let lock = client.lock("k").unwrap();
             async move { lock.acquire().await }
@@ -233,7 +239,7 @@ async fn a_wait_is_sent_only_to_a_server_that_has_answered_on_its_connection() {
             scene.server.stats().locks.iter().any(|lock| lock.waiters == 1)
         })
         .await;
-        assert_eq!(scene.old.asked(proof), asked + 1, "{proof}");
+        assert_eq!(scene.old.received(proof), received + 1, "{proof}");
         held.release().await.unwrap();
         drop(waiting.await.unwrap().unwrap());
     }

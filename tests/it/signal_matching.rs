@@ -81,7 +81,7 @@ fn step() -> impl Strategy<Value = Step> {
 
 /// The simple matcher: it applies the rules of matching to a list of subscriptions.
 #[derive(Default)]
-struct Naive {
+struct SimpleMatcher {
     /// Each subscription with its number and its connection, in the order of creation.
     subscriptions: Vec<(u64, usize, Subscription)>,
     /// The number of the subscription that got the last signal of each group.
@@ -89,7 +89,7 @@ struct Naive {
     made: u64,
 }
 
-impl Naive {
+impl SimpleMatcher {
     fn listen(&mut self, connection: usize, what: &Subscription) {
         if self.of(connection).all(|had| had != what) {
             self.made += 1;
@@ -222,37 +222,37 @@ impl Real {
 
 async fn play(steps: Vec<Step>) -> TestCaseResult {
     let mut real = Real::start().await;
-    let mut naive = Naive::default();
+    let mut simple = SimpleMatcher::default();
     for step in steps {
         match step {
             Step::Listen(connection, what) => {
-                naive.listen(connection, &what);
+                simple.listen(connection, &what);
                 let answer = real.connections[connection].request("listen", &what.0, &what.1).await;
                 prop_assert_eq!(answer, "ok");
             }
             Step::Unlisten(connection, what) => {
-                naive.unlisten(connection, &what);
+                simple.unlisten(connection, &what);
                 let answer = real.connections[connection].request("unlisten", &what.0, &what.1).await;
                 prop_assert_eq!(answer, "ok");
             }
             Step::UnlistenOwn(connection, which) => {
-                let own: Vec<Subscription> = naive.of(connection).cloned().collect();
+                let own: Vec<Subscription> = simple.of(connection).cloned().collect();
                 if own.is_empty() {
                     continue;
                 }
                 let what = which.get(&own);
-                naive.unlisten(connection, what);
+                simple.unlisten(connection, what);
                 let answer = real.connections[connection].request("unlisten", &what.0, &what.1).await;
                 prop_assert_eq!(answer, "ok");
             }
             Step::Signal(from, channel) => {
-                let expected = naive.deliver(&channel);
+                let expected = simple.deliver(&channel);
                 let (answer, deliveries) = real.deliver(from, &channel).await;
                 prop_assert_eq!(deliveries, expected, "who gets {:?}", channel);
                 prop_assert_eq!(answer, format!("ok {}", expected.iter().sum::<usize>()));
             }
             Step::Replace(connection) => {
-                naive.disconnect(connection);
+                simple.disconnect(connection);
                 real.replace(connection).await;
             }
         }
@@ -265,7 +265,7 @@ async fn play(steps: Vec<Step>) -> TestCaseResult {
         .iter()
         .map(|told| told.listeners)
         .sum();
-    prop_assert_eq!(told, naive.subscriptions.len() as u64);
+    prop_assert_eq!(told, simple.subscriptions.len() as u64);
     Ok(())
 }
 

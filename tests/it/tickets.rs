@@ -20,7 +20,7 @@ async fn scene(builder: ServerBuilder) -> (Server, Client) {
 async fn queued(lock: &Lock) -> Ticket<LockGuard> {
     match lock.enqueue().await.unwrap() {
         Enqueued::Queued(ticket) => ticket,
-        Enqueued::Acquired(guard) => panic!("{guard:?} was free"),
+        Enqueued::Acquired(guard) => panic!("{guard:?}: the key was free, so the call was not queued"),
     }
 }
 
@@ -209,7 +209,10 @@ async fn a_grant_that_may_be_old_is_confirmed_first() {
     let renewed = seen(&server, EventKind::Renewed);
     let guard = ticket.wait(LONG).await.unwrap();
     assert!(guard.is_held());
-    assert!(seen(&server, EventKind::Renewed) > renewed, "handed out unconfirmed");
+    assert!(
+        seen(&server, EventKind::Renewed) > renewed,
+        "the guard was returned before a renewal confirmed the lease"
+    );
 }
 
 #[tokio::test]

@@ -50,7 +50,7 @@ fn refused<T>(result: Result<T, Error>, kind: ErrorKind, says: &[&str]) -> Error
 }
 
 /// Asserts that the client cannot connect and that the reason is permanent. Callers get the error before their timeout.
-async fn is_turned_away(address: &str, tls: Tls, says: &[&str]) {
+async fn assert_refused_permanently(address: &str, tls: Tls, says: &[&str]) {
     let all = [says, &[address]].concat();
     let error = refused(client(address, tls.clone()).connect().await, ErrorKind::Connect, &all);
     assert!(error.is_fatal() && !error.is_retryable(), "{error}");
@@ -151,7 +151,7 @@ async fn an_invalid_certificate_is_refused_with_the_reason() {
         (theirs.issue(HERE), &["unknown issuer", "ca_file"]),
     ] {
         let server = serve(Server::builder(), &identity).await;
-        is_turned_away(&server.local_addr().to_string(), trusting(&ours), says).await;
+        assert_refused_permanently(&server.local_addr().to_string(), trusting(&ours), says).await;
         assert_eq!(server.events().len(), 0, "no request was sent");
     }
 }
@@ -163,7 +163,7 @@ async fn the_certificate_is_checked_against_the_address_or_the_configured_name()
     let port = server.local_addr().port();
     let (by_name, by_address) = (format!("localhost:{port}"), format!("127.0.0.1:{port}"));
     client(&by_name, trusting(&authority)).connect().await.unwrap();
-    is_turned_away(&by_address, trusting(&authority), &["127.0.0.1", "localhost"]).await;
+    assert_refused_permanently(&by_address, trusting(&authority), &["127.0.0.1", "localhost"]).await;
     let named = trusting(&authority).server_name("locks.example.org");
     client(&by_address, named).connect().await.unwrap();
     if let Ok(six) = Server::builder()
@@ -179,7 +179,7 @@ async fn the_certificate_is_checked_against_the_address_or_the_configured_name()
             .unwrap();
     }
     let misnamed = trusting(&authority).server_name("127.0.0.2");
-    is_turned_away(&by_name, misnamed, &["not valid for \"127.0.0.2\""]).await;
+    assert_refused_permanently(&by_name, misnamed, &["not valid for \"127.0.0.2\""]).await;
 }
 
 #[tokio::test]
@@ -211,15 +211,15 @@ async fn a_server_that_wants_client_certificates_accepts_only_its_own() {
             .release()
             .await
             .unwrap();
-        is_turned_away(
+        assert_refused_permanently(
             &address,
             with(None),
             &["wants a client certificate", "client_certificate_files"],
         )
         .await;
         let refusal = ["refused this client's certificate", "client_certificate_files"];
-        is_turned_away(&address, with(Some(&stranger)), &refusal).await;
-        is_turned_away(
+        assert_refused_permanently(&address, with(Some(&stranger)), &refusal).await;
+        assert_refused_permanently(
             &address,
             with(Some(&expired)),
             &["refused this client's certificate", "Expired"],
@@ -269,13 +269,13 @@ async fn errors_of_client_and_server_name_a_peer_without_tls() {
         connection.say("error\n").await;
     })
     .await;
-    is_turned_away(&plain.address, trusting(&authority), &["does not speak TLS"]).await;
+    assert_refused_permanently(&plain.address, trusting(&authority), &["does not speak TLS"]).await;
     let web = FakeServer::start(|mut connection, _| async move {
         connection.say("HTTP/1.1 400 Bad Request\r\n\r\n").await;
         connection.until_hung_up().await;
     })
     .await;
-    is_turned_away(&web.address, trusting(&authority), &["does not speak TLS"]).await;
+    assert_refused_permanently(&web.address, trusting(&authority), &["does not speak TLS"]).await;
 
     let secure = serve(Server::builder(), &authority.issue(HERE)).await;
     let address = secure.local_addr().to_string();
@@ -453,7 +453,7 @@ fn the_authorities_of_the_machine_are_trusted_on_request() {
         let address = server.local_addr().to_string();
         client(&address, Tls::system_roots()).connect().await.unwrap();
         let others = Authority::new("another authority");
-        is_turned_away(&address, trusting(&others), &["unknown issuer"]).await;
+        assert_refused_permanently(&address, trusting(&others), &["unknown issuer"]).await;
         // The client trusts the roots of the system and another authority.
         let theirs = serve(Server::builder(), &others.issue(HERE)).await;
         let both = Tls::system_roots().ca_pem(others.pem());

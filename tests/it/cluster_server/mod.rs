@@ -190,7 +190,7 @@ async fn a_thousand_tokens_are_good_with_the_next_leader_and_the_one_after() {
     let mut tokens = Vec::new();
     for _ in 0..1000 {
         let Heard::Line(answer) = first.hear(SOON).await else {
-            panic!("all are free");
+            panic!("all keys are free");
         };
         tokens.push(token(&answer));
     }
@@ -262,7 +262,7 @@ async fn a_renewal_makes_its_connection_the_owner() {
 }
 
 #[tokio::test]
-async fn single_servers_know_barriers_and_refs_if_their_release_does() {
+async fn standalone_servers_know_barriers_and_refs_if_their_release_does() {
     for (release, answer) in [("2.1", "error"), ("cluster", "ok")] {
         let builder = Server::builder().port(0).release(release);
         let server = builder.orphan_ttl(Duration::from_secs(600)).start().await.unwrap();
@@ -335,7 +335,7 @@ async fn a_queue_position_outlives_its_connection_and_its_leader() {
     let mut releases = RawConnection::open(&addresses[2]).await;
     assert_eq!(releases.request("r", "k", &held).await, "ok");
     let Heard::Line(answer) = first.hear(SOON).await else {
-        panic!("it is the first");
+        panic!("the first waiter gets the grant");
     };
     assert_eq!(releases.request("r", "k", &token(&answer)).await, "ok");
     let got = second.request("w", "k", "30").await;
@@ -372,7 +372,7 @@ async fn fifty_waiters_keep_their_order_whichever_comes_back_first() {
     for n in 0..50 {
         assert_eq!(releases.request("r", "k", &held).await, "ok");
         let Heard::Line(answer) = back.get_mut(&n).unwrap().hear(SOON).await else {
-            panic!("it is the turn of {n}");
+            panic!("waiter {n} is next");
         };
         held = token(&answer);
     }

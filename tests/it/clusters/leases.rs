@@ -29,7 +29,7 @@ async fn a_ticket_that_is_collected_late_has_the_requested_ttl_and_not_that_of_i
     assert!(guard.remaining() <= ttl, "{:?}", guard.remaining());
     assert!(
         guard.remaining() > ttl / 4,
-        "the client renewed it with the requested TTL"
+        "the client renewed the lease with the requested TTL"
     );
     timeout(LONG, guard.lost()).await.unwrap();
     assert_eq!(
@@ -78,7 +78,7 @@ async fn an_idle_client_costs_the_cluster_no_entry_of_its_log() {
 }
 
 /// Configures a client that soon notices that a member does not answer.
-fn quick_to_notice(builder: ClientBuilder) -> ClientBuilder {
+fn notices_soon(builder: ClientBuilder) -> ClientBuilder {
     let patience = Duration::from_secs(1);
     builder
         .reconnect(soon())
@@ -89,7 +89,7 @@ fn quick_to_notice(builder: ClientBuilder) -> ClientBuilder {
 
 /// Starts a cluster, and a client that reaches each member through a proxy. The tests then isolate the leader, so that
 /// it loses its majority.
-async fn with_the_minority() -> (ClusterScene, Cut, Client) {
+async fn cluster_behind_proxies() -> (ClusterScene, Cut, Client) {
     // The server's read and write timeouts are longer than any test.
     let options = Server::builder()
         .read_timeout(Duration::from_secs(600))
@@ -98,15 +98,15 @@ async fn with_the_minority() -> (ClusterScene, Cut, Client) {
     let cut = Cut::of(&scene).await;
     let shard = Shard::cluster(cut.proxies.iter().map(|proxy| proxy.address.clone()));
     let client = Client::builder().shards([shard]).lease_ttl(Duration::from_secs(2));
-    let client = quick_to_notice(client).connect().await.unwrap();
+    let client = notices_soon(client).connect().await.unwrap();
     (scene, cut, client)
 }
 
 #[tokio::test]
 async fn holders_at_a_leader_without_a_majority_give_up_before_another_client_is_granted() {
-    let (scene, cut, client) = with_the_minority().await;
+    let (scene, cut, client) = cluster_behind_proxies().await;
     let held = client.lock("k").unwrap().acquire().await.unwrap();
-    let other = quick_to_notice(scene.builder()).connect().await.unwrap();
+    let other = notices_soon(scene.builder()).connect().await.unwrap();
     let lock = patiently(&other, "k");
     for proxy in &cut.proxies[1..] {
         proxy.change(|treatment| treatment.refuse = true);
@@ -124,7 +124,7 @@ async fn holders_at_a_leader_without_a_majority_give_up_before_another_client_is
 
 #[tokio::test]
 async fn clients_of_a_leader_without_a_majority_find_the_one_that_has_it() {
-    let (scene, _cut, client) = with_the_minority().await;
+    let (scene, _cut, client) = cluster_behind_proxies().await;
     scene.cluster.isolate(0).unwrap();
     scene.cluster.move_leader(1).unwrap();
     let guard = timeout(LONG, patiently(&client, "k").acquire()).await.unwrap().unwrap();

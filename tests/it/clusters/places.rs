@@ -12,7 +12,7 @@ use crate::support::cluster::{ClusterScene, Cut, LONG, patiently, queued, until_
 use crate::support::until;
 
 /// A caller waits for a held key for two seconds, and the leader changes during this wait.
-async fn a_wait_whose_leader_falls(keepalive: Duration) -> (ClusterScene, EventKindCounts) {
+async fn wait_during_change_of_leaders(keepalive: Duration) -> (ClusterScene, LeftAndReclaimed) {
     let scene = forgetful().await;
     let client = scene.builder().keepalive(keepalive).connect().await.unwrap();
     let held = scene.hold("k").await;
@@ -31,12 +31,12 @@ async fn a_wait_whose_leader_falls(keepalive: Duration) -> (ClusterScene, EventK
 }
 
 /// The number of waiters that left the queue, and the number of queue positions that were reclaimed.
-type EventKindCounts = (usize, usize);
+type LeftAndReclaimed = (usize, usize);
 
 #[tokio::test]
 async fn a_repeated_wait_that_times_out_leaves_the_queue() {
     // The client soon sees that another member leads, and reclaims its queue position there.
-    let (scene, (left, reclaimed)) = a_wait_whose_leader_falls(Duration::from_millis(200)).await;
+    let (scene, (left, reclaimed)) = wait_during_change_of_leaders(Duration::from_millis(200)).await;
     assert_eq!((left, reclaimed), (1, 1));
     assert_eq!(scene.count(EventKind::Queued), 1, "the wait kept its queue position");
 }
@@ -44,7 +44,7 @@ async fn a_repeated_wait_that_times_out_leaves_the_queue() {
 #[tokio::test]
 async fn a_wait_that_times_out_at_a_deposed_leader_leaves_the_queue_of_the_next() {
     // After the change of leaders, the first answer that the client gets is the `timeout` of its wait.
-    let (_, (left, _)) = a_wait_whose_leader_falls(LONG_KEEPALIVE).await;
+    let (_, (left, _)) = wait_during_change_of_leaders(LONG_KEEPALIVE).await;
     assert_eq!(left, 1);
 }
 
@@ -104,7 +104,7 @@ async fn a_wait_behind_its_own_ghost_goes_on_when_the_leader_sees_that_the_conne
     let guard = timeout(LONG, wait).await.unwrap().unwrap().unwrap();
     guard.release().await.unwrap();
     scene.until_free().await;
-    assert_eq!(scene.judge().grants, 2, "the ghost got nothing");
+    assert_eq!(scene.judge().grants, 2, "the ghost got no grant");
 }
 
 #[tokio::test]

@@ -36,7 +36,7 @@ fn was_refused_by_the_tunnel(error: &Error) {
     assert_eq!(error.kind(), ErrorKind::Connect);
     assert!(error.is_retryable() && !error.is_fatal());
     assert_eq!(error.endpoint(), Some(NAME));
-    let source = error.source().expect("it is kept");
+    let source = error.source().expect("the error has a source");
     assert_eq!(source.downcast_ref(), Some(&TunnelError(403)));
     assert_eq!(
         error.to_string(),
@@ -63,7 +63,7 @@ async fn callers_get_a_connectors_error_as_the_source() {
     let lock = client.lock("k").unwrap().acquire_timeout(Duration::from_millis(100));
     let error = lock.acquire().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
-    let source = error.source().expect("it is kept");
+    let source = error.source().expect("the error has a source");
     assert_eq!(source.downcast_ref(), Some(&TunnelError(403)), "{error}");
 }
 
@@ -97,7 +97,7 @@ impl Faulty {
 /// A clone is not ready, even if the original is.
 impl Clone for Faulty {
     fn clone(&self) -> Self {
-        assert!(!self.does(Fault::PanicsInClone), "a bug");
+        assert!(!self.does(Fault::PanicsInClone), "the connector has a bug");
         Self {
             network: self.network.clone(),
             fault: self.fault,
@@ -114,7 +114,7 @@ impl Service<Endpoint> for Faulty {
     type Future = Pin<Box<dyn Future<Output = Result<DuplexStream, Self::Error>> + Send>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        assert!(!self.does(Fault::PanicsInPollReady), "a bug");
+        assert!(!self.does(Fault::PanicsInPollReady), "the connector has a bug");
         if self.does(Fault::RefusesInPollReady) {
             return Poll::Ready(Err(TunnelError(403).into()));
         }
@@ -129,13 +129,13 @@ impl Service<Endpoint> for Faulty {
 
     fn call(&mut self, endpoint: Endpoint) -> Self::Future {
         assert!(self.is_ready, "it was called before it was ready");
-        assert!(!self.does(Fault::PanicsInCall), "a bug");
+        assert!(!self.does(Fault::PanicsInCall), "the connector has a bug");
         let panics_later = self.does(Fault::PanicsLater);
         let hangs = self.does(Fault::HangsAndPanicsWhenItIsDropped);
         let network = self.network.clone();
         Box::pin(async move {
             tokio::task::yield_now().await;
-            assert!(!panics_later, "a bug");
+            assert!(!panics_later, "the connector has a bug");
             if hangs {
                 let _bug = Bug;
                 pending::<()>().await;
@@ -149,7 +149,7 @@ struct Bug;
 
 impl Drop for Bug {
     fn drop(&mut self) {
-        panic!("a bug");
+        panic!("the connector has a bug");
     }
 }
 
@@ -191,7 +191,7 @@ async fn a_faulty_connector_costs_one_attempt_only() {
             Fault::RefusesInPollReady => was_refused_by_the_tunnel(&error),
             _ => {
                 assert_eq!(error.kind(), ErrorKind::Connect, "{fault:?}: {error}");
-                let said = format!("the attempt to connect panicked: a bug (server {NAME})");
+                let said = format!("the attempt to connect panicked: the connector has a bug (server {NAME})");
                 assert_eq!(error.to_string(), said, "{fault:?}");
             }
         }

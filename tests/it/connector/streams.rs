@@ -17,7 +17,7 @@ use crate::support::until;
 
 const SOON: Duration = Duration::from_secs(30);
 
-async fn works(client: &Client) {
+async fn acquire_and_release(client: &Client) {
     let guard = client.lock("k").unwrap().acquire().await.unwrap();
     assert_eq!(client.stats().await.unwrap().locks.len(), 1);
     guard.release().await.unwrap();
@@ -84,7 +84,7 @@ impl AsyncWrite for Trickle {
 async fn a_stream_may_transfer_one_byte_at_a_time() {
     let (_server, network) = served().await;
     let connector = network.connector().map_response(Trickle::new);
-    works(&builder().connector(connector).connect().await.unwrap()).await;
+    acquire_and_release(&builder().connector(connector).connect().await.unwrap()).await;
 }
 
 /// A stream that buffers its writes sends nothing before it is flushed. So the client must flush its writes.
@@ -92,7 +92,7 @@ async fn a_stream_may_transfer_one_byte_at_a_time() {
 async fn a_stream_may_buffer_writes_until_it_is_flushed() {
     let (_server, network) = served().await;
     let connector = network.connector().map_response(BufStream::new);
-    works(&builder().connector(connector).connect().await.unwrap()).await;
+    acquire_and_release(&builder().connector(connector).connect().await.unwrap()).await;
 }
 
 /// The faults of a connector's streams.
@@ -164,7 +164,7 @@ async fn a_stream_that_panics_is_a_lost_connection() {
     faults.read.store(true, Ordering::SeqCst);
     wake(&client).await;
     assert_eq!(timeout(SOON, guard.lost()).await.unwrap(), LostReason::Disconnected);
-    works(&client).await;
+    acquire_and_release(&client).await;
 }
 
 /// The shard and its other connections are not affected.
@@ -195,5 +195,5 @@ async fn a_stream_whose_destructor_panics_costs_nothing() {
     faults.read.store(true, Ordering::SeqCst);
     wake(&client).await;
     assert!(!faults.read.load(Ordering::SeqCst), "it panicked");
-    works(&client).await;
+    acquire_and_release(&client).await;
 }

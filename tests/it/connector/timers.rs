@@ -70,9 +70,9 @@ fn timers_are_enough() {
 
 /// The number of the machine that runs now. A stream leads to the machine that ran when the stream was opened.
 #[derive(Clone, Default)]
-struct Machines(Arc<AtomicU64>);
+struct CurrentMachine(Arc<AtomicU64>);
 
-impl Machines {
+impl CurrentMachine {
     /// At the first machine, another caller holds the key. Later machines grant every acquire. A machine that no longer
     /// runs sends nothing, not even the end of the stream.
     async fn serve(self, stream: DuplexStream) {
@@ -103,12 +103,12 @@ impl Machines {
 #[test]
 fn a_wait_does_not_stay_at_a_machine_that_is_gone() {
     timers_only().block_on(async {
-        let machines = Machines::default();
+        let machine = CurrentMachine::default();
         let connector = service_fn({
-            let machines = machines.clone();
+            let machine = machine.clone();
             move |_: Endpoint| {
                 let (near, far) = duplex(4096);
-                tokio::spawn(machines.clone().serve(far));
+                tokio::spawn(machine.clone().serve(far));
                 async { Ok::<_, io::Error>(near) }
             }
         });
@@ -123,7 +123,7 @@ fn a_wait_does_not_stay_at_a_machine_that_is_gone() {
         let waiting = tokio::spawn(async move { lock.acquire().await });
         tokio::time::sleep(Duration::from_secs(5)).await;
         assert!(!waiting.is_finished());
-        machines.0.fetch_add(1, Ordering::SeqCst);
+        machine.0.fetch_add(1, Ordering::SeqCst);
         let gone = Instant::now();
         waiting.await.unwrap().unwrap().release().await.unwrap();
         // 30 s is enough for the keepalive interval, the reply timeout, and the pauses before the next connections.

@@ -9,7 +9,7 @@ use crate::support::raw::{Heard, RawConnection};
 
 /// Requests and their answers, with `$` for a token. Servers of all releases give these answers. A strict server would
 /// refuse most of the requests that are granted here, but the real servers grant them.
-const TAKEN: &[(&[u8], &str)] = &[
+const ANSWERS: &[(&[u8], &str)] = &[
     (b"l\nk\n 0  5 \n", "ok $ 5"),
     (b"l\nk\n\t+0\x0b\x0c7\t\n", "ok $ 7"),
     (b"l\nk\n-0 007\n", "ok $ 7"),
@@ -42,7 +42,7 @@ const TAKEN: &[(&[u8], &str)] = &[
 #[tokio::test]
 async fn requests_that_real_servers_accept_are_accepted() {
     for release in Release::ALL {
-        for (says, hears) in TAKEN {
+        for (says, hears) in ANSWERS {
             let (_server, address) = imitate(release).await;
             let mut connection = RawConnection::open(&address).await;
             connection.send_bytes(says).await;

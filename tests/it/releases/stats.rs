@@ -64,7 +64,7 @@ async fn stats_have_fractions_and_an_order() {
         assert_eq!(server.stats().locks.len(), 2, "{release}");
         assert!(
             server.stats().locks[0].lease_expires_in_s < 30,
-            "whole seconds: {release}"
+            "the embedded server's stats have whole seconds: {release}"
         );
     }
 }

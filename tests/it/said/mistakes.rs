@@ -318,7 +318,7 @@ async fn errors_explain_another_limit_and_the_single_namespace_of_old_servers() 
 }
 
 /// Without escapes, this key would make the text of a terminal red, ring its bell, and reverse the direction of text.
-const NASTY: &str = "k\u{1b}[31m\u{7}\u{202e}";
+const KEY_WITH_CONTROL_CHARACTERS: &str = "k\u{1b}[31m\u{7}\u{202e}";
 
 fn is_clean(text: &str) {
     let hidden = text.chars().find(|c| c.is_control() && *c != '\n' || *c == '\u{202e}');
@@ -348,16 +348,18 @@ async fn keys_are_shown_escaped_in_errors_and_logs() {
 
     let (server, address) = start(Server::builder()).await;
     let client = builder(&address).connect().await.unwrap();
-    let key = Key::new(NASTY).unwrap();
+    let key = Key::new(KEY_WITH_CONTROL_CHARACTERS).unwrap();
     assert_eq!(key.to_string(), "k\\u{1b}[31m\\u{7}\\u{202e}");
-    assert_eq!(key.as_str(), NASTY);
+    assert_eq!(key.as_str(), KEY_WITH_CONTROL_CHARACTERS);
     let lock = client.lock(&key).unwrap().lease_ttl(Duration::from_secs(1));
     let guard = lock.acquire().await.unwrap();
     is_clean(&lock.acquire().await.unwrap_err().to_string());
     // The client logs a refused renewal, a lost lease, and the release of that lease.
     let mut thief = crate::support::raw::RawConnection::open(&address).await;
     let token = guard.token().as_str();
-    thief.send(&format!("r\n{NASTY}\n{token}\n")).await;
+    thief
+        .send(&format!("r\n{KEY_WITH_CONTROL_CHARACTERS}\n{token}\n"))
+        .await;
     assert_eq!(guard.lost().await, LostReason::Rejected);
     is_clean(&guard.release().await.unwrap_err().to_string());
     // The client logs a grant whose caller no longer waits.
@@ -373,18 +375,25 @@ async fn keys_are_shown_escaped_in_errors_and_logs() {
     let _slot = slots(2).acquire().await.unwrap();
     is_clean(&slots(3).acquire().await.unwrap_err().to_string());
     for error in [
-        Client::builder().servers([format!("{NASTY}:1")]).build().unwrap_err(),
         Client::builder()
-            .servers([format!("unix:/{NASTY}")])
+            .servers([format!("{KEY_WITH_CONTROL_CHARACTERS}:1")])
+            .build()
+            .unwrap_err(),
+        Client::builder()
+            .servers([format!("unix:/{KEY_WITH_CONTROL_CHARACTERS}")])
             .build()
             .unwrap_err(),
         builder(&address)
-            .auth_token_file(format!("/{NASTY}"))
+            .auth_token_file(format!("/{KEY_WITH_CONTROL_CHARACTERS}"))
             .connect()
             .await
             .unwrap_err(),
-        builder(&address).auth_token_env(NASTY).connect().await.unwrap_err(),
-        Key::new(format!("{NASTY} ")).unwrap_err(),
+        builder(&address)
+            .auth_token_env(KEY_WITH_CONTROL_CHARACTERS)
+            .connect()
+            .await
+            .unwrap_err(),
+        Key::new(format!("{KEY_WITH_CONTROL_CHARACTERS} ")).unwrap_err(),
     ] {
         is_clean(&format!("{error} {error:?}"));
     }
@@ -405,7 +414,10 @@ async fn the_rest_of_a_wait_is_rounded() {
     let Some(Budget::Wait(left)) = error.budget() else {
         panic!("{error:?}");
     };
-    assert!(left < WAIT, "the first took a part of the time: {left:?}");
+    assert!(
+        left < WAIT,
+        "the acquire of the first key used a part of the wait: {left:?}"
+    );
     let text = error.to_string();
     let digits = text
         .split("within ")

@@ -34,7 +34,7 @@ impl Scene {
     }
 
     /// A client with a direct connection to the server.
-    async fn bystander(&self) -> Client {
+    async fn direct_client(&self) -> Client {
         builder(&[&self.server.local_addr().to_string()])
             .connect()
             .await
@@ -57,23 +57,23 @@ fn builder(servers: &[&str]) -> ClientBuilder {
 }
 
 /// Asserts that the error does not say that the key is held, because no server answered.
-fn nothing_was_said<T: Debug>(outcome: Result<T, Error>, part: &str) {
-    one_of_these_was_said(outcome, &[part]);
+fn assert_unanswered<T: Debug>(outcome: Result<T, Error>, part: &str) {
+    assert_unanswered_with_one_of(outcome, &[part]);
 }
 
 /// Asserts the same for an `enqueue`. It needs a new connection, so its error may also say that it got no place in the
 /// queue.
-fn gets_no_queue_position<T: Debug>(outcome: Result<T, Error>, part: &str) {
-    one_of_these_was_said(outcome, &[part, "got no place in its queue"]);
+fn assert_unanswered_enqueue<T: Debug>(outcome: Result<T, Error>, part: &str) {
+    assert_unanswered_with_one_of(outcome, &[part, "got no place in its queue"]);
 }
 
-fn one_of_these_was_said<T: Debug>(outcome: Result<T, Error>, parts: &[&str]) {
+fn assert_unanswered_with_one_of<T: Debug>(outcome: Result<T, Error>, parts: &[&str]) {
     let error = outcome.expect_err("no server answered");
     let text = error.to_string();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
     assert!(parts.iter().any(|part| text.contains(part)), "{text}");
     assert!(!text.contains("hold") && !text.contains("held"), "{text}");
-    assert!(error.budget().is_some(), "a time ran out: {error:?}");
+    assert!(error.budget().is_some(), "a timeout ended the call: {error:?}");
     assert!(!matches!(error.budget(), Some(Budget::Wait(_))), "{error:?}");
     assert!(error.is_retryable() && !error.is_timeout(), "{error:?}");
 }
@@ -99,23 +99,23 @@ async fn ask_in_every_way(client: &Client, part: &str) {
     let again = client.lock("l").unwrap();
     let no_time = client.lock("z").unwrap().acquire_timeout(Duration::ZERO);
     tokio::join!(
-        async { nothing_was_said(lock.acquire().await, part) },
-        async { nothing_was_said(again.acquire().await, part) },
-        async { nothing_was_said(no_time.acquire().await, part) },
-        async { nothing_was_said(lock.try_acquire().await, part) },
-        async { gets_no_queue_position(lock.enqueue().await, part) },
-        async { nothing_was_said(slot.acquire().await, part) },
-        async { nothing_was_said(slot.try_acquire().await, part) },
-        async { gets_no_queue_position(slot.enqueue().await, part) },
-        async { nothing_was_said(lock_object.acquire().await, part) },
-        async { nothing_was_said(slot_object.acquire().await, part) },
-        async { nothing_was_said(both.acquire().await, part) },
-        async { nothing_was_said(both.try_acquire().await, part) },
-        async { nothing_was_said(election.try_campaign().await, part) },
+        async { assert_unanswered(lock.acquire().await, part) },
+        async { assert_unanswered(again.acquire().await, part) },
+        async { assert_unanswered(no_time.acquire().await, part) },
+        async { assert_unanswered(lock.try_acquire().await, part) },
+        async { assert_unanswered_enqueue(lock.enqueue().await, part) },
+        async { assert_unanswered(slot.acquire().await, part) },
+        async { assert_unanswered(slot.try_acquire().await, part) },
+        async { assert_unanswered_enqueue(slot.enqueue().await, part) },
+        async { assert_unanswered(lock_object.acquire().await, part) },
+        async { assert_unanswered(slot_object.acquire().await, part) },
+        async { assert_unanswered(both.acquire().await, part) },
+        async { assert_unanswered(both.try_acquire().await, part) },
+        async { assert_unanswered(election.try_campaign().await, part) },
     );
-    gets_no_queue_position(lock_object.enqueue().await, part);
-    nothing_was_said(lock.with_lock(async |_| Ok::<_, Error>(())).await, part);
-    nothing_was_said(slot.with_permit(async |_| Ok::<_, Error>(())).await, part);
+    assert_unanswered_enqueue(lock_object.enqueue().await, part);
+    assert_unanswered(lock.with_lock(async |_| Ok::<_, Error>(())).await, part);
+    assert_unanswered(slot.with_permit(async |_| Ok::<_, Error>(())).await, part);
 }
 
 #[tokio::test]
@@ -138,7 +138,7 @@ fn threads_get_the_same_errors() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let scene = runtime.block_on(Scene::set());
     let client = scene.builder().connect_blocking().unwrap();
-    let holder = runtime.block_on(scene.bystander());
+    let holder = runtime.block_on(scene.direct_client());
     let guard = runtime.block_on(async { holder.lock("h").unwrap().acquire().await.unwrap() });
     a_lease_is_held(client.lock("h").unwrap().acquire(), "another holder has it");
     assert!(
@@ -150,13 +150,13 @@ fn threads_get_the_same_errors() {
     let part = "the server did not answer";
     let lock = client.lock("l").unwrap();
     let slot = client.semaphore("s", 2).unwrap();
-    nothing_was_said(lock.acquire(), part);
-    nothing_was_said(slot.acquire(), part);
-    nothing_was_said(lock.try_acquire(), part);
-    gets_no_queue_position(lock.enqueue(), part);
-    nothing_was_said(client.lock_all(["a", "b"]).unwrap().acquire(), part);
-    nothing_was_said(blocking::DistributedLock::from(lock).acquire(), part);
-    nothing_was_said(blocking::DistributedSemaphore::from(slot).acquire(), part);
+    assert_unanswered(lock.acquire(), part);
+    assert_unanswered(slot.acquire(), part);
+    assert_unanswered(lock.try_acquire(), part);
+    assert_unanswered_enqueue(lock.enqueue(), part);
+    assert_unanswered(client.lock_all(["a", "b"]).unwrap().acquire(), part);
+    assert_unanswered(blocking::DistributedLock::from(lock).acquire(), part);
+    assert_unanswered(blocking::DistributedSemaphore::from(slot).acquire(), part);
     drop(guard);
 }
 
@@ -164,7 +164,7 @@ fn threads_get_the_same_errors() {
 #[tokio::test]
 async fn errors_say_that_a_key_is_held() {
     let scene = Scene::set().await;
-    let (holder, client) = (scene.bystander().await, scene.builder().connect().await.unwrap());
+    let (holder, client) = (scene.direct_client().await, scene.builder().connect().await.unwrap());
     let _lock = holder.lock("l").unwrap().acquire().await.unwrap();
     let _slot = holder.semaphore("s", 1).unwrap().acquire().await.unwrap();
     for wait in [WAIT, Duration::from_secs(1)] {
@@ -192,7 +192,7 @@ async fn errors_say_that_a_key_is_held() {
 #[tokio::test]
 async fn the_error_is_about_the_shard_of_its_key() {
     let (silent, talks) = (Scene::set().await, Scene::set().await);
-    let holder = talks.bystander().await;
+    let holder = talks.direct_client().await;
     let servers = [silent.proxy.address.as_str(), talks.proxy.address.as_str()];
     let client = builder(&servers).connect().await.unwrap();
     // An acquire of both keys begins with the key that sorts first. This is the key on the silent shard.
@@ -205,11 +205,11 @@ async fn the_error_is_about_the_shard_of_its_key() {
     let _guard = holder.lock(&held).unwrap().acquire().await.unwrap();
     silent.stop();
     tokio::join!(
-        async { nothing_was_said(client.lock(&away).unwrap().acquire().await, "the server did not answer") },
+        async { assert_unanswered(client.lock(&away).unwrap().acquire().await, "the server did not answer") },
         async { a_lease_is_held(client.lock(&held).unwrap().acquire().await, "another holder has it") },
         async {
             let both = client.lock_all([&away, &held]).unwrap();
-            nothing_was_said(both.acquire().await, "the server did not answer");
+            assert_unanswered(both.acquire().await, "the server did not answer");
         },
     );
 }
@@ -218,7 +218,7 @@ async fn the_error_is_about_the_shard_of_its_key() {
 #[tokio::test]
 async fn an_answer_to_one_caller_is_not_repeated_to_another_after_the_server_has_stopped() {
     let scene = Scene::set().await;
-    let (holder, client) = (scene.bystander().await, scene.builder().connect().await.unwrap());
+    let (holder, client) = (scene.direct_client().await, scene.builder().connect().await.unwrap());
     let _guard = holder.lock("k").unwrap().acquire().await.unwrap();
     let first = client.lock("k").unwrap().acquire_timeout(Duration::from_secs(2));
     let first = tokio::spawn(async move { first.acquire().await });
@@ -226,7 +226,7 @@ async fn an_answer_to_one_caller_is_not_repeated_to_another_after_the_server_has
     scene.stop();
     // The client passes a server's answer on to other callers for less than this time.
     tokio::time::sleep(Duration::from_millis(500)).await;
-    nothing_was_said(client.lock("k").unwrap().acquire().await, "the server did not answer");
+    assert_unanswered(client.lock("k").unwrap().acquire().await, "the server did not answer");
     a_lease_is_held(first.await.unwrap(), "another holder has it");
 }
 
@@ -237,7 +237,7 @@ async fn a_caller_without_room_gets_an_error_about_it() {
     let client = scene.builder().max_in_flight(1).connect().await.unwrap();
     scene.stop();
     // The first request has no answer yet, so it still occupies the only place in flight.
-    nothing_was_said(client.lock("a").unwrap().acquire().await, "the server did not answer");
-    nothing_was_said(client.lock("b").unwrap().acquire().await, "no room");
-    nothing_was_said(client.lock("b").unwrap().try_acquire().await, "no room");
+    assert_unanswered(client.lock("a").unwrap().acquire().await, "the server did not answer");
+    assert_unanswered(client.lock("b").unwrap().acquire().await, "no room");
+    assert_unanswered(client.lock("b").unwrap().try_acquire().await, "no room");
 }
