@@ -261,7 +261,7 @@ fn watch(ending: &Ending, auto_release: bool) -> Result<(), Failed> {
         assert_eq!(
             seen(&server, EventKind::Expired),
             0,
-            "it was given back, or the disconnect was noticed"
+            "the lease was released, or the server saw the disconnect"
         );
     }
     Ok(())

@@ -303,7 +303,7 @@ pub enum Object {
 }
 
 /// Moves the blocking object to a thread for one call.
-async fn aside<T: Send + 'static>(
+async fn on_a_thread_with<T: Send + 'static>(
     object: &mut Option<blocking::DistributedLock>,
     call: impl FnOnce(&mut blocking::DistributedLock) -> Result<T> + Send + 'static,
 ) -> Result<T> {
@@ -321,14 +321,14 @@ impl Object {
     pub async fn acquire(&mut self) -> Result<bool> {
         match self {
             Self::Async(object) => object.acquire().await,
-            Self::Blocking(object) => aside(object, |object| object.acquire()).await,
+            Self::Blocking(object) => on_a_thread_with(object, |object| object.acquire()).await,
         }
     }
 
     pub async fn enqueue(&mut self) -> Result<String> {
         match self {
             Self::Async(object) => object.enqueue().await,
-            Self::Blocking(object) => aside(object, |object| object.enqueue()).await,
+            Self::Blocking(object) => on_a_thread_with(object, |object| object.enqueue()).await,
         }
         .map(|status| status.to_string())
     }
@@ -336,21 +336,21 @@ impl Object {
     pub async fn wait(&mut self, timeout: Option<Duration>) -> Result<bool> {
         match self {
             Self::Async(object) => object.wait(timeout).await,
-            Self::Blocking(object) => aside(object, move |object| object.wait(timeout)).await,
+            Self::Blocking(object) => on_a_thread_with(object, move |object| object.wait(timeout)).await,
         }
     }
 
     pub async fn release(&mut self) -> Result<bool> {
         match self {
             Self::Async(object) => object.release().await,
-            Self::Blocking(object) => aside(object, |object| object.release()).await,
+            Self::Blocking(object) => on_a_thread_with(object, |object| object.release()).await,
         }
     }
 
     pub async fn close(&mut self) {
         match self {
             Self::Async(object) => object.close().await,
-            Self::Blocking(object) => aside(object, |object| object.close()).await.unwrap(),
+            Self::Blocking(object) => on_a_thread_with(object, |object| object.close()).await.unwrap(),
         }
     }
 

@@ -28,7 +28,7 @@ impl Wire {
 type Threads = RawWire<std::net::TcpStream>;
 
 /// Moves the blocking stream to a thread for one call.
-async fn aside<T: Send + 'static>(
+async fn on_a_thread_with<T: Send + 'static>(
     wire: &mut Option<Threads>,
     call: impl FnOnce(&mut Threads) -> Result<T> + Send + 'static,
 ) -> Result<T> {
@@ -46,7 +46,7 @@ pub async fn acquire(wire: &mut Wire, key: &Key, wait: WaitSecs, ttl: Option<Ttl
     let k = key.clone();
     match wire {
         Wire::Async(wire) => tasks::acquire(wire, key, wait, ttl).await,
-        Wire::Blocking(wire) => aside(wire, move |wire| threads::acquire(wire, &k, wait, ttl)).await,
+        Wire::Blocking(wire) => on_a_thread_with(wire, move |wire| threads::acquire(wire, &k, wait, ttl)).await,
     }
 }
 
@@ -54,7 +54,7 @@ pub async fn release(wire: &mut Wire, key: &Key, token: &Token) -> Result<()> {
     let (k, t) = (key.clone(), *token);
     match wire {
         Wire::Async(wire) => tasks::release(wire, key, token).await,
-        Wire::Blocking(wire) => aside(wire, move |wire| threads::release(wire, &k, &t)).await,
+        Wire::Blocking(wire) => on_a_thread_with(wire, move |wire| threads::release(wire, &k, &t)).await,
     }
 }
 
@@ -62,7 +62,7 @@ pub async fn renew(wire: &mut Wire, key: &Key, token: &Token, ttl: Option<Ttl>) 
     let (k, t) = (key.clone(), *token);
     match wire {
         Wire::Async(wire) => tasks::renew(wire, key, token, ttl).await,
-        Wire::Blocking(wire) => aside(wire, move |wire| threads::renew(wire, &k, &t, ttl)).await,
+        Wire::Blocking(wire) => on_a_thread_with(wire, move |wire| threads::renew(wire, &k, &t, ttl)).await,
     }
 }
 
@@ -70,7 +70,7 @@ pub async fn enqueue(wire: &mut Wire, key: &Key, ttl: Option<Ttl>) -> Result<Enq
     let k = key.clone();
     match wire {
         Wire::Async(wire) => tasks::enqueue(wire, key, ttl).await,
-        Wire::Blocking(wire) => aside(wire, move |wire| threads::enqueue(wire, &k, ttl)).await,
+        Wire::Blocking(wire) => on_a_thread_with(wire, move |wire| threads::enqueue(wire, &k, ttl)).await,
     }
 }
 
@@ -78,7 +78,7 @@ pub async fn wait(wire: &mut Wire, key: &Key, wait: WaitSecs) -> Result<Grant> {
     let k = key.clone();
     match wire {
         Wire::Async(wire) => tasks::wait(wire, key, wait).await,
-        Wire::Blocking(wire) => aside(wire, move |wire| threads::wait(wire, &k, wait)).await,
+        Wire::Blocking(wire) => on_a_thread_with(wire, move |wire| threads::wait(wire, &k, wait)).await,
     }
 }
 
@@ -86,7 +86,9 @@ pub async fn sem_acquire(wire: &mut Wire, key: &Key, wait: WaitSecs, limit: Limi
     let k = key.clone();
     match wire {
         Wire::Async(wire) => tasks::sem_acquire(wire, key, wait, limit, ttl).await,
-        Wire::Blocking(wire) => aside(wire, move |wire| threads::sem_acquire(wire, &k, wait, limit, ttl)).await,
+        Wire::Blocking(wire) => {
+            on_a_thread_with(wire, move |wire| threads::sem_acquire(wire, &k, wait, limit, ttl)).await
+        }
     }
 }
 
@@ -94,7 +96,7 @@ pub async fn sem_release(wire: &mut Wire, key: &Key, token: &Token) -> Result<()
     let (k, t) = (key.clone(), *token);
     match wire {
         Wire::Async(wire) => tasks::sem_release(wire, key, token).await,
-        Wire::Blocking(wire) => aside(wire, move |wire| threads::sem_release(wire, &k, &t)).await,
+        Wire::Blocking(wire) => on_a_thread_with(wire, move |wire| threads::sem_release(wire, &k, &t)).await,
     }
 }
 
@@ -102,7 +104,7 @@ pub async fn sem_renew(wire: &mut Wire, key: &Key, token: &Token, ttl: Option<Tt
     let (k, t) = (key.clone(), *token);
     match wire {
         Wire::Async(wire) => tasks::sem_renew(wire, key, token, ttl).await,
-        Wire::Blocking(wire) => aside(wire, move |wire| threads::sem_renew(wire, &k, &t, ttl)).await,
+        Wire::Blocking(wire) => on_a_thread_with(wire, move |wire| threads::sem_renew(wire, &k, &t, ttl)).await,
     }
 }
 
@@ -110,7 +112,7 @@ pub async fn sem_enqueue(wire: &mut Wire, key: &Key, limit: Limit, ttl: Option<T
     let k = key.clone();
     match wire {
         Wire::Async(wire) => tasks::sem_enqueue(wire, key, limit, ttl).await,
-        Wire::Blocking(wire) => aside(wire, move |wire| threads::sem_enqueue(wire, &k, limit, ttl)).await,
+        Wire::Blocking(wire) => on_a_thread_with(wire, move |wire| threads::sem_enqueue(wire, &k, limit, ttl)).await,
     }
 }
 
@@ -118,13 +120,13 @@ pub async fn sem_wait(wire: &mut Wire, key: &Key, wait: WaitSecs) -> Result<Gran
     let k = key.clone();
     match wire {
         Wire::Async(wire) => tasks::sem_wait(wire, key, wait).await,
-        Wire::Blocking(wire) => aside(wire, move |wire| threads::sem_wait(wire, &k, wait)).await,
+        Wire::Blocking(wire) => on_a_thread_with(wire, move |wire| threads::sem_wait(wire, &k, wait)).await,
     }
 }
 
 pub async fn sig_emit(wire: &mut Wire, channel: Channel, payload: Payload) -> Result<u64> {
     match wire {
         Wire::Async(wire) => tasks::sig_emit(wire, channel, payload).await,
-        Wire::Blocking(wire) => aside(wire, move |wire| threads::sig_emit(wire, channel, payload)).await,
+        Wire::Blocking(wire) => on_a_thread_with(wire, move |wire| threads::sig_emit(wire, channel, payload)).await,
     }
 }

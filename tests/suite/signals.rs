@@ -30,7 +30,7 @@ impl Conn {
         }
     }
 
-    async fn aside<T: Send + 'static>(
+    async fn on_a_thread_with<T: Send + 'static>(
         conn: &mut Option<blocking::SignalConn>,
         call: impl FnOnce(&mut blocking::SignalConn) -> T + Send + 'static,
     ) -> T {
@@ -49,7 +49,7 @@ impl Conn {
             Self::Async(conn) => conn.listen(pattern, group).await,
             Self::Blocking(conn) => {
                 let pattern = pattern.to_owned();
-                Self::aside(conn, move |conn| conn.listen(pattern, group)).await
+                Self::on_a_thread_with(conn, move |conn| conn.listen(pattern, group)).await
             }
         }
     }
@@ -59,7 +59,7 @@ impl Conn {
             Self::Async(conn) => conn.unlisten(pattern, None).await,
             Self::Blocking(conn) => {
                 let pattern = pattern.to_owned();
-                Self::aside(conn, move |conn| conn.unlisten(pattern, None)).await
+                Self::on_a_thread_with(conn, move |conn| conn.unlisten(pattern, None)).await
             }
         }
     }
@@ -69,7 +69,7 @@ impl Conn {
             Self::Async(conn) => conn.emit(channel, payload).await,
             Self::Blocking(conn) => {
                 let (channel, payload) = (channel.to_owned(), payload.to_owned());
-                Self::aside(conn, move |conn| conn.emit(channel, payload)).await
+                Self::on_a_thread_with(conn, move |conn| conn.emit(channel, payload)).await
             }
         }
     }
@@ -78,7 +78,9 @@ impl Conn {
     async fn next(&mut self) -> String {
         let signal = match self {
             Self::Async(conn) => timeout(SOON, conn.next_signal()).await.unwrap(),
-            Self::Blocking(conn) => Self::aside(conn, |conn| conn.next_within(SOON)).await.unwrap(),
+            Self::Blocking(conn) => Self::on_a_thread_with(conn, |conn| conn.next_within(SOON))
+                .await
+                .unwrap(),
         };
         let signal = signal.expect("a signal comes");
         format!("{} {}", signal.channel(), signal.payload())

@@ -49,7 +49,7 @@ pub fn patiently(client: &Client, key: &str) -> Lock {
 pub async fn queued(lock: &Lock) -> Ticket<LockGuard> {
     match lock.enqueue().await.unwrap() {
         Enqueued::Queued(ticket) => ticket,
-        Enqueued::Acquired(guard) => panic!("{guard:?} was free"),
+        Enqueued::Acquired(guard) => panic!("{guard:?}: the key was free, so the call was not queued"),
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 pub(crate) async fn in_time(check: impl Future<Output = ()>) {
     tokio::time::timeout(Duration::from_secs(300), check)
         .await
-        .expect("it hangs");
+        .expect("the check took 300 s, so it hangs");
 }
 
 /// Makes three tests from each named function of the module `checks`.

@@ -24,7 +24,7 @@ pub struct OldServer {
     pub address: String,
     behind: String,
     habits: watch::Sender<Habits>,
-    asked: Arc<Mutex<BTreeMap<String, usize>>>,
+    received: Arc<Mutex<BTreeMap<String, usize>>>,
     task: Option<JoinHandle<()>>,
 }
 
@@ -38,7 +38,7 @@ impl OldServer {
                 closes,
                 generation: 0,
             }),
-            asked: Arc::default(),
+            received: Arc::default(),
             task: None,
         };
         server.open().await;
@@ -49,17 +49,17 @@ impl OldServer {
     pub async fn open(&mut self) {
         let listener = TcpListener::bind(&self.address).await.unwrap();
         self.address = listener.local_addr().unwrap().to_string();
-        let (behind, habits, asked) = (self.behind.clone(), self.habits.subscribe(), Arc::clone(&self.asked));
+        let (behind, habits, received) = (self.behind.clone(), self.habits.subscribe(), Arc::clone(&self.received));
         self.task = Some(tokio::spawn(async move {
             loop {
                 let (client, _) = listener.accept().await.unwrap();
-                tokio::spawn(carry(client, behind.clone(), habits.clone(), Arc::clone(&asked)));
+                tokio::spawn(carry(client, behind.clone(), habits.clone(), Arc::clone(&received)));
             }
         }));
     }
 
     /// Closes all connections, and accepts no new ones.
-    pub async fn away(&mut self) {
+    pub async fn close(&mut self) {
         if let Some(task) = self.task.take() {
             task.abort();
             drop(task.await);
@@ -79,8 +79,8 @@ impl OldServer {
     }
 
     /// Returns how often clients have sent this command.
-    pub fn asked(&self, command: &str) -> usize {
-        self.asked.lock().unwrap().get(command).copied().unwrap_or_default()
+    pub fn received(&self, command: &str) -> usize {
+        self.received.lock().unwrap().get(command).copied().unwrap_or_default()
     }
 }
 
@@ -95,7 +95,7 @@ async fn carry(
     client: TcpStream,
     behind: String,
     mut habits: watch::Receiver<Habits>,
-    asked: Arc<Mutex<BTreeMap<String, usize>>>,
+    received: Arc<Mutex<BTreeMap<String, usize>>>,
 ) {
     let born = habits.borrow_and_update().generation;
     let Ok(server) = TcpStream::connect(behind).await else {
@@ -116,7 +116,7 @@ async fn carry(
                 }
             }
             let command = lines[0].trim_end().to_owned();
-            *asked.lock().unwrap().entry(command.clone()).or_default() += 1;
+            *received.lock().unwrap().entry(command.clone()).or_default() += 1;
             let (is_unknown, closes) = {
                 let habits = now.borrow();
                 (habits.unknown.contains(&&*command), habits.closes)

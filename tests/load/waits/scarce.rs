@@ -103,7 +103,7 @@ async fn tickets_on_all_connections_block_no_wait_and_further_tickets_are_an_err
     for _ in 0..4 {
         match lock.enqueue().await.unwrap() {
             Enqueued::Queued(ticket) => tickets.push(ticket),
-            Enqueued::Acquired(guard) => panic!("{guard:?} was free"),
+            Enqueued::Acquired(guard) => panic!("{guard:?}: the key was free, so the call was not queued"),
         }
     }
     // Tickets occupy all connections, but a wait for another key still gets its key.
