@@ -141,7 +141,8 @@ async fn a_standalone_server_at_the_address_of_a_member_is_not_used() {
     scene.cluster.stop(0).await.unwrap();
     let port = members[0].rsplit(':').next().unwrap().parse().unwrap();
     let standalone = Server::builder().release("cluster").port(port).start().await.unwrap();
-    // The other members answer that they do not lead, so only attempts at the standalone server have the outcome `connect`.
+    // The other members answer that they do not lead, so only attempts at the standalone server have the outcome
+    // `connect`.
     let before = attempts(&recorded, "connect");
     until("the standalone server was tried", || {
         attempts(&recorded, "connect") >= before + 2.0
