@@ -70,7 +70,7 @@ fn main() -> ExitCode {
                     }
                     let report = world::run(seed, options.trace);
                     let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
-                    take_down(&mut progress, seed, &report);
+                    record_report(&mut progress, seed, &report);
                     if progress.told.elapsed() > Duration::from_secs(10) {
                         progress.told = Instant::now();
                         eprintln!(
@@ -104,7 +104,7 @@ fn judge_amount(outcome: &world::Outcome) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn take_down(progress: &mut Progress, seed: u64, report: &world::Report) {
+fn record_report(progress: &mut Progress, seed: u64, report: &world::Report) {
     print!("{}", report.trace);
     progress.outcome.add(&report.outcome);
     if !report.violations.is_empty() {

@@ -65,7 +65,10 @@ fn worlds_break_no_rule() {
         }
     }
     eprintln!("{outcome}");
-    assert!(failed.is_empty(), "seeds {failed:?}: SIMULATION_SEED=... replays one");
+    assert!(
+        failed.is_empty(),
+        "worlds of the seeds {failed:?} broke a rule; SIMULATION_SEED=SEED runs one of them again"
+    );
     if outcome.seeds >= SEEDS {
         assert_eq!(outcome.shortfalls(), [""; 0]);
     }
@@ -103,7 +106,7 @@ fn planted_bugs_are_found() {
     let planted = [
         (world::Program::Liar, "belief in grant"),
         (world::Program::Leak, "owners"),
-        (world::Program::Stuck, "have not ended"),
+        (world::Program::Stuck, "has not ended"),
         (world::Program::Panics, "panic"),
     ];
     for (program, found) in planted {

@@ -37,7 +37,7 @@ pub struct Caller {
 }
 
 /// The operation that a call requests, as the history records it.
-pub struct Asked {
+pub struct Operation {
     pub action: Action,
     pub kind: Option<Kind>,
     pub key: Option<Name>,
@@ -49,7 +49,7 @@ pub struct Asked {
     pub payload: Option<Name>,
 }
 
-impl Asked {
+impl Operation {
     pub fn new(action: Action) -> Self {
         Self {
             action,
@@ -125,7 +125,7 @@ impl Caller {
 
     /// Records the start of an operation, and awaits its future `call`. Sometimes drops `call` before it returns. The
     /// caller of this function must record the outcome.
-    pub async fn call<T>(&mut self, asked: Asked, call: impl Future<Output = Result<T, Error>>) -> Returned<T> {
+    pub async fn call<T>(&mut self, operation: Operation, call: impl Future<Output = Result<T, Error>>) -> Returned<T> {
         let process = &self.process;
         let op = process.writer.next_id();
         process.operations.fetch_add(1, Ordering::Relaxed);
@@ -133,16 +133,16 @@ impl Caller {
             process: process.name.clone(),
             caller: self.number,
             op,
-            action: asked.action,
-            kind: asked.kind,
-            key: asked.key,
-            limit: asked.limit,
-            timeout: asked.timeout.map(|timeout| timeout.as_nanos() as u64),
+            action: operation.action,
+            kind: operation.kind,
+            key: operation.key,
+            limit: operation.limit,
+            timeout: operation.timeout.map(|timeout| timeout.as_nanos() as u64),
             ttl: None,
-            holder: asked.holder,
-            ticket: asked.ticket,
-            channel: asked.channel,
-            payload: asked.payload,
+            holder: operation.holder,
+            ticket: operation.ticket,
+            channel: operation.channel,
+            payload: operation.payload,
         }));
         let cancels = process.cancels_one_in;
         let result = match cancels > 0 && self.random.u32(..cancels) == 0 {
@@ -257,7 +257,7 @@ impl Holder {
     }
 
     /// Records a use of a held lease, even if the lease has been released.
-    pub fn pretends(&self) {
+    pub fn claims_use(&self) {
         let process = self.process.name.clone();
         let holder = self.number;
         self.process.writer.note(What::Use(Use {

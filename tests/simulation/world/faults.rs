@@ -1,6 +1,6 @@
 //! Begins and ends the faults of a world.
 
-use super::history::record::{Name, Trouble, What as Told};
+use super::history::record::{Name, Trouble, What as Recorded};
 use super::net::{Cut, SECOND, Time, Where};
 use super::plan::{Fault, What};
 use super::world::World;
@@ -11,10 +11,10 @@ impl World {
             now,
             format_args!("fault {number}: {:?} until {:.3}", fault.what, fault.until as f64 / 1e6),
         );
-        self.note(now, Told::TroubleBegun(trouble(number, fault)));
+        self.note(now, Recorded::TroubleBegun(trouble(number, fault)));
         let is_first = !self.is_under_way(fault.what);
         self.under_way.insert(number, fault.what);
-        if self.afflict(fault.what, is_first, now) {
+        if self.apply(fault.what, is_first, now) {
             *self.faults.entry(fault.what.name()).or_default() += 1;
         }
     }
@@ -26,7 +26,7 @@ impl World {
     }
 
     /// Applies a fault. Returns whether it took effect. For example, a fault has no effect on a host that is down.
-    fn afflict(&mut self, what: What, is_first: bool, now: Time) -> bool {
+    fn apply(&mut self, what: What, is_first: bool, now: Time) -> bool {
         match what {
             What::Partition { client, shard, .. }
             | What::PartitionUp { client, shard, .. }
@@ -67,19 +67,19 @@ impl World {
                 };
                 host.freeze();
             }
-            What::StopMember { shard, member } => self.with_cluster(shard, move |cluster| async move {
+            What::KillMember { shard, member } => self.spawn_with_cluster(shard, move |cluster| async move {
                 drop(cluster.stop(member).await);
             }),
-            What::ShutDownMember { shard, member } => self.with_cluster(shard, move |cluster| async move {
+            What::DrainMember { shard, member } => self.spawn_with_cluster(shard, move |cluster| async move {
                 drop(cluster.shutdown(member).await);
             }),
             What::MoveLeader { shard, member } => {
                 let moved = self.servers[shard]
-                    .order(|cluster| cluster.leader() != Some(member) && cluster.move_leader(member).is_ok());
+                    .with_cluster(|cluster| cluster.leader() != Some(member) && cluster.move_leader(member).is_ok());
                 return moved == Some(true);
             }
             What::MoveLeaderInFlight { shard, member } => {
-                let moves = self.servers[shard].order(|cluster| {
+                let moves = self.servers[shard].with_cluster(|cluster| {
                     let leader = cluster.leader();
                     let moves = leader.is_some() && leader != Some(member);
                     moves && cluster.move_leader_in_flight(Some(member)).is_ok()
@@ -87,7 +87,7 @@ impl World {
                 return moves == Some(true);
             }
             What::Depose { shard } => {
-                let deposed = self.servers[shard].order(|cluster| {
+                let deposed = self.servers[shard].with_cluster(|cluster| {
                     let led = cluster.leader().is_some();
                     cluster.depose();
                     led
@@ -95,7 +95,7 @@ impl World {
                 return deposed == Some(true);
             }
             What::IsolateLeader { shard } => {
-                let isolated = self.servers[shard].order(|cluster| {
+                let isolated = self.servers[shard].with_cluster(|cluster| {
                     let leader = cluster.leader()?;
                     cluster.isolate(leader).ok()?;
                     cluster.move_leader((leader + 1) % 3).ok()
@@ -133,7 +133,7 @@ impl World {
         self.under_way.remove(&number);
         // While another fault with the same victim is under way, the victim stays disabled.
         if !self.is_under_way(fault.what) {
-            self.mend(fault.what, now);
+            self.undo(fault.what, now);
         }
         self.lingering
             .push((now + self.lingers(fault.what), trouble(number, fault)));
@@ -164,11 +164,11 @@ impl World {
             .partition(|(until, _)| *until <= now);
         self.lingering = lingering;
         for (_, trouble) in over {
-            self.note(now, Told::TroubleEnded(trouble));
+            self.note(now, Recorded::TroubleEnded(trouble));
         }
     }
 
-    fn mend(&mut self, what: What, now: Time) {
+    fn undo(&mut self, what: What, now: Time) {
         match what {
             What::Partition { client, shard, .. }
             | What::PartitionUp { client, shard, .. }
@@ -196,16 +196,16 @@ impl World {
                     host.thaw(now);
                 }
             }
-            What::StopMember { shard, member } | What::ShutDownMember { shard, member } => {
-                self.with_cluster(shard, move |cluster| async move {
+            What::KillMember { shard, member } | What::DrainMember { shard, member } => {
+                self.spawn_with_cluster(shard, move |cluster| async move {
                     drop(cluster.start(member).await);
                 });
-                self.lead(shard);
+                self.ensure_leader(shard);
             }
-            What::Depose { shard } => self.lead(shard),
+            What::Depose { shard } => self.ensure_leader(shard),
             What::IsolateLeader { shard } => {
-                self.servers[shard].order(|cluster| (0..3).for_each(|member| drop(cluster.rejoin(member))));
-                self.lead(shard);
+                self.servers[shard].with_cluster(|cluster| (0..3).for_each(|member| drop(cluster.rejoin(member))));
+                self.ensure_leader(shard);
             }
             What::FreezeClient { client } => self.clients[client].thaw(now),
             What::KillClient { client } | What::LoseClient { client } | What::EndRuntime { client } => {
@@ -241,8 +241,8 @@ impl World {
     }
 
     /// Makes a member the leader if the cluster has no leader.
-    pub(super) fn lead(&mut self, shard: usize) {
-        self.servers[shard].order(|cluster| {
+    pub(super) fn ensure_leader(&mut self, shard: usize) {
+        self.servers[shard].with_cluster(|cluster| {
             if cluster.leader().is_none() {
                 (0..3).find(|member| cluster.move_leader(*member).is_ok());
             }
@@ -273,13 +273,13 @@ impl World {
         if !self.servers[shard].is_cluster() {
             return self.restart(shard, now);
         }
-        self.with_cluster(shard, |cluster| async move {
+        self.spawn_with_cluster(shard, |cluster| async move {
             for member in 0..3 {
                 drop(cluster.start(member).await);
                 drop(cluster.rejoin(member));
             }
         });
-        self.lead(shard);
+        self.ensure_leader(shard);
     }
 
     /// Sets the links of a client to a shard according to the faults under way. Returns whether a link changed.
@@ -289,7 +289,7 @@ impl World {
         for (member, address) in self.servers[shard].addresses.iter().enumerate() {
             let mut link = self.base;
             for what in self.under_way.values() {
-                what.afflict_link(&mut link, (client, shard, member));
+                what.apply_to_link(&mut link, (client, shard, member));
             }
             has_changed |= self.network.link(host, *address) != link;
             self.network.set(host, *address, link);

@@ -16,7 +16,7 @@ use std::task::{Context, Poll, Waker};
 use fastrand::Rng;
 
 use self::half_open::{HalfOpen, HalfOpens};
-use self::state::{Attempt, End, Happening, Listening, Reader, State};
+use self::state::{Attempt, End, Listening, NetworkEvent, Reader, State};
 use super::trace::Trace;
 
 /// Nanoseconds since the world began.
@@ -128,7 +128,7 @@ impl Network {
             attempts: BTreeMap::new(),
             next: 0,
             order: 0,
-            agenda: BinaryHeap::new(),
+            pending_events: BinaryHeap::new(),
             traffic: Traffic::default(),
             half_open: HalfOpens::default(),
         })))
@@ -144,14 +144,14 @@ impl Network {
             let waker = {
                 let mut state = self.state();
                 state.now = now;
-                match state.agenda.peek() {
+                match state.pending_events.peek() {
                     Some(Reverse((due, ..))) if *due <= now => {}
                     _ => return,
                 }
-                let Some(Reverse((_, _, happening))) = state.agenda.pop() else {
+                let Some(Reverse((_, _, event))) = state.pending_events.pop() else {
                     return;
                 };
-                state.happen(happening)
+                state.handle(event)
             };
             for waker in waker.into_iter().flatten() {
                 waker.wake();
@@ -343,7 +343,7 @@ impl Network {
             jitter => state.random.u64(..jitter),
         };
         let due = state.now + state.delay(&link) + extra;
-        state.at(due, Happening::Syn(id));
+        state.at(due, NetworkEvent::Syn(id));
         id
     }
 

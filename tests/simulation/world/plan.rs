@@ -136,11 +136,11 @@ pub enum What {
     FreezeServer {
         shard: usize,
     },
-    StopMember {
+    KillMember {
         shard: usize,
         member: usize,
     },
-    ShutDownMember {
+    DrainMember {
         shard: usize,
         member: usize,
     },
@@ -198,14 +198,14 @@ impl What {
             Self::KillServer { .. } => "server killed",
             Self::LoseServer { .. } => "server's machine lost",
             Self::DrainServer { .. } => "server drained",
-            Self::FreezeServer { .. } => "server stopped",
-            Self::StopMember { .. } => "member killed",
-            Self::ShutDownMember { .. } => "member drained",
+            Self::FreezeServer { .. } => "server frozen",
+            Self::KillMember { .. } => "member killed",
+            Self::DrainMember { .. } => "member drained",
             Self::MoveLeader { .. } => "leader moved",
             Self::MoveLeaderInFlight { .. } => "leader moved in flight",
             Self::Depose { .. } => "no leader",
             Self::IsolateLeader { .. } => "minority leader",
-            Self::FreezeClient { .. } => "client stopped",
+            Self::FreezeClient { .. } => "client frozen",
             Self::KillClient { .. } => "client killed",
             Self::LoseClient { .. } => "client's machine lost",
             Self::EndRuntime { .. } => "runtime ended",
@@ -237,7 +237,7 @@ impl What {
                 Some(Victim::Servers(shard))
             }
             Self::FreezeServer { shard } => Some(Victim::ServersTime(shard)),
-            Self::StopMember { shard, member } | Self::ShutDownMember { shard, member } => {
+            Self::KillMember { shard, member } | Self::DrainMember { shard, member } => {
                 Some(Victim::Member(shard, member))
             }
             Self::Depose { shard } => Some(Victim::Leader(shard)),
@@ -251,7 +251,7 @@ impl What {
     }
 
     /// Applies the fault to a link if the fault concerns this link. `of` is the link's client, shard and member.
-    pub fn afflict_link(&self, link: &mut Link, of: (usize, usize, usize)) {
+    pub fn apply_to_link(&self, link: &mut Link, of: (usize, usize, usize)) {
         let to_member = |client, shard, member| (client, shard, member) == of;
         let to_shard = |client, shard| (client, shard) == (of.0, of.1);
         match *self {
@@ -301,14 +301,14 @@ pub const FAULTS: [&str; 26] = [
     "server killed",
     "server's machine lost",
     "server drained",
-    "server stopped",
+    "server frozen",
     "member killed",
     "member drained",
     "leader moved",
     "leader moved in flight",
     "no leader",
     "minority leader",
-    "client stopped",
+    "client frozen",
     "client killed",
     "client's machine lost",
     "runtime ended",
@@ -319,14 +319,14 @@ pub const CUT_IN_A_LINE: &str = "cut in a line";
 pub const CUT_AFTER_A_LINE: &str = "cut after a line";
 
 /// Returns a random element of the slice.
-fn one<T: Copy>(random: &mut Rng, of: &[T]) -> T {
-    of[random.usize(..of.len())]
+fn random_element<T: Copy>(random: &mut Rng, elements: &[T]) -> T {
+    elements[random.usize(..elements.len())]
 }
 
 impl Plan {
     pub fn draw(seed: u64) -> Self {
         let random = &mut Rng::with_seed(seed);
-        let read_timeout = one(
+        let read_timeout = random_element(
             random,
             &[Duration::from_secs(6), Duration::from_secs(12), Duration::from_secs(23)],
         );
@@ -351,7 +351,7 @@ impl Plan {
             slice: MS * random.u64(2..=6),
             base: Link {
                 latency: MS * random.u64(1..=4),
-                jitter: one(random, &[0, MS, 6 * MS]),
+                jitter: random_element(random, &[0, MS, 6 * MS]),
                 ..Link::default()
             },
             keys: random.u64(2..=6),
@@ -395,10 +395,10 @@ impl Plan {
     pub fn positions_may_outlive_clients(&self) -> bool {
         let before_1_15 = ["1.10", "1.11", "1.14"];
         let has_faults = !self.faults.is_empty();
-        let leaves = |shard: &ShardPlan| {
+        let may_outlive = |shard: &ShardPlan| {
             shard.is_cluster && has_faults || !shard.auto_release && before_1_15.contains(&shard.release)
         };
-        self.shards.iter().any(leaves)
+        self.shards.iter().any(may_outlive)
     }
 }
 
@@ -407,8 +407,8 @@ impl ShardPlan {
         let is_cluster = !has_signals && random.u32(..5) < 2;
         let release = match (is_cluster, has_signals) {
             (true, _) => "cluster",
-            (_, true) => one(random, &["1.11", "1.15", "1.16"]),
-            _ => one(
+            (_, true) => random_element(random, &["1.11", "1.15", "1.16"]),
+            _ => random_element(
                 random,
                 &["1.10", "1.14", "1.15", "1.16", "2.0", "2.1", "2.1", "cluster"],
             ),
@@ -423,7 +423,7 @@ impl ShardPlan {
             max_locks: if is_scarce { random.usize(3..8) } else { 1024 },
             max_waiters: if is_scarce { random.usize(..4) } else { 0 },
             max_connections: if is_scarce { random.usize(3..24) } else { 0 },
-            signal_buffer: one(random, &[2, 8, 64]),
+            signal_buffer: random_element(random, &[2, 8, 64]),
             shutdown_timeout: Duration::from_secs(random.u64(1..4)),
         }
     }
@@ -433,27 +433,28 @@ impl ClientPlan {
     fn draw(random: &mut Rng, has_signals: bool, read_timeout: Duration) -> Self {
         let many = random.usize(2..=7);
         let drawn = (0..many).map(|_| match has_signals && random.bool() {
-            true => one(random, &Program::SIGNALS),
-            false => one(random, &Program::LOCKS),
+            true => random_element(random, &Program::SIGNALS),
+            false => random_element(random, &Program::LOCKS),
         });
         let programs = drawn.collect();
-        let exclusive = one(random, &[2, 4, 64, 1024]);
+        let exclusive = random_element(random, &[2, 4, 64, 1024]);
         Self {
             programs,
-            cancels_one_in: one(random, &[0, 3, 8, 30]),
-            lease_ttl: one(random, &[None, Some(1), Some(2), Some(4), Some(9), Some(30)]).map(Duration::from_secs),
+            cancels_one_in: random_element(random, &[0, 3, 8, 30]),
+            lease_ttl: random_element(random, &[None, Some(1), Some(2), Some(4), Some(9), Some(30)])
+                .map(Duration::from_secs),
             acquire_timeout: Duration::from_millis(random.u64(200..9_000)),
             request_timeout: Duration::from_millis(random.u64(1_000..5_000)),
             connect_timeout: Duration::from_millis(random.u64(500..5_000)),
-            renew_ratio: one(random, &[0.2, 0.5, 0.5, 0.8]),
+            renew_ratio: random_element(random, &[0.2, 0.5, 0.5, 0.8]),
             keepalive: read_timeout.mul_f64(0.2 + 0.2 * random.f64()),
             reply_timeout: read_timeout.mul_f64(0.1 + 0.3 * random.f64()),
-            pipelined_connections: one(random, &[1, 1, 2, 4]),
+            pipelined_connections: random_element(random, &[1, 1, 2, 4]),
             exclusive_connections: exclusive,
-            exclusive_connections_per_key: exclusive.min(one(random, &[1, 2, 16])),
+            exclusive_connections_per_key: exclusive.min(random_element(random, &[1, 2, 16])),
             idle_connection_timeout: Duration::from_millis(random.u64(100..20_000)),
-            max_in_flight: one(random, &[1, 4, 4096]),
-            max_waiters: one(random, &[1, 3, 65_536]),
+            max_in_flight: random_element(random, &[1, 4, 4096]),
+            max_waiters: random_element(random, &[1, 3, 65_536]),
             max_redirects: random.u32(..4),
             fails_fast: random.u32(..5) == 0,
             knows_fences: random.bool(),
@@ -476,7 +477,7 @@ impl ClientPlan {
 impl Fault {
     fn draw(random: &mut Rng, end: Time, shards: &[ShardPlan], clients: usize) -> Self {
         let at = random.u64(SECOND / 2..end - SECOND);
-        let longest = one(random, &[SECOND / 5, 2 * SECOND, 6 * SECOND, 15 * SECOND]);
+        let longest = random_element(random, &[SECOND / 5, 2 * SECOND, 6 * SECOND, 15 * SECOND]);
         let until = (at + random.u64(..longest)).min(end);
         let shard = random.usize(..shards.len());
         let member = random.usize(..shards[shard].members);
@@ -507,11 +508,11 @@ impl Fault {
                     1 => Where::Bytes(random.usize(1..60)),
                     _ => Where::Lines(random.usize(1..6)),
                 },
-                cut: one(random, &[Cut::Reset, Cut::End, Cut::Silence]),
+                cut: random_element(random, &[Cut::Reset, Cut::End, Cut::Silence]),
             },
             12..=15 if shards[shard].is_cluster => match random.u32(..7) {
-                0 => What::StopMember { shard, member },
-                1 => What::ShutDownMember { shard, member },
+                0 => What::KillMember { shard, member },
+                1 => What::DrainMember { shard, member },
                 2 => What::MoveLeader { shard, member },
                 3 => What::MoveLeaderInFlight { shard, member },
                 4 => What::Depose { shard },

@@ -218,11 +218,11 @@ impl Servers {
         }
     }
 
-    /// Calls `order` with the cluster, in the runtime of its host. Returns `None` if no cluster runs.
-    pub fn order<R>(&self, order: impl FnOnce(&Cluster) -> R) -> Option<R> {
+    /// Calls `call` with the cluster, in the runtime of its host. Returns `None` if no cluster runs.
+    pub fn with_cluster<R>(&self, call: impl FnOnce(&Cluster) -> R) -> Option<R> {
         let host = self.host.as_ref()?;
         let _inside = host.enter();
-        Some(order(&*self.cluster()?))
+        Some(call(&*self.cluster()?))
     }
 
     pub fn stats(&self) -> Option<Stats> {

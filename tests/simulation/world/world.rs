@@ -7,7 +7,7 @@ use dflockd_client::server::Cluster;
 use fastrand::Rng;
 
 use super::clients::{ClientProcess, Settings};
-use super::history::record::{ConnectionId, HalfOpen, Line, Name, Trouble, What as Told};
+use super::history::record::{ConnectionId, HalfOpen, Line, Name, Trouble, What as Recorded};
 use super::net::{Link, MS, Network, SECOND, Time};
 use super::outcome::{Outcome, Report};
 use super::panics;
@@ -157,14 +157,14 @@ impl World {
         while !self.clients.iter().all(ClientProcess::has_finished) {
             // A server that shuts down gracefully may end only after the faults.
             if self.now < faults_end + 10 * SECOND {
-                (0..self.servers.len()).for_each(|shard| self.lead(shard));
+                (0..self.servers.len()).for_each(|shard| self.ensure_leader(shard));
                 self.restart_drained(self.now);
             }
             if self.now > give_up {
                 let busy = self.clients.iter().filter(|client| !client.has_finished());
                 let busy: Vec<String> = busy.map(|client| client.name().to_string()).collect();
                 self.violations
-                    .push(format!("programs or shutdowns of {busy:?} have not ended"));
+                    .push(format!("clients {busy:?}: a program or the shutdown has not ended"));
                 return;
             }
             self.step(self.plan.slice);
@@ -211,7 +211,8 @@ impl World {
         let give_up = self.now + within;
         while let Err(problem) = is_so(self) {
             if self.now > give_up {
-                self.violations.push(format!("not in time: {what}: {problem}"));
+                self.violations
+                    .push(format!("{what}: not within {} s: {problem}", within / SECOND));
                 return;
             }
             self.step(20 * MS);
@@ -260,27 +261,27 @@ impl World {
         for shard in 0..self.servers.len() {
             if self.servers[shard].are_full() {
                 if self.full.insert(shard, self.now).is_none() {
-                    self.note(self.now, Told::TroubleBegun(trouble(shard)));
+                    self.note(self.now, Recorded::TroubleBegun(trouble(shard)));
                 }
             } else if self.full.get(&shard).is_some_and(|last| self.now - last > FULL) {
                 self.full.remove(&shard);
-                self.note(self.now, Told::TroubleEnded(trouble(shard)));
+                self.note(self.now, Recorded::TroubleEnded(trouble(shard)));
             }
         }
     }
 
-    pub(super) fn note(&mut self, at: Time, what: Told) {
+    pub(super) fn note(&mut self, at: Time, what: Recorded) {
         self.lines.push(Line { at, what });
     }
 
-    /// Spawns the future that `order` returns, in the runtime of the cluster's host. Does nothing if no cluster runs.
-    pub(super) fn with_cluster<F>(&mut self, shard: usize, order: impl FnOnce(Arc<Cluster>) -> F)
+    /// Spawns the future that `call` returns, in the runtime of the cluster's host. Does nothing if no cluster runs.
+    pub(super) fn spawn_with_cluster<F>(&mut self, shard: usize, call: impl FnOnce(Arc<Cluster>) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
         let servers = &mut self.servers[shard];
         if let (Some(cluster), Some(host)) = (servers.cluster(), servers.host()) {
-            host.spawn(order(cluster));
+            host.spawn(call(cluster));
         }
     }
 
@@ -289,8 +290,8 @@ impl World {
         let mut lines = Vec::new();
         for half_open in self.network.take_half_open() {
             let connection = half_open.connection;
-            lines.extend(half_open.of.into_iter().map(|(at, pattern, group)| {
-                let what = Told::HalfOpenBegun(HalfOpen {
+            lines.extend(half_open.groups.into_iter().map(|(at, pattern, group)| {
+                let what = Recorded::HalfOpenBegun(HalfOpen {
                     connection,
                     pattern: Name::from(pattern.as_str()),
                     group: Name::from(group.as_str()),
@@ -298,7 +299,7 @@ impl World {
                 });
                 Line { at, what }
             }));
-            let what = Told::HalfOpenEnded(ConnectionId { connection });
+            let what = Recorded::HalfOpenEnded(ConnectionId { connection });
             lines.extend(half_open.until.map(|at| Line { at, what }));
         }
         lines

@@ -17,7 +17,7 @@ pub(super) struct Memberships {
 
 impl Memberships {
     /// Decodes bytes that have reached the server. Updates the groups from the requests in the bytes.
-    pub(super) fn hear(&mut self, bytes: &[u8]) {
+    pub(super) fn decode(&mut self, bytes: &[u8]) {
         self.decoder.read_space().extend_from_slice(bytes);
         while let Ok(Some(request)) = self.decoder.next_request() {
             match request {
@@ -41,7 +41,7 @@ pub struct HalfOpen {
     pub connection: PipeId,
     /// The groups that the connection has joined. The time of a group is the later of two times: when the connection
     /// became half open, and when its request to join the group reached the server.
-    pub of: Vec<(Time, Pattern, Group)>,
+    pub groups: Vec<(Time, Pattern, Group)>,
     /// When the server ended the connection. `None` while the connection is half open.
     pub until: Option<Time>,
 }
@@ -58,21 +58,21 @@ impl HalfOpens {
     pub(super) fn begin(&mut self, now: Time, connection: PipeId, memberships: &Memberships) {
         self.open.entry(connection).or_insert_with(|| HalfOpen {
             connection,
-            of: Vec::new(),
+            groups: Vec::new(),
             until: None,
         });
-        self.joined(now, connection, memberships);
+        self.update_groups(now, connection, memberships);
     }
 
     /// Records the groups that a half-open connection has joined. Does nothing for other connections. A connection can
     /// join a group while it is half open, because the request was on its way when the connection became half open.
-    pub(super) fn joined(&mut self, now: Time, connection: PipeId, memberships: &Memberships) {
+    pub(super) fn update_groups(&mut self, now: Time, connection: PipeId, memberships: &Memberships) {
         let Some(half_open) = self.open.get_mut(&connection) else {
             return;
         };
         for (pattern, group) in &memberships.joined {
-            if !half_open.of.iter().any(|(_, p, g)| (p, g) == (pattern, group)) {
-                half_open.of.push((now, pattern.clone(), group.clone()));
+            if !half_open.groups.iter().any(|(_, p, g)| (p, g) == (pattern, group)) {
+                half_open.groups.push((now, pattern.clone(), group.clone()));
             }
         }
     }
@@ -89,6 +89,6 @@ impl HalfOpens {
     pub(super) fn take(&mut self) -> Vec<HalfOpen> {
         let open = std::mem::take(&mut self.open).into_values();
         let all = std::mem::take(&mut self.over).into_iter().chain(open);
-        all.filter(|half_open| !half_open.of.is_empty()).collect()
+        all.filter(|half_open| !half_open.groups.is_empty()).collect()
     }
 }

@@ -90,7 +90,7 @@ pub(super) struct Attempt {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Happening {
+pub(super) enum NetworkEvent {
     Syn(u64),
     Refuse(u64),
     /// The attempt, and the number of the connection.
@@ -113,7 +113,7 @@ pub(super) struct State {
     pub(super) attempts: BTreeMap<u64, Attempt>,
     pub(super) next: u64,
     pub(super) order: u64,
-    pub(super) agenda: BinaryHeap<Reverse<(Time, u64, Happening)>>,
+    pub(super) pending_events: BinaryHeap<Reverse<(Time, u64, NetworkEvent)>>,
     pub(super) traffic: Traffic,
     pub(super) half_open: HalfOpens,
 }
@@ -126,9 +126,9 @@ impl State {
         self.next
     }
 
-    pub(super) fn at(&mut self, due: Time, happening: Happening) {
+    pub(super) fn at(&mut self, due: Time, event: NetworkEvent) {
         self.order += 1;
-        self.agenda.push(Reverse((due, self.order, happening)));
+        self.pending_events.push(Reverse((due, self.order, event)));
     }
 
     pub(super) fn link(&self, link: (HostId, SocketAddr)) -> Link {
@@ -139,18 +139,18 @@ impl State {
         link.latency + self.random.u64(..=link.jitter)
     }
 
-    pub(super) fn happen(&mut self, happening: Happening) -> Wakers {
-        match happening {
-            Happening::Syn(attempt) => self.syn(attempt),
-            Happening::Refuse(attempt) => {
+    pub(super) fn handle(&mut self, event: NetworkEvent) -> Wakers {
+        match event {
+            NetworkEvent::Syn(attempt) => self.syn(attempt),
+            NetworkEvent::Refuse(attempt) => {
                 let Some(attempt) = self.attempts.get_mut(&attempt) else {
                     return Wakers::default();
                 };
                 attempt.outcome = Some(Err(io::ErrorKind::ConnectionRefused.into()));
                 [attempt.waker.take(), None, None]
             }
-            Happening::Establish(attempt, connection) => self.establish(attempt, connection),
-            Happening::Arrive(pipe) => self.arrive(pipe),
+            NetworkEvent::Establish(attempt, connection) => self.establish(attempt, connection),
+            NetworkEvent::Arrive(pipe) => self.arrive(pipe),
         }
     }
 
@@ -166,19 +166,19 @@ impl State {
         match link.connects {
             Connects::Hang => return nothing,
             Connects::Refused => {
-                self.at(self.now + delay, Happening::Refuse(id));
+                self.at(self.now + delay, NetworkEvent::Refuse(id));
                 return nothing;
             }
             Connects::Served => {}
         }
         // The client's operating system repeats the handshake while a direction is cut or the server's machine is down.
         if link.up_is_cut || link.down_is_cut || is_down {
-            self.at(self.now + 5 * RETRANSMIT, Happening::Syn(id));
+            self.at(self.now + 5 * RETRANSMIT, NetworkEvent::Syn(id));
             return nothing;
         }
         let number = (self.next_id() << 1) + (1 << 32);
         let Some(listening) = self.listening.get_mut(&to) else {
-            self.at(self.now + delay, Happening::Refuse(id));
+            self.at(self.now + delay, NetworkEvent::Refuse(id));
             return nothing;
         };
         let server = listening.host;
@@ -191,7 +191,7 @@ impl State {
             let pipe_state = Pipe {
                 from,
                 to: to_host,
-                link: (attempt_host(number, pipe, from, to_host), to),
+                link: (client_host(number, pipe, from, to_host), to),
                 is_up: pipe == number,
                 memberships: Memberships::default(),
                 chunks: VecDeque::new(),
@@ -208,7 +208,7 @@ impl State {
             };
             self.pipes.insert(pipe, pipe_state);
         }
-        self.at(self.now + delay, Happening::Establish(id, number));
+        self.at(self.now + delay, NetworkEvent::Establish(id, number));
         [waker, None, None]
     }
 
@@ -273,7 +273,7 @@ impl State {
             pipe.chunks.push_back(Chunk::Data(due, sent.to_vec()));
             self.traffic.segments += 1;
             self.traffic.bytes += sent.len() as u64;
-            self.at(due, Happening::Arrive(id));
+            self.at(due, NetworkEvent::Arrive(id));
         }
         if let Some(cut) = cut {
             // The cut follows the segments that were sent before.
@@ -302,7 +302,7 @@ impl State {
         let due = pipe.last_due.max(now + delay);
         pipe.last_due = due;
         pipe.chunks.push_back(Chunk::End(due, end));
-        self.at(due, Happening::Arrive(id));
+        self.at(due, NetworkEvent::Arrive(id));
     }
 
     /// Schedules a reset for the readers of the pipes that `is_dead` selects. It stands for the TCP keepalive of the
@@ -310,8 +310,8 @@ impl State {
     pub(super) fn probe(&mut self, is_dead: impl Fn(&Pipe) -> bool) {
         let due = self.now + KEEPALIVE;
         let found = self.pipes.iter_mut().filter(|(_, pipe)| {
-            let hears_nothing = pipe.arrived_end.is_none() && pipe.chunks.is_empty();
-            hears_nothing && pipe.reader == Reader::There && is_dead(pipe)
+            let nothing_arrives = pipe.arrived_end.is_none() && pipe.chunks.is_empty();
+            nothing_arrives && pipe.reader == Reader::There && is_dead(pipe)
         });
         let found: Vec<PipeId> = found
             .map(|(id, pipe)| {
@@ -320,7 +320,7 @@ impl State {
             })
             .collect();
         for id in found {
-            self.at(due, Happening::Arrive(id));
+            self.at(due, NetworkEvent::Arrive(id));
         }
     }
 
@@ -387,7 +387,7 @@ impl State {
             let due = pipe.last_due.max(due);
             pipe.last_due = due;
             pipe.chunks.push_back(Chunk::End(due, end));
-            self.at(due, Happening::Arrive(id));
+            self.at(due, NetworkEvent::Arrive(id));
         }
     }
 
@@ -401,7 +401,7 @@ impl State {
             false => link.down_is_cut,
         };
         if is_cut && !pipe.chunks.is_empty() {
-            self.at(now + RETRANSMIT, Happening::Arrive(id));
+            self.at(now + RETRANSMIT, NetworkEvent::Arrive(id));
             return wakers;
         }
         let Some(pipe) = self.pipes.get_mut(&id) else {
@@ -415,8 +415,8 @@ impl State {
                 (Chunk::Data(_, bytes), Reader::There) => {
                     self.trace.note(now, format_args!("pipe {id}: {} bytes", bytes.len()));
                     if pipe.is_up {
-                        pipe.memberships.hear(&bytes);
-                        self.half_open.joined(now, id, &pipe.memberships);
+                        pipe.memberships.decode(&bytes);
+                        self.half_open.update_groups(now, id, &pipe.memberships);
                     }
                     pipe.arrived.extend(bytes);
                 }
@@ -453,7 +453,7 @@ impl State {
 }
 
 /// Returns the host at the client's end of a connection.
-fn attempt_host(connection: PipeId, pipe: PipeId, from: HostId, to: HostId) -> HostId {
+fn client_host(connection: PipeId, pipe: PipeId, from: HostId, to: HostId) -> HostId {
     match pipe == connection {
         true => from,
         false => to,

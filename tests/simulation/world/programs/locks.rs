@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use dflockd_client::{Election, Error, Lease, LockGuard, MultiLockGuard, Result};
 
-use super::super::caller::{Asked, Caller, Holder, Returned, Subject, failure};
+use super::super::caller::{Caller, Holder, Operation, Returned, Subject, failure};
 use super::super::history::record::{Action, Kind, Name, Outcome};
 
 pub fn lock(number: u64) -> Subject {
@@ -49,8 +49,8 @@ async fn acquire_lock(caller: &mut Caller, subject: &Subject) -> Option<(Holder,
     let lock = caller.lock(subject);
     // One lock in eight does not renew its lease, so the lease may expire while the caller holds the lock.
     let lock = lock.renew(caller.random.u32(..8) > 0);
-    let asked = Asked::of(Action::Acquire, subject).within(within);
-    let returned = caller.call(asked, lock.acquire()).await;
+    let operation = Operation::of(Action::Acquire, subject).within(within);
+    let returned = caller.call(operation, lock.acquire()).await;
     granted(caller, subject, returned)
 }
 
@@ -100,9 +100,9 @@ pub async fn release<G: Released>(caller: &mut Caller, subject: &Subject, holder
         drop(guard);
         return;
     }
-    let mut asked = Asked::of(Action::Release, subject).within(caller.process.request_timeout);
-    asked.holder = Some(holder.number);
-    let returned = caller.call(asked, guard.release()).await;
+    let mut operation = Operation::of(Action::Release, subject).within(caller.process.request_timeout);
+    operation.holder = Some(holder.number);
+    let returned = caller.call(operation, guard.release()).await;
     drop(holder);
     caller.ended(&returned);
 }
@@ -127,8 +127,8 @@ impl Released for dflockd_client::SemaphorePermit {
 pub async fn tries(caller: &mut Caller, keys: u64) {
     let subject = lock(caller.random.u64(..keys));
     let lock = caller.lock(&subject);
-    let asked = Asked::of(Action::Try, &subject).within(caller.process.request_timeout);
-    let Returned { op, result } = caller.call(asked, lock.try_acquire()).await;
+    let operation = Operation::of(Action::Try, &subject).within(caller.process.request_timeout);
+    let Returned { op, result } = caller.call(operation, lock.try_acquire()).await;
     let result = match result {
         Some(Ok(None)) => {
             caller.returned(op, Outcome::Busy, None);
@@ -161,7 +161,7 @@ pub async fn liar(caller: &mut Caller) {
     if let Some((holder, guard)) = acquire_lock(caller, &subject).await {
         drop(guard);
         caller.pause(Duration::from_secs(1)).await;
-        holder.pretends();
+        holder.claims_use();
     }
 }
 
@@ -180,8 +180,8 @@ pub async fn several(caller: &mut Caller, keys: u64) {
     };
     // After the acquire timeout, `lock_all` still tries each further lock. A try takes at most the request timeout.
     let tries = caller.process.request_timeout * subjects.len() as u32;
-    let asked = Asked::new(Action::Acquire).within(caller.process.acquire_timeout + tries);
-    let Returned { op, result } = caller.call(asked, locks.acquire()).await;
+    let operation = Operation::new(Action::Acquire).within(caller.process.acquire_timeout + tries);
+    let Returned { op, result } = caller.call(operation, locks.acquire()).await;
     let all: MultiLockGuard = match result {
         Some(Ok(all)) => all,
         Some(Err(error)) => {
@@ -220,8 +220,8 @@ pub async fn several(caller: &mut Caller, keys: u64) {
     if caller.random.bool() {
         drop(all);
     } else {
-        let asked = Asked::new(Action::Other).within(caller.process.request_timeout);
-        let returned = caller.call(asked, all.release()).await;
+        let operation = Operation::new(Action::Other).within(caller.process.request_timeout);
+        let returned = caller.call(operation, all.release()).await;
         caller.ended(&returned);
     }
     rest(caller).await;
@@ -244,8 +244,8 @@ pub async fn election(caller: &mut Caller) {
             Err(_) => Ok(None),
         }
     };
-    let asked = Asked::of(Action::Acquire, &subject).within(patience);
-    let Returned { op, result } = caller.call(asked, campaign).await;
+    let operation = Operation::of(Action::Acquire, &subject).within(patience);
+    let Returned { op, result } = caller.call(operation, campaign).await;
     let leadership = match result {
         Some(Ok(Some(leadership))) => leadership,
         Some(Err(error)) => {
@@ -271,8 +271,8 @@ pub async fn semaphore(caller: &mut Caller, keys: u64, longest: Duration) {
         return;
     };
     let within = caller.process.acquire_timeout + caller.process.request_timeout;
-    let asked = Asked::of(Action::Acquire, &subject).within(within);
-    let returned = caller.call(asked, semaphore.acquire()).await;
+    let operation = Operation::of(Action::Acquire, &subject).within(within);
+    let returned = caller.call(operation, semaphore.acquire()).await;
     if let Some((holder, permit)) = granted(caller, &subject, returned) {
         hold(caller, &holder, &permit, longest).await;
         release(caller, &subject, holder, permit).await;
@@ -282,16 +282,16 @@ pub async fn semaphore(caller: &mut Caller, keys: u64, longest: Duration) {
 
 pub async fn observer(caller: &mut Caller) {
     let client = caller.process.client.clone();
-    let asked = Asked::new(Action::Other).within(caller.process.request_timeout);
+    let operation = Operation::new(Action::Other).within(caller.process.request_timeout);
     let returned: Returned<()> = match caller.random.bool() {
         true => {
             let all = async {
                 drop(client.all_stats().await);
                 Ok::<(), Error>(())
             };
-            caller.call(asked, all).await
+            caller.call(operation, all).await
         }
-        false => caller.call(asked, client.barrier()).await,
+        false => caller.call(operation, client.barrier()).await,
     };
     caller.ended(&returned);
     caller.pause(Duration::from_secs(2)).await;

@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use dflockd_client::Enqueued;
 
-use super::super::caller::{Asked, Caller, Returned, failure};
+use super::super::caller::{Caller, Operation, Returned, failure};
 use super::super::history::record::{Action, LetGo, Outcome, What};
 use super::locks::{granted, hold, lock, release, rest};
 
 pub async fn two_phase(caller: &mut Caller, keys: u64) {
     let subject = lock(caller.random.u64(..keys));
     let lock = caller.lock(&subject);
-    let asked = Asked::of(Action::Enqueue, &subject).within(caller.process.request_timeout);
-    let Returned { op, result } = caller.call(asked, lock.enqueue()).await;
+    let operation = Operation::of(Action::Enqueue, &subject).within(caller.process.request_timeout);
+    let Returned { op, result } = caller.call(operation, lock.enqueue()).await;
     let held = match result {
         Some(Ok(Enqueued::Acquired(guard))) => granted(
             caller,
@@ -35,9 +35,10 @@ pub async fn two_phase(caller: &mut Caller, keys: u64) {
                 None
             } else {
                 let patience = Duration::from_millis(caller.random.u64(..8_000));
-                let mut asked = Asked::of(Action::Wait, &subject).within(patience + caller.process.request_timeout);
-                asked.ticket = Some(op);
-                let returned = caller.call(asked, ticket.wait(patience)).await;
+                let mut operation =
+                    Operation::of(Action::Wait, &subject).within(patience + caller.process.request_timeout);
+                operation.ticket = Some(op);
+                let returned = caller.call(operation, ticket.wait(patience)).await;
                 granted(caller, &subject, returned)
             }
         }

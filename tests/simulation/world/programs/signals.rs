@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use dflockd_client::{Group, Pattern, SignalEvent, SignalOptions, SubscribeRequest};
 
-use super::super::caller::{Asked, Caller};
+use super::super::caller::{Caller, Operation};
 use super::super::history::record::{Action, Extent, Gap, Name, Received, Subscribed, Subscription, What};
 use super::locks::rest;
 
@@ -27,11 +27,11 @@ pub async fn publisher(caller: &mut Caller) {
         let channel = format!("c.{}", caller.random.u32(..2));
         // Each payload is unique.
         let payload = format!("{}-{}", caller.process.name, caller.process.writer.next_id());
-        let mut asked = Asked::new(Action::Emit).within(caller.process.request_timeout);
-        asked.channel = Some(Name::from(&channel));
-        asked.payload = Some(Name::from(&payload));
+        let mut operation = Operation::new(Action::Emit).within(caller.process.request_timeout);
+        operation.channel = Some(Name::from(&channel));
+        operation.payload = Some(Name::from(&payload));
         let client = caller.process.client.clone();
-        let returned = caller.call(asked, client.emit(&channel, &payload)).await;
+        let returned = caller.call(operation, client.emit(&channel, &payload)).await;
         caller.ended(&returned);
         if caller.is_done() {
             return;
@@ -53,8 +53,8 @@ pub async fn subscriber(caller: &mut Caller, pace: Pace) {
         request = request.group(members);
         group = Some(Name::from("g"));
     }
-    let mut asked = Asked::new(Action::Listen).within(caller.process.request_timeout);
-    asked.channel = Some(Name::from(text));
+    let mut operation = Operation::new(Action::Listen).within(caller.process.request_timeout);
+    operation.channel = Some(Name::from(text));
     let client = caller.process.client.clone();
     let process = caller.process.name.clone();
     let subscription = caller.process.writer.next_id();
@@ -67,7 +67,7 @@ pub async fn subscriber(caller: &mut Caller, pace: Pace) {
         group,
     }));
     gap(caller, subscription, Extent::Begins);
-    let returned = caller.call(asked, client.subscribe_with(request)).await;
+    let returned = caller.call(operation, client.subscribe_with(request)).await;
     if let Some(Ok(_)) = returned.result {
         gap(caller, subscription, Extent::Ends);
     }
@@ -80,7 +80,7 @@ pub async fn subscriber(caller: &mut Caller, pace: Pace) {
     while !caller.is_done() && caller.process.writer.now() < until {
         match tokio::time::timeout(Duration::from_millis(500), signals.next_event()).await {
             Err(_) => {}
-            Ok(Some(event)) => take_down(caller, subscription, event),
+            Ok(Some(event)) => record_event(caller, subscription, event),
             Ok(None) => break,
         }
         if pace == Pace::Slow {
@@ -89,7 +89,7 @@ pub async fn subscriber(caller: &mut Caller, pace: Pace) {
     }
     // Records the events that have already arrived.
     while let Ok(Some(event)) = tokio::time::timeout(Duration::ZERO, signals.next_event()).await {
-        take_down(caller, subscription, event);
+        record_event(caller, subscription, event);
     }
     caller.note(What::Unsubscribed(Subscription { process, subscription }));
     drop(signals);
@@ -97,7 +97,7 @@ pub async fn subscriber(caller: &mut Caller, pace: Pace) {
 }
 
 /// Records an event of a subscription.
-fn take_down(caller: &Caller, subscription: u64, event: SignalEvent) {
+fn record_event(caller: &Caller, subscription: u64, event: SignalEvent) {
     let process = caller.process.name.clone();
     match event {
         SignalEvent::Signal(signal) => caller.note(What::Received(Received {
