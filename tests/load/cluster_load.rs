@@ -89,7 +89,7 @@ impl Session {
 }
 
 /// The record of all sessions, and the number of completed rounds.
-struct Seen {
+struct SharedRecord {
     writer: Writer,
     done: AtomicUsize,
     /// A session holds the read lock while the leader must not change. The test holds the write lock while it changes
@@ -97,7 +97,7 @@ struct Seen {
     leadership: RwLock<()>,
 }
 
-impl Seen {
+impl SharedRecord {
     fn new(start: Instant) -> Self {
         Self {
             writer: Writer::in_memory(move || nanoseconds(start.elapsed())),
@@ -166,27 +166,33 @@ impl Seen {
 }
 
 /// Acquires, holds and releases keys until the load ends. Returns the number of rounds.
-async fn work(mut session: Session, number: usize, seen: Arc<Seen>, end: Arc<AtomicUsize>, hangs_up: bool) -> usize {
+async fn work(
+    mut session: Session,
+    number: usize,
+    record: Arc<SharedRecord>,
+    end: Arc<AtomicUsize>,
+    hangs_up: bool,
+) -> usize {
     let me = Name::from(session.reference.as_str());
     let mut rounds = 0;
     while end.load(Ordering::SeqCst) == 0 {
         let key = format!("k{}", (number + rounds) % KEYS);
         let hangs_up = hangs_up && (number + rounds) % 5 == 0;
-        let op = seen.invoke(&me, Action::Acquire, &key, None);
+        let op = record.invoke(&me, Action::Acquire, &key, None);
         let granted = session.ask(&format!("l\n{key}\n60 60\n")).await;
         let token = granted
             .split(' ')
             .nth(1)
             .unwrap_or_else(|| panic!("{granted:?} is no grant"))
             .to_owned();
-        let holder = seen.acquired(&me, op, &key, token.parse().unwrap());
-        seen.uses(&me, holder);
+        let holder = record.acquired(&me, op, &key, token.parse().unwrap());
+        record.uses(&me, holder);
         if hangs_up {
             // The lease outlives the connection, because the cluster has an orphan TTL. But the leader does not notice
             // when a connection to another member ends. Then the lease would still belong to the old connection. If
             // that member led again, the session would wait behind its own old connection. So the test ends a
             // connection only while the member at its other end leads.
-            let stays = seen.leadership.read().await;
+            let stays = record.leadership.read().await;
             let connected = session.connected;
             assert_eq!(session.ask(&format!("n\n{key}\n{token} 60\n")).await, "ok 60");
             let leads = session.connection.take_if(|_| session.connected == connected);
@@ -203,39 +209,39 @@ async fn work(mut session: Session, number: usize, seen: Arc<Seen>, end: Arc<Ato
         }
         assert_eq!(session.ask(&format!("n\n{key}\n{token} 60\n")).await, "ok 60");
         tokio::task::yield_now().await;
-        seen.uses(&me, holder);
-        let op = seen.invoke(&me, Action::Release, &key, Some(holder));
+        record.uses(&me, holder);
+        let op = record.invoke(&me, Action::Release, &key, Some(holder));
         let released = session.ask(&format!("r\n{key}\n{token}\n")).await;
         // A repeated release gets `error` if the answer to the first one was lost with its connection.
         assert!(["ok", "error"].contains(&released.as_str()), "{released}");
-        seen.returned(&me, op, Outcome::Done);
+        record.returned(&me, op, Outcome::Done);
         rounds += 1;
-        seen.done.fetch_add(1, Ordering::SeqCst);
+        record.done.fetch_add(1, Ordering::SeqCst);
     }
     rounds
 }
 
 /// Runs all sessions until `trouble` has ended. Then judges the records.
-async fn under_load(hangs_up: bool, trouble: impl AsyncFnOnce(&Cluster, &Seen)) -> Cluster {
+async fn under_load(hangs_up: bool, trouble: impl AsyncFnOnce(&Cluster, &SharedRecord)) -> Cluster {
     let options = Server::builder()
         .record_events(true)
         .orphan_ttl(Duration::from_secs(600));
     let start = Instant::now();
     let cluster = Cluster::builder().options(options).start().await.unwrap();
-    let (seen, end) = (Arc::new(Seen::new(start)), Arc::new(AtomicUsize::new(0)));
+    let (record, end) = (Arc::new(SharedRecord::new(start)), Arc::new(AtomicUsize::new(0)));
     let mut working = JoinSet::new();
     for number in 0..SESSIONS {
         let session = Session::new(&cluster, format!("session-{number}"));
-        working.spawn(work(session, number, Arc::clone(&seen), Arc::clone(&end), hangs_up));
+        working.spawn(work(session, number, Arc::clone(&record), Arc::clone(&end), hangs_up));
     }
-    timeout(PATIENCE, trouble(&cluster, &seen))
+    timeout(PATIENCE, trouble(&cluster, &record))
         .await
         .expect("the trouble ends in time");
     end.store(1, Ordering::SeqCst);
     let rounds: Vec<usize> = timeout(PATIENCE, working.join_all())
         .await
         .expect("all sessions end in time");
-    let of_sessions: Vec<Line> = seen.writer.finish().unwrap();
+    let of_sessions: Vec<Line> = record.writer.finish().unwrap();
     let of_cluster = observed::lines("cluster", cluster.events(), start);
     let history = History::default().with(of_sessions).with(of_cluster);
     let verdict = history.judge(&Bounds::default()).assert();
@@ -254,17 +260,17 @@ async fn under_load(hangs_up: bool, trouble: impl AsyncFnOnce(&Cluster, &Seen)) 
 }
 
 /// Waits until a session has completed another round.
-async fn go_on(seen: &Seen) {
-    let before = seen.done();
-    until("a session has had a turn", || seen.done() > before).await;
+async fn until_next_round(record: &SharedRecord) {
+    let before = record.done();
+    until("a session has had a turn", || record.done() > before).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_flaps_a_hundred_times_grants_no_key_twice() {
-    under_load(false, async |cluster, seen| {
+    under_load(false, async |cluster, record| {
         for flap in 1..=100 {
             cluster.move_leader(flap % 3).unwrap();
-            go_on(seen).await;
+            until_next_round(record).await;
         }
     })
     .await;
@@ -272,7 +278,7 @@ async fn a_leader_that_flaps_a_hundred_times_grants_no_key_twice() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn members_that_die_with_requests_under_way_lose_nothing() {
-    under_load(false, async |cluster, seen| {
+    under_load(false, async |cluster, record| {
         for death in 0..50 {
             let leader = cluster.leader().expect("a member leads");
             cluster.stop(leader).await.unwrap();
@@ -282,7 +288,7 @@ async fn members_that_die_with_requests_under_way_lose_nothing() {
                 cluster.start((leader + 1) % 3).await.unwrap();
             }
             cluster.move_leader((leader + 1) % 3).unwrap();
-            go_on(seen).await;
+            until_next_round(record).await;
             cluster.start(leader).await.unwrap();
         }
     })
@@ -291,7 +297,10 @@ async fn members_that_die_with_requests_under_way_lose_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sessions_keep_their_leases_and_positions_when_their_connections_end() {
-    let cluster = under_load(true, async |_, seen| until("much is done", || seen.done() > 1000).await).await;
+    let cluster = under_load(true, async |_, record| {
+        until("much is done", || record.done() > 1000).await
+    })
+    .await;
     let reclaimed = cluster
         .events()
         .iter()
@@ -302,9 +311,9 @@ async fn sessions_keep_their_leases_and_positions_when_their_connections_end() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_key_has_two_holders_when_everything_goes_wrong_at_once() {
-    under_load(true, async |cluster, seen| {
+    under_load(true, async |cluster, record| {
         for flap in 1..=60 {
-            let moves = seen.leadership.write().await;
+            let moves = record.leadership.write().await;
             if flap % 4 == 0 {
                 cluster.depose();
             }
@@ -312,7 +321,7 @@ async fn no_key_has_two_holders_when_everything_goes_wrong_at_once() {
             cluster.stop(down).await.unwrap();
             cluster.move_leader((flap + 1) % 3).unwrap();
             drop(moves);
-            go_on(seen).await;
+            until_next_round(record).await;
             cluster.start(down).await.unwrap();
         }
     })

@@ -27,7 +27,7 @@ const LIMIT: u32 = 3;
 
 /// The counters that all tasks share.
 #[derive(Default)]
-struct Seen {
+struct Counters {
     /// The number of completed rounds with a lock.
     rounds: AtomicUsize,
     /// The number of requests that failed with an unknown outcome.
@@ -35,7 +35,7 @@ struct Seen {
     end: AtomicBool,
 }
 
-impl Seen {
+impl Counters {
     fn rounds(&self) -> usize {
         self.rounds.load(Ordering::SeqCst)
     }
@@ -59,11 +59,11 @@ impl Seen {
 }
 
 /// Acquires, holds and releases keys until the load ends. Sometimes drops an acquire.
-async fn work(client: Client, observer: Observer, number: usize, seen: Arc<Seen>) {
+async fn work(client: Client, observer: Observer, number: usize, counters: Arc<Counters>) {
     let caller = number as u64;
     let semaphore = client.semaphore("s", LIMIT).unwrap().acquire_timeout(PATIENCE);
     for round in number.. {
-        if !seen.goes_on() {
+        if !counters.goes_on() {
             return;
         }
         if round % 7 == 0 {
@@ -76,7 +76,7 @@ async fn work(client: Client, observer: Observer, number: usize, seen: Arc<Seen>
                     assert!(permit.is_held());
                     permit.release().await.unwrap();
                 }
-                Err(error) => seen.tolerate(&error),
+                Err(error) => counters.tolerate(&error),
             }
             continue;
         }
@@ -100,9 +100,9 @@ async fn work(client: Client, observer: Observer, number: usize, seen: Arc<Seen>
                 tokio::task::yield_now().await;
                 assert!(guard.is_held(), "{key} was lost: {:?}", guard.lease().state());
                 guard.release().await.unwrap();
-                seen.rounds.fetch_add(1, Ordering::SeqCst);
+                counters.rounds.fetch_add(1, Ordering::SeqCst);
             }
-            Err(error) => seen.tolerate(&error),
+            Err(error) => counters.tolerate(&error),
         }
     }
 }
@@ -115,9 +115,9 @@ struct Outcome {
 }
 
 /// Runs the tasks of all clients until `trouble` has ended. Then judges the records.
-async fn under_load(ttl: Duration, trouble: impl AsyncFnOnce(&Cluster, &Seen)) -> Outcome {
+async fn under_load(ttl: Duration, trouble: impl AsyncFnOnce(&Cluster, &Counters)) -> Outcome {
     let scene = ClusterScene::set(patient()).await;
-    let seen = Arc::new(Seen::default());
+    let counters = Arc::new(Counters::default());
     let mut working = JoinSet::new();
     let mut clients = Vec::new();
     let observer = scene.observer("0");
@@ -131,24 +131,24 @@ async fn under_load(ttl: Duration, trouble: impl AsyncFnOnce(&Cluster, &Seen)) -
             .await
             .unwrap();
         for number in 0..TASKS {
-            working.spawn(work(client.clone(), observer.clone(), number, Arc::clone(&seen)));
+            working.spawn(work(client.clone(), observer.clone(), number, Arc::clone(&counters)));
         }
         clients.push(client);
     }
-    timeout(PATIENCE, trouble(&scene.cluster, &seen))
+    timeout(PATIENCE, trouble(&scene.cluster, &counters))
         .await
         .expect("the trouble ends in time");
-    seen.end.store(true, Ordering::SeqCst);
+    counters.end.store(true, Ordering::SeqCst);
     timeout(PATIENCE, working.join_all())
         .await
         .expect("all tasks end in time");
     scene.until_free().await;
     let history = History::default().with(observer.finish()).with(scene.lines());
     let verdict = history.judge(&Bounds::default()).assert();
-    assert!(verdict.beliefs >= 2 * seen.rounds(), "{verdict:?}");
+    assert!(verdict.beliefs >= 2 * counters.rounds(), "{verdict:?}");
     Outcome {
         verdict,
-        unknown: seen.unknown.load(Ordering::SeqCst),
+        unknown: counters.unknown.load(Ordering::SeqCst),
         failovers: clients.iter().map(|client| health(client).failovers).sum(),
         scene,
     }
@@ -156,7 +156,7 @@ async fn under_load(ttl: Duration, trouble: impl AsyncFnOnce(&Cluster, &Seen)) -
 
 /// Moves the leadership `flaps` times. With `restarts`, restarts each member before it becomes the leader.
 async fn flapping(flaps: usize, ttl: Duration, restarts: bool) -> Outcome {
-    let outcome = under_load(ttl, async |cluster, seen| {
+    let outcome = under_load(ttl, async |cluster, counters| {
         for flap in 1..=flaps {
             let next = flap % 3;
             if restarts {
@@ -167,14 +167,14 @@ async fn flapping(flaps: usize, ttl: Duration, restarts: bool) -> Outcome {
                 cluster.depose();
             }
             cluster.move_leader(next).unwrap();
-            seen.more().await;
+            counters.more().await;
         }
     })
     .await;
     assert_eq!(outcome.unknown, 0, "the fate of every request is known");
     assert!(
         outcome.failovers >= flaps as u64,
-        "{} changes were followed",
+        "the clients followed only {} leader changes",
         outcome.failovers
     );
     let verdict = outcome.verdict;
@@ -213,7 +213,7 @@ async fn members_that_lead_again_without_a_restart_cost_only_the_grants_of_old_c
 async fn members_that_die_under_load_never_grant_a_key_twice() {
     // If a leader is stopped before it sends the token of a grant, no caller can renew or release the lease. The lease
     // expires after this TTL.
-    let outcome = under_load(Duration::from_secs(4), async |cluster, seen| {
+    let outcome = under_load(Duration::from_secs(4), async |cluster, counters| {
         for death in 0..30 {
             let leader = cluster.leader().expect("a member leads");
             cluster.stop(leader).await.unwrap();
@@ -223,13 +223,17 @@ async fn members_that_die_under_load_never_grant_a_key_twice() {
                 cluster.start((leader + 1) % 3).await.unwrap();
             }
             cluster.move_leader((leader + 1) % 3).unwrap();
-            seen.more().await;
+            counters.more().await;
             cluster.start(leader).await.unwrap();
         }
     })
     .await;
     let Outcome { scene, verdict, .. } = outcome;
-    assert!(outcome.failovers >= 30, "{} changes were followed", outcome.failovers);
+    assert!(
+        outcome.failovers >= 30,
+        "the clients followed only {} leader changes",
+        outcome.failovers
+    );
     assert_eq!((verdict.keys, verdict.held), (KEYS + 1, 0));
     let over = scene.count(EventKind::Expired);
     assert!(

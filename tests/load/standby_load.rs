@@ -88,7 +88,7 @@ async fn a_primary_that_is_killed_under_load_and_comes_back_grants_no_key_while_
     let losses = holder.losses(KEPT);
     assert!(
         losses.contains(&LostReason::Expired),
-        "the lease was kept to its end: {losses:?}"
+        "the lease must end by expiry: {losses:?}"
     );
 }
 

@@ -9,7 +9,7 @@ use super::fleet::{Fleet, MOVES};
 
 #[tokio::test]
 async fn dropping_a_wait_for_either_half_gives_up_both() {
-    let fleet = Fleet::set().await;
+    let fleet = Fleet::start().await;
     let [old, both, new] = fleet.clients().await;
     for holder in [&old, &new] {
         let held = holder.lock(MOVES).unwrap().acquire().await.unwrap();
@@ -32,7 +32,7 @@ async fn dropping_a_wait_for_either_half_gives_up_both() {
 /// Drops futures after times that grow in small steps, while the proxies delay all bytes by 2 ms.
 #[tokio::test]
 async fn a_future_that_is_dropped_at_any_await_leaks_nothing() {
-    let fleet = Fleet::set().await;
+    let fleet = Fleet::start().await;
     let client = fleet.both().connect().await.unwrap();
     for proxy in &fleet.proxies {
         proxy.change(|treatment| treatment.delay = Duration::from_millis(2));
@@ -41,15 +41,13 @@ async fn a_future_that_is_dropped_at_any_await_leaks_nothing() {
     let (mut dropped, mut finished) = (0, 0);
     // In the first 150 attempts, the time grows by 200 µs for each attempt. In each further round of 150 attempts, the
     // growth is greater, so that enough futures complete on a slow machine.
-    for step in (0..150).cycle().scan(1, |round, step| {
-        *round += u64::from(step == 149);
-        Some(*round * step)
-    }) {
+    for attempt in 0_u64.. {
         if dropped > 30 && finished > 30 {
             break;
         }
-        let patience = Duration::from_micros(200 * step);
-        let ended = match step % 3 {
+        let (round, step) = (attempt / 150 + 1, attempt % 150);
+        let patience = Duration::from_micros(200 * round * step);
+        let ended = match attempt % 3 {
             0 => timeout(patience, lock.acquire()).await.map(|held| drop(held.unwrap())),
             1 => timeout(patience, lock.try_acquire())
                 .await
@@ -77,7 +75,7 @@ async fn a_future_that_is_dropped_at_any_await_leaks_nothing() {
 /// The release of both halves continues after its future is dropped.
 #[tokio::test]
 async fn a_dropped_release_releases_both_halves() {
-    let fleet = Fleet::set().await;
+    let fleet = Fleet::start().await;
     let client = fleet.both().connect().await.unwrap();
     let guard = client.lock(MOVES).unwrap().acquire().await.unwrap();
     {

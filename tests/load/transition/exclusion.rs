@@ -14,7 +14,7 @@ async fn is_free(client: &Client, key: &str) -> bool {
 
 #[tokio::test]
 async fn a_key_that_moves_is_held_on_both_servers_and_others_on_one() {
-    let fleet = Fleet::set().await;
+    let fleet = Fleet::start().await;
     let client = fleet.both().connect().await.unwrap();
     for (key, loads) in [
         (MOVES, [(1, 0), (0, 0), (1, 0)]),
@@ -35,7 +35,7 @@ async fn a_key_that_moves_is_held_on_both_servers_and_others_on_one() {
 
 #[tokio::test]
 async fn neighbouring_generations_exclude_each_other_and_the_outer_two_do_not() {
-    let fleet = Fleet::set().await;
+    let fleet = Fleet::start().await;
     let clients = fleet.clients().await;
     for key in [MOVES, MOVES_BACK, STAYS] {
         for (holder, free_to) in [(0, [false, false, true]), (1, [false; 3]), (2, [true, false, false])] {
@@ -66,17 +66,17 @@ async fn neighbouring_generations_exclude_each_other_and_the_outer_two_do_not() 
 /// The acquire waits at one server at a time. While it waits for the current half, it holds the previous half.
 #[tokio::test]
 async fn an_acquire_takes_the_previous_half_first_and_holds_it_while_it_waits() {
-    let fleet = Fleet::set().await;
+    let fleet = Fleet::start().await;
     let [old, both, new] = fleet.clients().await;
-    let first = old.lock(MOVES).unwrap().acquire().await.unwrap();
-    let second = new.lock(MOVES).unwrap().acquire().await.unwrap();
+    let previous_held = old.lock(MOVES).unwrap().acquire().await.unwrap();
+    let current_held = new.lock(MOVES).unwrap().acquire().await.unwrap();
     let lock = both.lock(MOVES).unwrap().acquire_timeout(LONG);
     let waiting = tokio::spawn(async move { lock.acquire().await });
     fleet.until_load([(1, 1), (0, 0), (1, 0)]).await;
-    first.release().await.unwrap();
+    previous_held.release().await.unwrap();
     fleet.until_load([(1, 0), (0, 0), (1, 1)]).await;
     assert!(!is_free(&old, MOVES).await && !waiting.is_finished());
-    second.release().await.unwrap();
+    current_held.release().await.unwrap();
     let guard = waiting.await.unwrap().unwrap();
     assert!(guard.is_held() && guard.was_contended());
     assert!(!is_free(&old, MOVES).await && !is_free(&new, MOVES).await);
@@ -87,7 +87,7 @@ async fn an_acquire_takes_the_previous_half_first_and_holds_it_while_it_waits() 
 /// The previous server serves waiters of the previous generation and waiters in the transition in one order.
 #[tokio::test]
 async fn waiters_are_served_in_the_order_of_the_previous_server() {
-    let fleet = Fleet::set().await;
+    let fleet = Fleet::start().await;
     let [old, both, _new] = fleet.clients().await;
     let held = old.lock(MOVES).unwrap().acquire().await.unwrap();
     let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
@@ -110,16 +110,16 @@ async fn waiters_are_served_in_the_order_of_the_previous_server() {
 /// for the current half, the acquire would take 9 s.
 #[tokio::test]
 async fn the_timeout_of_an_acquire_covers_both_halves() {
-    let fleet = Fleet::set().await;
+    let fleet = Fleet::start().await;
     let [old, both, new] = fleet.clients().await;
-    let first = old.lock(MOVES).unwrap().acquire().await.unwrap();
-    let _second = new.lock(MOVES).unwrap().acquire().await.unwrap();
+    let previous_held = old.lock(MOVES).unwrap().acquire().await.unwrap();
+    let _current_held = new.lock(MOVES).unwrap().acquire().await.unwrap();
     let (wait, share) = (Duration::from_secs(6), Duration::from_secs(3));
     let lock = both.lock(MOVES).unwrap().acquire_timeout(wait);
     let began = Instant::now();
     let waiting = tokio::spawn(async move { lock.acquire().await });
     tokio::time::sleep(share).await;
-    first.release().await.unwrap();
+    previous_held.release().await.unwrap();
     fleet.until_load([(1, 0), (0, 0), (1, 1)]).await;
     let error = waiting.await.unwrap().unwrap_err();
     assert!(began.elapsed() < wait + share, "{:?}", began.elapsed());
@@ -130,7 +130,7 @@ async fn the_timeout_of_an_acquire_covers_both_halves() {
 
 #[tokio::test]
 async fn a_try_whose_second_half_is_refused_releases_the_first() {
-    let fleet = Fleet::set().await;
+    let fleet = Fleet::start().await;
     let [_old, both, new] = fleet.clients().await;
     let _held = new.lock(MOVES).unwrap().acquire().await.unwrap();
     assert!(both.lock(MOVES).unwrap().try_acquire().await.unwrap().is_none());
@@ -139,7 +139,7 @@ async fn a_try_whose_second_half_is_refused_releases_the_first() {
 
 #[tokio::test]
 async fn a_semaphore_has_no_more_holders_than_its_limit_in_neighbouring_generations() {
-    let fleet = Fleet::set().await;
+    let fleet = Fleet::start().await;
     let clients = fleet.clients().await;
     let slot = async |client: &Client| client.semaphore(MOVES, 3).unwrap().try_acquire().await.unwrap();
     for neighbours in [[0, 1], [1, 2]] {
@@ -161,7 +161,7 @@ async fn a_semaphore_has_no_more_holders_than_its_limit_in_neighbouring_generati
 /// slots, also if the clients belong to neighbouring generations.
 #[tokio::test]
 async fn acquires_of_several_slots_in_neighbouring_generations_never_deadlock() {
-    let fleet = Fleet::set().await;
+    let fleet = Fleet::start().await;
     let clients = fleet.clients().await;
     for neighbours in [[0, 1], [1, 2]] {
         let mut tasks = tokio::task::JoinSet::new();
@@ -188,7 +188,7 @@ async fn acquires_of_several_slots_in_neighbouring_generations_never_deadlock() 
 #[tokio::test]
 async fn a_server_that_is_down_costs_the_keys_that_move_to_it_or_from_it() {
     for (down, other) in [(2, 0), (0, 2)] {
-        let fleet = Fleet::set().await;
+        let fleet = Fleet::start().await;
         let client = fleet
             .both()
             .request_timeout(Duration::from_millis(300))
@@ -216,7 +216,7 @@ async fn a_server_that_is_down_costs_the_keys_that_move_to_it_or_from_it() {
 /// does not acquire the previous half, so it does not block these clients.
 #[tokio::test]
 async fn a_new_server_that_is_down_costs_clients_of_the_previous_list_nothing() {
-    let fleet = Fleet::set().await;
+    let fleet = Fleet::start().await;
     let [old, both, _new] = fleet.clients().await;
     fleet.proxies[2].change(|treatment| treatment.refuse = true);
     fleet.proxies[2].cut();
@@ -241,7 +241,7 @@ async fn a_new_server_that_is_down_costs_clients_of_the_previous_list_nothing() 
 /// one key in three. The client makes only one connection to a server that is in both lists.
 #[tokio::test]
 async fn exactly_the_keys_that_move_are_held_on_two_servers() {
-    let fleet = Fleet::set().await;
+    let fleet = Fleet::start().await;
     let client = fleet
         .both()
         .sharding_strategy(rendezvous_hash_shard)

@@ -108,7 +108,7 @@ fn a_resource_refuses_former_holders_and_accepts_the_current_one() {
 /// write of all earlier holders.
 #[tokio::test]
 async fn a_resource_refuses_former_holders_of_all_generations() {
-    let fleet = Fleet::set().await;
+    let fleet = Fleet::start().await;
     let clients = fleet.clients().await;
     let (mut resource, mut past) = (Resource::default(), Vec::new());
     for step in [1, 1, 2, 1, 2, 2, 3, 2, 3, 3] {

@@ -41,11 +41,11 @@ pub fn now(key: &str, _: usize) -> usize {
 }
 
 impl Fleet {
-    pub async fn set() -> Self {
-        Self::set_of("2.1.1").await
+    pub async fn start() -> Self {
+        Self::start_release("2.1.1").await
     }
 
-    pub async fn set_of(release: &str) -> Self {
+    pub async fn start_release(release: &str) -> Self {
         let start = Instant::now();
         let (mut servers, mut proxies) = (Vec::new(), Vec::new());
         for _ in 0..3 {
@@ -79,35 +79,35 @@ impl Fleet {
     }
 
     /// Configures a client with the previous list, which has two servers.
-    pub fn old(&self) -> ClientBuilder {
+    pub fn previous(&self) -> ClientBuilder {
         Client::builder().servers(self.addresses(2)).sharding_strategy(before)
     }
 
     /// Configures a client in the transition from two servers to three.
     pub fn both(&self) -> ClientBuilder {
-        self.new_ones()
+        self.current()
             .previous_servers(self.addresses(2))
             .previous_sharding_strategy(before)
     }
 
     /// Configures a client in the transition from three servers to two.
     pub fn both_to_shrink(&self) -> ClientBuilder {
-        self.old()
+        self.previous()
             .previous_servers(self.addresses(3))
             .previous_sharding_strategy(now)
     }
 
     /// Configures a client with the current list, which has three servers.
-    pub fn new_ones(&self) -> ClientBuilder {
+    pub fn current(&self) -> ClientBuilder {
         Client::builder().servers(self.addresses(3)).sharding_strategy(now)
     }
 
     /// Connects one client with the previous list, one in the transition, and one with the current list.
     pub async fn clients(&self) -> [Client; 3] {
         [
-            self.old().connect().await.unwrap(),
+            self.previous().connect().await.unwrap(),
             self.both().connect().await.unwrap(),
-            self.new_ones().connect().await.unwrap(),
+            self.current().connect().await.unwrap(),
         ]
     }
 

@@ -19,7 +19,7 @@ fn assert_lost(guard: &LockGuard, why: LostReason) {
 #[tokio::test]
 async fn a_lease_is_lost_with_either_half_and_dropping_it_releases_the_other() {
     for (cut, other) in [(0, 2), (2, 0)] {
-        let fleet = Fleet::set().await;
+        let fleet = Fleet::start().await;
         let client = fleet.both().connect().await.unwrap();
         let guard = client.lock(MOVES).unwrap().acquire().await.unwrap();
         let token = guard.cancellation_token();
@@ -50,7 +50,7 @@ async fn a_lease_is_lost_with_either_half_and_dropping_it_releases_the_other() {
 #[tokio::test]
 async fn several_leases_are_lost_with_any_half() {
     for cut in [0, 2] {
-        let fleet = Fleet::set().await;
+        let fleet = Fleet::start().await;
         let client = fleet.both().connect().await.unwrap();
         let guards = client.lock_all([MOVES, STAYS]).unwrap().acquire().await.unwrap();
         let permits = client.semaphore(MOVES, 5).unwrap().acquire_many(2).await.unwrap();
@@ -72,7 +72,7 @@ async fn several_leases_are_lost_with_any_half() {
 /// key at the other server only until the TTL ends.
 #[tokio::test]
 async fn the_other_half_of_a_lost_lease_is_not_renewed() {
-    let fleet = Fleet::set().await;
+    let fleet = Fleet::start().await;
     let [old, both, _new] = fleet.clients().await;
     let lock = both.lock(MOVES).unwrap().lease_ttl(SECOND);
     let guard = lock.acquire().await.unwrap();
@@ -92,7 +92,7 @@ async fn the_other_half_of_a_lost_lease_is_not_renewed() {
 /// The previous half is lost with its connection. The current half expires later.
 #[tokio::test]
 async fn the_reason_is_that_of_the_half_that_is_lost_first() {
-    let fleet = Fleet::set().await;
+    let fleet = Fleet::start().await;
     let [_old, both, new] = fleet.clients().await;
     let guard = both.lock(MOVES).unwrap().lease_ttl(SECOND).acquire().await.unwrap();
     fleet.proxies[0].cut();
@@ -105,7 +105,7 @@ async fn the_reason_is_that_of_the_half_that_is_lost_first() {
 
 #[tokio::test]
 async fn both_halves_are_renewed_and_the_first_also_during_the_wait_for_the_other() {
-    let fleet = Fleet::set().await;
+    let fleet = Fleet::start().await;
     let [_old, both, new] = fleet.clients().await;
     let held = new.lock(MOVES).unwrap().acquire().await.unwrap();
     // An acquire renews the previous half until it has the current half, even with `renew(false)` or with a short
@@ -149,7 +149,7 @@ async fn both_halves_are_renewed_and_the_first_also_during_the_wait_for_the_othe
 /// The previous half is lost while the acquire waits for the current half. The acquire fails, and can be repeated.
 #[tokio::test]
 async fn a_wait_ends_with_its_first_half() {
-    let fleet = Fleet::set().await;
+    let fleet = Fleet::start().await;
     let [_old, both, new] = fleet.clients().await;
     let held = new.lock(MOVES).unwrap().acquire().await.unwrap();
     let lock = both.lock(MOVES).unwrap().acquire_timeout(LONG);
@@ -167,7 +167,7 @@ async fn a_wait_ends_with_its_first_half() {
 
 #[tokio::test]
 async fn a_moving_key_has_the_fences_of_both_servers_and_no_single_one() {
-    let fleet = Fleet::set().await;
+    let fleet = Fleet::start().await;
     let [old, both, new] = fleet.clients().await;
     let fence = async |client: &Client| {
         let guard = client.lock(MOVES).unwrap().acquire().await.unwrap();
@@ -208,7 +208,7 @@ async fn a_moving_key_has_the_fences_of_both_servers_and_no_single_one() {
 /// `on_lost` reports the loss of a half with the shard of this half.
 #[tokio::test]
 async fn each_half_counts_as_a_lease_of_its_shard() {
-    let fleet = Fleet::set().await;
+    let fleet = Fleet::start().await;
     let (tell, told) = std::sync::mpsc::channel();
     let client = fleet
         .both()

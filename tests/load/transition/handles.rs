@@ -12,7 +12,7 @@ const BOTH: [(usize, usize); 3] = [(1, 0), (0, 0), (1, 0)];
 
 #[tokio::test]
 async fn several_locks_are_acquired_on_all_their_servers() {
-    let fleet = Fleet::set().await;
+    let fleet = Fleet::start().await;
     let [old, both, new] = fleet.clients().await;
     let keys = [STAYS, MOVES, MOVES_BACK];
     let guard = both.lock_all(keys).unwrap().acquire().await.unwrap();
@@ -29,7 +29,7 @@ async fn several_locks_are_acquired_on_all_their_servers() {
 /// All callers acquire the keys in the same order, and for each key the previous half first.
 #[tokio::test]
 async fn acquires_of_several_moving_locks_never_deadlock() {
-    let fleet = Fleet::set().await;
+    let fleet = Fleet::start().await;
     let clients = fleet.clients().await;
     let mut tasks = tokio::task::JoinSet::new();
     for neighbours in [[0, 1], [1, 2]] {
@@ -53,7 +53,7 @@ async fn acquires_of_several_moving_locks_never_deadlock() {
 
 #[tokio::test]
 async fn several_slots_are_acquired_on_both_servers() {
-    let fleet = Fleet::set().await;
+    let fleet = Fleet::start().await;
     let clients = fleet.clients().await;
     let slots = clients[1].semaphore(MOVES, 4).unwrap();
     let permits = slots.acquire_many(4).await.unwrap();
@@ -68,7 +68,7 @@ async fn several_slots_are_acquired_on_both_servers() {
 
 #[tokio::test]
 async fn elections_objects_and_requests_acquire_both_halves() {
-    let fleet = Fleet::set().await;
+    let fleet = Fleet::start().await;
     let client = fleet.both().connect().await.unwrap();
 
     let leadership = Election::new(client.lock(MOVES).unwrap()).campaign().await.unwrap();
@@ -90,7 +90,7 @@ async fn elections_objects_and_requests_acquire_both_halves() {
     let request = AcquireRequest::new(Target::Lock, Key::new(MOVES).unwrap()).acquire_timeout(Duration::from_secs(5));
     let answer = service.ready().await.unwrap().call(Request::Acquire(request)).await;
     let Response::Granted(lease) = answer.unwrap() else {
-        panic!("it is free");
+        panic!("the key is free");
     };
     fleet.until_load(BOTH).await;
     let answer = service.ready().await.unwrap().call(Request::Release(lease)).await;
@@ -102,7 +102,7 @@ async fn elections_objects_and_requests_acquire_both_halves() {
 #[test]
 fn threads_acquire_both_halves() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let fleet = runtime.block_on(Fleet::set());
+    let fleet = runtime.block_on(Fleet::start());
     let client = fleet.both().connect_blocking().unwrap();
     let guard = client.lock(MOVES).unwrap().acquire().unwrap();
     runtime.block_on(fleet.until_load(BOTH));

@@ -111,7 +111,7 @@ impl Rollout {
 
     async fn begin_in(trouble: bool, generation: impl Fn(&Fleet) -> ClientBuilder) -> Self {
         // This release has no fences. The checker compares the fences of a key, and two servers count them separately.
-        let fleet = Fleet::set_of("1.16").await;
+        let fleet = Fleet::start_release("1.16").await;
         let mut rollout = Self {
             observer: Observer::new("0", fleet.start),
             fleet,
@@ -201,9 +201,9 @@ impl Member {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rollout_in_three_steps_never_has_two_holders() {
-    let mut rollout = Rollout::begin(Fleet::old).await;
+    let mut rollout = Rollout::begin(Fleet::previous).await;
     rollout.roll(Fleet::both).await;
-    rollout.roll(Fleet::new_ones).await;
+    rollout.roll(Fleet::current).await;
     let counts = rollout.judge().await.assert();
     assert!(counts.beliefs > 1000, "{counts:?}");
 }
@@ -211,9 +211,9 @@ async fn a_rollout_in_three_steps_never_has_two_holders() {
 /// Meanwhile the test cuts connections to the servers. Leases and waits are lost, but no key has two holders.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rollout_never_has_two_holders_while_connections_are_cut() {
-    let mut rollout = Rollout::begin_in(true, Fleet::old).await;
+    let mut rollout = Rollout::begin_in(true, Fleet::previous).await;
     rollout.roll(Fleet::both).await;
-    rollout.roll(Fleet::new_ones).await;
+    rollout.roll(Fleet::current).await;
     let counts = rollout.judge().await.assert();
     assert!(counts.beliefs > 1000, "{counts:?}");
 }
@@ -221,17 +221,17 @@ async fn a_rollout_never_has_two_holders_while_connections_are_cut() {
 /// The fleet shrinks from three shards to two, so the two lists change places.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fleet_shrinks_in_the_same_three_steps() {
-    let mut rollout = Rollout::begin(Fleet::new_ones).await;
+    let mut rollout = Rollout::begin(Fleet::current).await;
     rollout.roll(Fleet::both_to_shrink).await;
-    rollout.roll(Fleet::old).await;
+    rollout.roll(Fleet::previous).await;
     rollout.judge().await.assert();
 }
 
 /// Shows that the other tests can fail. Without the second step, keys have two holders, and the checker finds them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_checker_finds_the_two_holders_of_a_rollout_that_skips_a_step() {
-    let mut rollout = Rollout::begin(Fleet::old).await;
-    rollout.roll(Fleet::new_ones).await;
+    let mut rollout = Rollout::begin(Fleet::previous).await;
+    rollout.roll(Fleet::current).await;
     let verdict = rollout.judge().await;
     assert!(
         verdict

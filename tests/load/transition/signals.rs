@@ -17,7 +17,7 @@ async fn next(signals: &mut SignalConn) -> String {
 /// Each subscription receives each signal of its own and the neighbouring generation once.
 #[tokio::test]
 async fn neighbouring_generations_receive_each_others_signals() {
-    let fleet = Fleet::set_of("1.16").await;
+    let fleet = Fleet::start_release("1.16").await;
     let clients = fleet.clients().await;
     for neighbours in [[0, 1], [1, 2]] {
         let mut listeners = Vec::new();
@@ -42,7 +42,7 @@ async fn neighbouring_generations_receive_each_others_signals() {
 /// `emit` fails, but locks still work.
 #[tokio::test]
 async fn signals_are_refused_if_no_server_reaches_all_generations() {
-    let fleet = Fleet::set_of("1.16").await;
+    let fleet = Fleet::start_release("1.16").await;
     let client = Client::builder()
         .servers([&fleet.proxies[0].address])
         .previous_servers([fleet.proxies[1].address.as_str()])

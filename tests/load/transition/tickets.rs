@@ -16,7 +16,7 @@ async fn queued(client: &Client) -> Ticket<LockGuard> {
 
 #[tokio::test]
 async fn an_enqueue_of_a_free_key_acquires_both_halves() {
-    let fleet = Fleet::set().await;
+    let fleet = Fleet::start().await;
     let client = fleet.both().connect().await.unwrap();
     let Enqueued::Acquired(guard) = client.lock(MOVES).unwrap().enqueue().await.unwrap() else {
         panic!("the key is free");
@@ -28,7 +28,7 @@ async fn an_enqueue_of_a_free_key_acquires_both_halves() {
 
 #[tokio::test]
 async fn a_ticket_at_the_previous_server_is_collected_before_the_other_half_is_acquired() {
-    let fleet = Fleet::set().await;
+    let fleet = Fleet::start().await;
     let [old, both, new] = fleet.clients().await;
     let (first, second) = (
         old.lock(MOVES).unwrap().acquire().await.unwrap(),
@@ -49,9 +49,9 @@ async fn a_ticket_at_the_previous_server_is_collected_before_the_other_half_is_a
 
 #[tokio::test]
 async fn a_ticket_at_the_current_server_holds_the_previous_half() {
-    let fleet = Fleet::set().await;
+    let fleet = Fleet::start().await;
     let [_old, both, new] = fleet.clients().await;
-    for ends in ["granted", "in vain", "dropped", "dropped while it is waited for"] {
+    for ends in ["granted", "timed out", "dropped", "dropped while it is waited for"] {
         let held = new.lock(MOVES).unwrap().acquire().await.unwrap();
         let ticket = queued(&both).await;
         fleet.until_load([(1, 0), (0, 0), (1, 1)]).await;
@@ -63,7 +63,7 @@ async fn a_ticket_at_the_current_server_holds_the_previous_half() {
                 fleet.until_load([(1, 0), (0, 0), (1, 0)]).await;
                 guard.release().await.unwrap();
             }
-            "in vain" => {
+            "timed out" => {
                 let error = ticket.wait(Duration::from_millis(100)).await.unwrap_err();
                 assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
                 held.release().await.unwrap();
@@ -86,7 +86,7 @@ async fn a_ticket_at_the_current_server_holds_the_previous_half() {
 
 #[tokio::test]
 async fn a_poll_of_a_ticket_answers_at_once() {
-    let fleet = Fleet::set().await;
+    let fleet = Fleet::start().await;
     let [old, both, new] = fleet.clients().await;
     let second = new.lock(MOVES).unwrap().acquire().await.unwrap();
     let first = old.lock(MOVES).unwrap().acquire().await.unwrap();
@@ -106,7 +106,7 @@ async fn a_poll_of_a_ticket_answers_at_once() {
 /// The ticket waits for the current half. The previous half is lost before the caller waits at the ticket.
 #[tokio::test]
 async fn a_ticket_ends_with_the_half_that_it_holds() {
-    let fleet = Fleet::set().await;
+    let fleet = Fleet::start().await;
     let [_old, both, new] = fleet.clients().await;
     let held = new.lock(MOVES).unwrap().acquire().await.unwrap();
     let ticket = queued(&both).await;

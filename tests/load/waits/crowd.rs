@@ -39,7 +39,7 @@ async fn acquire(client: &Client, number: usize) -> Held {
 /// every forty keys.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_becomes_free_is_acquired_soon_however_many_waits_there_are() {
-    let scene = Scene::set().await;
+    let scene = Scene::start().await;
     let other = Server::builder().max_locks(100_000).port(0).start().await.unwrap();
     let servers = [address(&scene.server), address(&other)];
     let holder = Client::builder().servers(servers.clone()).connect().await.unwrap();
@@ -93,7 +93,7 @@ async fn a_key_that_becomes_free_is_acquired_soon_however_many_waits_there_are()
 /// The client has the default limit of 1,024 exclusive connections.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_waiters_for_the_released_half_of_two_thousand_keys_acquire_them() {
-    let scene = Scene::set().await;
+    let scene = Scene::start().await;
     let client = scene.builder().connect().await.unwrap();
     let mut held = Vec::new();
     for number in 0..2_000 {
@@ -123,7 +123,7 @@ async fn the_waiters_for_the_released_half_of_two_thousand_keys_acquire_them() {
 fn threads_acquire_free_keys_too() {
     const KEYS: usize = 40;
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let scene = runtime.block_on(Scene::set());
+    let scene = runtime.block_on(Scene::start());
     let servers = [address(&scene.server)];
     let holder = Client::builder().servers(servers).connect_blocking().unwrap();
     let client = scene.builder().exclusive_connections(4).connect_blocking().unwrap();
@@ -161,7 +161,7 @@ fn threads_acquire_free_keys_too() {
 /// All callers use one client and acquire the same eight keys. No other client uses these keys.
 #[tokio::test(flavor = "multi_thread")]
 async fn waiters_for_keys_of_their_own_client_need_few_tries() {
-    let scene = Scene::set().await;
+    let scene = Scene::start().await;
     let client = scene.builder().exclusive_connections(2).connect().await.unwrap();
     let started = Instant::now();
     let mut running = JoinSet::new();

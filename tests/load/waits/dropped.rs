@@ -13,7 +13,7 @@ use super::{LONG, SOON, Scene, address, pass_through};
 use crate::support::until;
 
 /// Spawns a task that acquires the lock.
-fn waits(lock: &Lock) -> JoinHandle<LockGuard> {
+fn spawn_acquire(lock: &Lock) -> JoinHandle<LockGuard> {
     let lock = lock.clone();
     tokio::spawn(async move { lock.acquire().await.unwrap() })
 }
@@ -95,16 +95,16 @@ async fn dropped_waits_for_a_thousand_keys_stay_within_twice_the_bound() {
 
 #[tokio::test]
 async fn the_next_caller_takes_the_queue_position_over_whatever_its_ttl() {
-    let scene = Scene::set().await;
+    let scene = Scene::start().await;
     let client = scene.builder().connect().await.unwrap();
     let held = scene.holder.lock("k").unwrap().acquire().await.unwrap();
-    let first = waits(&client.lock("k").unwrap().lease_ttl(Duration::from_secs(5)));
+    let first = spawn_acquire(&client.lock("k").unwrap().lease_ttl(Duration::from_secs(5)));
     scene.until_waiters(1).await;
-    let behind = waits(&scene.holder.lock("k").unwrap());
+    let behind = spawn_acquire(&scene.holder.lock("k").unwrap());
     scene.until_waiters(2).await;
     first.abort();
     assert!(first.await.unwrap_err().is_cancelled());
-    let next = waits(&client.lock("k").unwrap().lease_ttl(Duration::from_secs(50)));
+    let next = spawn_acquire(&client.lock("k").unwrap().lease_ttl(Duration::from_secs(50)));
     scene.until_waiting("server", 1).await;
     held.release().await.unwrap();
     let guard = timeout(SOON, next).await.unwrap().unwrap();
@@ -133,11 +133,11 @@ async fn the_next_caller_gets_the_servers_ttl_if_it_asks_for_none() {
     let client = scene.builder().connect().await.unwrap();
     let known = client.lock("known").unwrap().acquire().await.unwrap();
     let held = scene.holder.lock("k").unwrap().acquire().await.unwrap();
-    let first = waits(&client.lock("k").unwrap().lease_ttl(Duration::from_secs(5)));
+    let first = spawn_acquire(&client.lock("k").unwrap().lease_ttl(Duration::from_secs(5)));
     scene.until_waiters(1).await;
     first.abort();
     assert!(first.await.unwrap_err().is_cancelled());
-    let next = waits(&client.lock("k").unwrap());
+    let next = spawn_acquire(&client.lock("k").unwrap());
     scene.until_waiting("server", 1).await;
     held.release().await.unwrap();
     let guard = timeout(SOON, next).await.unwrap().unwrap();
@@ -146,7 +146,7 @@ async fn the_next_caller_gets_the_servers_ttl_if_it_asks_for_none() {
 
 #[tokio::test]
 async fn callers_of_one_key_keep_their_order_when_some_of_them_go() {
-    let scene = Scene::set().await;
+    let scene = Scene::start().await;
     let client = scene
         .builder()
         .exclusive_connections_per_key(2)
@@ -157,7 +157,7 @@ async fn callers_of_one_key_keep_their_order_when_some_of_them_go() {
     let held = scene.holder.lock("k").unwrap().acquire().await.unwrap();
     let (done, mut order) = tokio::sync::mpsc::unbounded_channel();
     let mut callers = Vec::new();
-    let come = |number: usize| {
+    let spawn_caller = |number: usize| {
         let (lock, done) = (lock.clone(), done.clone());
         tokio::spawn(async move {
             let guard = lock.acquire().await.unwrap();
@@ -166,7 +166,7 @@ async fn callers_of_one_key_keep_their_order_when_some_of_them_go() {
         })
     };
     for number in 0..6 {
-        callers.push(come(number));
+        callers.push(spawn_caller(number));
         until("it waits", || {
             scene.recorded.value("waiters", &[]) == (number + 1) as f64
         })
@@ -179,7 +179,7 @@ async fn callers_of_one_key_keep_their_order_when_some_of_them_go() {
         callers[0].is_finished() && callers[3].is_finished()
     })
     .await;
-    callers.push(come(6));
+    callers.push(spawn_caller(6));
     until("the other callers wait", || scene.recorded.value("waiters", &[]) == 5.0).await;
     assert_eq!(scene.waiters(), 2);
     held.release().await.unwrap();
@@ -199,15 +199,15 @@ async fn callers_of_one_key_keep_their_order_when_some_of_them_go() {
 /// more time begins a new wait.
 #[tokio::test]
 async fn a_caller_with_more_time_than_the_wait_that_it_took_over_continues() {
-    let scene = Scene::set().await;
+    let scene = Scene::start().await;
     let client = scene.builder().connect().await.unwrap();
     let held = scene.holder.lock("k").unwrap().acquire().await.unwrap();
     let short = client.lock("k").unwrap().acquire_timeout(Duration::from_millis(900));
-    let first = waits(&short);
+    let first = spawn_acquire(&short);
     scene.until_waiters(1).await;
     first.abort();
     assert!(first.await.unwrap_err().is_cancelled());
-    let next = waits(&client.lock("k").unwrap());
+    let next = spawn_acquire(&client.lock("k").unwrap());
     until("the second wait is queued", || {
         scene.events(EventKind::Queued, "k").len() == 2
     })
@@ -220,12 +220,12 @@ async fn a_caller_with_more_time_than_the_wait_that_it_took_over_continues() {
 
 #[tokio::test]
 async fn a_queue_position_without_a_caller_is_given_up_after_a_while() {
-    let scene = Scene::set().await;
+    let scene = Scene::start().await;
     let client = scene.builder().connect().await.unwrap();
     let _held = scene.holder.lock("k").unwrap().acquire().await.unwrap();
     let slots = scene.holder.semaphore("s", 1).unwrap();
     let _slot = slots.acquire().await.unwrap();
-    let lock = waits(&client.lock("k").unwrap());
+    let lock = spawn_acquire(&client.lock("k").unwrap());
     let slots = client.semaphore("s", 1).unwrap();
     let slot = tokio::spawn(async move { slots.acquire().await.unwrap() });
     let dflockd_client::Enqueued::Queued(ticket) = client.lock("k").unwrap().enqueue().await.unwrap() else {
@@ -243,10 +243,10 @@ async fn a_queue_position_without_a_caller_is_given_up_after_a_while() {
 /// The client releases a grant at once if the caller has dropped the wait and no other caller wants the key.
 #[tokio::test]
 async fn the_grant_of_a_dropped_wait_is_released() {
-    let scene = Scene::set().await;
+    let scene = Scene::start().await;
     let client = scene.builder().connect().await.unwrap();
     let held = scene.holder.lock("k").unwrap().acquire().await.unwrap();
-    let dropped = waits(&client.lock("k").unwrap());
+    let dropped = spawn_acquire(&client.lock("k").unwrap());
     scene.until_waiters(1).await;
     let behind = tokio::spawn(pass_through(scene.holder.lock("k").unwrap()));
     scene.until_waiters(2).await;
@@ -263,13 +263,13 @@ async fn the_next_caller_takes_the_queue_position_over_in_a_cluster() {
     let scene = ClusterScene::set(patient()).await;
     let (holder, client) = (scene.client().await, scene.client().await);
     let held = holder.lock("k").unwrap().acquire().await.unwrap();
-    let first = waits(&client.lock("k").unwrap().acquire_timeout(LONG));
+    let first = spawn_acquire(&client.lock("k").unwrap().acquire_timeout(LONG));
     scene.until_waiters(1).await;
-    let behind = waits(&holder.lock("k").unwrap().acquire_timeout(LONG));
+    let behind = spawn_acquire(&holder.lock("k").unwrap().acquire_timeout(LONG));
     scene.until_waiters(2).await;
     first.abort();
     assert!(first.await.unwrap_err().is_cancelled());
-    let next = waits(&client.lock("k").unwrap().acquire_timeout(LONG));
+    let next = spawn_acquire(&client.lock("k").unwrap().acquire_timeout(LONG));
     // Gives the next caller time to try the key and to take the queue position over.
     sleep(Duration::from_millis(50)).await;
     scene.cluster.move_leader(1).unwrap();

@@ -30,7 +30,7 @@ struct Scene {
 }
 
 impl Scene {
-    async fn set() -> Self {
+    async fn start() -> Self {
         Self::of(Server::builder()).await
     }
 
@@ -62,7 +62,10 @@ impl Scene {
     }
 
     async fn until_waiters(&self, count: u64) {
-        until(&format!("{count} wait on the server"), || self.waiters() == count).await;
+        until(&format!("{count} waiters are queued at the server"), || {
+            self.waiters() == count
+        })
+        .await;
     }
 
     /// Waits until `count` callers of the client under test wait. With the state `server` they have a queue position at

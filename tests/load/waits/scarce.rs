@@ -12,7 +12,7 @@ use crate::support::until;
 /// Each task acquires two locks. Tasks that hold one lock and wait for the second lock must not starve behind tasks
 /// that wait for their first lock.
 async fn eighty_tasks_take_two_locks_each(exclusive_connections: Option<usize>) {
-    let scene = Scene::set().await;
+    let scene = Scene::start().await;
     let mut builder = scene.builder().acquire_timeout(Duration::from_secs(30));
     if let Some(connections) = exclusive_connections {
         builder = builder.exclusive_connections(connections);
@@ -55,7 +55,7 @@ async fn holders_of_one_lock_get_the_second_by_default() {
 
 #[tokio::test]
 async fn four_hot_keys_do_not_starve_others() {
-    let scene = Scene::set().await;
+    let scene = Scene::start().await;
     let client = scene.builder().exclusive_connections(64).connect().await.unwrap();
     let mut held = Vec::new();
     for key in ["hot/0", "hot/1", "hot/2", "hot/3", "cold", "colder"] {
@@ -88,7 +88,7 @@ async fn four_hot_keys_do_not_starve_others() {
 
 #[tokio::test]
 async fn tickets_on_all_connections_block_no_wait_and_further_tickets_are_an_error() {
-    let scene = Scene::set().await;
+    let scene = Scene::start().await;
     let client = scene
         .builder()
         .exclusive_connections(4)
@@ -141,7 +141,7 @@ async fn tickets_on_all_connections_block_no_wait_and_further_tickets_are_an_err
 /// same limit applies separately to connections that own leases.
 #[tokio::test]
 async fn leases_do_not_use_up_the_connections_for_waits() {
-    let scene = Scene::set().await;
+    let scene = Scene::start().await;
     let client = scene.builder().exclusive_connections(3).connect().await.unwrap();
     let mut kept = Vec::new();
     for number in 0..10 {
@@ -233,7 +233,7 @@ async fn a_dropped_wait_blocks_no_key_where_leases_survive() {
 
 #[tokio::test]
 async fn a_dropped_wait_without_a_connection_leaves_no_waiter_and_blocks_no_key() {
-    let scene = Scene::set().await;
+    let scene = Scene::start().await;
     let client = scene.builder().exclusive_connections(1).max_waiters(50).connect();
     let client = client.await.unwrap();
     let _first = scene.holder.lock("first").unwrap().acquire().await.unwrap();
