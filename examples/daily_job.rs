@@ -46,7 +46,7 @@ async fn wake(story: Story, client: &Client, note: &Note, host: &str) -> Result<
         if note.get().is_some_and(|(day, _)| day >= TODAY) {
             return Ok::<_, Error>("it is done already");
         }
-        story.tell(format!("{host}: does it"));
+        story.tell(format!("{host}: runs the job"));
         tokio::time::sleep(Duration::from_millis(300)).await;
         // In production, the database makes this check. It refuses a note if the stored fence is equal or larger.
         let fence = guard.require_fence()?;

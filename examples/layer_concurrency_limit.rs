@@ -41,7 +41,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         done?;
     }
     println!(
-        "{} locks were taken and given back, four requests at a time",
+        "{} locks were acquired and released, at most four requests at once",
         DONE.load(Ordering::Relaxed)
     );
 

@@ -54,13 +54,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 asked.elapsed()
             );
         }
-        other => return Err(format!("it should have been shed: {other:?}").into()),
+        other => return Err(format!("the request should have been refused: {other:?}").into()),
     }
     held.release().await?;
     for waiter in waiting {
         waiter.await??;
     }
     client.lock("something/else")?.acquire().await?.release().await?;
-    println!("with room again, it is served");
+    println!("below the limit again, the request is served");
     Ok(())
 }

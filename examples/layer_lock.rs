@@ -161,7 +161,7 @@ async fn main() -> Result<(), BoxError> {
         }
     }
     let at_once = database.reports_at_once.load(Ordering::SeqCst);
-    story.tell(format!("8 reports: {at_once} at once at most, {refused} sent away"));
+    story.tell(format!("8 reports: {at_once} at once at most, {refused} refused"));
     assert!(at_once <= 2);
 
     let status = ask(fleet[0].clone(), "POST", "/accounts/seven/deposits").await?;

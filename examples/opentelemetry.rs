@@ -127,7 +127,7 @@ fn check(spans: &[SpanData]) -> Result<(), Box<dyn Error>> {
     waits.sort_by_key(|wait| parent(wait, spans).and_then(|order| attribute(order, "order")));
     assert_eq!(spans.iter().filter(|span| span.name == "handle").count(), 4);
     assert_eq!(waits.len(), 3, "the first order was granted its lock at once");
-    assert_eq!(spans.len(), 7, "and that is all");
+    assert_eq!(spans.len(), 7, "there are no other spans");
     let ends = [
         ("2", "granted", None),
         ("3", "dropped", None),

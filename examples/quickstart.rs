@@ -43,7 +43,7 @@ async fn main() -> Result<(), Error> {
 
     let report = client.shutdown(Duration::from_secs(5)).await;
     story.tell(&format!(
-        "shut down: {} leases given back, {} left to their TTL",
+        "shut down: {} leases released, {} end with their TTL",
         report.released,
         report.unreleased.len()
     ));
@@ -59,7 +59,7 @@ async fn two_tasks_want_one_lock(story: &Story, client: &Client) -> Result<(), E
     let second = tokio::spawn({
         let (story, lock) = (story.clone(), lock.clone());
         async move {
-            story.tell("task 2 wants it too, and waits its turn");
+            story.tell("task 2 waits for the same lock");
             let asked = Instant::now();
             let guard = lock.acquire().await?;
             story.tell(&format!(

@@ -69,7 +69,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .fencing(Fencing::Required)
         // The class of a key is a label of metrics. It must have few values, so it is the first part of the key.
         .key_class(|key| key.split('/').next().unwrap_or("other"))
-        .on_lost(|lost| tracing::warn!(key = %lost.key, reason = %lost.reason, "a lease was lost under its request"))
+        .on_lost(
+            |lost| tracing::warn!(key = %lost.key, reason = %lost.reason, "a lease was lost while its request ran"),
+        )
         .connect()
         .await?;
     let database = match std::env::var("SERVICE_DATABASE") {
@@ -104,15 +106,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
     end_is_wanted.await;
     end.cancel();
     if tokio::time::timeout(GRACE, served).await.is_err() {
-        tracing::warn!("requests are still under way after {GRACE:?}: their leases are taken from them");
+        tracing::warn!("requests still run after {GRACE:?}: the shutdown ends their leases");
     }
     // The shutdown ends all leases. So the layer stops the handlers that still run.
     let report = client.shutdown(Duration::from_secs(5)).await;
     for key in &report.unreleased {
-        tracing::warn!(%key, "not given back: it ends with its TTL");
+        tracing::warn!(%key, "a lease was not released: it ends with its TTL");
     }
     tracing::info!(
-        "ended: {} leases given back, {} not",
+        "ended: {} leases released, {} not released",
         report.released,
         report.unreleased.len()
     );

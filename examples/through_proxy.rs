@@ -118,7 +118,10 @@ async fn read_head(stream: &mut BufReader<TcpStream>) -> io::Result<String> {
         }
         line.clear();
     }
-    Err(io::Error::new(io::ErrorKind::UnexpectedEof, "half an answer"))
+    Err(io::Error::new(
+        io::ErrorKind::UnexpectedEof,
+        "the connection ended before the empty line of the headers",
+    ))
 }
 
 /// Runs a proxy that opens tunnels only to `SERVER`.

@@ -56,7 +56,7 @@ async fn print(
             match ticket.wait(patience).await {
                 Ok(guard) => guard,
                 Err(error) if error.kind() == ErrorKind::Timeout => {
-                    tell("was given up: it took too long");
+                    tell("was cancelled: the wait took too long");
                     return Ok(());
                 }
                 Err(error) => return Err(error),

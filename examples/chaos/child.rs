@@ -41,13 +41,13 @@ impl Process {
     }
 
     /// Waits for the next line that the process prints.
-    pub(crate) fn says(&mut self) -> Result<String, Box<dyn Error>> {
+    pub(crate) fn read_line(&mut self) -> Result<String, Box<dyn Error>> {
         let line = self.output.next().ok_or("the process has ended")?;
         Ok(line?)
     }
 
     /// Writes a value as one line to the standard input of the process.
-    pub(crate) fn tell(&mut self, what: &impl serde::Serialize) -> Result<(), Box<dyn Error>> {
+    pub(crate) fn write_line(&mut self, what: &impl serde::Serialize) -> Result<(), Box<dyn Error>> {
         let input = self.input.as_mut().ok_or("the process was told to end")?;
         writeln!(input, "{}", serde_json::to_string(what)?)?;
         Ok(())

@@ -9,7 +9,7 @@ use tokio::io::AsyncReadExt;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::job::{ANSWER, ClientJob, KEPT, TTL, Ways};
+use crate::job::{ClientJob, ORPHAN_TTL_OF_CLIENTS, REQUEST_TIMEOUT, TTL, Ways};
 use crate::resource::Resource;
 use crate::tasks::Worker;
 use crate::witness::Witness;
@@ -54,7 +54,7 @@ pub(crate) async fn run(job: ClientJob) -> Result<ExitCode, Box<dyn Error>> {
 /// Configures the client for locks. Keys that begin with `a` or `b` belong to the two standalone servers. All other
 /// keys belong to the cluster.
 fn of_locks(ways: &Ways) -> ClientBuilder {
-    let cluster = Shard::cluster(&ways.members).orphan_ttl(KEPT);
+    let cluster = Shard::cluster(&ways.members).orphan_ttl(ORPHAN_TTL_OF_CLIENTS);
     let singles = ways.singles.iter().map(Shard::single);
     let strategy = |key: &str, shards: usize| match key.as_bytes().first() {
         Some(b'a') => 0,
@@ -75,5 +75,5 @@ fn impatient() -> ClientBuilder {
         .connect_timeout(Duration::from_secs(1))
         .reply_timeout(Duration::from_secs(1))
         .keepalive(Duration::from_secs(1))
-        .request_timeout(ANSWER)
+        .request_timeout(REQUEST_TIMEOUT)
 }

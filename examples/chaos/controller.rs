@@ -36,7 +36,7 @@ pub(crate) struct World {
 /// A client process. After the controller has killed it, a new process takes its place.
 pub(crate) struct ClientSlot {
     number: usize,
-    lives: u64,
+    restarts: u64,
     seed: u64,
     pub(crate) process: Process,
     pub(crate) name: String,
@@ -45,7 +45,7 @@ pub(crate) struct ClientSlot {
 /// A server process. After the controller has killed it, a new process takes its place on the same port.
 pub(crate) struct ServerSlot {
     letter: char,
-    lives: u64,
+    restarts: u64,
     job: ServerJob,
     pub(crate) process: Process,
 }
@@ -141,7 +141,7 @@ impl World {
             let seed = seed.wrapping_mul(1000).wrapping_add(number as u64);
             let slot = ClientSlot {
                 number,
-                lives: 0,
+                restarts: 0,
                 seed,
                 name: format!("client-{number}-0"),
                 process: Process::start(&world.client_job(number, 0, seed))?,
@@ -151,17 +151,17 @@ impl World {
         Ok(world)
     }
 
-    fn client_job(&self, number: usize, life: u64, seed: u64) -> Job {
+    fn client_job(&self, number: usize, restarts: u64, seed: u64) -> Job {
         Job::Client(ClientJob {
-            record: record_of(&self.directory, format!("client-{number}-{life}")),
-            seed: seed.wrapping_add(life.wrapping_mul(100)),
+            record: record_of(&self.directory, format!("client-{number}-{restarts}")),
+            seed: seed.wrapping_add(restarts.wrapping_mul(100)),
             ways: self.network.ways_of(number),
         })
     }
 
     pub(crate) fn kill_client(&self, slot: &mut ClientSlot) -> Result<(), Box<dyn Error>> {
         let wrong = block_in_place(|| slot.process.kill())?;
-        self.was_wrong(wrong);
+        self.add_problems(wrong);
         let process = slot.name.as_str().into();
         self.record.note(What::ProcessKilled(record::Process { process }));
         Ok(())
@@ -169,16 +169,19 @@ impl World {
 
     /// Starts a new client process in the place of the killed one.
     pub(crate) fn start_client(&self, slot: &mut ClientSlot) -> Result<(), Box<dyn Error>> {
-        slot.lives += 1;
-        slot.name = format!("client-{}-{}", slot.number, slot.lives);
-        let job = self.client_job(slot.number, slot.lives, slot.seed);
+        slot.restarts += 1;
+        slot.name = format!("client-{}-{}", slot.number, slot.restarts);
+        let job = self.client_job(slot.number, slot.restarts, slot.seed);
         slot.process = block_in_place(|| Process::start(&job))?;
         Ok(())
     }
 
     /// Keeps problems for the report at the end of the run.
-    pub(crate) fn was_wrong(&self, what: impl IntoIterator<Item = String>) {
-        self.wrong.lock().unwrap_or_else(PoisonError::into_inner).extend(what);
+    pub(crate) fn add_problems(&self, problems: impl IntoIterator<Item = String>) {
+        self.wrong
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(problems);
     }
 
     /// Shuts all processes down, first the clients. Returns all problems so far.
@@ -187,17 +190,17 @@ impl World {
         for slot in &self.clients {
             let mut slot = slot.lock().await;
             match slot.process.end()? {
-                Some(wrong) => self.was_wrong([wrong]),
+                Some(wrong) => self.add_problems([wrong]),
                 None => under_way.push(slot),
             }
         }
         for mut slot in under_way {
-            self.was_wrong(slot.process.ended().await?);
+            self.add_problems(slot.process.ended().await?);
         }
         for slot in &self.servers {
-            self.was_wrong(end_at_once(&mut slot.lock().await.process).await?);
+            self.add_problems(end_at_once(&mut slot.lock().await.process).await?);
         }
-        self.was_wrong(end_at_once(&mut self.cluster.lock().await.process).await?);
+        self.add_problems(end_at_once(&mut self.cluster.lock().await.process).await?);
         let mut wrong = self.wrong.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(std::mem::take(&mut wrong))
     }
@@ -234,11 +237,11 @@ impl ServerSlot {
             port: 0,
         };
         let mut process = Process::start(&Job::Server(job.clone()))?;
-        let address = process.says()?;
+        let address = process.read_line()?;
         job.port = address.rsplit(':').next().unwrap_or_default().parse()?;
         Ok(Self {
             letter,
-            lives: 0,
+            restarts: 0,
             job,
             process,
         })
@@ -258,13 +261,13 @@ impl ServerSlot {
 
     /// Starts a new server on the same port, without the state of the killed server.
     pub(crate) fn start_again(&mut self, record: &Writer) -> Result<(), Box<dyn Error>> {
-        self.lives += 1;
-        let name = format!("server-{}-{}", self.letter, self.lives);
+        self.restarts += 1;
+        let name = format!("server-{}-{}", self.letter, self.restarts);
         begins(record, &name, Some(self.name()));
         self.job.record.name = name;
         block_in_place(|| {
             self.process = Process::start(&Job::Server(self.job.clone()))?;
-            self.process.says()?;
+            self.process.read_line()?;
             Ok(())
         })
     }
@@ -280,7 +283,7 @@ impl ClusterSlot {
         }))?;
         let mut members = Vec::new();
         for _ in 0..MEMBERS {
-            members.push(process.says()?);
+            members.push(process.read_line()?);
         }
         Ok((Self { process, leader: 0 }, members))
     }

@@ -49,12 +49,12 @@ impl fmt::Display for Tally {
 }
 
 /// A fault that has begun and not ended. `begins` records the beginning of the fault, and `drop` records the end.
-struct Broken<'w> {
+struct FaultUnderWay<'w> {
     world: &'w World,
     name: String,
 }
 
-impl<'w> Broken<'w> {
+impl<'w> FaultUnderWay<'w> {
     fn begins(world: &'w World, what: &'static str) -> Self {
         let number = world.tally.troubles.fetch_add(1, Ordering::Relaxed);
         let name = format!("{what} #{number}");
@@ -64,7 +64,7 @@ impl<'w> Broken<'w> {
     }
 }
 
-impl Drop for Broken<'_> {
+impl Drop for FaultUnderWay<'_> {
     fn drop(&mut self) {
         let trouble = self.name.as_str().into();
         self.world
@@ -102,7 +102,7 @@ pub(crate) async fn cause_faults(world: &Arc<World>, seed: u64, long: Duration) 
                 Err(panicked) => panicked.to_string(),
             };
             world.tally.failed.fetch_add(1, Ordering::Relaxed);
-            world.was_wrong([format!("a fault could not be caused: {error}")]);
+            world.add_problems([format!("a fault could not be caused: {error}")]);
         }
         sleep(PAUSE).await;
     }
@@ -190,8 +190,8 @@ async fn kill_server(world: &World, random: &mut Rng) -> Outcome {
         true => ("server killed and started again at once", Duration::ZERO),
         false => ("server killed and started again later", between(random, 300, 4_000)),
     };
-    let _broken = Broken::begins(world, what);
-    world.was_wrong(slot.kill(&world.record).map_err(sendable)?);
+    let _fault = FaultUnderWay::begins(world, what);
+    world.add_problems(slot.kill(&world.record).map_err(sendable)?);
     world.tally.count(what);
     sleep(pause).await;
     slot.start_again(&world.record).map_err(sendable)
@@ -211,7 +211,7 @@ async fn freeze_server(world: &World, random: &mut Rng, what: &'static str, (fro
 }
 
 async fn stand_still(world: &World, process: &child::Process, what: &'static str, long: Duration) -> Outcome {
-    let _broken = Broken::begins(world, what);
+    let _fault = FaultUnderWay::begins(world, what);
     process.freeze()?;
     world.tally.count(what);
     sleep(long).await;
@@ -229,7 +229,7 @@ async fn disturb_cluster(world: &World, random: &mut Rng) -> Outcome {
         0 => ("leadership moves", Order::Lead(next), 1, &[]),
         1 => (
             "leadership moves with a request under way",
-            Order::FallInFlight(next),
+            Order::MoveLeaderInFlight(next),
             1,
             &[],
         ),
@@ -248,17 +248,17 @@ async fn disturb_cluster(world: &World, random: &mut Rng) -> Outcome {
         ),
         _ => ("follower stopped", Order::Stop(next), 2_000, &[Order::Start(next)]),
     };
-    let _broken = Broken::begins(world, what);
-    let moves = matches!(first, Order::Lead(_) | Order::FallInFlight(_))
+    let _fault = FaultUnderWay::begins(world, what);
+    let moves = matches!(first, Order::Lead(_) | Order::MoveLeaderInFlight(_))
         || then.iter().any(|order| matches!(order, Order::Lead(_)));
     if moves {
         cluster.leader = next;
     }
-    cluster.process.tell(&first).map_err(sendable)?;
+    cluster.process.write_line(&first).map_err(sendable)?;
     world.tally.count(what);
     sleep(between(random, pause / 10, pause)).await;
     for order in then {
-        cluster.process.tell(order).map_err(sendable)?;
+        cluster.process.write_line(order).map_err(sendable)?;
         sleep(between(random, 0, 300)).await;
     }
     Ok(())
@@ -285,7 +285,7 @@ async fn disturb_network(world: &World, random: &mut Rng) -> Outcome {
     };
     let (what, bad, cuts) = network_fault(random);
     let long = between(random, 100, 4_000);
-    let _broken = Broken::begins(world, what);
+    let _fault = FaultUnderWay::begins(world, what);
     for (client, server) in &ways {
         let way = network.way(*client, *server);
         way.change(|treatment| bad(treatment));

@@ -6,18 +6,18 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 /// The orphan TTL of the cluster's members.
-pub(crate) const KEPT_BY_MEMBERS: Duration = Duration::from_secs(5);
+pub(crate) const ORPHAN_TTL_OF_MEMBERS: Duration = Duration::from_secs(5);
 
 /// The orphan TTL in the clients' settings. The client reports a suspect lease as lost when 95 % of this time has
-/// passed since the leader's last message. The setting is shorter than [`KEPT_BY_MEMBERS`], so that the client reports
-/// the loss before the members end the lease.
-pub(crate) const KEPT: Duration = Duration::from_secs(4);
+/// passed since the leader's last message. The setting is shorter than [`ORPHAN_TTL_OF_MEMBERS`], so that the client
+/// reports the loss before the members end the lease.
+pub(crate) const ORPHAN_TTL_OF_CLIENTS: Duration = Duration::from_secs(4);
 
 /// The usual TTL of leases.
 pub(crate) const TTL: Duration = Duration::from_secs(3);
 
 /// The request timeout of the clients.
-pub(crate) const ANSWER: Duration = Duration::from_secs(3);
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The TTL of leases that are held for a long time.
 pub(crate) const LONG_TTL: Duration = Duration::from_secs(12);
@@ -95,5 +95,5 @@ pub(crate) enum Order {
     Rejoin(usize),
     /// The leader executes its next request, but rejects it with `error_not_leader`. Then this member becomes the
     /// leader.
-    FallInFlight(usize),
+    MoveLeaderInFlight(usize),
 }

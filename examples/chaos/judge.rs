@@ -188,14 +188,14 @@ fn resource(directory: &Path, attempts: &Attempts) -> Result<Vec<String>, Box<dy
         }
     }
     println!(
-        "resource: {} increments, of which {acknowledged} were acknowledged and recorded; {} attempts were refused as stale; of {} others it is \
-         not known whether the resource has them",
+        "resource: {} increments, of which {acknowledged} were acknowledged and recorded; {} attempts were refused as stale; {} attempts \
+         had no known outcome",
         increments.len(),
         attempts.refused,
         attempts.uncertain
     );
     if increments.len() > acknowledged + attempts.uncertain {
-        wrong.push("the resource has increments that were not acknowledged, and whose process lived".to_owned());
+        wrong.push("the resource has more increments than were acknowledged or are uncertain".to_owned());
     }
     Ok(wrong)
 }

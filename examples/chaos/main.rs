@@ -97,5 +97,5 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
 #[cfg(not(unix))]
 fn main() -> Result<ExitCode, Box<dyn Error>> {
     Arguments::parse();
-    Err("chaos stops processes and lets them go on, which this system cannot do".into())
+    Err("the chaos test needs the Unix signals that stop and continue a process".into())
 }

@@ -10,7 +10,7 @@ use tokio::io::{AsyncBufReadExt, BufReader, stdin};
 use tokio::time::Instant;
 
 use crate::history::record::Name;
-use crate::job::{ClusterJob, KEPT_BY_MEMBERS, Order, Record, ServerJob};
+use crate::job::{ClusterJob, ORPHAN_TTL_OF_MEMBERS, Order, Record, ServerJob};
 use crate::{observed, witness};
 
 /// Runs a standalone server until standard input ends.
@@ -30,7 +30,7 @@ pub(crate) async fn run(job: ServerJob) -> Result<ExitCode, Box<dyn Error>> {
 /// Runs the cluster, and follows the controller's orders until standard input ends.
 pub(crate) async fn run_cluster(job: ClusterJob) -> Result<ExitCode, Box<dyn Error>> {
     let each = Server::builder()
-        .orphan_ttl(KEPT_BY_MEMBERS)
+        .orphan_ttl(ORPHAN_TTL_OF_MEMBERS)
         .on_event(recorder(&job.record)?);
     let cluster = Cluster::builder().members(job.members).options(each).start().await?;
     for address in cluster.addresses() {
@@ -45,7 +45,7 @@ pub(crate) async fn run_cluster(job: ClusterJob) -> Result<ExitCode, Box<dyn Err
             Order::Start(member) => cluster.start(member).await?,
             Order::Isolate(member) => cluster.isolate(member)?,
             Order::Rejoin(member) => cluster.rejoin(member)?,
-            Order::FallInFlight(next) => cluster.move_leader_in_flight(Some(next))?,
+            Order::MoveLeaderInFlight(next) => cluster.move_leader_in_flight(Some(next))?,
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::history::record::{Action, Extent, Gap, Kind, Name, Outcome, Received, Subscribed, Subscription, What};
-use crate::job::{ANSWER, LONG_TTL, Record, TTL};
+use crate::job::{LONG_TTL, REQUEST_TIMEOUT, Record, TTL};
 use crate::resource::{Added, Resource};
 use crate::witness::{Asked, Call, Guard, Held, SeveralHeld, Witness};
 
@@ -68,7 +68,7 @@ impl Worker {
             tasks.spawn(next().keep());
             tasks.spawn(next().take_slots());
             tasks.spawn(next().take_tickets());
-            tasks.spawn(next().change_its_mind());
+            tasks.spawn(next().drop_acquires());
         }
         tasks.spawn(next().take_several());
         tasks.spawn(next().lead());
@@ -284,7 +284,7 @@ impl Worker {
                 self.caller,
                 Action::Enqueue,
                 Asked {
-                    timeout: Some(ANSWER),
+                    timeout: Some(REQUEST_TIMEOUT),
                     ..asked.clone()
                 },
             );
@@ -323,7 +323,7 @@ impl Worker {
     }
 
     /// Acquires a key. If this takes longer than a random time of at most 400 ms, the future is dropped.
-    async fn change_its_mind(self) {
+    async fn drop_acquires(self) {
         while self.goes_on() {
             let patience = Duration::from_micros(fastrand::u64(0..400_000));
             let acquired = timeout(patience, self.acquire(&self.pick("n", 2), false)).await;
@@ -396,7 +396,7 @@ impl Worker {
                 return;
             };
             let asked = Asked {
-                timeout: Some(ANSWER),
+                timeout: Some(REQUEST_TIMEOUT),
                 ..asked
             };
             let call = self.witness.call(self.caller, Action::Try, asked);
@@ -423,7 +423,7 @@ impl Worker {
             let asked = Asked {
                 channel: Some(channel.as_str().into()),
                 payload: Some(payload.as_str().into()),
-                timeout: Some(ANSWER),
+                timeout: Some(REQUEST_TIMEOUT),
                 ..Asked::default()
             };
             let call = self.witness.call(self.caller, Action::Emit, asked);
@@ -437,7 +437,7 @@ impl Worker {
         while self.goes_on() {
             let asked = Asked {
                 channel: Some(pattern.into()),
-                timeout: Some(ANSWER),
+                timeout: Some(REQUEST_TIMEOUT),
                 ..Asked::default()
             };
             let call = self.witness.call(self.caller, Action::Listen, asked);

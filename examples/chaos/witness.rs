@@ -12,7 +12,7 @@ use crate::history::record::{
     Acquired, Action, Invoke, Kind, LetGo, Lost, Name, Outcome, Process, Return, Token, Use, What,
 };
 use crate::history::writer::Writer;
-use crate::job::{ANSWER, Record};
+use crate::job::{REQUEST_TIMEOUT, Record};
 
 /// Returns the time of the monotonic clock in nanoseconds. All processes of the machine share this clock.
 pub(crate) fn now() -> u64 {
@@ -236,7 +236,7 @@ impl Witness {
             holder: Some(holder),
             kind: Some(kind_of(lease)),
             key: Some(Name::from(lease.key())),
-            timeout: Some(ANSWER),
+            timeout: Some(REQUEST_TIMEOUT),
             ..Asked::default()
         };
         self.call(caller, Action::Release, asked)

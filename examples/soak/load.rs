@@ -62,7 +62,7 @@ impl Load {
         }
         tasks.spawn(worker.clone().emit());
         tasks.spawn(worker.clone().come_and_go());
-        tasks.spawn(worker.ask());
+        tasks.spawn(worker.read_stats());
         Ok(Self { client, signals, tasks })
     }
 

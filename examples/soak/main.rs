@@ -95,7 +95,7 @@ async fn soak(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
     let left = Process::settled_to(&before).await?;
 
     println!("\n{}\nfaults: {}", meter.operations(), servers.faults());
-    let mut passed = verdict::left_over(&before, &left);
+    let mut passed = verdict::nothing_is_left(&before, &left);
     passed &= verdict::judge(table.samples(), arguments.smoke);
     println!(
         "\n{}",

@@ -33,8 +33,7 @@ impl Process {
     pub(crate) fn here() -> Result<Self, Box<dyn Error>> {
         Ok(Self {
             resident: resident("self")?,
-            // One descriptor is subtracted: `read_dir` uses it for the directory itself.
-            descriptors: fs::read_dir("/proc/self/fd")?.count().saturating_sub(1) as u64,
+            descriptors: descriptors()?,
             threads: fs::read_dir("/proc/self/task")?.count() as u64,
             tasks: Handle::current().metrics().num_alive_tasks() as u64,
         })
@@ -53,6 +52,12 @@ impl Process {
             sleep(Duration::from_millis(50)).await;
         }
     }
+}
+
+/// Returns the number of descriptors that this process has open. Does not count the descriptor that `read_dir` uses for
+/// the directory itself.
+pub(crate) fn descriptors() -> std::io::Result<u64> {
+    Ok(fs::read_dir("/proc/self/fd")?.count().saturating_sub(1) as u64)
 }
 
 /// Returns the resident memory of a process in KiB.

@@ -20,6 +20,7 @@ use tokio::time::sleep;
 
 use self::proxy::Proxy;
 use crate::load::KEPT;
+use crate::sample::descriptors;
 
 /// The addresses that the client's process uses. All except `control` are addresses of proxies.
 #[derive(Clone, Debug, Default)]
@@ -137,7 +138,7 @@ impl ServersHave {
         };
         Ok(Self {
             keys: all.iter().map(keys).sum::<usize>() as u64,
-            descriptors: std::fs::read_dir("/proc/self/fd")?.count() as u64,
+            descriptors: descriptors()?,
             tasks: Handle::current().metrics().num_alive_tasks() as u64,
         })
     }

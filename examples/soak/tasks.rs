@@ -265,13 +265,13 @@ impl Worker {
             if !self.goes_on() {
                 return;
             }
-            let life = self.live(round).await;
-            self.meter.count("client", &life);
+            let outcome = self.use_new_client(round).await;
+            self.meter.count("client", &outcome);
             self.pause(2_000).await;
         }
     }
 
-    async fn live(&self, round: usize) -> Result<(), Error> {
+    async fn use_new_client(&self, round: usize) -> Result<(), Error> {
         let client = of_locks(&self.addresses).connect().await?;
         let conn = of_signals(&self.addresses).build()?.subscribe("soak.*").await?;
         let mut guards = Vec::new();
@@ -290,7 +290,7 @@ impl Worker {
         Ok(())
     }
 
-    pub(crate) async fn ask(self) {
+    pub(crate) async fn read_stats(self) {
         while self.goes_on() {
             for outcome in self.client.all_stats().await {
                 self.meter.count("stats", &outcome);

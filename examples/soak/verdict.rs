@@ -9,7 +9,7 @@
 use crate::sample::{Process, Sample};
 
 /// Returns whether the process has no more descriptors and tasks after the shutdown of all clients than before.
-pub(crate) fn left_over(before: &Process, left: &Process) -> bool {
+pub(crate) fn nothing_is_left(before: &Process, left: &Process) -> bool {
     println!(
         "before there was a client: {} descriptors, {} tasks; when all were gone: {} and {}",
         before.descriptors, before.tasks, left.descriptors, left.tasks
