@@ -33,7 +33,7 @@ async fn exchange(stream: &mut TcpStream, requests: &[u8], answers: usize) {
 }
 
 /// Returns a connection that listens to `count` patterns. No pattern matches a channel of [`signals`].
-async fn bystander(address: &str, count: usize, pattern: impl Fn(usize) -> String) -> TcpStream {
+async fn other_subscriber(address: &str, count: usize, pattern: impl Fn(usize) -> String) -> TcpStream {
     let mut requests = BytesMut::new();
     for number in 0..count {
         let pattern = Pattern::new(pattern(number)).unwrap();
@@ -69,7 +69,7 @@ fn matching(criterion: &mut Criterion) {
             let (server, _listens, mut publisher) = runtime.block_on(async {
                 let server = Server::builder().release("1.16").port(0).start().await.unwrap();
                 let address = server.local_addr().to_string();
-                let listens = bystander(&address, others, |n| pattern.replace("{}", &n.to_string())).await;
+                let listens = other_subscriber(&address, others, |n| pattern.replace("{}", &n.to_string())).await;
                 (server, listens, TcpStream::connect(address).await.unwrap())
             });
             group.bench_function(BenchmarkId::new(kind, others), |bencher| {

@@ -71,7 +71,7 @@ impl Child {
         match self.lines.recv_timeout(patience) {
             Ok(line) => Ok(line),
             Err(RecvTimeoutError::Timeout) => Err(format!(
-                "{} said nothing for {:.0} s",
+                "{} printed nothing for {:.0} s",
                 self.name,
                 patience.as_secs_f64()
             )),

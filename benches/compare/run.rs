@@ -15,7 +15,7 @@ use crate::sides::{Packages, Program, SIDES, Side};
 use crate::table::rate;
 use crate::work::Work;
 
-/// How long the program of a side may take to start and to warm up, in addition to the measured time.
+/// How long the program of a side may take in addition to the warm-up and the measured time, for example to start.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The duration of the warm-up, as a fraction of the measured time.
@@ -37,8 +37,8 @@ pub(crate) struct Measured {
     pub(crate) seconds: f64,
 }
 
-/// A side that is measured.
-struct Contestant {
+/// A side whose program is ready, so that it can be measured.
+struct PreparedSide {
     side: &'static Side,
     program: Program,
     version: String,
@@ -49,12 +49,12 @@ pub(crate) fn all(plan: &Plan, names: &[String], packages: &Packages) -> Result<
     let wanted = wanted(names)?;
     let began = Instant::now();
     let mut left_out = Vec::new();
-    let mut contestants = Vec::new();
+    let mut prepared_sides = Vec::new();
     // The servers of other systems run until the end, because an idle server does not slow down the other sides.
     let mut services = HashMap::new();
     for side in wanted {
         match prepare(side, packages, &mut services) {
-            Ok(program) => contestants.push(Contestant {
+            Ok(program) => prepared_sides.push(PreparedSide {
                 side,
                 program,
                 version: String::new(),
@@ -75,10 +75,10 @@ pub(crate) fn all(plan: &Plan, names: &[String], packages: &Packages) -> Result<
         // With one worker, [`Keys::One`] would measure the same as [`Keys::Own`].
         let contended = |workers: &&usize| *keys == Keys::Own || **workers > 1;
         for workers in plan.workers.iter().filter(contended) {
-            let mut row: Vec<Cell> = contestants
+            let mut row: Vec<Cell> = prepared_sides
                 .iter()
-                .map(|contestant| Cell {
-                    side: contestant.side.name.to_owned(),
+                .map(|prepared| Cell {
+                    side: prepared.side.name.to_owned(),
                     keys: *keys,
                     workers: *workers,
                     rates: Vec::new(),
@@ -86,10 +86,10 @@ pub(crate) fn all(plan: &Plan, names: &[String], packages: &Packages) -> Result<
                 })
                 .collect();
             for round in 1..=plan.rounds {
-                for (contestant, cell) in contestants.iter_mut().zip(&mut row) {
+                for (prepared, cell) in prepared_sides.iter_mut().zip(&mut row) {
                     let prefix = format!("compare/{keys}/{workers}/{round}");
-                    let measured = measure(contestant, &services, plan, cell, prefix);
-                    record(round, contestant, cell, measured);
+                    let measured = measure(prepared, &services, plan, cell, prefix);
+                    record(round, prepared, cell, measured);
                 }
             }
             cells.append(&mut row);
@@ -97,12 +97,12 @@ pub(crate) fn all(plan: &Plan, names: &[String], packages: &Packages) -> Result<
     }
     println!("measured; all in all {:.0} s", began.elapsed().as_secs_f64());
     Ok(Results {
-        date: said("date", &["-u", "+%Y-%m-%d"]),
+        date: first_line_of("date", &["-u", "+%Y-%m-%d"]),
         machine: machine(),
         rounds: plan.rounds,
         seconds: plan.seconds,
         workers: plan.workers.clone(),
-        sides: contestants.into_iter().map(Contestant::named).collect(),
+        sides: prepared_sides.into_iter().map(PreparedSide::named).collect(),
         left_out,
         cells,
     })
@@ -111,7 +111,10 @@ pub(crate) fn all(plan: &Plan, names: &[String], packages: &Packages) -> Result<
 fn wanted(names: &[String]) -> Result<Vec<&'static Side>, String> {
     if let Some(unknown) = names.iter().find(|name| !SIDES.iter().any(|side| side.name == **name)) {
         let known: Vec<&str> = SIDES.iter().map(|side| side.name).collect();
-        return Err(format!("there is no side {unknown}; there are {}", known.join(", ")));
+        return Err(format!(
+            "there is no side {unknown}; the sides are {}",
+            known.join(", ")
+        ));
     }
     let is_wanted = |side: &&Side| names.is_empty() || names.iter().any(|name| name == side.name);
     Ok(SIDES.iter().filter(is_wanted).collect())
@@ -129,13 +132,13 @@ fn prepare(side: &Side, packages: &Packages, services: &mut HashMap<System, Serv
 }
 
 fn measure(
-    contestant: &Contestant,
+    prepared: &PreparedSide,
     services: &HashMap<System, Service>,
     plan: &Plan,
     cell: &Cell,
     prefix: String,
 ) -> Result<Measured, String> {
-    let system = contestant.side.system;
+    let system = prepared.side.system;
     let fresh;
     let service = match services.get(&system) {
         Some(service) => service,
@@ -160,27 +163,27 @@ fn measure(
         warm: seconds * WARM_UP,
         seconds,
     };
-    let mut child = contestant.program.start(contestant.side.label, &work.arguments())?;
-    let line = child.line(Duration::from_secs_f64(seconds) + PATIENCE)?;
+    let mut child = prepared.program.start(prepared.side.label, &work.arguments())?;
+    let line = child.line(Duration::from_secs_f64(work.warm + seconds) + PATIENCE)?;
     let measured: Measured =
-        serde_json::from_str(&line).map_err(|error| format!("{} said {line:?}: {error}", contestant.side.label))?;
+        serde_json::from_str(&line).map_err(|error| format!("{} printed {line:?}: {error}", prepared.side.label))?;
     match measured.pairs {
         0 => Err(format!("no pair in {:.1} s", measured.seconds)),
         _ => Ok(measured),
     }
 }
 
-fn record(round: usize, contestant: &mut Contestant, cell: &mut Cell, measured: Result<Measured, String>) {
+fn record(round: usize, prepared: &mut PreparedSide, cell: &mut Cell, measured: Result<Measured, String>) {
     let place = format!(
         "{} key, workers {}, round {round}, {}:",
-        cell.keys, cell.workers, contestant.side.label
+        cell.keys, cell.workers, prepared.side.label
     );
     match measured {
         Ok(measured) => {
             let pairs = measured.pairs as f64 / measured.seconds;
             println!("{place} {} pairs/s", rate(pairs));
             cell.rates.push(pairs);
-            contestant.version = measured.version;
+            prepared.version = measured.version;
         }
         Err(failure) => {
             println!("{place} FAILED: {failure}");
@@ -189,12 +192,12 @@ fn record(round: usize, contestant: &mut Contestant, cell: &mut Cell, measured: 
     }
 }
 
-impl Contestant {
+impl PreparedSide {
     fn named(self) -> Named {
         let server = match self.side.system {
             System::Dflockd => String::new(),
-            System::Redis => said("redis-server", &["--version"]),
-            System::Etcd => said("etcd", &["--version"]),
+            System::Redis => first_line_of("redis-server", &["--version"]),
+            System::Etcd => first_line_of("etcd", &["--version"]),
         };
         // The programs print `Redis server v=7.0.15 sha=…` and `etcd Version: 3.4.23`.
         let number = server
@@ -229,11 +232,11 @@ fn machine() -> String {
         .find_map(|line| line.strip_prefix("model name")?.split_once(':'))
         .map_or(std::env::consts::ARCH, |(_, model)| model.trim());
     let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
-    format!("{cores} x {model}, {}", said("uname", &["-sr"]))
+    format!("{cores} x {model}, {}", first_line_of("uname", &["-sr"]))
 }
 
 /// Returns the first line that a program prints. The string is empty if the program is missing or prints nothing.
-fn said(program: &str, arguments: &[&str]) -> String {
+fn first_line_of(program: &str, arguments: &[&str]) -> String {
     let output = places::program(program).and_then(|program| Command::new(program).args(arguments).output().ok());
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
     text.as_deref()

@@ -63,7 +63,7 @@ fn embedded() -> Result<Service, String> {
     let address = line.strip_prefix(LISTENS).and_then(|address| address.parse().ok());
     match address {
         Some(address) => Ok(Service { _child: child, address }),
-        None => Err(format!("the embedded server said {line:?}")),
+        None => Err(format!("the embedded server printed {line:?}")),
     }
 }
 

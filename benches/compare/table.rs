@@ -26,7 +26,7 @@ pub(crate) fn conditions(results: &Results) -> String {
         rounds => format!("medians of {rounds} rounds, the least and the most in brackets"),
     };
     format!(
-        "Measured on {}: {}. Pairs a second, {rounds}; {} s a cell and round, half of that with one key.\n",
+        "Measured on {}: {}. Pairs a second, {rounds}; each round of a cell took {} s, or half as long with one key.\n",
         results.date, results.machine, results.seconds
     )
 }
@@ -65,11 +65,11 @@ pub(crate) fn medians(results: &Results) -> String {
     text
 }
 
-/// Returns a sentence with [`Results::lead`], or `None` if this client or the Python client was not measured.
+/// Returns a text with [`Results::lead`], or `None` if this client or the Python client was not measured.
 pub(crate) fn lead(results: &Results) -> Option<String> {
     let ratio = results.lead()?;
     Some(format!(
-        "{LEAD_WORKERS} tasks of this client made {ratio:.1} x the pairs of {LEAD_WORKERS} tasks of the Python client 2.1.1, each with a key of its own.\n"
+        "{LEAD_WORKERS} tasks of this client made {ratio:.1} times as many pairs as {LEAD_WORKERS} tasks of the Python client 2.1.1. Each task had a key of its own.\n"
     ))
 }
 
@@ -159,17 +159,17 @@ fn name(side: &Side) -> String {
 }
 
 fn with_median(cell: Option<&Cell>) -> String {
-    filled(cell, |_| None)
+    cell_text(cell, |_| None)
 }
 
 fn with_spread(cell: Option<&Cell>) -> String {
-    filled(cell, |spread| {
+    cell_text(cell, |spread| {
         Some(format!("{} to {}", rate(spread.least), rate(spread.most)))
     })
 }
 
 /// Returns the median rate. Adds in brackets the range, if there are several rounds, and the result of [`rounds`].
-fn filled(cell: Option<&Cell>, range: fn(Spread) -> Option<String>) -> String {
+fn cell_text(cell: Option<&Cell>, range: fn(Spread) -> Option<String>) -> String {
     let Some((cell, spread)) = cell.and_then(|cell| Some((cell, cell.spread()?))) else {
         return "failed".to_owned();
     };

@@ -14,7 +14,7 @@ use dflockd_client::{Client, VERSION};
 use crate::results::Keys;
 use crate::run::Measured;
 
-/// The maximum duration of the warm-up.
+/// After this time, the warm-up no longer waits until there are as many pairs as workers.
 const LONGEST_WARM_UP: Duration = Duration::from_secs(5);
 
 const PAUSE: Duration = Duration::from_millis(20);
@@ -136,13 +136,14 @@ fn measure(work: &Work, counts: &[Arc<Count>], failures: &mpsc::Receiver<Failure
     let started = Instant::now();
     loop {
         let warmed = started.elapsed();
-        if (warmed.as_secs_f64() >= work.warm && pairs() >= work.workers as u64) || warmed >= LONGEST_WARM_UP {
+        let has_pairs = pairs() >= work.workers as u64;
+        if warmed.as_secs_f64() >= work.warm && (has_pairs || warmed >= LONGEST_WARM_UP) {
             break;
         }
-        go_on(PAUSE, failures)?;
+        wait_for(PAUSE, failures)?;
     }
     let (began, before) = (Instant::now(), pairs());
-    go_on(Duration::from_secs_f64(work.seconds), failures)?;
+    wait_for(Duration::from_secs_f64(work.seconds), failures)?;
     Ok(Measured {
         pairs: pairs() - before,
         seconds: began.elapsed().as_secs_f64(),
@@ -151,7 +152,7 @@ fn measure(work: &Work, counts: &[Arc<Count>], failures: &mpsc::Receiver<Failure
 }
 
 /// Waits for this time. Returns an error if a worker fails during it.
-fn go_on(time: Duration, failures: &mpsc::Receiver<Failure>) -> Result<(), Box<dyn Error>> {
+fn wait_for(time: Duration, failures: &mpsc::Receiver<Failure>) -> Result<(), Box<dyn Error>> {
     match failures.recv_timeout(time) {
         Ok(failure) => Err(failure.to_string().into()),
         Err(mpsc::RecvTimeoutError::Timeout) => Ok(()),

@@ -113,7 +113,7 @@ fn compare(recorded: &Record, measured: &Record) -> Result<ExitCode, Box<dyn Err
     }
     if recorded.toolchain != measured.toolchain {
         println!(
-            "\nNOT COMPARED: the figures are those of another toolchain.\n  recorded: {}\n  here:     {}\n\
+            "\nNOT COMPARED: the recorded figures were measured with another toolchain.\n  recorded: {}\n  here:     {}\n\
              Record them anew: cargo bench --bench instructions -- --record",
             recorded.toolchain, measured.toolchain
         );

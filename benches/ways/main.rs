@@ -10,7 +10,7 @@
 //! | way | workers and their client |
 //! | --- | --- |
 //! | `tasks`, `tasks:N` | tasks, and the async client with one pipelined connection, or with N |
-//! | `tls` | as `tasks`, over TLS to an embedded server |
+//! | `tls` | as `tasks`, over TLS to the embedded server. It cannot be used with `--servers` |
 //! | `recorder` | as `tasks`, with a Prometheus recorder |
 //! | `layer` | as `tasks`, with a layer that does nothing |
 //! | `threads` | threads, and the blocking client |
@@ -72,6 +72,11 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let arguments = Arguments::parse();
+    if arguments.ways.iter().any(|way| matches!(way, Way::Tls)) && !arguments.servers.is_empty() {
+        return Err(
+            "the way tls always uses an embedded server, so it cannot be compared with ways that use --servers".into(),
+        );
+    }
     let embedded = Server::builder()
         .port(0)
         .max_locks(1_000_000)

@@ -106,7 +106,7 @@ fn the_lead_compares_with_the_current_python_client_at_100_tasks() {
         });
     }
     assert_eq!(results.lead(), Some(125.0));
-    assert!(table::all(&results).contains("made 125.0 x the pairs"));
+    assert!(table::all(&results).contains("made 125.0 times as many pairs"));
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn rates_have_at_most_three_significant_digits() {
 fn the_tables_have_every_result_and_every_failure() {
     let text = table::all(&results());
     for line in [
-        "Measured on 2026-11-28: 2 x a processor. Pairs a second, medians of 3 rounds, the least and the most in brackets; 2 s a cell and round, half of that with one key.",
+        "Measured on 2026-11-28: 2 x a processor. Pairs a second, medians of 3 rounds, the least and the most in brackets; each round of a cell took 2 s, or half as long with one key.",
         "| workers | version | 1 | 1,000 |",
         "| this client, tasks | 1.2.3 | 8,120 (8,000 to 9,000) | 150,000 (100,000 to 200,000; 2 of 3 rounds) |",
         "| Redis (another system) | 1.2.3 | 406 (405 to 406) | failed |",
@@ -280,10 +280,10 @@ mod processes {
     }
 
     #[test]
-    fn a_child_that_says_nothing_is_an_error() {
+    fn a_child_that_prints_nothing_is_an_error() {
         let mut child = Child::start("it", &mut shell("exec cat")).unwrap();
         let error = child.line(Duration::from_millis(20)).unwrap_err();
-        assert_eq!(error, "it said nothing for 0 s");
+        assert_eq!(error, "it printed nothing for 0 s");
     }
 
     #[test]

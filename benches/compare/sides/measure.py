@@ -5,8 +5,8 @@
 HOST and PORT are the address of the server. KEYS is `own` (a key for each worker) or `one` (one key for all workers).
 All keys begin with PREFIX. WORKERS is the number of workers.
 
-The warm-up takes WARM seconds. If there are fewer pairs than workers after this time, the warm-up continues. It ends
-when there are as many pairs as workers, or 5 seconds after the start. Then the program counts pairs for SECONDS
+The warm-up takes WARM seconds. If there are fewer pairs than workers after this time, the warm-up continues until there
+are as many pairs as workers, or until 5 seconds have passed since the start. Then the program counts pairs for SECONDS
 seconds. It prints the result as one line of JSON.
 """
 
@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 
-# After this many seconds the warm-up ends even if there are fewer pairs than workers.
+# After this many seconds, the warm-up no longer waits until there are as many pairs as workers.
 LONGEST_WARM_UP = 5.0
 
 

@@ -2,6 +2,7 @@
 import { readFileSync } from "node:fs";
 import { DistributedLock } from "dflockd-client";
 
+// After this many seconds, the warm-up no longer waits until there are as many pairs as workers.
 const LONGEST_WARM_UP = 5;
 const PAUSE_MS = 20;
 
@@ -36,7 +37,7 @@ for (let worker = 0; worker < workers; worker += 1) {
 setInterval(() => {
   if (began === undefined) {
     const warmed = now() - started;
-    if ((warmed >= warm && pairs >= workers) || warmed >= LONGEST_WARM_UP) {
+    if (warmed >= warm && (pairs >= workers || warmed >= LONGEST_WARM_UP)) {
       began = now();
       before = pairs;
     }

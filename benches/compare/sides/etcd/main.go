@@ -1,4 +1,5 @@
-// The mutex of etcd's own client, in goroutines over one client and one session. measure.py describes the arguments.
+// The side that uses the mutex of etcd's Go client. All goroutines share one client and one session. measure.py
+// describes the arguments.
 package main
 
 import (
@@ -17,6 +18,7 @@ import (
 )
 
 const (
+	// After this time, the warm-up no longer waits until there are as many pairs as workers.
 	longestWarmUp = 5 * time.Second
 	pause         = 20 * time.Millisecond
 	module        = "go.etcd.io/etcd/client/v3"
@@ -82,7 +84,7 @@ func measure(arguments []string) error {
 	ticks := time.NewTicker(pause)
 	for {
 		warmed := time.Since(started)
-		if (warmed >= warm && pairs.Load() >= int64(workers)) || warmed >= longestWarmUp {
+		if warmed >= warm && (pairs.Load() >= int64(workers) || warmed >= longestWarmUp) {
 			break
 		}
 		select {
@@ -109,7 +111,7 @@ func duration(seconds string) (time.Duration, error) {
 	return time.Duration(number * float64(time.Second)), err
 }
 
-// version returns the release of etcd's client that was built in, and that of Go.
+// version returns the version of etcd's client in this program, and the version of Go.
 func version() string {
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, dependency := range info.Deps {
