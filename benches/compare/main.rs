@@ -7,9 +7,9 @@
 //!     cargo bench --bench compare -- --docs
 //!     cargo bench --bench compare -- --from docs/benchmarks/results.json --docs
 //!
-//! This client with tasks, this client with threads, and each alternative are *sides*. A *cell* is a combination of
-//! a side, a number of workers and a choice of keys: one key for all workers, or a key for each worker. Each cell is
-//! measured in several rounds. In each round the sides take turns.
+//! This client with tasks, this client with threads, each alternative and each other system are *sides*. A *cell* is a
+//! combination of a side, a number of workers and a choice of keys: one key for all workers, or a key for each worker.
+//! Each cell is measured in several rounds. In each round the sides take turns.
 //!
 //! Each side is a program. For each round of each cell it runs in a new process, on the same cores as the server. If
 //! the side uses dflockd, each of these processes has a new server. A side that cannot be installed is left out, and

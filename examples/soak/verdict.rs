@@ -8,7 +8,8 @@
 
 use crate::sample::{Process, Sample};
 
-/// Returns whether the process has no more descriptors and tasks after the shutdown of all clients than before.
+/// Compares the process after the shutdown of all clients with the same process before the first client. Returns
+/// whether neither the number of descriptors nor the number of tasks has grown.
 pub(crate) fn nothing_is_left(before: &Process, left: &Process) -> bool {
     println!(
         "before there was a client: {} descriptors, {} tasks; when all were gone: {} and {}",

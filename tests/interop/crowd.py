@@ -3,7 +3,7 @@ slot, and `leave` before it releases the slot.
 
     crowd.py HOST PORT KEY LIMIT OCCUPANCY_PORT THREADS ROUNDS
 
-The counter answers `enter` and `leave` with `ok`. Prints `done <slots held>`.
+The counter answers `enter` and `leave` with `ok`. At the end, the program prints `done <number of acquires>`.
 """
 
 import socket

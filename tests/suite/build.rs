@@ -1,4 +1,4 @@
-//! Imitates a build between 1.10 and 2.0 by a proxy in front of an embedded server. In this build, the first half of
+//! Imitates a build between 1.10 and 2.0 with a proxy in front of an embedded server. In this build, the first half of
 //! each token is random, each grant has its fence in a third field, and an empty list is `null`.
 
 use dflockd_client::server::Server;

@@ -53,8 +53,8 @@ impl Authority {
         self.sign(names, |params| params.not_before = date_time_ymd(2500, 1, 1))
     }
 
-    /// Returns the authority's own certificate and key for use by a server. `openssl req -x509` makes certificates of
-    /// this kind.
+    /// Returns the authority's own, self-signed certificate and its key. A server that uses them is like one with a
+    /// certificate from `openssl req -x509`.
     pub fn as_a_server(&self) -> Identity {
         Identity {
             certificate: self.pem(),

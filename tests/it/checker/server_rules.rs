@@ -177,9 +177,9 @@ fn two_servers_may_not_grant_the_same_key_at_once() {
             assert_eq!(!judge(&lines).is_valid(), wrong, "{since}");
         }
     }
-    // The record does not contain the end of the first grant. Other servers must then assume that this grant lasts
-    // until its lease ends. If the line does not say when the lease ends, they must assume that the grant lasts for
-    // ever.
+    // The record does not contain the end of the first grant. The judge then assumes that this grant lasts until its
+    // lease ends, and that no other server may grant the key before that. If the line of the grant does not say when
+    // the lease ends, the judge assumes that the grant lasts for ever.
     let lease = until(30, grant(1));
     for (entry, since, wrong) in [(grant(1), 60_000, true), (lease.clone(), 29, true), (lease, 30, false)] {
         let lines = [

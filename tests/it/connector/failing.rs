@@ -153,7 +153,7 @@ impl Drop for Bug {
     }
 }
 
-/// Each fault makes one attempt fail. The next attempt succeeds, and the client still works.
+/// While the connector has a fault, attempts fail. The first attempt after the fault succeeds, and the client works.
 #[tokio::test]
 async fn a_faulty_connector_costs_one_attempt_only() {
     for fault in [

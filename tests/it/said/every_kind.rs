@@ -44,8 +44,8 @@ fn key() -> Key {
     Key::new("k").unwrap()
 }
 
-/// Returns the errors of low-level calls: of an acquire for several answers of a server, and of other calls that the
-/// server refuses or answers with invalid text.
+/// Returns the errors of low-level calls. An acquire is called once for each of several answers. The server refuses the
+/// other calls, or it answers them with invalid text.
 async fn said_by_servers() -> Vec<(&'static str, Error)> {
     let mut all = Vec::new();
     for answer in [

@@ -160,7 +160,8 @@ fn threads_get_the_same_errors() {
     drop(guard);
 }
 
-/// The client's clock ends the wait of 300 ms. The server's timeout may end the wait of 1 s.
+/// A wait at the server lasts a whole number of seconds. So the client's clock ends the wait of 300 ms, and either side
+/// may end the wait of 1 s.
 #[tokio::test]
 async fn errors_say_that_a_key_is_held() {
     let scene = Scene::set().await;

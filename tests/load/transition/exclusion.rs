@@ -157,8 +157,8 @@ async fn a_semaphore_has_no_more_holders_than_its_limit_in_neighbouring_generati
     }
 }
 
-/// An acquire of several slots of a semaphore first acquires a lock. Thus only one of these acquires at a time collects
-/// slots, also if the clients belong to neighbouring generations.
+/// An acquire of several slots of a semaphore first acquires a lock. So only one acquire collects slots at a time, even
+/// if the clients belong to neighbouring generations.
 #[tokio::test]
 async fn acquires_of_several_slots_in_neighbouring_generations_never_deadlock() {
     let fleet = Fleet::start().await;

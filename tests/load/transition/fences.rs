@@ -104,8 +104,8 @@ fn a_resource_refuses_former_holders_and_accepts_the_current_one() {
     }
 }
 
-/// The same rule with real clients and servers. The resource accepts one write of each holder, and then refuses another
-/// write of all earlier holders.
+/// The same rule with real clients and servers. The resource accepts a write of each holder. After that, it
+/// refuses a second write of every earlier holder.
 #[tokio::test]
 async fn a_resource_refuses_former_holders_of_all_generations() {
     let fleet = Fleet::start().await;

@@ -68,8 +68,8 @@ async fn several_leases_are_lost_with_any_half() {
     }
 }
 
-/// After the loss of one half, the client does not renew the other half. So a guard that its caller keeps blocks the
-/// key at the other server only until the TTL ends.
+/// After the loss of one half, the client does not renew the other half. So the other half ends after its TTL, even if
+/// the caller still has the guard.
 #[tokio::test]
 async fn the_other_half_of_a_lost_lease_is_not_renewed() {
     let fleet = Fleet::start().await;

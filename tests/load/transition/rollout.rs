@@ -208,7 +208,7 @@ async fn a_rollout_in_three_steps_never_has_two_holders() {
     assert!(counts.beliefs > 1000, "{counts:?}");
 }
 
-/// Meanwhile the test cuts connections to the servers. Leases and waits are lost, but no key has two holders.
+/// During the rollout, the test cuts connections to the servers. Leases and waits are lost, but no key has two holders.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rollout_never_has_two_holders_while_connections_are_cut() {
     let mut rollout = Rollout::begin_in(true, Fleet::previous).await;

@@ -163,9 +163,9 @@ async fn leases_do_not_use_up_the_connections_for_waits() {
     scene.until_free().await;
 }
 
-/// After a caller drops its wait, the client usually closes the wait's connection to end the wait at the server. It
-/// keeps a connection that owns leases, and every connection if leases survive a disconnect. In these cases each free
-/// key must still be available.
+/// After a caller drops its wait, the client usually closes the wait's connection to end the wait at the server. But it
+/// does not close a connection that owns leases. If leases survive a disconnect, it closes no connection at all. In
+/// both cases each free key must still be available.
 async fn a_wait_that_cannot_be_cut(survives_disconnect: bool) {
     let scene =
         Scene::of(dflockd_client::server::Server::builder().auto_release_on_disconnect(!survives_disconnect)).await;

@@ -48,7 +48,8 @@ pub enum What {
     /// A caller drops a guard, a permit or a ticket. The clock is read first.
     LetGo(LetGo),
 
-    /// A `listen` of a subscription was acknowledged. A subscription has one line for each of its patterns.
+    /// A `listen` of a subscription was acknowledged. A subscription has one line for each of its patterns. The line
+    /// may come before the request if a line `gap` says that signals may be missing until the acknowledgement.
     Subscribed(Subscribed),
     /// A subscription ends, with all its patterns. The clock is read first.
     Unsubscribed(Subscription),

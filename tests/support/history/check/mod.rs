@@ -114,8 +114,8 @@ impl<'a> Findings<'a> {
 
     /// Returns whether a fault can have hidden the end of a grant from the client's process.
     ///
-    /// If the server ended or a leader forgot the grant, the end counts as hidden. A release and an expiry do not. The
-    /// client notices the end of a connection at once, except in three cases:
+    /// The end of a grant counts as hidden if the server's process ended, or if a leader forgot the grant. A release
+    /// and an expiry do not count as hidden. The client notices the end of a connection at once, except in three cases:
     /// - there was trouble at the server during the time `unnoticed` before the end;
     /// - the process was frozen during that time;
     /// - the server ended before the connection, or at most `scheduling` after the connection.

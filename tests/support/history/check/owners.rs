@@ -12,7 +12,8 @@
 //!
 //! The grant may lack an owner for `unnoticed` longer if there was trouble or a freeze around the time at which the
 //! grant lost its owner: at most `unnoticed` before that time, or at most `unowned` after it. The grant may lack an
-//! owner for any time if the process of an owner was killed at most `unowned` after the grant lost its owner.
+//! owner for any time if the process of an owner was killed before the grant lost its owner, or at most `unowned`
+//! later.
 //!
 //! If a caller learnt of the loss of its grant, the grant is judged only up to the end of its lease.
 //!
@@ -25,7 +26,8 @@
 //! - Its process was killed before its operation ended or at most `unowned` later, and the operation was recent.
 //! - There was trouble at the server during its operation, or at most `unowned` later.
 //!
-//! An operation is recent if it ended at most `unowned` before the grant, or after the grant.
+//! An operation is recent if it ended at most `unowned` before the grant, or after the grant. The third case holds also
+//! for operations that ended at most `unnoticed` before the grant.
 
 use std::collections::HashMap;
 

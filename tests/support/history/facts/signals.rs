@@ -40,7 +40,7 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Returns false if the record has no earlier line of the subscription.
+    /// Returns false if the line must follow a line `subscribed` of its subscription, and the record has no such line.
     pub fn see(&mut self, line: usize, at: u64, what: &What) -> bool {
         match what {
             What::Subscribed(subscribed) => self.subscribe(at, subscribed),
