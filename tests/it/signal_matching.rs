@@ -278,7 +278,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(200) })]
 
     #[test]
-    fn the_server_delivers_as_the_naive_matcher_does(steps in prop::collection::vec(step(), 1..80)) {
+    fn the_server_delivers_as_the_simple_matcher_does(steps in prop::collection::vec(step(), 1..80)) {
         run(play(steps))?;
     }
 
