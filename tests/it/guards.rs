@@ -1,4 +1,4 @@
-//! Code that works with any guard, through generics and through trait objects, of the async and of the blocking client.
+//! Code that works with any guard of the async client or the blocking client, through generics and trait objects.
 
 use std::time::Duration;
 

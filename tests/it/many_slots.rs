@@ -354,8 +354,8 @@ async fn losing_a_slot_or_the_turn_meanwhile_releases_all() {
             seen(&server) == (3, 2, 1)
         })
         .await;
-        // The same caller is the next waiter, so the server grants it the released slot again. But the caller has lost
-        // the lease of this slot and must report the loss.
+        // This releases a slot or the turn of the caller. A released slot is granted to the same caller again, because
+        // it is the next waiter. But the caller has lost the lease and must report the loss.
         take_away(&server, target).await;
         let error = collecting.await.unwrap().unwrap_err();
         assert!(error.kind() == ErrorKind::LeaseLost && error.is_retryable(), "{error}");

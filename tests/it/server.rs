@@ -39,8 +39,8 @@ async fn pipelined_requests_are_answered_in_order_with_one_write() {
     let ttls: Vec<&str> = text.lines().map(|line| line.rsplit(' ').next().unwrap()).collect();
     let expected: Vec<String> = (1..=100).map(|ttl: u64| ttl.to_string()).collect();
     assert_eq!(ttls, expected);
-    // The server writes all answers to one piece of requests at once, and one read returns them. The limit is 4 reads,
-    // because the requests may arrive at the server in several pieces.
+    // The server answers the requests of one read with one write. The requests may need up to 4 reads of the server,
+    // and each of its writes may need a read here.
     assert!(reads <= 4, "{reads} reads for answers that were ready together");
 }
 

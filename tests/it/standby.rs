@@ -121,7 +121,8 @@ async fn the_standby_is_asked_when_the_delay_is_over_whatever_the_pauses() {
     assert!(guard.is_held());
 }
 
-/// The takeover delay ends a long pause of a client that has never reached the primary, too.
+/// If a client has never reached the primary, it does not wait for the end of a long reconnect pause either. It tries
+/// the standby when the takeover delay is over.
 #[tokio::test]
 async fn a_client_that_starts_without_the_primary_uses_the_standby_after_the_delay() {
     let mut pair = Pair::start().await;

@@ -1,5 +1,5 @@
-//! The test server of `dflockd_client::testing`. The tests call each helper in real time and in paused time, on one
-//! thread and on several threads.
+//! The test server of `dflockd_client::testing`. Each function of the module `checks` runs on one thread in real time,
+//! on one thread in paused time, and on several threads in real time.
 
 use std::time::Duration;
 
@@ -652,7 +652,7 @@ mod paused {
         let guard = one.lock(KEY).unwrap().acquire().await.unwrap();
         server.stall();
         let began = Instant::now();
-        // The server does not answer the renewal, so the client closes the connection before the server would close it.
+        // The server answers nothing, so the client closes the connection before the server would close it.
         assert_eq!(guard.lost().await, LostReason::Disconnected);
         assert!(began.elapsed() < Duration::from_secs(23), "{:?}", began.elapsed());
         assert!(server.is_held(KEY));
