@@ -1,7 +1,7 @@
-//! Two runs with the same seed send the same bytes at the same times, because every random choice of the library
-//! comes from the seed. Only the names of sessions differ. An unbiased `tokio::select!` chooses among ready branches by a random number that does not
-//! come from the seed. So each `select!` is `biased;`. Clippy checks that no code depends on the order of a hash map
-//! (see `src/lib.rs`).
+//! Two runs with the same seed send the same bytes at the same times, because every random choice of the library comes
+//! from the seed. Only the names of sessions differ. An unbiased `tokio::select!` chooses among ready branches by a
+//! random number that does not come from the seed. So each `select!` is `biased;`. Clippy checks that no code depends
+//! on the order of a hash map (see `src/lib.rs`).
 
 use std::collections::HashMap;
 use std::fs;

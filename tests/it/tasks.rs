@@ -622,8 +622,8 @@ impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for PanickingLayer {
 
 /// A panic of the subscriber has the same effect as a panic of a recorder, with two exceptions. In a destructor, the
 /// client catches the panic, because a panic in a destructor can end the process. In the actor that supervises the
-/// actors of the shards, the client catches it, because this actor must continue. The test runs on one thread, so that the subscriber of this
-/// thread sees all spans and log lines.
+/// actors of the shards, the client catches it, because this actor must continue. The test runs on one thread, so that
+/// the subscriber of this thread sees all spans and log lines.
 #[tokio::test(flavor = "current_thread")]
 async fn a_subscriber_of_the_log_may_panic_anywhere() {
     let layer = PanickingLayer::default();
