@@ -1,7 +1,7 @@
 //! Tests of the rules for clients: deadlines of operations, owners of grants, and renewals after releases.
 
 use super::hand::*;
-use crate::support::history::record::{Action, Entry, Invoke, LetGo, Line, Outcome, What};
+use crate::support::history::record::{Acquired, Action, Entry, Invoke, Kind, LetGo, Line, Outcome, What};
 use crate::support::history::verdict::Rule;
 
 /// An acquire with a timeout of 100 ms starts at 0 ms and returns at `returned_at`. The record ends at 1000 ms.
@@ -332,4 +332,49 @@ fn a_renewal_after_an_acknowledged_release_is_found() {
         );
         assert!(!found(&renewed(26, Outcome::Failed)), "no server acknowledged that");
     }
+}
+
+/// The record has no lines of servers. Operation 1 returns a ticket, and operation 2 waits with it. The grant of the
+/// ticket may be older than the wait.
+#[test]
+fn fences_that_clients_show_grow_from_request_to_request() {
+    let shows = |n: u64, fence: u64| {
+        What::Acquired(Acquired {
+            kind: Kind::Semaphore,
+            limit: 2,
+            fence: Some(fence),
+            ..acquired(n)
+        })
+    };
+    let of_slot = |invoke: Invoke| {
+        What::Invoke(Invoke {
+            kind: Some(Kind::Semaphore),
+            limit: Some(2),
+            ..invoke
+        })
+    };
+    let wait = Invoke {
+        ticket: Some(1),
+        ..invoke(2, Action::Wait)
+    };
+    let fences = |enqueued: u64, of_ticket: u64| {
+        vec![
+            at(enqueued, of_slot(invoke(1, Action::Enqueue))),
+            at(enqueued, returned(1, Outcome::Queued)),
+            at(2, of_slot(invoke(3, Action::Acquire))),
+            at(3, shows(3, 6)),
+            at(3, returned(3, Outcome::Granted)),
+            at(6, of_slot(wait.clone())),
+            at(7, shows(2, of_ticket)),
+            at(7, returned(2, Outcome::Granted)),
+        ]
+    };
+    assert_fine(&fences(0, 5));
+    assert_fine(&fences(4, 7));
+    let both = "shows fence 5, but an earlier holder showed 6 before this holder was requested";
+    assert_broken(&fences(4, 5), &[(Rule::Fences, both)]);
+    assert_broken(
+        &fences(4, 6),
+        &[(Rule::Fences, "shows fence 6, but an earlier holder showed 6")],
+    );
 }

@@ -11,8 +11,8 @@
 //! different addresses, because a standby issues its own fences.
 //!
 //! If the record has no lines of servers, the rule compares the fences that clients show. It compares two holders of a
-//! key only if the first was acquired before the `invoke` of the operation that returned the second. For a ticket, that
-//! operation is the `wait`. In a record without lines of servers, the rule assumes one server for each key.
+//! key only if the first was acquired before the second was requested. For a ticket, the request is the `enqueue`. In a
+//! record without lines of servers, the rule assumes one server for each key.
 
 use std::collections::HashMap;
 
@@ -65,8 +65,7 @@ fn shown(findings: &mut Findings<'_>) {
     }
 }
 
-/// The `invoke` time of the operation that returned the holder, the time of the acquire, the fence that the client
-/// shows, and the holder.
+/// The time of the request, the time of the acquire, the fence that the client shows, and the holder.
 type Shown<'a> = (u64, u64, u64, &'a Holder);
 
 /// Checks the fences that clients showed, in a record without lines of servers.
@@ -75,20 +74,18 @@ fn seen(findings: &mut Findings<'_>) {
     let mut of_keys: HashMap<(Kind, &Name), Vec<Shown<'_>>> = HashMap::new();
     for holder in &facts.holders.all {
         let Some(fence) = holder.fence else { continue };
-        let asked = facts.operations.of(&holder.process, holder.op);
-        let asked = asked.map_or(holder.at, |operation| operation.at);
         let of_key = of_keys.entry((holder.kind, &holder.key)).or_default();
-        of_key.push((asked, holder.at, fence, holder));
+        of_key.push((facts.requested_at(holder), holder.at, fence, holder));
     }
     for of_key in of_keys.values_mut() {
-        of_key.sort_unstable_by_key(|(asked, ..)| *asked);
+        of_key.sort_unstable_by_key(|(requested, ..)| *requested);
         let mut had: Vec<(u64, u64)> = of_key.iter().map(|(_, at, fence, _)| (*at, *fence)).collect();
         had.sort_unstable();
-        // The greatest fence of the holders that were acquired before the current holder's `invoke`, and the number of
-        // these holders.
+        // The greatest fence of the holders that were acquired before the request of the current holder, and the number
+        // of these holders.
         let (mut greatest, mut next) = (None, 0);
-        for (asked, _, fence, holder) in of_key.iter() {
-            while let Some((_, before)) = had.get(next).filter(|(at, _)| at < asked) {
+        for (requested, _, fence, holder) in of_key.iter() {
+            while let Some((_, before)) = had.get(next).filter(|(at, _)| at < requested) {
                 greatest = greatest.max(Some(*before));
                 next += 1;
             }

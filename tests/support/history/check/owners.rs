@@ -100,21 +100,10 @@ fn had<'a>(facts: &'a Facts<'_>, holders: impl Iterator<Item = &'a Holder>) -> O
             None => facts.processes.last_moment(&holder.process, facts.end),
         };
         owned.is_lost |= holder.lost.is_some();
-        owned.stretches.push((asked(facts, holder), until));
+        owned.stretches.push((facts.requested_at(holder), until));
         owned.processes.push(&holder.process);
     }
     Some(owned)
-}
-
-/// Returns when the grant of a holder was requested.
-fn asked(facts: &Facts<'_>, holder: &Holder) -> u64 {
-    let Some(operation) = facts.operations.of(&holder.process, holder.op) else {
-        return holder.at;
-    };
-    let enqueued = operation
-        .ticket
-        .and_then(|ticket| facts.operations.of(&holder.process, ticket));
-    enqueued.unwrap_or(operation).at
 }
 
 /// Returns the owners of a grant that no caller got. `None` if the rule exempts the grant.

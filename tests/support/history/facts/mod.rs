@@ -13,7 +13,7 @@ use std::collections::HashMap;
 
 use self::grants::Grants;
 use self::half_open::HalfOpens;
-use self::holders::Holders;
+use self::holders::{Holder, Holders};
 use self::operations::Operations;
 use self::processes::{Lives, Processes};
 use self::signals::Signals;
@@ -76,6 +76,18 @@ impl<'a> Facts<'a> {
     /// Returns the first server that had the address of `server`.
     pub fn first_of<'b>(&'b self, server: &'b Name) -> &'b Name {
         self.first_of.get(server).unwrap_or(server)
+    }
+
+    /// Returns the time of the `invoke` that requested a holder's grant. For a ticket, that is the `invoke` of the
+    /// `enqueue`.
+    pub fn requested_at(&self, holder: &Holder) -> u64 {
+        let Some(operation) = self.operations.of(&holder.process, holder.op) else {
+            return holder.at;
+        };
+        let enqueued = operation
+            .ticket
+            .and_then(|ticket| self.operations.of(&holder.process, ticket));
+        enqueued.unwrap_or(operation).at
     }
 }
 
