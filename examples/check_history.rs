@@ -36,7 +36,7 @@ struct Options {
     /// How late a subscription may notice that its connection is lost, in milliseconds.
     #[arg(long)]
     silence: Option<u64>,
-    /// How long a server may hold a grant that no caller holds or waits for, in milliseconds.
+    /// How long a grant may last while no caller has it or waits for it, in milliseconds.
     #[arg(long)]
     unowned: Option<u64>,
     /// How long a request may be on its way to the server, in milliseconds.

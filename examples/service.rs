@@ -45,7 +45,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceBuilder;
 
-/// How long running requests may continue after SIGTERM or Ctrl-C.
+/// After SIGTERM or Ctrl-C, requests may continue for this time.
 const GRACE: Duration = Duration::from_secs(10);
 
 #[tokio::main]

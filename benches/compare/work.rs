@@ -43,7 +43,7 @@ pub(crate) struct Work {
 }
 
 /// The number of pairs of one worker. The alignment gives each count a cache line of its own, so that workers do not
-/// slow down each other.
+/// slow each other down.
 #[derive(Default)]
 #[repr(align(64))]
 struct Count(AtomicU64);

@@ -140,7 +140,8 @@ fn open(connect: &mpsc::UnboundedSender<DuplexStream>) -> io::Result<DuplexStrea
     Ok(near)
 }
 
-/// Makes pairs without the client. The cost of a pair is the part of `pair of one task` that is not the client.
+/// Makes pairs without the client. The cost of the client is the difference between a pair of `pair of one task` and a
+/// pair of this program.
 async fn bare(pairs: usize) -> Done {
     let server = Lone::start("2.1").await?;
     let (mut stream, mut line) = (BufReader::new(server.open()?), String::new());

@@ -80,8 +80,8 @@ pub(crate) async fn cause_faults(world: &Arc<World>, seed: u64, long: Duration) 
     const PAUSE: Duration = Duration::from_secs(4);
     let mut random = Rng::with_seed(seed);
     // First, each kind of fault occurs once: each number selects a different kind in `one`. After that, kinds are
-    // random. The very first fault disturbs the cluster (32). Later, another fault might have stopped the cluster, and
-    // then a fault of this kind does nothing.
+    // random. The first fault must be the one that disturbs the cluster (32). This fault does nothing if a fault before
+    // it has stopped the cluster.
     let mut due = [0, 6, 14, 20, 24, 29, 46];
     random.shuffle(&mut due);
     let mut due = due.into_iter().chain([32]).rev();

@@ -109,7 +109,7 @@ impl Worker {
     }
 
     async fn acquire(&self, key: &str, is_watched: bool) -> Option<Held> {
-        // If `is_watched`, the caller waits until the lease is lost. The TTL must then exceed the time in which the
+        // If `is_watched`, the caller watches for the loss of the lease. The TTL must then exceed the time in which the
         // client must notice a lost connection (3 s).
         let ttl = if is_watched { LONG_TTL } else { TTL };
         let (lock, asked) = self.lock(key, ttl)?;

@@ -96,8 +96,8 @@ fn elect(server: &str) {
     assert_eq!(ended.status.code(), Some(4), "{ended:?}");
 }
 
-/// After a request for a semaphore or for `stats`, the server closes the connection. The client already knows that the
-/// server has no signals and no fences.
+/// After a request for a semaphore or for `stats`, the server closes the connection. The client sends no request for
+/// signals or fences, because it knows that the server has neither.
 fn lacking(server: &str) {
     let cases: [(&[&str], i32, &str); 5] = [
         (

@@ -331,8 +331,8 @@ mod processes {
         }
     }
 
-    /// The guard ends its script when its input ends. The input ends with the process that holds the other end, even if
-    /// that process was killed.
+    /// The guard ends its script when the guard's input ends. The input is a pipe. It ends when the process that can
+    /// write into the pipe ends, even if that process is killed.
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
     async fn a_guarded_process_ends_with_the_input_of_its_guard() {
         let guarded = Guarded::new("input", "echo $$ >&3; exec sleep 600");

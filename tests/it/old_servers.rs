@@ -1,5 +1,6 @@
 //! Servers that do not know all commands. They log a warning for each unknown command, and some also close the
-//! connection. So the client sends an unknown command once, and never over a connection that owns a lease.
+//! connection. So the client tries a command once, over a connection that owns no lease. It tries the command again
+//! after an interruption, because the server may have another release then.
 
 use std::time::Duration;
 

@@ -208,7 +208,7 @@ async fn is_told(stream: &mut TcpStream, expected: &str) {
 }
 
 async fn slow_subscriber_is_cut(blocked: bool) {
-    // The write timeout is long, so that it cannot end this connection.
+    // The write timeout is long, so that it cannot end the connection of the slow subscriber.
     let (server, address) = start(Server::builder().write_timeout(Duration::from_secs(300))).await;
     let mut publisher = RawConnection::open(&address).await;
     publisher.request("l", "taken", "0 300").await;

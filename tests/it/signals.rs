@@ -538,7 +538,8 @@ async fn a_silent_connection_is_kept_alive() {
         .reply_timeout(Duration::from_millis(400));
     let mut conn = SignalConn::open(settings, SignalOptions::default()).await.unwrap();
     conn.listen("k", None).await.unwrap();
-    // Incoming signals do not show that the server receives bytes. So the client must send keepalives during them.
+    // The read timeout of the server counts from the last bytes that it received. Signals to the client do not change
+    // that. So the client must send keepalives even while signals arrive.
     let publisher = scene.publisher().await;
     for number in 0..15 {
         tokio::time::sleep(Duration::from_millis(100)).await;

@@ -137,7 +137,8 @@ async fn a_release_whose_connection_panicked_is_repeated() {
     let released = async { tokio::join!(guard.release(), permit.release()) };
     let (lock, semaphore) = soon("the answers", released).await;
     lock.unwrap();
-    // The permit's lease ended with its connection. Either the release came first and succeeded, or the lease was lost.
+    // The panic ended the connection. If the server released the permit before that, the release succeeds. Otherwise
+    // the lease was lost with the connection.
     assert!(semaphore.is_ok() || semaphore.is_err_and(|error| error.kind() == ErrorKind::LeaseLost));
     assert_eq!(recorder.panics(), 1);
     until("all keys are free", || {

@@ -92,8 +92,8 @@ impl Session {
 struct SharedRecord {
     writer: Writer,
     done: AtomicUsize,
-    /// A session holds the read lock while the leader must not change. A test whose sessions need that holds the write
-    /// lock while it changes the leader.
+    /// A session holds the read lock while the leader must not change. Only some tests have such sessions. These tests
+    /// hold the write lock while they change the leader.
     leadership: RwLock<()>,
 }
 

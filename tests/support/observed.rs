@@ -162,7 +162,7 @@ impl Observer {
         }
     }
 
-    /// Takes the lines that were recorded so far.
+    /// Takes the lines that have been recorded.
     pub fn finish(&self) -> Vec<Line> {
         self.writer.finish().unwrap()
     }

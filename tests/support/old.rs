@@ -45,7 +45,7 @@ impl OldServer {
         server
     }
 
-    /// Listens again, at the same address as before.
+    /// Listens at `address`. Its port is 0 at first, and afterwards it is the port that the system has chosen.
     pub async fn open(&mut self) {
         let listener = TcpListener::bind(&self.address).await.unwrap();
         self.address = listener.local_addr().unwrap().to_string();

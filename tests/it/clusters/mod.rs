@@ -1,6 +1,6 @@
-//! Tests of the client with the embedded cluster, over sockets. Leaders are deposed while requests are under way, shut
-//! down, lose their majority, or do not see connections end. `tests/it/cluster_server` shows that the embedded cluster
-//! behaves as the public code of real clusters does.
+//! Tests of the client with the embedded cluster, over sockets. Leaders are shut down, lose their majority, do not see
+//! connections end, or are deposed while the client waits for answers. `tests/it/cluster_server` shows that the
+//! embedded cluster behaves as the public code of real clusters does.
 
 mod builds;
 mod documented;

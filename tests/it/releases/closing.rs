@@ -31,8 +31,8 @@ async fn a_client_that_hangs_up_while_it_waits_is_noticed_at_once_from_1_15_on()
         );
         let stats = server.stats();
         assert_eq!((stats.connections, waiters(&server)), (2, 1), "{release}");
-        // The release makes the server grant `k` to the closed connection. Only now does the server notice the end, and
-        // it frees both keys.
+        // When the holder releases `k`, the server grants `k` to the closed connection. Only now does the server notice
+        // the end of this connection. Then it frees both keys.
         assert_eq!(holder.request("r", "k", &held).await, "ok", "{release}");
         until("the server has noticed the end", || server.stats().connections == 1).await;
         for key in ["k", "own"] {

@@ -38,7 +38,7 @@ pub enum What {
     Invoke(Invoke),
     /// An operation ends. The clock is read afterwards.
     Return(Return),
-    /// A caller gets a guard or a permit. A record calls both a holder. The clock is read afterwards.
+    /// A caller gets a *holder*, which is a guard or a permit. The clock is read afterwards.
     Acquired(Acquired),
     /// A caller calls `is_held` on a holder. The clock is read before the call. If `is_held` returns false, the clock
     /// is read again after the call, and the later time counts.
@@ -48,8 +48,8 @@ pub enum What {
     /// A caller drops a guard, a permit or a ticket. The clock is read first.
     LetGo(LetGo),
 
-    /// A `listen` of a subscription was acknowledged. A subscription has one line for each of its patterns. The line
-    /// may come before the request if a line `gap` says that signals may be missing until the acknowledgement.
+    /// A `listen` of a subscription was acknowledged. A subscription has one line for each of its patterns. If a
+    /// line `gap` says that signals may be missing until the acknowledgement, this line may come before the `listen`.
     Subscribed(Subscribed),
     /// A subscription ends, with all its patterns. The clock is read first.
     Unsubscribed(Subscription),
@@ -237,7 +237,7 @@ pub struct Use {
 pub struct Lost {
     pub process: Name,
     pub holder: u64,
-    /// The client's name of the reason: `disconnected`, `expired`, `rejected`, ...
+    /// The client's name for the reason: `disconnected`, `expired`, `rejected`, ...
     pub reason: Name,
 }
 

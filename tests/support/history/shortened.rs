@@ -56,8 +56,8 @@ fn is_about(facts: &Facts<'_>, subject: &Subject, what: &What) -> bool {
     }
 }
 
-/// Returns whether a line is shown before violations of every subject. These lines are about processes, servers or
-/// trouble.
+/// Returns whether a line before a violation is shown even if the violation is about something else. These lines are
+/// about processes, servers or trouble.
 fn is_for_all(what: &What) -> bool {
     matches!(
         what,

@@ -368,8 +368,8 @@ impl State {
         wakers
     }
 
-    /// Cuts both directions of a connection. Bytes on their way still arrive. After them both ends get the kind of end
-    /// that `cut` names, or nothing with [`Cut::Silence`].
+    /// Cuts both directions of a connection. Bytes on their way still arrive. After these bytes, each of the two hosts
+    /// gets the kind of end that `cut` names. With [`Cut::Silence`], it gets nothing.
     pub(super) fn cut_at(&mut self, id: PipeId, cut: Cut, due: Time) {
         self.trace
             .note(self.now, format_args!("cut {id} after what was sent: {cut:?}"));

@@ -58,8 +58,8 @@ pub async fn subscriber(caller: &mut Caller, pace: Pace) {
     let client = caller.process.client.clone();
     let process = caller.process.name.clone();
     let subscription = caller.process.writer.next_id();
-    // From now on the servers may send the subscription some of the group's signals. If the call fails or is dropped,
-    // these signals are lost.
+    // If the subscription has a group, the servers may send it some of the group's signals from now on. If the call
+    // fails or is dropped, these signals are lost.
     caller.note(What::Subscribed(Subscribed {
         process: process.clone(),
         subscription,

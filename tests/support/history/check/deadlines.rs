@@ -7,7 +7,7 @@
 //!
 //! An acquire of several keys names no key in the record. It requests one key after another, and requests the later
 //! keys even after its deadline. Its lateness is the whole running time of the process during the acquire, minus the
-//! timeout. So after a freeze, the remaining requests have the remaining part of the timeout.
+//! timeout. So a freeze of the process uses no part of the timeout.
 //!
 //! An operation that has not returned is judged as if it returned at the end of its process or of the record. If its
 //! process ended in an orderly way, that is always a violation. An operation whose future was dropped has returned,

@@ -7,7 +7,7 @@
 //! grant ends:
 //! - If the lease expires at the server, the caller must learn of the loss before the lease expires.
 //! - If the grant ends neither by expiry nor by a release, the caller must learn of the loss at once.
-//! - If a fault can have hidden this end of the grant, the caller must learn of the loss within `unnoticed`, and before
+//! - If a fault may have hidden this end of the grant, the caller must learn of the loss within `unnoticed`, and before
 //!   the lease would have expired.
 //!
 //! In all cases, `scheduling` of the process's running time is allowed in addition. A holder that the caller has

@@ -97,7 +97,7 @@ impl<'a> Findings<'a> {
     /// Returns whether a belief in a holder at the time `belief` is allowed, although the server has ended the grant.
     ///
     /// Only some ends allow such beliefs: those with [`Ending::may_be_unnoticed`]. The belief may come up to
-    /// `unnoticed` after the end if a fault can have hidden the end. Otherwise it may come up to `scheduling` after the
+    /// `unnoticed` after the end if a fault may have hidden the end. Otherwise it may come up to `scheduling` after the
     /// end. Both bounds count only time in which the client's process ran. No belief is allowed after the end of the
     /// lease.
     pub fn may_be_believed_at(&self, holder: &Holder, grant: &Grant, belief: u64) -> bool {
@@ -112,13 +112,13 @@ impl<'a> Findings<'a> {
         ran <= most && grant.lease_end.is_none_or(|lease_end| belief <= lease_end)
     }
 
-    /// Returns whether a fault can have hidden the end of a grant from the client's process.
+    /// Returns whether a fault may have hidden the end of a grant from the client's process.
     ///
     /// The end of a grant counts as hidden if the server's process ended, or if a leader forgot the grant. A release
     /// and an expiry do not count as hidden. The client notices the end of a connection at once, except in three cases:
     /// - there was trouble at the server during the time `unnoticed` before the end;
-    /// - the process was frozen during that time;
-    /// - the server ended before the connection, or at most `scheduling` after the connection.
+    /// - the client's process was frozen during that time;
+    /// - the server's process ended before the connection, or at most `scheduling` after the connection.
     pub fn is_hidden(&self, process: &Name, grant: &Grant) -> bool {
         let Some(end) = grant.end else { return false };
         let since = end.at.saturating_sub(self.bounds.unnoticed);
