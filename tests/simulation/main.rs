@@ -16,12 +16,12 @@ use std::process::Command;
 ///
 /// The first four worlds showed bugs of the client:
 ///
-/// - 1695 and 1866: a process was frozen during an acquire. All connections for waits were in use until the timeout of the
-///   acquire was over. Then the client began a try that had no timeout.
+/// - 1695 and 1866: a process was frozen during an acquire. Because of the limit `max_waiters`, the acquire had to wait
+/// in the client   until its timeout was over. Then the client began a try that had no timeout.
 /// - 3261: a caller dropped a ticket. The server granted the ticket's key while the client shut down, and the client
 ///   did not release the key.
-/// - 23221: the client had no connection for the wait for a granted ticket, because other waits for the key used all
-///   connections.
+/// - 23221: other waits for the same key had reached the limit `max_waiters`. So the client did not send the wait of a
+///   ticket that was granted.
 ///
 /// The other four worlds showed errors in the rules:
 ///

@@ -39,8 +39,8 @@ impl Network {
         self.0.lock().unwrap().asked.clone()
     }
 
-    /// Opens a pipe to the server with this name. The pipe holds 16 bytes, so a request with a token does not fit into it at
-    /// once.
+    /// Opens a pipe to the server with this name. The pipe holds 16 bytes, so a request with a token does not fit into
+    /// it at once.
     async fn pipe(&self, endpoint: &Endpoint) -> io::Result<DuplexStream> {
         let place = {
             let mut map = self.0.lock().unwrap();
