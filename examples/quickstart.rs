@@ -80,8 +80,9 @@ async fn two_tasks_want_one_lock(story: &Story, client: &Client) -> Result<(), E
     }
 }
 
-/// Describes the fence of a lease. Servers issue fences from release 2.1 on, but the first grant does not show whether
-/// a server issues them. Code that needs fences requires them with `ClientBuilder::fencing`.
+/// Describes the fence of a lease. Servers issue fences from release 2.1 on. The first lease may have none, because the
+/// client does not yet know whether the server issues them. Code that needs fences requires them with
+/// `ClientBuilder::fencing`.
 fn fence(lease: &Lease) -> String {
     match lease.fence() {
         Some(fence) => format!("fence {fence}"),

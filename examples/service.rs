@@ -228,8 +228,8 @@ async fn refuse(error: KeyedError<Infallible>) -> Refusal {
     let status = match &error {
         KeyedError::Lease(error) => match error.kind() {
             ErrorKind::InvalidInput => StatusCode::BAD_REQUEST,
-            // `Timeout`: other requests held the lock for too long. `LeaseLost`: the handler was stopped. In both cases
-            // nothing was written.
+            // `Timeout`: other requests held the lock for too long, and nothing was written. `LeaseLost`: the lease
+            // ended while the handler ran, which may have written before.
             ErrorKind::Timeout | ErrorKind::LeaseLost => StatusCode::CONFLICT,
             _ => StatusCode::SERVICE_UNAVAILABLE,
         },

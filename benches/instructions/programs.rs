@@ -140,8 +140,8 @@ fn open(connect: &mpsc::UnboundedSender<DuplexStream>) -> io::Result<DuplexStrea
     Ok(near)
 }
 
-/// Makes pairs without the client. The cost of the client is the difference between a pair of `pair of one task` and a
-/// pair of this program.
+/// Makes pairs without the client. The program `pair of one task` makes the same pairs with the client. The difference
+/// between the two is the cost of the client.
 async fn bare(pairs: usize) -> Done {
     let server = Lone::start("2.1").await?;
     let (mut stream, mut line) = (BufReader::new(server.open()?), String::new());

@@ -16,7 +16,7 @@
 //! | `threads` | threads, and the blocking client |
 //! | `bare` | tasks without the client. Each writes the requests of a pair to a tokio socket of its own |
 //! | `socket` | threads without the client. Each writes the requests of a pair to a blocking socket of its own |
-//! | `handoff` | threads that make no pairs, but twice ask a task and wait for its answer: the cost of waking threads |
+//! | `handoff` | threads without a server: instead of a pair, a thread sends two questions to a task and waits for each answer. Shows the cost of waking threads |
 //!
 //! In each round the ways take turns, so that a change in the machine's speed affects all ways alike. The output is a
 //! table with the medians of the rounds. For its column `x first`, each rate is divided by the rate of the first way in

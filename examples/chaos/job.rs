@@ -8,9 +8,8 @@ use serde::{Deserialize, Serialize};
 /// The orphan TTL of the cluster's members.
 pub(crate) const ORPHAN_TTL_OF_MEMBERS: Duration = Duration::from_secs(5);
 
-/// The orphan TTL in the clients' settings. The client reports a suspect lease as lost when 95 % of this time has
-/// passed since the leader's last message. The setting is shorter than [`ORPHAN_TTL_OF_MEMBERS`], so that the client
-/// reports the loss before the members end the lease.
+/// The orphan TTL in the clients' settings. It is shorter than [`ORPHAN_TTL_OF_MEMBERS`], so that the client reports
+/// the loss of a lease before the members end the lease.
 pub(crate) const ORPHAN_TTL_OF_CLIENTS: Duration = Duration::from_secs(4);
 
 /// The usual TTL of leases.

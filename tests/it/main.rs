@@ -3,7 +3,7 @@
 //!
 //!     cargo test --test it                    # all of them
 //!     cargo test --test it failover::         # one module
-//!     cargo test --test it a_thousand_leases  # those whose names contain it
+//!     cargo test --test it a_thousand_leases  # the tests with this text in their names
 //!
 //! A few tests change the environment, install the metrics recorder of the process, or measure its memory. Each of
 //! them runs in a process of its own (`support::process::is_alone_with`), because the effect reaches the whole process.

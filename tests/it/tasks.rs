@@ -767,8 +767,8 @@ async fn a_signal_connection_that_keeps_panicking_ends_with_the_cause() {
     names_the_cause(&error);
 }
 
-/// Every signal makes the task of the connection panic. The client reconnects after pauses, as it does at a server that
-/// accepts connections and closes them.
+/// Every signal makes the task of the connection panic. The client reconnects after pauses, as it does with a server
+/// that accepts connections and closes them.
 #[tokio::test]
 async fn a_signal_connection_that_always_panics_does_not_flood_the_server() {
     let server = serve().await;

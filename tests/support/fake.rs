@@ -8,7 +8,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-/// Listens at a local port, and passes each connection to a script.
+/// Listens on a local port, and passes each connection to a script.
 pub struct FakeServer {
     pub address: String,
     accepted: Arc<AtomicUsize>,

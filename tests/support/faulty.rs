@@ -20,22 +20,21 @@ struct State {
     registered: usize,
 }
 
-/// Says which calls to the recorder panic. In the comments below, a *record* is a call that changes or describes a
-/// metric.
+/// Says which calls to the recorder panic. A call changes or describes a metric.
 #[derive(Clone, Copy)]
 pub struct Fault {
-    /// The name of the metric or a part of the name. `describe` chooses the calls that describe metrics.
+    /// The name of the metric, or a part of the name. `"describe"` stands for all calls that describe metrics.
     metric: &'static str,
-    /// If set, only records with this value of the label `shard` panic.
+    /// If set, only calls with this value of the label `shard` panic.
     shard: Option<&'static str>,
-    /// This many of the chosen records succeed first.
+    /// The number of calls that succeed before the first panic.
     spared: usize,
-    /// This many of the chosen records panic after that.
+    /// The number of calls that still have to panic.
     left: usize,
 }
 
 impl Fault {
-    /// Makes the next record of this metric panic.
+    /// Makes the next call with this metric panic.
     pub fn once(metric: &'static str) -> Self {
         Self {
             metric,

@@ -91,13 +91,13 @@ pub fn free_port() -> u16 {
 
 /// Returns whether the port can be bound.
 ///
-/// This function does not listen at the port. If another thread starts a process at this moment, that process inherits
+/// This function does not listen on the port. If another thread starts a process at this moment, that process inherits
 /// the socket until it executes its program. If the socket listened, it would accept connections in place of the
 /// server.
 fn is_free(port: u16) -> bool {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     // With this option, the server can bind the port while another process still has the socket. The `bind` below still
-    // fails if a server listens at the port.
+    // fails if a server listens on the port.
     socket.set_reuse_address(true).unwrap();
     socket.bind(&SocketAddr::from(([127, 0, 0, 1], port)).into()).is_ok()
 }

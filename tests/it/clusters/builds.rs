@@ -9,11 +9,11 @@ use tokio::time::timeout;
 
 use crate::support::cluster::{ClusterScene, LONG, patient, patiently, queued, until_served_by};
 
-/// The lease TTL of the clients. At earlier builds, an ended connection may leave behind a lease, or a queue position
+/// The lease TTL of the clients. In earlier builds, an ended connection may leave behind a lease, or a queue position
 /// that is granted later. Such a lease blocks the key for this time.
 const SHORT: Duration = Duration::from_secs(1);
 
-/// Releases a guard whose lease may be lost. At earlier builds, a lease ends with the connection that acquired it, even
+/// Releases a guard whose lease may be lost. In earlier builds, a lease ends with the connection that acquired it, even
 /// if another connection has renewed the lease. The holder learns of the loss at the next renewal, or at the release.
 async fn given_back(guard: LockGuard) {
     if let Err(error) = guard.release().await {
@@ -33,7 +33,7 @@ async fn at_earlier_builds_a_wait_continues_at_the_end_of_the_queue_and_its_old_
     let holder = scene.client().await;
     let client = short_leases(&scene).await;
     let held = holder.lock("k").unwrap().acquire().await.unwrap();
-    // An acquire begins with a try. At earlier builds, the try leaves a queue position, and so does the wait.
+    // An acquire begins with a try. In earlier builds, the try leaves a queue position, and so does the wait.
     let lock = patiently(&client, "k");
     let wait = tokio::spawn(async move { lock.acquire().await });
     scene.until_waiters(2).await;

@@ -137,8 +137,7 @@ async fn tickets_on_all_connections_block_no_wait_and_further_tickets_are_an_err
     scene.until_waiters(0).await;
 }
 
-/// Connections that own leases and carry no wait do not count towards the limit of exclusive connections for waits. The
-/// same limit applies separately to connections that own leases.
+/// A connection that owns leases and carries no wait does not count towards the limit of connections for waits.
 #[tokio::test]
 async fn leases_do_not_use_up_the_connections_for_waits() {
     let scene = Scene::start().await;

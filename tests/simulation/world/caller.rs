@@ -256,7 +256,7 @@ impl Holder {
         held
     }
 
-    /// Records a use of a held lease, even if the lease has been released.
+    /// Records a use for which `is_held` returned true, without calling `is_held`.
     pub fn claims_use(&self) {
         let process = self.process.name.clone();
         let holder = self.number;

@@ -48,8 +48,8 @@ pub enum What {
     /// A caller drops a guard, a permit or a ticket. The clock is read first.
     LetGo(LetGo),
 
-    /// A `listen` of a subscription was acknowledged. A subscription has one line for each of its patterns. If a
-    /// line `gap` says that signals may be missing until the acknowledgement, this line may come before the `listen`.
+    /// A `listen` of a subscription was acknowledged. A subscription has one line for each of its patterns. The
+    /// line may come before the `listen`, but then a line `gap` must say that signals may be missing.
     Subscribed(Subscribed),
     /// A subscription ends, with all its patterns. The clock is read first.
     Unsubscribed(Subscription),

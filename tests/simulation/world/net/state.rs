@@ -430,7 +430,7 @@ impl State {
             }
         }
         wakers[0] = pipe.read_waker.take();
-        // A reset that arrived also fails a blocked write of the same host to the opposite pipe.
+        // If the reader's host writes to the opposite pipe and waits, the write fails because of the reset.
         if let Some(back) = self.pipes.get_mut(&(id ^ 1)) {
             wakers[1] = back.write_waker.take();
         }

@@ -1,9 +1,9 @@
 //! A key never has more believers than its limit.
 //!
-//! A caller believes in a holder from the acquire to the last use with `is_held` true. All time between the acquire and
-//! this use counts, even time in which the process was frozen. A lost lease never comes back (rule `losses`), so the
-//! last use proves the belief before it. The time after the last use does not count. If one belief ends when another
-//! begins, the two do not overlap.
+//! A caller is a believer from the acquire of a holder to the last use of this holder with `is_held` true. The time in
+//! which the process was frozen counts too. A lost lease never comes back (rule `losses`), so the last use proves that
+//! the caller believed all the time before it. If one caller stops being a believer when another becomes one, the two
+//! do not overlap.
 //!
 //! Allows: the part of a belief after the end of its grant, if `belief_in_grant` allows the belief. A record without
 //! lines of servers does not show the ends of grants. In that record, the whole belief counts.

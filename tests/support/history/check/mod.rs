@@ -1,8 +1,8 @@
 //! The rules. Each rule has a file or a folder (`signals`) here. The first comment of the file says what the rule
 //! requires, assumes and allows. The rule `record` has no file, because [`all`] checks it.
 //!
-//! A *belief* is a use of a holder for which `is_held` returned true. It shows that the caller believed that it held
-//! the key.
+//! A *holder* is a guard or a permit of a caller. A *belief* is a use of a holder for which `is_held` returned true. It
+//! shows that the caller believed that it held the key.
 
 mod belief_in_grant;
 mod believers;
