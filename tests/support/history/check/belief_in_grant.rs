@@ -8,6 +8,7 @@
 //! unaware if the connection or the server ended, or if a new leader forgot the grant. The belief may come up to
 //! `unnoticed` after the end, counted in running time of the client's process. It must not come after the end of the
 //! lease. If a connection ended and no fault may have hidden that, the bound is `scheduling`.
+
 use super::super::verdict::Rule;
 use super::{Findings, about_key, named, time};
 
