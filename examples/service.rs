@@ -1,4 +1,4 @@
-//! A small web service with a lock for each account. It also has a database that refuses stale writes, metrics, and a
+//! A small web service with a lock for each account. Its database refuses stale writes. It also has metrics, and a
 //! shutdown that releases all locks.
 //!
 //!     cargo run --example service
@@ -229,7 +229,7 @@ async fn refuse(error: KeyedError<Infallible>) -> Refusal {
         KeyedError::Lease(error) => match error.kind() {
             ErrorKind::InvalidInput => StatusCode::BAD_REQUEST,
             // `Timeout`: other requests held the lock for too long, and nothing was written. `LeaseLost`: the lease
-            // ended while the handler ran, which may have written before.
+            // ended while the handler ran. The handler may have written before the lease ended.
             ErrorKind::Timeout | ErrorKind::LeaseLost => StatusCode::CONFLICT,
             _ => StatusCode::SERVICE_UNAVAILABLE,
         },

@@ -1,4 +1,4 @@
-//! Guards end programs whose owner has ended. The owner is the process that started the program.
+//! Guards end programs when the benchmark's process that needs them has ended. That process is the owner.
 //!
 //! The standard input of each process is a pipe from its owner. The pipe ends when the owner ends, for whatever reason.
 //! Processes of this benchmark end when their standard input ends. Other programs may ignore their standard input, so

@@ -10,7 +10,7 @@ const OWN_SIDES: [&str; 2] = ["tasks", "threads"];
 
 /// The side with which [`Results::lead`] compares this crate.
 const RIVAL: &str = "python-2-tasks";
-/// The number of workers for which [`Results::lead`] compares.
+/// The number of workers in the comparison that [`Results::lead`] makes.
 pub(crate) const LEAD_WORKERS: usize = 100;
 
 /// Which keys the workers use.

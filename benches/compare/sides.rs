@@ -134,8 +134,8 @@ fn python(environment: &str, kind: &str) -> Result<Program, String> {
     Ok(script(environment, "python.py", Some(kind)))
 }
 
-/// Installs the npm package that `--typescript` names. No package is the default, because the registry answers `E404`
-/// for `dflockd-client`, and the client's package has no other known name.
+/// Installs the npm package that `--typescript` names. There is no default, because the name of the client's package is
+/// not known: the registry answers `E404` for `dflockd-client`.
 fn typescript(packages: &Packages) -> Result<Program, String> {
     let Some(package) = &packages.typescript else {
         return Err("its package has to be named: --typescript NAME@VERSION".to_owned());

@@ -109,7 +109,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error
 impl World {
     async fn start(directory: &Path, clients: usize, seed: u64) -> Result<Self, Box<dyn Error>> {
         let record = witness::record(&record_of(directory, "controller".to_owned()))?;
-        // This creates the resource. Later, the client processes open it at the same time.
+        // This creates the resource. The client processes, which start later, only open it.
         drop(Resource::open(directory)?);
         let mut servers = Vec::new();
         for number in 0..=SINGLES {

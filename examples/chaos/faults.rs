@@ -1,4 +1,4 @@
-//! The faults that the controller causes. The seed of the run determines them.
+//! The faults that the controller causes. The seed of the run determines their kinds and the pauses between them.
 
 use std::collections::BTreeMap;
 use std::error::Error;

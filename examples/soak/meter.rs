@@ -60,7 +60,7 @@ impl Meter {
         }
     }
 
-    /// Counts an operation that cannot fail.
+    /// Counts an operation that has succeeded.
     pub(crate) fn did(&self, what: &'static str) {
         self.count(what, &Ok(()));
     }

@@ -153,7 +153,7 @@ fn only_the_part_between_the_comments_is_rewritten() {
     assert_eq!(documents::replace("# Title\n", "new\n"), None);
 }
 
-/// The options `--from results.json --docs` make the documents in this way.
+/// The test makes the documents twice: from results, and from a file with the same results (`--from FILE --docs`).
 #[test]
 fn results_read_from_a_file_make_the_same_documents() {
     let (first, second) = (folder("first"), folder("second"));
@@ -331,8 +331,8 @@ mod processes {
         }
     }
 
-    /// The guard ends its script when the guard's input ends. The input is a pipe. It ends when the process that can
-    /// write into the pipe ends, even if that process is killed.
+    /// In the benchmark, the guard's input is a pipe from the process that started the guard. In this test it is a
+    /// duplex stream.
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
     async fn a_guarded_process_ends_with_the_input_of_its_guard() {
         let guarded = Guarded::new("input", "echo $$ >&3; exec sleep 600");

@@ -373,7 +373,7 @@ async fn a_server_outside_the_cluster_is_never_followed() {
 
 #[tokio::test]
 async fn a_request_is_repeated_as_often_as_max_redirects_allows() {
-    // This server claims to lead until it receives an acquire.
+    // This server answers each acquire as a member that does not lead, and everything else as a leader.
     let deposed_at_first_acquire = || {
         FakeServer::start(|mut connection, _| async move {
             while let Some([command, ..]) = connection.request().await {

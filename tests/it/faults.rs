@@ -492,8 +492,8 @@ async fn a_renewal_in_flight_does_not_disturb_a_release() {
             scene.events(EventKind::Released, "k").len() == scene.events(EventKind::Granted, "k").len()
         })
         .await;
-        // Waits until the next renewal is due, which the client must not send. The server would refuse it after the
-        // release, and the client would take the refusal for a loss.
+        // Waits until the next renewal is due. The client must not send this renewal. The server would refuse it after
+        // the release, and the client would take the refusal for a loss.
         sleep(Duration::from_millis(600)).await;
         scene.proxy.pass_everything();
         releasing.await.unwrap().unwrap();

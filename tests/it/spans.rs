@@ -1,8 +1,8 @@
 //! The spans that an exporter of traces gets from a client: which requests have a span, and the parent, the fields and
 //! the end of the span.
 //!
-//! The subscriber of a test sees only the spans of the test's thread. So each async test runs on one thread, and the
-//! test of the client for threads makes its calls on the thread of the test.
+//! The subscriber of a test sees only the spans of one thread. So each async test runs on one thread, and the test of
+//! the blocking client makes its calls on that thread.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -28,7 +28,7 @@ fn health(client: &Client) -> (String, u64, Option<FailoverReason>) {
     (endpoint.to_string(), failovers, last_failover)
 }
 
-/// Waits until the lease is lost and returns the reason. The wait is short, because the loss does not wait for the TTL.
+/// Waits until the lease is lost and returns the reason.
 async fn why_lost(guard: &LockGuard) -> LostReason {
     timeout(PATIENCE, guard.lost()).await.expect("the lease is lost")
 }

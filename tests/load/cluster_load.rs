@@ -188,10 +188,9 @@ async fn work(
         let holder = record.acquired(&me, op, &key, token.parse().unwrap());
         record.uses(&me, holder);
         if hangs_up {
-            // The lease outlives the connection, because the cluster has an orphan TTL. But the leader does not notice
-            // when a connection to another member ends. Then the lease would still belong to the old connection. If
-            // that member led again, the session would wait behind its own old connection. So the test ends a
-            // connection only while the member at its other end leads.
+            // The session ends a connection only while its member leads. Otherwise the leader would not notice the end,
+            // and the lease would still belong to the old connection. The lease outlives a connection, because the
+            // cluster has an orphan TTL.
             let stays = record.leadership.read().await;
             let connected = session.connected;
             assert_eq!(session.ask(&format!("n\n{key}\n{token} 60\n")).await, "ok 60");

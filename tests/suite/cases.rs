@@ -258,8 +258,8 @@ async fn low_level_limit_mismatch(peer: Peer) {
 }
 
 /// A guard has the fence of its grant, whether the server's answer contains the fence in the token or in a third field.
-/// This fence lies between the fences of the earlier and the later grant. The test reads the earlier and the later
-/// fence without the client.
+/// Before and after each guard, the test acquires the lock without the client. Each fence must be greater than the
+/// fence before it.
 async fn fences_grow(peer: Peer) {
     let key = peer.key("k");
     let builder = peer.builder().fencing(Fencing::Required);

@@ -44,7 +44,7 @@ impl Fault {
         }
     }
 
-    /// Makes each record of this metric panic from now on.
+    /// Makes each call with this metric panic from now on.
     pub fn always(metric: &'static str) -> Self {
         Self {
             left: usize::MAX,
@@ -60,7 +60,7 @@ impl Fault {
         }
     }
 
-    /// Lets this many records succeed first.
+    /// Lets this many calls succeed first.
     pub fn after(self, spared: usize) -> Self {
         Self { spared, ..self }
     }
@@ -85,7 +85,7 @@ impl Faulty {
         self.0.lock().unwrap().faults.clear();
     }
 
-    /// Returns the number of records that have panicked.
+    /// Returns the number of calls that have panicked.
     pub fn panics(&self) -> usize {
         self.0.lock().unwrap().panics
     }

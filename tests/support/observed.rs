@@ -289,7 +289,7 @@ impl Drop for Call {
     }
 }
 
-/// A holder whose caller is observed.
+/// A guard or a permit whose caller is observed.
 pub struct Observed {
     observer: Observer,
     caller: u64,

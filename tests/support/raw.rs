@@ -69,8 +69,8 @@ impl RawConnection {
     /// Closes the sending direction, and waits until the server closes the connection. By then the server has freed the
     /// keys of the connection.
     ///
-    /// Waits for two seconds at most. Some versions of the server do not notice the end before they grant a key to the
-    /// connection.
+    /// Waits for two seconds at most. If the connection waits for a key, some versions of the server close it only when
+    /// they grant the key.
     pub async fn hang_up(mut self) {
         drop(self.writer.shutdown().await);
         let mut rest = Vec::new();

@@ -99,8 +99,8 @@ fn an_operation_without_a_timeout_may_wait_unless_its_process_ends_in_an_orderly
     assert_fine(&lines);
 }
 
-/// At the server, grant 1 lasts from 10 ms to 200 ms. The caller owns the grant until `until_ms`, by an acquire that
-/// began at 0 ms.
+/// At the server, grant 1 lasts from 10 ms to 200 ms. The caller's acquire began at 0 ms and returned the grant. The
+/// caller owns the grant until `until_ms`.
 fn owned(until_ms: u64) -> Vec<Line> {
     vec![
         at(0, What::Invoke(invoke(1, Action::Acquire))),

@@ -52,7 +52,7 @@ pub(crate) fn grant(fence: u64) -> Entry {
     }
 }
 
-/// An entry about the grant whose token has this fence, to this queue position.
+/// An entry about a grant to the queue position `place`. The token of the grant has this fence.
 pub(crate) fn grant_from(place: u64, fence: u64) -> Entry {
     Entry {
         place: Some(place),

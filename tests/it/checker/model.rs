@@ -162,8 +162,8 @@ impl Model {
         }
     }
 
-    /// Ends the waits that are due now, and at most one lease that is due and has no owner. Callers end their own
-    /// leases.
+    /// Makes everything happen that is due now: waits time out, holders learn of losses, and at most one lease without
+    /// an owner expires.
     fn pass_time(&mut self) {
         let over = self.expiring.iter().position(|(ends, ..)| *ends <= self.now);
         if let Some(over) = over {

@@ -44,8 +44,7 @@ fn key() -> Key {
     Key::new("k").unwrap()
 }
 
-/// Returns the errors of low-level calls. An acquire is called once for each of several answers. The server refuses the
-/// other calls, or it answers them with invalid text.
+/// Returns the errors of low-level calls, each with a description.
 async fn said_by_servers() -> Vec<(&'static str, Error)> {
     let mut all = Vec::new();
     for answer in [

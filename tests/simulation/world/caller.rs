@@ -256,7 +256,7 @@ impl Holder {
         held
     }
 
-    /// Records a use for which `is_held` returned true, without calling `is_held`.
+    /// Records a use as if `is_held` had returned true. Does not call `is_held`.
     pub fn claims_use(&self) {
         let process = self.process.name.clone();
         let holder = self.number;

@@ -391,7 +391,8 @@ impl Plan {
     /// Returns whether a queue position may outlive its client. Two kinds of shards allow this:
     ///
     /// - A server of a release before 1.15, if leases survive the end of their connections.
-    /// - A cluster after a fault, because no leader sees that a connection to another member ends.
+    /// - A cluster after a fault. If the connection of a client to one member ends, the other members do not notice.
+    ///   One of them may lead and keep the queue position.
     pub fn positions_may_outlive_clients(&self) -> bool {
         let before_1_15 = ["1.10", "1.11", "1.14"];
         let has_faults = !self.faults.is_empty();

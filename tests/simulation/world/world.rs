@@ -250,8 +250,8 @@ impl World {
         (plan.keepalive + plan.reply_timeout).as_nanos() as Time
     }
 
-    /// Begins a trouble when a server is full, and ends the trouble [`FULL`] after the server has room again. In this
-    /// time clients may wait, because the full server refused their connections.
+    /// Begins a trouble when a server is full. A full server refuses connections, so clients wait until they try again.
+    /// So the trouble ends when the server has had room for the time [`FULL`].
     fn watch_full_servers(&mut self) {
         let trouble = |shard: usize| Trouble {
             trouble: Name::from(format!("server {shard} is full")),

@@ -29,9 +29,8 @@ pub struct History {
 }
 
 impl History {
-    /// Adds lines. The lines of one server must be in that server's order. All other lines may be in any order, with
-    /// one exception: a line may refer to another line with the same time, for example a `return` to its `invoke`. The
-    /// line that refers to the other line must come later.
+    /// Adds lines. The lines of one server must be in that server's order. A line that refers to another line with the
+    /// same time must come after that line: for example, a `return` after its `invoke`. Otherwise the order is free.
     #[must_use]
     pub fn with(mut self, lines: impl IntoIterator<Item = Line>) -> Self {
         self.lines.extend(lines);

@@ -48,8 +48,9 @@ pub enum What {
     /// A caller drops a guard, a permit or a ticket. The clock is read first.
     LetGo(LetGo),
 
-    /// A `listen` of a subscription was acknowledged. A subscription has one line for each of its patterns. The
-    /// line may come before the `listen`, but then a line `gap` must say that signals may be missing.
+    /// A subscription has a pattern from now on. A subscription has one line for each of its patterns. The line is
+    /// recorded after the acknowledgement of the `listen`. It may be recorded before the `listen` is sent, if a line
+    /// `gap` says that signals may be missing until the acknowledgement.
     Subscribed(Subscribed),
     /// A subscription ends, with all its patterns. The clock is read first.
     Unsubscribed(Subscription),

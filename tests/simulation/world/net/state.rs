@@ -430,7 +430,7 @@ impl State {
             }
         }
         wakers[0] = pipe.read_waker.take();
-        // If the reader's host writes to the opposite pipe and waits, the write fails because of the reset.
+        // After a reset, the reader's host cannot write to the opposite pipe either. A write that waits must fail now.
         if let Some(back) = self.pipes.get_mut(&(id ^ 1)) {
             wakers[1] = back.write_waker.take();
         }

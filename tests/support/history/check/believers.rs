@@ -2,11 +2,10 @@
 //!
 //! A caller is a believer from the acquire of a holder to the last use of this holder with `is_held` true. The time in
 //! which the process was frozen counts too. A lost lease never comes back (rule `losses`), so the last use proves that
-//! the caller believed all the time before it. If one caller stops being a believer when another becomes one, the two
-//! do not overlap.
+//! the caller believed all the time before it.
 //!
-//! Allows: the part of a belief after the end of its grant, if `belief_in_grant` allows the belief. A record without
-//! lines of servers does not show the ends of grants. In that record, the whole belief counts.
+//! Allows: if `belief_in_grant` allows the last use, the time after the end of the grant does not count. A record
+//! without lines of servers does not show the ends of grants. In such a record, all the time counts.
 //!
 //! Assumes: the same name means the same key at all servers of the record.
 
@@ -16,7 +15,7 @@ use super::super::record::{Kind, Name};
 use super::super::verdict::Rule;
 use super::{Findings, about_key, named, time};
 
-/// The beginning and the end of a belief, and the index of its holder.
+/// The times at which a caller becomes and stops being a believer, and the index of the holder.
 type Belief = (u64, u64, usize);
 
 pub fn check(findings: &mut Findings<'_>) {

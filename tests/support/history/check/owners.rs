@@ -24,8 +24,8 @@
 //! The fate of a request is unknown in three cases:
 //! - Its operation failed, and was recent.
 //! - Its process was killed before its operation ended or at most `unowned` later, and the operation was recent.
-//! - There was trouble at the server during its operation, or at most `unowned` later. The operation was recent, or
-//!   ended at most `unnoticed` before the grant.
+//! - There was trouble at the server during its operation, or at most `unowned` later. This case does not need a recent
+//!   operation, but the operation must not have ended more than both `unowned` and `unnoticed` before the grant.
 //!
 //! An operation is recent if it ended at most `unowned` before the grant, or after the grant.
 

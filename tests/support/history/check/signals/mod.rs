@@ -23,8 +23,8 @@
 //! `silence` of the acknowledgement needs no report.
 //!
 //! Missing from a group: no member received the signal, but at least one member had to. The server may have sent the
-//! signal to any subscription that was a member at some moment between the emit and the acknowledgement. So the gaps of
-//! each such member cover the signal. If such a member ended before the acknowledgement, the signal may be lost with
+//! signal to any subscription that was a member at some moment between the emit and the acknowledgement. So a gap of
+//! any such member covers the signal. If such a member ended before the acknowledgement, the signal may be lost with
 //! the member. The same holds if the member ended less than `transit` after the acknowledgement, counted in running
 //! time of its process.
 //!
