@@ -170,10 +170,10 @@ async fn overwrite(
     accounts.write(id, new.balance, new.fence).map(Json)
 }
 
-/// Returns status 200 if every shard is connected. Otherwise returns status 503 and the reasons.
+/// Returns status 200 if every shard is connected. Otherwise returns status 503 and the state of each other shard.
 fn health(client: &Client) -> (StatusCode, String) {
     let shards = client.health();
-    let away = shards.iter().filter(|shard| shard.last_error().is_some());
+    let away = shards.iter().filter(|shard| !shard.is_connected());
     match away.map(|shard| format!("{shard}\n")).collect::<String>() {
         away if away.is_empty() => (StatusCode::OK, "ok\n".to_owned()),
         away => (StatusCode::SERVICE_UNAVAILABLE, away),

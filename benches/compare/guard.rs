@@ -1,10 +1,9 @@
-//! Guards end programs when the benchmark's process that needs them has ended. That process is the owner.
+//! A guard is a process that starts a program for another process, and kills the program if that process ends.
 //!
-//! The standard input of each process is a pipe from its owner. The pipe ends when the owner ends, for whatever reason.
-//! Processes of this benchmark end when their standard input ends. Other programs may ignore their standard input, so
-//! they run under a guard: a process of this benchmark that starts the program. When the standard input of the guard
-//! ends, the guard kills the program and all processes that the program started. On systems other than Unix, the guard
-//! kills only the program.
+//! The standard input of a guard is a pipe from the process that started the guard. The pipe ends when that process
+//! ends, for whatever reason. Then the guard kills the program and all processes that the program started. On systems
+//! other than Unix, the guard kills only the program. Processes of this benchmark need no guard, because they end when
+//! their standard input ends.
 
 use std::error::Error;
 use std::ffi::OsString;

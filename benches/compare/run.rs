@@ -217,8 +217,8 @@ impl PreparedSide {
     }
 }
 
-/// Returns the first line of an error, for the results. Only the output of this program has the other lines, because
-/// they name folders and servers of this machine.
+/// Returns the first line of an error, for the results. The other lines name folders and servers of this machine, so
+/// the results do not contain them.
 fn one_line(text: &str) -> String {
     let line = text.lines().next().unwrap_or_default();
     line.trim().trim_end_matches('.').to_owned()

@@ -72,7 +72,7 @@ impl fmt::Display for Way {
     }
 }
 
-/// What the workers of a way use: a client, the address of a server, or the messages to a task.
+/// What the workers of a way use: a client, the address of a server, or a channel to a task.
 pub(crate) enum Workers {
     Tasks(Client),
     Threads(blocking::Client),

@@ -1,5 +1,5 @@
-//! The process of the servers. It causes a fault every few seconds. The faults of connections
-//! are made by proxies, one in front of each server. Only the server `control` has no proxy, because it has no faults.
+//! The process of the servers. It causes a fault every few seconds. A proxy in front of
+//! each server causes the faults of its connections. Only the server `control` has no proxy, because it has no faults.
 
 #[path = "../../tests/support/proxy.rs"]
 #[allow(dead_code, unreachable_pub, clippy::unwrap_used, missing_docs)]

@@ -297,8 +297,8 @@ mod processes {
         assert!(error.starts_with("it cannot be started: "), "{error}");
     }
 
-    /// A script that the guard of `benches/compare` runs. The script writes lines to its file descriptor 3, which is a
-    /// named pipe. `lines` ends when no running process has the pipe open.
+    /// A script under a guard (see `benches/compare/guard.rs`). The script writes lines to its file descriptor 3, which
+    /// is a named pipe. `lines` ends when no running process has the pipe open.
     struct Guarded {
         command: Vec<OsString>,
         lines: Receiver<String>,

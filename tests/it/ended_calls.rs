@@ -93,7 +93,8 @@ async fn an_acquire_that_timed_out_before_it_had_room_takes_none_later() {
     lock.acquire().await.unwrap().release().await.unwrap();
 }
 
-/// The client is shut down. It releases the lease before that, so it reports no loss.
+/// The test drops the client, and then the call. The client releases the lease before the client ends, so it reports no
+/// loss.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_ends_with_a_dropped_call_releases_its_lease() {
     let mut dropped = 0;

@@ -209,7 +209,7 @@ async fn acquires_of_several_slots_are_served_in_order() {
         };
         until("the caller waits for its turn", || waiting(&server)).await;
     }
-    // A caller that does not get the turn in time gets an error about the turn, because it did not ask for slots.
+    // A caller that does not get the turn in time gets an error about the turn. Its client has not requested any slot.
     assert!(slots.try_acquire_many(2).await.unwrap().is_none());
     for (timeout, said) in [
         (

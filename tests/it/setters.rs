@@ -87,8 +87,8 @@ fn all() -> Vec<(String, String)> {
     texts().into_iter().flat_map(of_file).collect()
 }
 
-/// Returns the names in a text that are questions, also names of private methods and of functions in tests. The second
-/// value says whether the method takes `&mut self`.
+/// Returns the names in a text that are questions, including names of private methods and of functions in tests. The
+/// second value says whether the method takes `&mut self`.
 fn questions(text: &str) -> Vec<(&str, bool)> {
     let functions = text.split("fn ").skip(1);
     let named = functions.filter_map(|function| function.split_once('('));

@@ -37,8 +37,8 @@ async fn away(client: &Client) {
     until("the loss is noticed", || !client.health()[0].is_connected()).await;
 }
 
-/// The default takeover delay is 1.05 times the longest TTL that the client has used, which is 3 s here. It does not
-/// follow from the client's default TTL. During the delay, callers wait or fail, as configured.
+/// The default takeover delay is 1.05 times the longest TTL that the client has used. Here one lock has a TTL of 3 s,
+/// and the client's default is 1 s. During the delay, callers wait or fail, as configured.
 #[tokio::test]
 async fn the_standby_is_not_used_before_the_longest_possible_lease_has_ended() {
     let mut pair = Pair::start().await;

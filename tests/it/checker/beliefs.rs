@@ -1,6 +1,6 @@
 //! Tests of the rules for beliefs. A caller that believes that it holds a key has a belief. At most `limit` callers may
-//! have a belief about one key at a time. A belief must begin and end during the grant, and it must not continue after
-//! a loss.
+//! have a belief about one key at a time. A belief must begin during the grant. It may outlive the grant only while the
+//! client may be unaware of the end, and it must not continue after a loss.
 
 use super::hand::*;
 use crate::support::history::record::{Acquired, Entry, Kind, Line, What};

@@ -13,8 +13,9 @@ use crate::support::cluster::{ClusterScene, LONG, patient, patiently, queued, un
 /// that is granted later. Such a lease blocks the key for this time.
 const SHORT: Duration = Duration::from_secs(1);
 
-/// Releases a guard whose lease may be lost. In earlier builds, a lease ends with the connection that acquired it, even
-/// if another connection has renewed the lease. The holder learns of the loss at the next renewal, or at the release.
+/// Releases a guard whose lease may be lost. In earlier builds, a lease ends when the leader sees the end of the
+/// connection that acquired it, even if another connection has renewed the lease. The holder learns of the loss at the
+/// next renewal, or at the release.
 async fn given_back(guard: LockGuard) {
     if let Err(error) = guard.release().await {
         assert_eq!(error.kind(), ErrorKind::NotHeld, "{error}");

@@ -77,8 +77,8 @@ async fn a_ticket_that_is_dropped_after_its_reclaim_leaves_the_queue() {
         scene.count(EventKind::Reclaimed) == 1
     })
     .await;
-    // The client gives up a queue position with a `w` that has a timeout of 0. After a reclaim with `e`, the first `w`
-    // does not end the queue position, so the client sends a second `w`.
+    // To give up a queue position, the client sends a wait (`w`) with a timeout of 0. If the queue position was
+    // reclaimed with an enqueue (`e`), the first such wait does not end it, so the client sends a second one.
     drop(ticket);
     scene.until_waiters(0).await;
     held.release().await.unwrap();

@@ -1,4 +1,4 @@
-//! A dropped future leaves no half and no queue position behind.
+//! A dropped future leaves no half of a lease (see `mod.rs`) and no queue position behind.
 
 use std::time::Duration;
 

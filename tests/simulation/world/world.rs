@@ -47,7 +47,7 @@ pub(super) struct World {
 const PATIENCE: Time = 60 * SECOND;
 
 /// If leases end with their connections, all keys must be free within this time after the clients' connections have
-/// closed. Most leases last longer than this.
+/// closed. Most leases last longer than this, so the keys are not free because leases expired.
 const QUIET: Time = 2 * SECOND;
 
 /// If leases outlive their connections, all keys must be free within this time. It covers the longest lease of a server
@@ -250,8 +250,8 @@ impl World {
         (plan.keepalive + plan.reply_timeout).as_nanos() as Time
     }
 
-    /// Begins a trouble when a server is full. A full server refuses connections, so clients wait until they try again.
-    /// So the trouble ends when the server has had room for the time [`FULL`].
+    /// Begins a trouble when a server is full. A full server refuses connections, and clients wait before they try
+    /// again. So the trouble ends when the server has had room for the time [`FULL`].
     fn watch_full_servers(&mut self) {
         let trouble = |shard: usize| Trouble {
             trouble: Name::from(format!("server {shard} is full")),

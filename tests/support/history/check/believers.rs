@@ -1,8 +1,8 @@
 //! A key never has more believers than its limit.
 //!
-//! A caller is a believer from the acquire of a holder to the last use of this holder with `is_held` true. The time in
-//! which the process was frozen counts too. A lost lease never comes back (rule `losses`), so the last use proves that
-//! the caller believed all the time before it.
+//! A caller is a believer from the acquire of a guard or permit to the last use with `is_held` true. The time in which
+//! the process was frozen counts too. A lost lease never comes back (rule `losses`), so the last use proves that the
+//! caller believed all the time before it.
 //!
 //! Allows: if `belief_in_grant` allows the last use, the time after the end of the grant does not count. A record
 //! without lines of servers does not show the ends of grants. In such a record, all the time counts.

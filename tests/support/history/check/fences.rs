@@ -7,8 +7,7 @@
 //! the server issues fences. The record does not contain the client's `Fencing`, so the rule cannot know whether a
 //! holder had to show a fence.
 //!
-//! Assumes: `succeeds` names the previous server at the same address. The rule does not compare fences of servers at
-//! different addresses, because a standby issues its own fences.
+//! The rule does not compare fences of servers at different addresses, because a standby issues its own fences.
 //!
 //! If the record has no lines of servers, the rule compares the fences that clients show. It compares two holders of a
 //! key only if the first was acquired before the second was requested. For a ticket, the request is the `enqueue`. In a

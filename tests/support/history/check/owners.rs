@@ -10,10 +10,11 @@
 //!
 //! Some time does not count: trouble at the grant's server, and freezes of the owners' processes.
 //!
-//! The grant may lack an owner for `unnoticed` longer if there was trouble or a freeze around the time at which the
-//! grant lost its owner: at most `unnoticed` before that time, or at most `unowned` after it. The grant may lack an
-//! owner for any time if the process of an owner was killed before the grant lost its owner, or at most `unowned`
-//! later.
+//! The grant may lack an owner for longer than `unowned` in two cases:
+//! - There was trouble or a freeze at most `unnoticed` before the grant lost its owner, or at most `unowned` after
+//!   that. Then the bound is the sum of `unowned` and `unnoticed`.
+//! - The process of an owner was killed before the grant lost its owner, or at most `unowned` after that. Then there is
+//!   no bound.
 //!
 //! If a caller learnt of the loss of its grant, the grant is judged only up to the end of its lease.
 //!
@@ -22,12 +23,12 @@
 //! - A grant that no caller got, and that may belong to a request of unknown fate.
 //!
 //! The fate of a request is unknown in three cases:
-//! - Its operation failed, and was recent.
-//! - Its process was killed before its operation ended or at most `unowned` later, and the operation was recent.
-//! - There was trouble at the server during its operation, or at most `unowned` later. This case does not need a recent
-//!   operation, but the operation must not have ended more than both `unowned` and `unnoticed` before the grant.
+//! - Its operation failed.
+//! - Its process was killed before its operation ended, or at most `unowned` later.
+//! - There was trouble at the server during its operation, or at most `unowned` later.
 //!
-//! An operation is recent if it ended at most `unowned` before the grant, or after the grant.
+//! Operations that ended too long before the grant do not count. The limit is `unowned` in the first two cases. In the
+//! third case, it is the longer of `unowned` and `unnoticed`.
 
 use std::collections::HashMap;
 

@@ -1,7 +1,7 @@
-//! No renewal arrives at a server after a release of the same token was acknowledged. This includes renewals that the
-//! server refuses, which the record calls `renewal_refused`.
+//! No client renews a token after the release of this token was acknowledged. A renewal that the server refuses counts
+//! too (`renewal_refused`).
 //!
-//! Assumes: a renewal that was sent before the release arrives at most `transit` after the acknowledgement.
+//! Allows: a renewal that arrives at most `transit` after the acknowledgement, because it may have been sent before.
 
 use std::collections::HashMap;
 
