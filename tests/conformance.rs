@@ -1,7 +1,7 @@
 //! One suite of cases that every server must pass together with this client.
 //!
 //! By default, the cases run against embedded servers that imitate three releases, and each case has its own server.
-//! The cases also run against a build that differs from these releases.
+//! The cases also run against an imitation of a build between two releases (see `tests/suite/build.rs`).
 //!
 //! With `DFLOCKD_TEST_SERVER=host:port`, all cases run against that server instead. That server must run with
 //! `--max-locks 100000`. If its read timeout is not 23 s, set `DFLOCKD_TEST_READ_TIMEOUT=seconds`.

@@ -40,8 +40,8 @@ pub(crate) struct Results {
     /// The number of cores, the processor and the system of the machine.
     pub(crate) machine: String,
     pub(crate) rounds: usize,
-    /// How many seconds a round of a cell was measured if each worker had a key. With one key for all workers, half as
-    /// long.
+    /// For how many seconds a round of a cell was measured if each worker had a key. With one key for all workers, it
+    /// was measured for half as long.
     pub(crate) seconds: f64,
     pub(crate) workers: Vec<usize>,
     pub(crate) sides: Vec<Side>,

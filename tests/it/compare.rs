@@ -211,7 +211,7 @@ fn the_readme_mentions_no_gaps_if_there_are_none() {
     assert_eq!(table::missing(&results), None);
 }
 
-/// The project's documents contain the comments that enclose the part for `benches/compare` to rewrite.
+/// Each of these documents has the two comments between which `benches/compare` writes its tables.
 #[test]
 fn the_documents_can_be_rewritten() {
     for document in ["README.md", "docs/benchmarks.md"] {

@@ -194,8 +194,7 @@ async fn leases_of_the_previous_server_are_reported_lost_before_the_next_serves(
     assert_eq!(names, ["Disconnected", "LeaseLost", "ServingChanged", "Connected"]);
 }
 
-/// Every holder must know of the loss first, because a callback may take a long time. Meanwhile the server may grant
-/// the keys to others.
+/// A callback may take a long time, and meanwhile the server may grant the keys to others.
 #[tokio::test]
 async fn all_holders_know_of_a_loss_before_the_first_callback_runs() {
     let server = Server::builder().port(0).start().await.unwrap();

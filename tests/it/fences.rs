@@ -22,7 +22,7 @@ const LONG: Duration = Duration::from_secs(30);
 const WITHOUT: [&str; 5] = ["1.10", "1.13", "1.14", "1.16", "2.0"];
 /// Releases of the server whose tokens begin with a fence.
 const WITH: [&str; 2] = ["2.1", "cluster"];
-/// The key of the semaphore of which the client acquires slots, to learn from their tokens whether the server issues
+/// The key of a semaphore whose slots the client acquires. From their tokens it learns whether the server issues
 /// fences.
 const PROBE: &str = "dflockd-client-fences";
 

@@ -1,5 +1,5 @@
-//! Imitates a build between 1.10 and 2.0 with a proxy in front of an embedded server. In this build, the first half of
-//! each token is random, each grant has its fence in a third field, and an empty list is `null`.
+//! A proxy that makes an embedded server look like a build between 1.10 and 2.0. In this build, the first half of each
+//! token is random, each grant has its fence in a third field, and an empty list is `null`.
 
 use dflockd_client::server::Server;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};

@@ -249,7 +249,7 @@ impl World {
         });
     }
 
-    /// Ends all effects of faults, because no fault begins after this.
+    /// Ends all effects of faults. No fault begins after this.
     pub(super) fn end_all_faults(&mut self, now: Time) {
         self.network.heal();
         for shard in 0..self.servers.len() {

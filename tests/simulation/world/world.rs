@@ -47,7 +47,7 @@ pub(super) struct World {
 const PATIENCE: Time = 60 * SECOND;
 
 /// If leases end with their connections, all keys must be free within this time after the clients' connections have
-/// closed. Most leases last longer than this, so the keys are not free because leases expired.
+/// closed. Most leases last longer than this, so their expiry alone would not free the keys in time.
 const QUIET: Time = 2 * SECOND;
 
 /// If leases outlive their connections, all keys must be free within this time. It covers the longest lease of a server

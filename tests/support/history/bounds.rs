@@ -7,8 +7,9 @@ use std::time::Duration;
 pub struct Bounds {
     /// How late a task that is due may run, while its process is not frozen.
     pub scheduling: u64,
-    /// If a lease ends because its connection or its server ends, how long the client may be unaware of that. The rule
-    /// `owners` adds this time to `unowned` if there was trouble or a freeze.
+    /// How long a client may be unaware that a lease has ended. This bound applies if the connection or the server
+    /// ended, or if a new leader forgot the grant. The rule `owners` adds this time to `unowned` if there was trouble
+    /// or a freeze.
     pub unnoticed: u64,
     /// How long a subscription may be unaware that its connection is lost. This is the heartbeat interval of signal
     /// connections plus the reply timeout. The keepalive interval has no effect here, because it applies to other

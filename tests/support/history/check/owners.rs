@@ -8,7 +8,8 @@
 //!   returns. If the operation returns a ticket, ownership ends with the ticket. An operation that returned another
 //!   grant is no owner.
 //!
-//! Some time does not count: trouble at the grant's server, and freezes of the owners' processes.
+//! The time of trouble at the grant's server does not count. For the time without an owner, freezes of the owners'
+//! processes do not count either.
 //!
 //! The grant may lack an owner for longer than `unowned` in two cases:
 //! - There was trouble or a freeze at most `unnoticed` before the grant lost its owner, or at most `unowned` after
@@ -27,8 +28,9 @@
 //! - Its process was killed before its operation ended, or at most `unowned` later.
 //! - There was trouble at the server during its operation, or at most `unowned` later.
 //!
-//! Operations that ended too long before the grant do not count. The limit is `unowned` in the first two cases. In the
-//! third case, it is the longer of `unowned` and `unnoticed`.
+//! A request whose operation ended long before the grant cannot have caused the grant. So the first two cases need an
+//! operation that ended at most `unowned` before the grant. In the third case, the time is the longer of `unowned` and
+//! `unnoticed`.
 
 use std::collections::HashMap;
 

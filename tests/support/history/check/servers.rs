@@ -1,11 +1,12 @@
 //! The records of servers are free of contradictions, each by itself and all together.
 //!
-//! A token is granted once. A grant is ended, renewed, collected, orphaned or reclaimed only while the same server
-//! holds it. In the whole record, a key never has more holders than its limit, over all servers and clusters.
+//! A token is granted once. Only the server that made a grant ends, renews, collects, orphans or reclaims it. After the
+//! end of a grant, the server only refuses renewals. In the whole record, a key never has more grants at once than its
+//! limit, over all servers and clusters.
 //!
-//! At its own server, a grant is held until a line of the server ends it. In a comparison with a grant of another
-//! server, a grant also ends with its lease, even if its server records that later. If one grant ends when a grant of
-//! another server begins, the two do not overlap.
+//! At its own server, a grant lasts until a line of the server ends it. In a comparison with a grant of another server,
+//! a grant also ends with its lease, even if its server records that later. If one grant ends when a grant of another
+//! server begins, the two do not overlap.
 //!
 //! Assumes: all servers of a record serve the same keys. If two services use the same names for different keys, judge
 //! their records separately.
