@@ -170,7 +170,8 @@ async fn overwrite(
     accounts.write(id, new.balance, new.fence).map(Json)
 }
 
-/// Returns status 200 if every shard is connected. Otherwise returns status 503 and the states of the other shards.
+/// Returns status 200 if every shard is connected. Otherwise returns status 503 and the states of all unconnected
+/// shards.
 fn health(client: &Client) -> (StatusCode, String) {
     let shards = client.health();
     let away = shards.iter().filter(|shard| !shard.is_connected());

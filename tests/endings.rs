@@ -48,7 +48,8 @@ enum Ends {
     Killed,
     /// The process releases the lock, and lives on until the test tells it to end.
     Lives,
-    /// The process lives on, but its runtime has ended. The guard cannot release the lock: only the connections end.
+    /// The process lives on, but its runtime has ended. So the guard cannot release the lock. The lock becomes free
+    /// when the connection ends.
     LivesWithoutRuntime,
 }
 
@@ -437,7 +438,7 @@ fn hold_for_ever(setup: Setup) {
     until_told_to_end();
 }
 
-/// Drops clients, handles, guards, tickets and objects in eight threads at the same time, and then returns from main.
+/// Drops clients and all that they return in eight threads at the same time, and then returns from main.
 fn drop_everything(setup: Setup) {
     let first = setup.lock().acquire().unwrap();
     held();

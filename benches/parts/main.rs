@@ -14,7 +14,7 @@ use tokio::runtime::Builder;
 
 use self::server::server;
 
-/// The number of concurrent callers of a busy client, and of the requests that they send together.
+/// A busy client has this many concurrent callers. Each of them sends one request.
 const CROWD: usize = 100;
 
 /// Returns [`CROWD`] requests: an acquire and a release for each key.

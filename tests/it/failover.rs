@@ -229,9 +229,8 @@ async fn a_member_that_falls_silent_is_not_the_first_to_be_asked() {
         .builder()
         .keepalive(Duration::from_millis(200))
         .reply_timeout(Duration::from_millis(1200));
-    // If a lost connection lasted for at least 1 s, the client tries the same member first. But if the member fell
-    // silent, the client tries another member first. An attempt to connect to the silent member would take 600 s, and
-    // the test would time out.
+    // If a member falls silent, the client tries another member first. An attempt to connect to the silent member would
+    // take 600 s, and the test would time out.
     let client = builder
         .connect_timeout(Duration::from_secs(600))
         .connect()

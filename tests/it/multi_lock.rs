@@ -215,7 +215,7 @@ async fn a_multi_lock_has_the_methods_of_a_lock() {
         include_str!("../../src/service/held.rs"),
         include_str!("../../src/handle/multi_guard.rs"),
     );
-    // `MultiLock` and `MultiGuard` do not need these methods or have them under other names.
+    // `MultiLock` and `MultiGuard` do not have these methods.
     let others = ["key", "enqueue", "with_lock", "kind", "token", "fence", "require_fence"];
     let (multi, guards) = (of(multi, " MultiLock"), of(guards, "<G: Guard> MultiGuard<G>"));
     let threads = (

@@ -182,8 +182,8 @@ impl Drop for Watched {
 }
 
 /// Returns all bytes that pass while callers of two clients compete for the keys of a server and of a cluster.
-/// Meanwhile the clients receive signals, some acquires are dropped, the server is killed, and the leader changes. The
-/// history ends before the runtime does, because the order in which a runtime drops its tasks depends on earlier
+/// Meanwhile other clients receive signals, some acquires are dropped, the server is killed, and the leader changes.
+/// The history ends before the runtime does, because the order in which a runtime drops its tasks depends on earlier
 /// tests.
 fn history(seed: u64) -> Vec<String> {
     fastrand::seed(seed);

@@ -20,8 +20,8 @@ use std::process::Command;
 ///   in the client until its timeout was over. Then the client began a try that had no timeout.
 /// - 3261: a caller dropped a ticket. The server granted the ticket's key while the client shut down, and the client
 ///   did not release the key.
-/// - 23221: other waits for the same key had reached the limit `max_waiters`. So the client did not send the wait of a
-///   ticket that was granted.
+/// - 23221: a ticket was granted. Other waits for the same key had reached the limit `max_waiters`, so the client did
+///   not send the wait of the ticket.
 ///
 /// The other four worlds showed errors in the rules:
 ///

@@ -290,8 +290,8 @@ fn a_half_open_connection_excuses_its_own_group_only() {
     assert_broken(&lines, &[(Rule::Signals, "was not received by a subscription")]);
 }
 
-/// The server chooses a member of the group for each signal. It cannot have chosen a member that joined after the emit,
-/// even if that member reports a gap.
+/// The server chooses a member of the group for each signal. It cannot have chosen a member that joined after the
+/// acknowledgement of the signal, even if that member reports a gap.
 #[test]
 fn a_gap_of_a_later_member_covers_nothing() {
     let with_other = |since: u64, told: &[(u64, What)]| {

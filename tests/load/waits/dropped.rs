@@ -18,9 +18,10 @@ fn spawn_acquire(lock: &Lock) -> JoinHandle<LockGuard> {
     tokio::spawn(async move { lock.acquire().await.unwrap() })
 }
 
-/// Runs tasks for 4 s. Each task begins a wait, drops the wait after 20 ms, and begins the next wait. The tests use
-/// release 1.10, whose server does not notice a closed connection during a wait. Checks how many connections the client
-/// made. Returns the greatest number of connections and the greatest number of waiters at the server.
+/// Runs tasks for 4 s. Each task begins a wait, drops the wait after 20 ms, and begins the next wait. The
+/// server must have release 1.10, because this release does not notice a closed connection during a wait. Checks how
+/// many connections the client made. Returns the greatest number of connections and the greatest number of waiters at
+/// the server.
 async fn flood(scene: &Scene, client: &Client, tasks: usize, keys: usize) -> (u64, u64) {
     let mut held = Vec::new();
     for key in 0..keys {

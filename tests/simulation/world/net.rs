@@ -185,7 +185,8 @@ impl Network {
         self.state().links.insert((host, address), link);
     }
 
-    /// Resets all links, and cancels pending cuts. Later the ends of silently cut connections get a reset.
+    /// Gives all links their usual properties again, and cancels pending cuts. Silently cut connections end with
+    /// a reset after a while.
     pub fn heal(&self) {
         let mut state = self.state();
         state.links.clear();

@@ -10,8 +10,9 @@
 //! - If a fault may have hidden this end of the grant, the caller must learn of the loss within `unnoticed`, and before
 //!   the lease would have expired.
 //!
-//! In all cases, `scheduling` of the process's running time is allowed in addition. A holder that the caller has
-//! dropped or begun to release by then is exempt. A holder is also exempt if its process has ended by then.
+//! In all cases, the caller may learn of the loss later by `scheduling`, counted in running time of its process. A
+//! holder that the caller has dropped or begun to release by then is exempt. A holder is also exempt if its process has
+//! ended by then.
 
 use super::super::facts::Facts;
 use super::super::facts::grants::{Ending, Grant};
