@@ -48,8 +48,7 @@ enum Ends {
     Killed,
     /// The process releases the lock, and lives on until the test tells it to end.
     Lives,
-    /// The process lives on, but its runtime has ended. So the guard cannot release the lock. The lock becomes free
-    /// when the connection ends.
+    /// The process lives on, but its runtime has ended. So the guard cannot release the lock. The connection ends.
     LivesWithoutRuntime,
 }
 

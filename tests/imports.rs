@@ -18,7 +18,7 @@ const TESTS_ONLY: [&str; 2] = ["#[cfg(test)]", "#[cfg(any(test, fuzzing))]"];
 /// The source of each module, by the module's path in the crate. The path of the crate's root is empty.
 type Sources = BTreeMap<String, String>;
 
-/// For each module: the siblings that the module or its children import. The text of a sibling is one of the imports.
+/// Maps a module to the siblings that the module or its children import, and each sibling to one of these imports.
 type Imports = BTreeMap<String, BTreeMap<String, String>>;
 
 #[test]

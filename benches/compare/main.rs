@@ -101,7 +101,7 @@ enum Role {
         #[command(flatten)]
         work: Work,
     },
-    /// Runs a program as its guard, and kills it when the standard input ends.
+    /// Runs a program, and kills it when the standard input ends.
     #[command(hide = true)]
     Guard {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]

@@ -168,8 +168,8 @@ fn with_spread(cell: Option<&Cell>) -> String {
     })
 }
 
-/// Returns the median rate. If there are several rounds, adds the range in brackets. If rounds failed, adds the result
-/// of [`rounds`].
+/// Returns the median rate. If there are several rounds, adds the text that `range` returns, in brackets. If rounds
+/// failed, adds the result of [`rounds`].
 fn cell_text(cell: Option<&Cell>, range: fn(Spread) -> Option<String>) -> String {
     let Some((cell, spread)) = cell.and_then(|cell| Some((cell, cell.spread()?))) else {
         return "failed".to_owned();

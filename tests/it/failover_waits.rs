@@ -424,7 +424,7 @@ async fn a_wait_that_failed_without_a_leader_leaves_the_queue_of_the_next() {
     let error = timeout(LONG, wait).await.unwrap().unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     scene.cluster.move_leader(2).unwrap();
-    // The wait has lost its queue position. The ticket keeps its position.
+    // The client has ended the queue position of the failed wait. The ticket keeps its own queue position.
     until("the wait has left the queue", || {
         scene.count(EventKind::Left) == 1 && scene.waiters() == 1
     })

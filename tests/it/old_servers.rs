@@ -1,6 +1,6 @@
 //! Servers that do not know all commands. They log a warning for each unknown command, and some also close the
 //! connection. So the client tries a command once, over a connection that owns no lease. If an attempt to connect has
-//! failed, it tries the command again, because the server may now have another release.
+//! failed, it tries the command again, because the server may now be of another release.
 
 use std::time::Duration;
 
@@ -94,7 +94,7 @@ fn threads_send_no_more_pings() {
     assert_eq!(scene.old.received("ping"), 1);
 }
 
-/// After a failed attempt to connect, the server may have another release, so the client sends one `ping` again. If the
+/// After a failed attempt to connect, the server may be of another release. So the client sends one `ping` again. If the
 /// server knows `ping`, the client may send it over each connection.
 #[tokio::test]
 async fn a_server_that_was_away_is_pinged_again() {

@@ -101,7 +101,7 @@ async fn a_configured_delay_applies_whatever_was_granted() {
     assert!(guard.is_held());
 }
 
-/// Makes pauses between attempts that last longer than every test.
+/// Between two attempts to connect, the client pauses for longer than any test lasts.
 fn seldom() -> ReconnectPolicy {
     ReconnectPolicy::exponential(NEVER, NEVER)
 }

@@ -396,8 +396,8 @@ async fn an_actor_that_panics_is_replaced_and_its_holders_and_callers_get_the_ca
     assert!(other.is_held());
 }
 
-/// A layer holds back the error of the actor, so the request timeout ends the call. The error can say only that no
-/// answer came.
+/// A layer holds back the error of the actor, so the request timeout ends the call. The error of the call can say only
+/// that no answer came.
 #[tokio::test]
 async fn an_error_claims_nothing_unknown_while_a_layer_holds_back_the_death_of_an_actor() {
     let server = serve().await;

@@ -39,8 +39,8 @@ class Task:
     def count(self, worker):
         """Counts a pair of a worker.
 
-        Also ends the warm-up or the measurement if its time is over. No separate thread reads the clock, because such a
-        thread might not run for seconds beside a thousand other threads.
+        Also ends the warm-up or the measurement if its time is over. No separate thread reads the clock, because the
+        other threads may keep it waiting for seconds.
         """
         self.counts[worker] += 1
         now = time.perf_counter()

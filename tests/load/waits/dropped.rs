@@ -19,9 +19,8 @@ fn spawn_acquire(lock: &Lock) -> JoinHandle<LockGuard> {
 }
 
 /// Runs tasks for 4 s. Each task begins a wait, drops the wait after 20 ms, and begins the next wait. The
-/// server must have release 1.10, because this release does not notice a closed connection during a wait. Checks how
-/// many connections the client made. Returns the greatest number of connections and the greatest number of waiters at
-/// the server.
+/// server must be of release 1.10, which does not notice a closed connection during a wait. Checks how many connections
+/// the client made. Returns the greatest number of connections and the greatest number of waiters at the server.
 async fn flood(scene: &Scene, client: &Client, tasks: usize, keys: usize) -> (u64, u64) {
     let mut held = Vec::new();
     for key in 0..keys {

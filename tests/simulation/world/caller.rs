@@ -20,7 +20,7 @@ pub struct Process {
     pub writer: Arc<Writer>,
     /// The time at which the programs end.
     pub stops_at: Time,
-    /// On average, one of this many calls has a limit: a random number of polls or a random time. The call is dropped
+    /// On average, one in this many calls has a limit: a random number of polls or a random time. The call is dropped
     /// if it has not returned by then. With 0, no call is dropped.
     pub cancels_one_in: u32,
     pub acquire_timeout: Duration,

@@ -196,8 +196,8 @@ impl Network {
         state.probe(|pipe| pipe.is_void);
     }
 
-    /// Cuts a random connection of a host to an address. `place` counts the bytes that one of the two ends sends from
-    /// now on. Returns `false` if the host has no connection to the address.
+    /// Cuts a random connection of a host to an address. `place` counts the bytes or lines that one of the two ends
+    /// sends from now on. Returns `false` if the host has no connection to the address.
     pub fn cut(&self, host: HostId, address: SocketAddr, place: Where, cut: Cut) -> bool {
         let mut state = self.state();
         let candidates: Vec<PipeId> = state

@@ -93,7 +93,7 @@ pub async fn hold(caller: &mut Caller, holder: &Holder, lease: &Lease, longest: 
     }
 }
 
-/// Releases the guard, or drops it in one case of three.
+/// Drops the guard with a probability of one third. Otherwise releases it.
 pub async fn release<G: Released>(caller: &mut Caller, subject: &Subject, holder: Holder, guard: G) {
     if caller.random.u32(..3) == 0 {
         holder.lets_go();

@@ -1,5 +1,5 @@
-//! A belief needs a grant. At each use with `is_held` true, a server had granted the holder's token and had not ended
-//! the grant.
+//! A belief needs a grant: at the time of the belief, a server had granted the holder's token and had not ended the
+//! grant.
 //!
 //! Assumes: if the record has lines of any server, it has the lines of all servers that the clients used. A use at the
 //! same time as the beginning or the end of a grant is within the grant.

@@ -28,9 +28,7 @@
 //! - Its process was killed before its operation ended, or at most `unowned` later.
 //! - There was trouble at the server during its operation, or at most `unowned` later.
 //!
-//! A request whose operation ended long before the grant cannot have caused the grant. So the first two cases hold only
-//! if the operation ended at most `unowned` before the grant. The third case holds only if the operation ended at most
-//! `unowned` or at most `unnoticed` before the grant.
+//! A request whose operation ended long before the grant cannot have caused the grant, so it does not count.
 
 use std::collections::HashMap;
 

@@ -18,9 +18,9 @@
 //! received signals of the same caller and channel that were emitted before and after the missing signal. If no later
 //! neighbour was received, the report must come within `delivery` of the acknowledgement.
 //!
-//! Only trouble between `silence` before the emit and `delivery` after the acknowledgement counts. If there was such
-//! trouble and no later neighbour was received, the report may come `silence` later. In that case, a subscription that
-//! ended within `silence` of the acknowledgement needs no report.
+//! Trouble between `silence` before the emit and `delivery` after the acknowledgement may delay the report. Then, if no
+//! later neighbour was received, the report may come `silence` later, and a subscription that ended within `silence` of
+//! the acknowledgement needs no report.
 //!
 //! Missing from a group: no member received the signal, but at least one member had to. The server may have sent the
 //! signal to any subscription that was a member at some moment between the emit and the acknowledgement. So a gap of
