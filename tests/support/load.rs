@@ -66,7 +66,7 @@ impl Witness {
     async fn hold(&self, held: Observed, goes_on: impl Fn() -> bool) {
         let key = held.lease().key().to_string();
         let mut lost = WithWakeTime::new(held.lease().lost());
-        // Only a future that has been polled records the time of the loss. The lease may have been lost before.
+        // The first poll of the future. From now on it records the time of a loss.
         let was_lost = poll_fn(|cx| Poll::Ready(Pin::new(&mut lost).poll(cx).is_ready())).await;
         if was_lost || !held.is_held() {
             return;

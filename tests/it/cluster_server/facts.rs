@@ -196,8 +196,8 @@ async fn fact_14_sessions_reclaim_the_grants_of_a_dead_leader_without_time_for_o
     cluster.move_leader(1).unwrap();
     let mut again = session(&addresses[1], "mine").await;
     assert_eq!(token(&again.request("l", "k", "0 300").await), held);
-    // If a leader sees a connection end, it keeps the grant of this connection only for the orphan TTL. With an orphan
-    // TTL, it also keeps the grant of a connection without a ref.
+    // If a leader sees a connection end, it keeps the grant of this connection only for the orphan TTL. The connection
+    // needs no ref for that.
     let (_cluster, addresses) = start(patient()).await;
     let mut gone = RawConnection::open(&addresses[0]).await;
     gone.request("l", "k", "0 300").await;

@@ -110,7 +110,8 @@ impl Rollout {
     }
 
     async fn begin_in(trouble: bool, generation: impl Fn(&Fleet) -> ClientBuilder) -> Self {
-        // This release has no fences. The checker compares the fences of a key, and two servers count them separately.
+        // This release has no fences. Two servers would count the fences of a moving key separately, and the checker
+        // would find that the fences do not grow.
         let fleet = Fleet::start_release("1.16").await;
         let mut rollout = Self {
             observer: Observer::new("0", fleet.start),

@@ -13,20 +13,21 @@
 //! - The subscription had a matching pattern before the emit.
 //! - The subscription lived for `delivery` after the acknowledgement, counted in running time of its process.
 //!
-//! If such a signal is missing, a gap must cover it. A gap that was open at the emit covers the signal. The report of a
-//! gap after the emit covers the signal if the report came between the neighbours of the signal. The neighbours are the
-//! received signals of the same caller and channel that were emitted before and after the missing signal. If no later
-//! neighbour was received, the report must come within `delivery` of the acknowledgement.
+//! If such a signal is missing, a gap must cover it. A gap covers the signal in two cases:
+//! - The gap was open at the emit.
+//! - The gap was reported after the emit, after the previous signal and before the next signal. The previous and the
+//!   next signal are received signals of the same caller and channel. If no next signal was received, the report must
+//!   come within `delivery` of the acknowledgement.
 //!
-//! Trouble between `silence` before the emit and `delivery` after the acknowledgement may delay the report. Then, if no
-//! later neighbour was received, the report may come `silence` later, and a subscription that ended within `silence` of
-//! the acknowledgement needs no report.
+//! Trouble may delay the report. If there was trouble between `silence` before the emit and `delivery` after the
+//! acknowledgement, and if no next signal was received, the report may come `silence` later. A subscription that ended
+//! within `silence` of the acknowledgement then needs no report.
 //!
-//! Missing from a group: no member received the signal, but at least one member had to. The server may have sent the
-//! signal to any subscription that was a member at some moment between the emit and the acknowledgement. So a gap of
-//! any such member covers the signal. If such a member ended before the acknowledgement, the signal may be lost with
-//! the member. The same holds if the member ended less than `transit` after the acknowledgement, counted in running
-//! time of its process.
+//! Missing from a group: no member received the signal, but at least one member had to. The rule checks this only for
+//! groups whose members have no other pattern. The server may have sent the signal to any subscription that was a
+//! member at some moment between the emit and the acknowledgement. So a gap of any such member covers the signal. If
+//! such a member ended before the acknowledgement, the signal may be lost with the member. The same holds if the member
+//! ended less than `transit` after the acknowledgement, counted in running time of its process.
 //!
 //! A half-open connection (see [`HalfOpenBegun`](super::super::record::What::HalfOpenBegun)) stays a member until its
 //! server notices the end. Until then, it gets its share of the signals, and no client can report that they are
