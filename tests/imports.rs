@@ -18,7 +18,6 @@ const TESTS_ONLY: [&str; 2] = ["#[cfg(test)]", "#[cfg(any(test, fuzzing))]"];
 /// The source of each module, by the module's path in the crate. The path of the crate's root is empty.
 type Sources = BTreeMap<String, String>;
 
-/// Maps a module to the siblings that the module or its children import, and each sibling to one of these imports.
 type Imports = BTreeMap<String, BTreeMap<String, String>>;
 
 #[test]

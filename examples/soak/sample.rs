@@ -39,8 +39,8 @@ impl Process {
         })
     }
 
-    /// Waits until this process has no more descriptors and tasks than before, but at most 30 s. Then returns its
-    /// resources.
+    /// Waits until the numbers of descriptors and of tasks are at most those of `before`, but for 30 s at most. Then
+    /// returns the resources of this process.
     pub(crate) async fn settled_to(before: &Self) -> Result<Self, Box<dyn Error>> {
         let give_up = Instant::now() + Duration::from_secs(30);
         loop {

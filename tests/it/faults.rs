@@ -58,8 +58,7 @@ impl Scene {
     }
 }
 
-/// The proxy ends the connection after each byte of the request, and after each byte of its answer. It does so by a
-/// close and by a reset.
+/// Each round cuts the connection at another byte of the request or of the answer, by a close or by a reset.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_acquire_that_is_cut_anywhere_takes_one_grant_at_most_and_leaks_none() {
     let ping = "ping\n_\n_\n".len();

@@ -172,8 +172,8 @@ async fn renewals_and_losses(recorded: &Recorded) {
     })
     .await;
     let headroom = recorded.samples("renewal_headroom_seconds", &[]);
-    // The client renews the lease after half of its TTL of 1 s, or up to a tenth earlier. It would report the lease
-    // lost 66 ms before the end of the TTL.
+    // The client renews the lease 450 ms to 500 ms after the grant. It would report the lease lost 66 ms before the end
+    // of the TTL, which is 1 s.
     assert!(headroom.iter().all(|left| *left > 0.0 && *left < 0.6), "{headroom:?}");
     let ratios = recorded.samples("renewal_headroom_ratio", &[]);
     assert!(

@@ -317,7 +317,7 @@ async fn a_thousand_cuts_leave_no_gap_unreported_and_no_subscription_doubled_or_
     };
     let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
     for _ in 0..CUTS {
-        // The cut comes up to 29 signals later.
+        // The test cuts the connection after 0 to 29 further signals.
         seed ^= seed << 13;
         seed ^= seed >> 7;
         seed ^= seed << 17;

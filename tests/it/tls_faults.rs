@@ -33,7 +33,7 @@ fn refused<T>(result: Result<T, Error>, kind: ErrorKind, says: &[&str]) -> Error
     error
 }
 
-/// The proxy cuts the connection after 1, 12, 23 bytes and so on, during the handshake or after it, in one direction.
+/// The proxy cuts the connection when 1, 12, 23 bytes and so on have passed in one direction.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_is_cut_anywhere_leaks_nothing_and_is_replaced() {
     let authority = Authority::new("ours");

@@ -32,7 +32,7 @@ use std::process::Command;
 ///   allowed, because the rule did not know the separate heartbeat of signal connections.
 const REGRESSIONS: [u64; 8] = [1695, 1866, 3261, 23221, 44231, 46769, 33395, 38529];
 
-/// How many worlds a run without `SIMULATION_SEED` and `SIMULATION_SEEDS` has in addition to the [`REGRESSIONS`].
+/// The number of worlds if neither `SIMULATION_SEED` nor `SIMULATION_SEEDS` is set. It does not include [`REGRESSIONS`].
 const SEEDS: u64 = 40;
 
 /// The number of worlds that [`a_world_repeats_itself`] compares.

@@ -122,7 +122,7 @@ async fn carry(
                 (habits.unknown.contains(&&*command), habits.closes)
             };
             if is_unknown {
-                // The embedded server does not know this command. It answers `error`, in the order of the requests.
+                // The embedded server does not know `unheard-of`. It answers `error`, in the order of the requests.
                 lines = ["unheard-of\n", "_\n", "_\n"].map(str::to_owned);
             }
             if to_server.write_all(lines.concat().as_bytes()).await.is_err() {

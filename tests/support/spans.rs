@@ -32,7 +32,7 @@ pub struct Spans(Arc<Mutex<Seen>>);
 struct Seen {
     /// The level of each span, and the names of its fields.
     fields: BTreeMap<String, (String, BTreeSet<String>)>,
-    /// By name, the fields of the closed spans as `name=value`: one line for each span.
+    /// The keys are names of spans. The value has a line for each closed span, with the span's fields as `field=value`.
     closed: BTreeMap<String, String>,
     everything: String,
     /// The spans of other crates inside which this crate logged something.

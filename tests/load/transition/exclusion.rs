@@ -1,4 +1,4 @@
-//! Tests which generations exclude each other, and which servers the requests of their clients use.
+//! Shows which generations exclude each other, and which servers the requests of their clients use.
 
 use std::time::{Duration, Instant};
 

@@ -155,7 +155,7 @@ impl World {
         let faults_end = self.now;
         let give_up = self.plan.programs_end + PATIENCE;
         while !self.clients.iter().all(ClientProcess::has_finished) {
-            // A server that shuts down gracefully may end only after the faults.
+            // When the faults end, a server may still be shutting down gracefully.
             if self.now < faults_end + 10 * SECOND {
                 (0..self.servers.len()).for_each(|shard| self.ensure_leader(shard));
                 self.restart_drained(self.now);

@@ -1,5 +1,5 @@
-//! Selects the lines of a record that help to explain a violation: nearby lines about the same key, operation or
-//! channel.
+//! Selects the lines of a record that help to explain a violation. These are nearby lines about the same key, operation
+//! or channel, and earlier lines about processes, servers and trouble.
 
 use super::facts::Facts;
 use super::record::{Kind, Name, What};

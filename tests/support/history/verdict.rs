@@ -83,7 +83,7 @@ pub struct Violation {
     /// The index of the line that shows the violation.
     pub line: usize,
     pub what: String,
-    /// Lines before and after the violation about the same key, operation or channel, as JSON.
+    /// Lines of the record that help to explain the violation, as JSON.
     pub history: Vec<String>,
 }
 

@@ -23,7 +23,7 @@ use super::record::Name;
 use super::shortened::{Subject, around};
 use super::verdict::{Counts, Rule, Verdict, Violation};
 
-/// The number of violations that get a history. The first ones are enough to find a cause.
+/// The number of violations that are reported with other lines of the record ([`Violation::history`]).
 const WITH_HISTORY: usize = 10;
 
 /// The input of the rules, and the violations that the rules have found.
@@ -118,7 +118,7 @@ impl<'a> Findings<'a> {
     /// and an expiry do not count as hidden. The client notices the end of a connection at once, except in three cases:
     /// - there was trouble at the server during the time `unnoticed` before the end;
     /// - the client's process was frozen during that time;
-    /// - the server's process ended before the connection, or at most `scheduling` after the connection.
+    /// - the server's process ended before the end of the connection, or at most `scheduling` after it.
     pub fn is_hidden(&self, process: &Name, grant: &Grant) -> bool {
         let Some(end) = grant.end else { return false };
         let since = end.at.saturating_sub(self.bounds.unnoticed);

@@ -1,4 +1,5 @@
-//! No grant lacks an owner for longer than `unowned`, and no grant outlives its lease by more than `unowned`.
+//! No grant outlives its lease by more than `unowned`, and no grant lacks an owner for longer than `unowned`. Trouble at
+//! the server of the grant counts neither as time after the lease nor as time without an owner.
 //!
 //! The owner of a grant is the caller that has it, or an operation that may still return it:
 //! - If a caller got the grant, the caller owns it from the `invoke` of the operation that returned it. For a ticket,
@@ -8,8 +9,8 @@
 //!   returns. If the operation returns a ticket, ownership ends with the ticket. An operation that returned another
 //!   grant is no owner.
 //!
-//! The time of trouble at the grant's server does not count. For the time without an owner, freezes of the owners'
-//! processes do not count either.
+//! Freezes of the owners' processes do not count as time without an owner. If a caller learnt of the loss of its grant,
+//! the time after the end of the lease does not count either.
 //!
 //! The grant may lack an owner for longer than `unowned` in two cases:
 //! - There was trouble or a freeze at most `unnoticed` before the grant lost its owner, or at most `unowned` after
@@ -17,9 +18,7 @@
 //! - The process of an owner was killed before the grant lost its owner, or at most `unowned` after that. Then there is
 //!   no bound.
 //!
-//! If a caller learnt of the loss of its grant, the grant is judged only up to the end of its lease.
-//!
-//! The rule exempts some grants, and does not count them as `owned`:
+//! Two kinds of grants may lack an owner for any time, and are not counted as `owned`:
 //! - A grant that a caller had when the caller's process was killed.
 //! - A grant that no caller got, and that may belong to a request of unknown fate.
 //!
@@ -87,7 +86,7 @@ fn outlives_its_lease(findings: &mut Findings<'_>, grant: &Grant) {
     }
 }
 
-/// Returns the owners of a grant that a caller got. `None` if the rule exempts the grant.
+/// Returns the owners of a grant that a caller got. `None` if the grant may lack an owner for any time.
 fn had<'a>(facts: &'a Facts<'_>, holders: impl Iterator<Item = &'a Holder>) -> Option<Owned<'a>> {
     let mut owned = Owned {
         stretches: Vec::new(),
@@ -107,7 +106,7 @@ fn had<'a>(facts: &'a Facts<'_>, holders: impl Iterator<Item = &'a Holder>) -> O
     Some(owned)
 }
 
-/// Returns the owners of a grant that no caller got. `None` if the rule exempts the grant.
+/// Returns the owners of a grant that no caller got. `None` if the grant may lack an owner for any time.
 fn on_its_way<'a>(findings: &Findings<'a>, seekers: &Seekers<'a>, grant: &'a Grant) -> Option<Owned<'a>> {
     let facts = findings.facts;
     let Bounds { unowned, unnoticed, .. } = findings.bounds;
