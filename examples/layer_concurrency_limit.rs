@@ -3,7 +3,7 @@
 //!     cargo run --example layer_concurrency_limit
 //!
 //! Each of twenty tasks acquires a lock, and four requests may be in flight. While four requests are in flight,
-//! `poll_ready` of the client is pending, and handles wait within their own timeouts.
+//! `poll_ready` of the client is pending. Then a handle waits until another request ends, or until its own timeout.
 //!
 //! A request that waits for a held lock counts as in flight for the whole wait. A release reaches the server even while
 //! four requests are in flight, so the holder can end the wait.

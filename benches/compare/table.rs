@@ -168,7 +168,7 @@ fn with_spread(cell: Option<&Cell>) -> String {
     })
 }
 
-/// Returns the median rate. If there are several rounds, adds the text that `range` returns, in brackets. If rounds
+/// Returns the median rate. If several rounds succeeded, adds the text that `range` returns, in brackets. If rounds
 /// failed, adds the result of [`rounds`].
 fn cell_text(cell: Option<&Cell>, range: fn(Spread) -> Option<String>) -> String {
     let Some((cell, spread)) = cell.and_then(|cell| Some((cell, cell.spread()?))) else {

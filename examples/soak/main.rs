@@ -48,7 +48,7 @@ pub(crate) struct Arguments {
     /// The directory of `samples.csv`, created if it is missing.
     #[arg(long)]
     output: Option<PathBuf>,
-    /// Does not judge memory, latencies and the servers, because a short run shows nothing about them.
+    /// Does not judge memory, latencies or the servers, because a short run shows nothing about them.
     #[arg(long)]
     smoke: bool,
     /// Runs as the process of the servers.

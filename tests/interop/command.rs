@@ -96,8 +96,7 @@ fn elect(server: &str) {
     assert_eq!(ended.status.code(), Some(4), "{ended:?}");
 }
 
-/// After a request for a semaphore or for `stats`, the server closes the connection. The client sends no request for
-/// signals or fences, because it knows that the server has neither.
+/// The server has no semaphores, no `stats`, no signals and no fences.
 fn lacking(server: &str) {
     let cases: [(&[&str], i32, &str); 5] = [
         (

@@ -1,7 +1,7 @@
 //! The low-level functions, over a blocking stream and over an async stream: both send the same bytes and return the
 //! same values. `tests/it/functions.rs` lists these bytes.
-// Clippy proposes the names of functions instead of the closures, but that does not compile. A name stands for a
-// function with one stream type, and this type has one lifetime. A closure accepts streams of every lifetime.
+// Clippy proposes the names of the generic functions instead of the closures, but that does not compile: a closure
+// accepts streams of every lifetime, and the name of a generic function does not.
 #![allow(clippy::redundant_closure)]
 
 use std::fmt::Debug;

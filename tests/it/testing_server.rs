@@ -709,8 +709,7 @@ mod paused {
         assert!(guard.is_held());
     }
 
-    /// `advance` has the same effect as a process that was stopped for a while: the lease ends before the client
-    /// renews it.
+    /// `advance` has the same effect as stopping the process for a while: the lease ends before the client renews it.
     #[tokio::test(start_paused = true)]
     async fn advancing_time_skips_renewals() {
         let server = TestServer::start().await.unwrap();

@@ -228,7 +228,7 @@ fn half_open_connection(from: u64, until: u64, pattern: &str, group: &str) -> [L
     [at(from, half_open(pattern, group)), at(until, half_open_ended())]
 }
 
-/// The subscription with this number, of a member of the group `g`.
+/// A member of the group `g`. Its subscription has this number.
 fn of_group(subscription: u64) -> Subscribed {
     Subscribed {
         process: "p".into(),

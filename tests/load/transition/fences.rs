@@ -1,5 +1,5 @@
-//! Tests the rule by which a resource checks the fences of a key that moves. The section "Fences" of
-//! `docs/guide/src/sharding.md` defines the rule and the steps 1 to 3.
+//! Tests the rule by which a resource checks the fences of a key that moves. `docs/guide/src/sharding.md`
+//! defines the rule and the steps 1 to 3.
 
 use dflockd_client::{Client, LockGuard};
 

@@ -46,7 +46,7 @@ impl World {
                 let address = self.servers[shard].addresses[member];
                 let host = self.clients[client].id();
                 let is_cut = self.network.cut(host, address, place, cut);
-                // A cut at `Bytes(0)` happens now and counts here. The network counts every other cut when it happens.
+                // A cut at `Bytes(0)` happens now and counts here. The network counts all other cuts when they happen.
                 return is_cut && matches!(place, Where::Bytes(0));
             }
             What::KillServer { shard } => {

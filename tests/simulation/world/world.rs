@@ -54,7 +54,7 @@ const QUIET: Time = 2 * SECOND;
 /// (33 s) and a margin. The history checker detects leases without a holder earlier.
 const QUIET_AFTER_LEASES: Time = 60 * SECOND;
 
-/// If a server refuses a client because it has too many connections, the client tries again within this time.
+/// If a full server refuses a connection, the client tries again within this time.
 const FULL: Time = 5 * SECOND;
 
 /// If queue positions may outlive their clients, all keys must be free within this time. The server grants such queue

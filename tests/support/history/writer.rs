@@ -26,8 +26,8 @@ impl Writer {
         Self::new(clock, None)
     }
 
-    /// Writes each line to `out` at once, and keeps no lines. If the process is killed, the record loses at most one
-    /// line, but only if `out` is not buffered. A `File` is not buffered.
+    /// Writes each line to `out` at once, and keeps no lines. If `out` is not buffered, the record loses at most one
+    /// line when the process is killed. A `File` is not buffered.
     pub fn to(out: impl io::Write + Send + 'static, clock: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
         Self::new(clock, Some(Box::new(out)))
     }

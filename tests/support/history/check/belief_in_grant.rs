@@ -5,7 +5,7 @@
 //! same time as the beginning or the end of a grant is within the grant.
 //!
 //! Allows: a belief after the server has ended the grant, while the client may be unaware of the end. The client may be
-//! unaware if the connection or the server ended, or if a new leader forgot the grant. The belief may come up to
+//! unaware if the connection or the server ended, or if a new leader forgot the grant. The belief may come at most
 //! `unnoticed` after the end, counted in running time of the client's process. It must not come after the end of the
 //! lease. If a connection ended and no fault can have hidden that, the bound is `scheduling`.
 

@@ -96,9 +96,9 @@ impl<'a> Findings<'a> {
 
     /// Returns whether a belief in a holder at the time `belief` is allowed, although the server has ended the grant.
     ///
-    /// Only some ends allow such beliefs: those with [`Ending::may_be_unnoticed`]. The belief may come up to
-    /// `unnoticed` after the end if a fault may have hidden the end. Otherwise it may come up to `scheduling` after the
-    /// end. Both bounds count only time in which the client's process ran. No belief is allowed after the end of the
+    /// Only some ends allow such beliefs: those with [`Ending::may_be_unnoticed`]. The belief may come at most
+    /// `unnoticed` after the end if a fault may have hidden the end. Otherwise it may come at most `scheduling` after
+    /// the end. Both bounds count only time in which the client's process ran. No belief is allowed after the end of the
     /// lease.
     pub fn may_be_believed_at(&self, holder: &Holder, grant: &Grant, belief: u64) -> bool {
         let Some(end) = grant.end.filter(|end| end.why.may_be_unnoticed()) else {

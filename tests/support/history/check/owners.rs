@@ -18,7 +18,7 @@
 //! - The process of an owner was killed before the grant lost its owner, or at most `unowned` after that. Then there is
 //!   no bound.
 //!
-//! Two kinds of grants may lack an owner for any time, and are not counted as `owned`:
+//! For two kinds of grants, there is no bound either. They are not counted as `owned`:
 //! - A grant that a caller had when the caller's process was killed.
 //! - A grant that no caller got, and that may belong to a request of unknown fate.
 //!
@@ -86,7 +86,7 @@ fn outlives_its_lease(findings: &mut Findings<'_>, grant: &Grant) {
     }
 }
 
-/// Returns the owners of a grant that a caller got. `None` if the grant may lack an owner for any time.
+/// Returns the owners of a grant that a caller got. `None` if there is no bound for the time without an owner.
 fn had<'a>(facts: &'a Facts<'_>, holders: impl Iterator<Item = &'a Holder>) -> Option<Owned<'a>> {
     let mut owned = Owned {
         stretches: Vec::new(),
@@ -106,7 +106,7 @@ fn had<'a>(facts: &'a Facts<'_>, holders: impl Iterator<Item = &'a Holder>) -> O
     Some(owned)
 }
 
-/// Returns the owners of a grant that no caller got. `None` if the grant may lack an owner for any time.
+/// Returns the owners of a grant that no caller got. `None` if there is no bound for the time without an owner.
 fn on_its_way<'a>(findings: &Findings<'a>, seekers: &Seekers<'a>, grant: &'a Grant) -> Option<Owned<'a>> {
     let facts = findings.facts;
     let Bounds { unowned, unnoticed, .. } = findings.bounds;
