@@ -183,8 +183,7 @@ impl Drop for Watched {
 
 /// Returns all bytes that pass while callers of two clients compete for the keys of a server and of a cluster.
 /// Meanwhile other clients receive signals, some acquires are dropped, the server is killed, and the leader changes.
-/// The history ends before the runtime does, because the order in which a runtime drops its tasks depends on earlier
-/// tests.
+/// The history ends before the runtime is dropped, because a runtime does not always drop its tasks in the same order.
 fn history(seed: u64) -> Vec<String> {
     fastrand::seed(seed);
     let network = Network::default();

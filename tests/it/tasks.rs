@@ -125,7 +125,7 @@ async fn a_panic_loses_the_connection_with_its_leases_and_disturbs_no_other_shar
     assert!(client.shutdown(PATIENCE).await.unreleased.is_empty());
 }
 
-/// The server may have received the release before the panic. So the client repeats the release and reports success.
+/// The server may have received the release before the panic. So the client repeats the release.
 #[tokio::test]
 async fn a_release_whose_connection_panicked_is_repeated() {
     let server = serve().await;

@@ -188,9 +188,9 @@ async fn work(
         let holder = record.acquired(&me, op, &key, token.parse().unwrap());
         record.uses(&me, holder);
         if hangs_up {
-            // The session ends a connection only while its member leads. Otherwise the leader would not notice the end,
-            // and the lease would still belong to the old connection. The lease outlives a connection, because the
-            // cluster has an orphan TTL.
+            // The cluster has an orphan TTL, so the lease outlives the connection. The session ends a connection only
+            // while its member leads. Otherwise the leader would not notice the end, and the lease would still belong
+            // to the old connection.
             let stays = record.leadership.read().await;
             let connected = session.connected;
             assert_eq!(session.ask(&format!("n\n{key}\n{token} 60\n")).await, "ok 60");

@@ -332,7 +332,7 @@ fn remove_one_owner(lines: &mut Vec<Line>, rng: &mut Rng) -> Option<()> {
     if lines.iter().any(troubled) {
         return None;
     }
-    // A caller whose acquire timed out or was cancelled in this time might have owned the grant.
+    // A caller whose acquire was under way in this time, and timed out or was cancelled, might have owned the grant.
     let in_vain = lines.iter().any(|line| {
         let What::Return(end) = &line.what else { return false };
         let began = lines

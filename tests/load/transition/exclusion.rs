@@ -1,4 +1,4 @@
-//! Shows which generations exclude each other, and which servers the requests of their clients use.
+//! Shows which generations of clients (see `mod.rs`) exclude each other, and which servers their clients use.
 
 use std::time::{Duration, Instant};
 

@@ -10,7 +10,7 @@
 //! - If a fault may have hidden this end of the grant, the caller must learn of the loss within `unnoticed`, and before
 //!   the lease would have expired.
 //!
-//! In all cases, the caller may learn of the loss later by `scheduling`, counted in running time of its process. A
+//! In all cases, the caller may learn of the loss up to `scheduling` later, counted in running time of its process. A
 //! holder that the caller has dropped or begun to release by then is exempt. A holder is also exempt if its process has
 //! ended by then.
 

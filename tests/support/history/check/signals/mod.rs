@@ -19,9 +19,9 @@
 //!   next signal are received signals of the same caller and channel. If no next signal was received, the report must
 //!   come within `delivery` of the acknowledgement.
 //!
-//! Trouble may delay the report: trouble at any time from `silence` before the emit to `delivery` after the
-//! acknowledgement. If there was such trouble and no next signal was received, the report may come `silence` later. Then
-//! a subscription that ended within `silence` of the acknowledgement needs no report.
+//! If no next signal was received and there was trouble near the signal, the report may come `silence` later. Then a
+//! subscription that ended within `silence` of the acknowledgement needs no report. Trouble is near the signal if it was
+//! at most `silence` before the emit, or at most `delivery` after the acknowledgement.
 //!
 //! Missing from a group: no member received the signal, but at least one member had to. The rule checks this only for
 //! groups whose members have no other pattern. The server may have sent the signal to any subscription that was a
