@@ -4,7 +4,7 @@
 //!
 //! A connector is a `tower::Service`. The client calls it with the address of a server, and the connector returns a
 //! stream. The connector of this example opens a tunnel through the proxy (`CONNECT`, RFC 9110). The proxy also runs in
-//! this process. Only the proxy knows the address of `locks.internal`.
+//! this process. The lock server has the name `locks.internal`, and only the proxy knows its address.
 
 use std::error::Error;
 use std::future::Future;

@@ -14,9 +14,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The maximum number of bytes of a process's standard error in an error message. The message contains the last bytes.
 const ERROR_BYTES: usize = 2000;
 
-/// A child process. Dropping this value ends the process. The process must end when its standard input ends, or run
-/// under [`guarded`](super::guard::guarded). Then the process also ends if this program is killed, because that ends
-/// the standard input.
+/// A child process. Dropping this value ends the process. The process must end when its standard input ends, so that it
+/// ends even if this program is killed. A program that ignores its standard input must run under
+/// [`guarded`](super::guard::guarded).
 pub(crate) struct Child {
     name: String,
     child: process::Child,

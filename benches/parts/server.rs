@@ -1,5 +1,5 @@
-//! Measures the embedded server, which has a thread of its own. The thread of the benchmark makes the load. That takes
-//! little work, because it writes prepared bytes, and only copies tokens from the answers into the releases.
+//! Measures the embedded server, which has a thread of its own. The thread of the benchmark makes the load. This thread
+//! has little work: it writes prepared bytes, and only copies tokens from the answers into the releases.
 
 use std::future::pending;
 use std::io::{Read, Write};

@@ -229,7 +229,7 @@ fn waiters(pair: &Pair) -> u64 {
     locks.iter().map(|lock| lock.waiters).sum()
 }
 
-/// A wait has a connection of its own. The takeover delay also counts from an answer over this connection.
+/// A wait has a connection of its own. An answer over this connection delays the takeover, too.
 #[tokio::test]
 async fn the_delay_counts_from_the_last_answer_over_any_connection() {
     let delay = Duration::from_secs(4);

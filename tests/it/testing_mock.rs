@@ -293,7 +293,7 @@ mod checks {
         let lock = client.lock(KEY).unwrap();
         lock.acquire().await.unwrap().release().await.unwrap();
         drop(lock.acquire().await.unwrap());
-        // A release passes the layers of the client, but a dropped guard does not.
+        // A release passes through the layers of the client, but the release of a dropped guard does not.
         assert_eq!(counting.0.load(Ordering::Relaxed), 2);
         assert_eq!(counting.1.load(Ordering::Relaxed), 1);
         assert!(!client.health()[0].is_connected());

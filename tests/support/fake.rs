@@ -101,7 +101,7 @@ impl FakeConnection {
             .unwrap();
     }
 
-    /// Reads requests without an answer until the client closes the connection.
+    /// Reads requests, and answers none of them, until the client closes the connection.
     pub async fn until_hung_up(mut self) {
         while self.request().await.is_some() {}
     }

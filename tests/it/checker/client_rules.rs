@@ -259,7 +259,7 @@ fn the_grant_of_a_cancelled_acquire_is_found_long_before_its_lease_ends() {
         lines.push(at(to, What::TroubleEnded(trouble_of(server, "cut"))));
         lines
     };
-    // Trouble after the acquire, or at another server, is no excuse.
+    // Trouble long after the acquire, or at another server, is no excuse.
     assert_broken(&broken("s", 71, 72), &found);
     assert_broken(&broken("t", 15, 16), &found);
     // After trouble during the acquire, the result of the request is unknown. So the rule does not judge this grant.

@@ -319,7 +319,7 @@ fn a_gap_of_a_later_member_covers_nothing() {
 fn a_member_that_leaves_may_lose_signals_on_their_way_to_it() {
     let leaves =
         |ms: u64| record_with_missed_signal(&[at(5, subscribed(3, "a.b", Some("g"))), at(ms, unsubscribed(3))]);
-    // A signal may arrive less than 5 ms (the bound `transit`) after its acknowledgement.
+    // After its acknowledgement, a signal may be on its way for less than 5 ms (the bound `transit`).
     assert_fine(&leaves(26));
     assert_broken(&leaves(27), &[MISSED_SIGNAL]);
     assert_broken(&leaves(19), &[MISSED_SIGNAL]);
