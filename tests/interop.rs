@@ -363,7 +363,7 @@ impl Occupancy {
         self.inside.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// Serves other processes. Each thread of a process has its own connection.
+    /// Counts the callers of other processes. Each caller sends `enter` and `leave` over its own connection.
     fn serve(self: &Arc<Self>, listener: TcpListener) {
         let occupancy = Arc::clone(self);
         std::thread::spawn(move || {

@@ -1,8 +1,8 @@
 //! The records of servers are free of contradictions, each by itself and all together.
 //!
-//! A token is granted once. Only the server that made a grant ends, renews, collects, orphans or reclaims it. After the
-//! end of a grant, the server only refuses renewals. In the whole record, a key never has more grants at once than its
-//! limit, over all servers and clusters.
+//! A token is granted once. A grant is ended, renewed, collected, orphaned or reclaimed only by the server that made
+//! it. After the end of a grant, the server only refuses renewals. In the whole record, a key never has more grants at
+//! once than its limit, over all servers and clusters.
 //!
 //! At its own server, a grant lasts until a line of the server ends it. In a comparison with a grant of another server,
 //! a grant also ends with its lease, even if its server records that later. If one grant ends when a grant of another
