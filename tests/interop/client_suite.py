@@ -139,8 +139,8 @@ async def open_authenticated(peer):
 
 
 async def renewal_keeps_a_short_lease(peer):
-    # The client renews this lease every 1.5 s. The Python clients renew at most once a second, so they would lose a
-    # lease of one second.
+    # The client renews this lease every 1.5 s. It cannot renew more than once a second, so it would lose a lease with a
+    # TTL of one second.
     # The release comes after 4 s, between two renewals. If a release overlaps with a renewal, client 1.9.0 confuses
     # their answers.
     holder, other = peer.lock("renewed", lease_ttl_s=3), peer.lock("renewed", acquire_timeout_s=4)

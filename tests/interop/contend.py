@@ -2,7 +2,7 @@
 
     contend.py HOST PORT KEY [LIMIT]
 
-With LIMIT, the lease is a slot of a semaphore, else a lock. Prints `granted <token>` when it holds the lease. Releases the
+With LIMIT, the lease is a slot of a semaphore, otherwise a lock. Prints `granted <token>` when it holds the lease. Releases the
 lease when it reads a line from standard input.
 """
 

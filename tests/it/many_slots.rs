@@ -289,7 +289,8 @@ async fn a_turn_is_taken_on_the_shard_of_the_semaphore() {
         Server::builder().port(0).start().await.unwrap(),
         Server::builder().port(0).start().await.unwrap(),
     );
-    // A key begins with the number of its shard. For every other key, the strategy returns a shard that does not exist.
+    // The first digit of a key is the number of its shard. For a key without a digit at its beginning, the strategy
+    // returns a shard that does not exist.
     let by_digit = |key: &str, _: usize| {
         key.bytes()
             .next()

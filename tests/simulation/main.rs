@@ -16,8 +16,8 @@ use std::process::Command;
 ///
 /// The first four worlds showed bugs of the client:
 ///
-/// - 1695 and 1866: a process was frozen during an acquire. Because of the limit `max_waiters`, the acquire had to wait
-///   in the client until its timeout was over. Then the client began a try that had no timeout.
+/// - 1695 and 1866: a process was frozen during an acquire. Other callers had reached the limit `max_waiters`, so the
+///   acquire waited in the client until its timeout was over. Then the client began a try that had no timeout.
 /// - 3261: a caller dropped a ticket. The server granted the ticket's key while the client shut down, and the client
 ///   did not release the key.
 /// - 23221: a ticket was granted. Other waits for the same key had reached the limit `max_waiters`, so the client did

@@ -9,8 +9,8 @@ use tokio::time::timeout;
 
 use crate::support::cluster::{ClusterScene, LONG, patient, patiently, queued, until_served_by};
 
-/// The lease TTL of the clients. In earlier builds, an ended connection may leave behind a lease, or a queue position
-/// that is granted later. Such a lease blocks the key for this time.
+/// The lease TTL of the clients. In earlier builds, an ended connection may leave behind a lease, which blocks the key
+/// for this time.
 const SHORT: Duration = Duration::from_secs(1);
 
 /// Releases a guard whose lease may be lost. In earlier builds, a lease ends when the leader sees the end of the

@@ -197,7 +197,7 @@ async fn a_faulty_connector_costs_one_attempt_only() {
         }
         is_on.store(false, Ordering::SeqCst);
         let guard = client.lock("k").unwrap().acquire_timeout(SOON).acquire().await.unwrap();
-        // If the connector has the same fault for the connection for stats, only the caller of `stats` is affected.
+        // While the connection for stats is opened, the same fault affects only the caller of `stats`.
         is_on.store(true, Ordering::SeqCst);
         let mut stats = Box::pin(client.stats());
         let meanwhile = timeout(Duration::from_millis(300), &mut stats).await;

@@ -54,7 +54,7 @@ async fn a_wait_outlives_its_client_until_its_timeout_before_1_15() {
     gone.send("l\nk\n2 300\n").await;
     until("it waits", || waiters(&server) == 1).await;
     drop(gone);
-    // This wait (1 s) ends before the earlier wait (2 s), because the server measures both with the same clock.
+    // This wait (1 s) begins just after the earlier wait (2 s), so it ends first.
     assert_eq!(holder.request("l", "k", "1").await, "timeout");
     assert_eq!((server.stats().connections, waiters(&server)), (2, 1));
     until("the wait has timed out", || server.stats().connections == 1).await;

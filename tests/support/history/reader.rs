@@ -23,7 +23,7 @@ impl fmt::Display for ReadError {
 
 impl std::error::Error for ReadError {}
 
-/// Reads a record. Ignores a last line without a newline, because its process was killed while it wrote that line.
+/// Reads a record. Ignores a last line without a newline, because the recorder was killed while it wrote that line.
 pub fn read(mut record: impl BufRead) -> Result<Vec<Line>, ReadError> {
     let mut lines = Vec::new();
     let mut text = Vec::new();

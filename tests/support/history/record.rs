@@ -48,9 +48,9 @@ pub enum What {
     /// A caller drops a guard, a permit or a ticket. The clock is read first.
     LetGo(LetGo),
 
-    /// A subscription has a pattern from now on. A subscription has one line for each of its patterns. The line is
-    /// recorded after the acknowledgement of the `listen`. It may be recorded before the `listen` is sent, if a line
-    /// `gap` says that signals may be missing until the acknowledgement.
+    /// A subscription has a pattern from now on. There is one line for each pattern. Usually the line is recorded after
+    /// the acknowledgement of the `listen`. If it is recorded earlier, a line `gap` must say that signals may be
+    /// missing until the acknowledgement.
     Subscribed(Subscribed),
     /// A subscription ends, with all its patterns. The clock is read first.
     Unsubscribed(Subscription),

@@ -4,8 +4,9 @@
 use super::facts::Facts;
 use super::record::{Kind, Name, What};
 
-/// How many lines are shown up to the line of the violation (included), and how many lines after that line.
+/// The maximum number of lines that are shown before the violation, including the line of the violation itself.
 const BEFORE: usize = 14;
+/// The maximum number of lines that are shown after the violation.
 const AFTER: usize = 4;
 
 /// What a violation is about.

@@ -18,7 +18,7 @@
 //! - The process of an owner was killed before the grant lost its owner, or at most `unowned` after that. Then there is
 //!   no bound.
 //!
-//! For two kinds of grants, there is no bound either. They are not counted as `owned`:
+//! For two kinds of grants, there is no bound either:
 //! - A grant that a caller had when the caller's process was killed.
 //! - A grant that no caller got, and that may belong to a request of unknown fate.
 //!
