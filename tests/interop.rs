@@ -2,7 +2,8 @@
 //! tests, Python clients and this client wait in one queue.
 //!
 //! These tests need the virtual environments that `tests/interop/setup` makes. If an environment is missing, the
-//! program prints its name and runs no tests. With `DFLOCKD_REQUIRE_INTEROP=1`, the program then fails.
+//! program prints the name of the environment and runs no tests. With `DFLOCKD_REQUIRE_INTEROP=1`, the program then
+//! fails.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 #[cfg(unix)]

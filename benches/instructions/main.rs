@@ -12,7 +12,8 @@
 //! divided by the number of additional operations. So the start of the program does not count.
 //!
 //! The benchmark fails if a program takes over 3 % more instructions or allocations than recorded. Before the
-//! comparison of allocations, one is added to both numbers. So an increase of up to 0.03 allocations never fails.
+//! comparison of allocations, one is added to both numbers. So the benchmark never fails because of an increase of up
+//! to 0.03 allocations.
 //!
 //! The figures hold for one compiler, one C library and one architecture. If any of the three differs, the benchmark
 //! only prints the table. Then record the figures again, in a separate commit.

@@ -147,7 +147,7 @@ async fn more_waiters_than_connections(recorded: &Recorded) {
     scene
         .until_value("wait_connections_exhausted_total", &[("reason", "limit")], 1.0)
         .await;
-    // After this release, the client sends a try for the caller of `other` that waits in the client.
+    // One caller waits for `other` in the client. After this release, the client sends a try for this caller.
     held_too.release().await.unwrap();
     scene
         .until_value("wait_tries_total", &[("outcome", "granted")], 1.0)

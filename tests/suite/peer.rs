@@ -82,8 +82,8 @@ impl Abilities {
         Self(abilities)
     }
 
-    /// Returns whether a case with this client has the feature. `DroppedCalls` depends on the client, and all other
-    /// features depend on the server.
+    /// Returns whether the feature is available to a case with this client. `DroppedCalls` depends on the client, and
+    /// all other features depend on the server.
     pub fn has(&self, ability: Ability, api: Api) -> bool {
         match ability {
             Ability::DroppedCalls => api == Api::Async,

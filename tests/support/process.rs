@@ -129,8 +129,8 @@ pub fn example(name: &str) -> PathBuf {
     path
 }
 
-/// Runs a test again in a new process with these environment variables. In this process, the variables would affect
-/// other tests, too.
+/// Runs a test again in a new process with these environment variables. In the process of all tests, the variables
+/// would affect other tests, too.
 ///
 /// Returns true in the new process, where the test must continue. Returns false in the old process after the new
 /// process has succeeded, so the test is done.

@@ -1,5 +1,6 @@
 //! Records of half-open connections. Such a connection was cut in silence, or its client has closed it. Its server has
-//! not closed it yet. Each record has the groups that the connection has joined, and when the connection was half open.
+//! not closed it yet. Each record has the groups that the connection has joined, and the time in which it was half
+//! open.
 
 use std::collections::BTreeMap;
 

@@ -1,8 +1,8 @@
 //! Each signal is delivered once and in order, or a gap is reported. No signal is delivered that was not emitted.
 //!
 //! Once: a subscription receives a signal once for all its patterns without a group, and once more for each of its
-//! groups. A group receives a signal once, over one of its members. The rule checks this only for groups whose members
-//! have no other pattern.
+//! groups. A group receives a signal once, through one of its members. The rule checks this only for groups whose
+//! members have no other pattern.
 //!
 //! In order: this applies to the signals of one caller on one channel. If a signal was acknowledged before the next
 //! signal was emitted, it arrives before the next signal. No order is promised between channels, because they may be at
