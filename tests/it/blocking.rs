@@ -237,8 +237,8 @@ fn a_destructor_of_a_thread_local_releases_its_guard_and_cannot_wait() {
     let lock = scene.lock();
     let other = scene.client.lock("other").unwrap();
     std::thread::spawn(move || {
-        // Thread-locals are dropped in the reverse order of their first use. This first use comes before the client and
-        // the runtime use theirs, so `THREAD_LOCAL_GUARD` is dropped last.
+        // Thread-locals are dropped in the reverse order of their first use. `THREAD_LOCAL_GUARD` is used before all
+        // thread-locals of the client and the runtime, so it is dropped last.
         THREAD_LOCAL_GUARD.with(|_| ());
         let guard = Some(lock.acquire().unwrap());
         let value = ThreadLocalGuard {

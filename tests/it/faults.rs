@@ -765,7 +765,8 @@ async fn idle_connections_are_closed_unless_they_own_leases() {
         scene.server.stats().connections == 1
     })
     .await;
-    // The pipelined connection has stayed open. When it is cut, its lease is lost and cancels the cancellation token.
+    // The pipelined connection has stayed open. When it is cut, its lease is lost. The loss cancels the cancellation
+    // token.
     let last = client.lock("a").unwrap().acquire().await.unwrap();
     let token = last.cancellation_token();
     scene.proxy.cut();

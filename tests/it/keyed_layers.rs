@@ -230,8 +230,7 @@ async fn a_lost_lease_drops_the_inner_future_before_the_caller_gets_the_error() 
     let dropped = Arc::clone(&inner.dropped);
     let told = async move {
         let answer = answer.await;
-        // The layer drops the inner future before it returns the error. This line runs in the same poll, so no other
-        // task can have dropped the future.
+        // The layer drops the inner future before it returns the error.
         (answer, dropped.load(Ordering::SeqCst))
     };
     let ((answer, was_dropped), ()) = tokio::join!(told, killed);

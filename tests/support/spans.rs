@@ -16,8 +16,8 @@ use tracing_subscriber::registry::LookupSpan;
 /// `tracing` caches for each callsite whether its spans or events are enabled. While the process has only one
 /// subscriber, `tracing` decides this by the thread that reaches the callsite first. A thread of another test may be
 /// first. That thread has no subscriber, so `tracing` would disable the callsite for all threads. This function
-/// therefore makes a second subscriber, which lives as long as the process. With two subscribers, `tracing` asks the
-/// subscribers.
+/// therefore makes a second subscriber, which lives as long as the process. With two subscribers, `tracing` does not
+/// disable the callsite.
 pub fn observe(subscriber: impl Subscriber + Send + Sync + 'static) -> DefaultGuard {
     static SECOND: OnceLock<Dispatch> = OnceLock::new();
     SECOND.get_or_init(|| Dispatch::new(NoSubscriber::default()));

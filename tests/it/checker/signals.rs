@@ -305,7 +305,7 @@ fn a_gap_of_a_later_member_covers_nothing() {
     // Subscription 3 begins with a gap, and it may have missed the signal in this gap.
     assert_fine(&with_other(22, &joins(22)));
     assert_broken(&with_other(23, &joins(23)), &[MISSED_SIGNAL]);
-    // A subscription that ends soon after trouble may not have noticed that its connection was lost.
+    // Trouble excuses only a subscription that was still a member at the emit (20 ms).
     let leaves = |ms: u64| {
         let begun = (6, What::TroubleBegun(trouble("black hole")));
         let ended = (18, What::TroubleEnded(trouble("black hole")));

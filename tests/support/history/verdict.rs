@@ -13,7 +13,7 @@ pub struct Counts {
     pub holders: usize,
     /// Beliefs: uses of a holder for which `is_held` returned true.
     pub beliefs: usize,
-    /// Holders with a belief after the server had ended the grant, when a fault may have hidden that from the client.
+    /// Holders with a belief after the end of the grant, if a fault may have hidden the end from the client.
     pub stale: usize,
     /// Holders whose caller learnt of the loss of the lease.
     pub losses: usize,
