@@ -26,9 +26,8 @@ async fn queue_up(scene: &ClusterScene, lock: &Lock, count: usize, at_server: us
             order.lock().unwrap().push(number);
             guard.release().await.unwrap();
         });
-        // The runtime has one thread, so this caller sends its acquire before the next caller starts. If callers of
-        // this client already wait for the key, the next caller joins them at once. The client does not first send a
-        // try for that caller.
+        // The runtime has one thread, so each caller sends its acquire before the next caller starts. If callers of
+        // this client already wait for the key, a new caller joins them at once, without a try.
         tokio::task::yield_now().await;
         scene.until_waiters((number + 1).min(at_server) as u64).await;
     }

@@ -1,6 +1,7 @@
-//! Tests of the rules for beliefs. A caller that believes that it holds a key has a belief. At most `limit` callers may
-//! have a belief about one key at a time. A belief must begin during the grant. It may outlive the grant only while the
-//! client may be unaware of the end, and it must not continue after a loss.
+//! Tests of the rules for beliefs. A *belief* is a use of a holder for which `is_held` returned true. A caller is a
+//! *believer* from its acquire to its last belief. At most `limit` callers may be believers of one key at a time. A
+//! belief must come within the grant, or while the client may be unaware of the end of the grant. It must not come
+//! after a loss.
 
 use super::hand::*;
 use crate::support::history::record::{Acquired, Entry, Kind, Line, What};

@@ -133,7 +133,7 @@ async fn both_halves_are_renewed_and_the_first_also_during_the_wait_for_the_othe
     assert!(waiting.iter().all(|waits| !waits.is_finished()));
     held.release().await.unwrap();
     let mut waiting = waiting.into_iter();
-    // The leases of the first two acquires expire. After each of them, the next acquire gets the key.
+    // The leases of the first two acquires expire. Each time, the next acquire gets the key.
     for _ in 0..2 {
         let guard = waiting.next().unwrap().await.unwrap();
         assert_eq!(guard.lost().await, LostReason::Expired);

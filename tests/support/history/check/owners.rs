@@ -9,25 +9,7 @@
 //!   returns. If the operation returns a ticket, ownership ends with the ticket. An operation that returned another
 //!   grant is no owner.
 //!
-//! Freezes of the owners' processes do not count as time without an owner. If a caller learnt of the loss of its grant,
-//! the time after the end of the lease does not count either.
-//!
-//! The grant may lack an owner for longer than `unowned` in two cases:
-//! - There was trouble or a freeze at most `unnoticed` before the grant lost its owner, or at most `unowned` after
-//!   that. Then the bound is the sum of `unowned` and `unnoticed`.
-//! - The process of an owner was killed before the grant lost its owner, or at most `unowned` after that. Then there is
-//!   no bound.
-//!
-//! For two kinds of grants, there is no bound either:
-//! - A grant that a caller had when the caller's process was killed.
-//! - A grant that no caller got, and that may belong to a request of unknown fate.
-//!
-//! The fate of a request is unknown in three cases:
-//! - Its operation failed.
-//! - Its process was killed before its operation ended, or at most `unowned` later.
-//! - There was trouble at the server during its operation, or at most `unowned` later.
-//!
-//! A request whose operation ended long before the grant cannot have caused the grant, so it does not count.
+//! The bound is longer, or there is none, after faults: see `unowned`, `had` and `is_of_unknown_fate`.
 
 use std::collections::HashMap;
 
@@ -86,7 +68,7 @@ fn outlives_its_lease(findings: &mut Findings<'_>, grant: &Grant) {
     }
 }
 
-/// Returns the owners of a grant that a caller got. `None` if there is no bound for the time without an owner.
+/// Returns the owners of a grant that a caller got. `None` if a caller had the grant when its process was killed.
 fn had<'a>(facts: &'a Facts<'_>, holders: impl Iterator<Item = &'a Holder>) -> Option<Owned<'a>> {
     let mut owned = Owned {
         stretches: Vec::new(),
@@ -106,7 +88,7 @@ fn had<'a>(facts: &'a Facts<'_>, holders: impl Iterator<Item = &'a Holder>) -> O
     Some(owned)
 }
 
-/// Returns the owners of a grant that no caller got. `None` if there is no bound for the time without an owner.
+/// Returns the owners of a grant that no caller got. `None` if the fate of a request for the grant is unknown.
 fn on_its_way<'a>(findings: &Findings<'a>, seekers: &Seekers<'a>, grant: &'a Grant) -> Option<Owned<'a>> {
     let facts = findings.facts;
     let Bounds { unowned, unnoticed, .. } = findings.bounds;
@@ -116,7 +98,7 @@ fn on_its_way<'a>(findings: &Findings<'a>, seekers: &Seekers<'a>, grant: &'a Gra
         is_lost: false,
     };
     let until = grant.until(facts.end);
-    // Trouble may delay a request, so that it arrives long after its operation has ended.
+    // Trouble may delay a request of an operation that has ended.
     let since = grant.at.saturating_sub(unowned.max(unnoticed));
     for seeker in seekers.between(grant, since, until) {
         let (operation, end) = (seeker.operation, seeker.end);
@@ -131,6 +113,8 @@ fn on_its_way<'a>(findings: &Findings<'a>, seekers: &Seekers<'a>, grant: &'a Gra
     Some(owned)
 }
 
+/// Returns whether the server may execute a request of an operation although no caller gets the grant: the operation
+/// failed, its process was killed, or there was trouble at the server.
 fn is_of_unknown_fate(facts: &Facts<'_>, grant: &Grant, seeker: &Seeker<'_>, unowned: u64) -> bool {
     let Seeker { operation, end, .. } = *seeker;
     let killed = facts.processes.life(&operation.process).killed();
@@ -144,7 +128,8 @@ fn is_of_unknown_fate(facts: &Facts<'_>, grant: &Grant, seeker: &Seeker<'_>, uno
     }
 }
 
-/// Reports a violation if the grant lacked an owner for too long.
+/// Reports a violation if the grant lacked an owner for too long. Freezes of the owners' processes do not count. If a
+/// caller learnt of the loss of the grant, the time after the end of the lease does not count either.
 fn unowned(findings: &mut Findings<'_>, grant: &Grant, mut owned: Owned<'_>) {
     let facts = findings.facts;
     let until = grant.until(facts.end);
@@ -163,9 +148,11 @@ fn unowned(findings: &mut Findings<'_>, grant: &Grant, mut owned: Owned<'_>) {
             let lives = || owned.processes.iter().map(|process| facts.processes.life(process));
             let frozen: u64 = lives().map(|life| life.frozen.within(since, from)).sum();
             let alone = troubles.outside(since, from).saturating_sub(frozen);
+            // Trouble or a freeze may delay the end of the grant.
             let (before, after) = (since.saturating_sub(unnoticed), since.saturating_add(unowned));
             let is_hampered = troubles.meet(before, after) || lives().any(|life| life.frozen.meet(before, after));
             let most = unowned.saturating_add(if is_hampered { unnoticed } else { 0 });
+            // A killed owner ends no grant.
             let mut died = lives().filter_map(|life| life.killed());
             let is_of_dead = died.any(|died| died.saturating_sub(since) <= unowned);
             if alone > most && !is_of_dead {

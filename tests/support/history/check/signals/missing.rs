@@ -167,6 +167,7 @@ fn end_of(facts: &Facts<'_>, subscription: &Subscription) -> u64 {
     subscription.ended.map_or(last_moment, |ended| ended.min(last_moment))
 }
 
+/// Returns whether a gap covers the missing signal.
 fn is_covered(findings: &Findings<'_>, (subscription, heard): &Listener<'_>, emit: &Operation) -> bool {
     let facts = findings.facts;
     let source = emit
@@ -180,6 +181,7 @@ fn is_covered(findings: &Findings<'_>, (subscription, heard): &Listener<'_>, emi
     }
     let done = emit.returned.map_or(emit.at, |returned| returned.at);
     let Bounds { silence, delivery, .. } = findings.bounds;
+    // Trouble may delay the report by `silence`.
     let was_broken = facts
         .troubles
         .all
@@ -189,5 +191,6 @@ fn is_covered(findings: &Findings<'_>, (subscription, heard): &Listener<'_>, emi
         let most = delivery.saturating_add(if was_broken { silence } else { 0 });
         return behind.is_some() || facts.processes.ran(&subscription.process, done, told) <= most;
     }
+    // A subscription that ended before the delayed report needs no report.
     was_broken && ran(facts, subscription, done) < silence && behind.is_none()
 }

@@ -17,11 +17,7 @@
 //! - The gap was open at the emit.
 //! - The gap was reported after the emit, after the previous signal and before the next signal. The previous and the
 //!   next signal are received signals of the same caller and channel. If no next signal was received, the report must
-//!   come within `delivery` of the acknowledgement.
-//!
-//! If no next signal was received and there was trouble near the signal, the report may come `silence` later. Then a
-//! subscription that ended within `silence` of the acknowledgement needs no report. Trouble is near the signal if it was
-//! at most `silence` before the emit, or at most `delivery` after the acknowledgement.
+//!   come within `delivery` of the acknowledgement. Trouble allows a later report.
 //!
 //! Missing from a group: no member received the signal, but at least one member had to. The rule checks this only for
 //! groups whose members have no other pattern. The server may have sent the signal to any subscription that was a

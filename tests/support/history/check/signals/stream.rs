@@ -8,9 +8,9 @@ type Emit = (u64, usize);
 pub struct Stream {
     /// Sorted by the time of the emit.
     emits: Vec<Emit>,
-    /// For each emit, the greatest index of that emit and all earlier emits.
+    /// For each emit: the greatest index among this emit and all earlier emits.
     last_up_to: Vec<usize>,
-    /// For each emit, the smallest index of that emit and all later emits.
+    /// For each emit: the smallest index among this emit and all later emits.
     first_from: Vec<usize>,
 }
 
