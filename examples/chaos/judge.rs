@@ -142,7 +142,7 @@ impl Attempts {
 /// - It never accepted an older fence of a key after a newer one.
 /// - Each counter equals the number of increments of its key.
 /// - It has all acknowledged increments.
-/// - It has no more increments than were acknowledged or are uncertain.
+/// - The number of its increments is at most the number of acknowledged and uncertain attempts.
 fn resource(directory: &Path, attempts: &Attempts) -> Result<Vec<String>, Box<dyn Error>> {
     let resource = Resource::open(directory)?;
     let increments = resource.increments()?;

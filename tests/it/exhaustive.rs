@@ -5,9 +5,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The exceptions, each with its reason. An entry is the name of a type. If `::*` follows the name, the
-/// type is an enum that is `#[non_exhaustive]`, and its variants are the exceptions. Otherwise the type is the
-/// exception, and its documentation says that it cannot grow.
+/// The exceptions, each with its reason. An entry has the source file and the name of a type. If `::*` follows the
+/// name, the type is an enum that is `#[non_exhaustive]`, and its variants are the exceptions. Otherwise the type is
+/// the exception, and its documentation says that it cannot grow.
 const COMPLETE: [(&str, &str); 8] = [
     ("call.rs Enqueued", "a server gives one of two answers"),
     ("distributed/mod.rs EnqueueStatus", "a server gives one of two answers"),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// The bounds of the rules. The first comment in the file of each rule names the bounds that the rule uses.
+/// The bounds of the rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
     /// How late a task that is due may run, while its process is not frozen.

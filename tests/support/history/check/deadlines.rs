@@ -5,9 +5,9 @@
 //! without the time in which its process was frozen. Lateness of more than `scheduling` is a violation. So the time of
 //! a freeze does not count, but the time after the thaw does. Trouble outside the process is no excuse.
 //!
-//! An acquire of several keys names no key in the record. It requests one key after another, and requests the later
-//! keys even after its deadline. Its lateness is the whole running time of the process during the acquire, minus the
-//! timeout. So a freeze of the process uses no part of the timeout.
+//! An acquire of several keys requests the later keys even after its deadline. So its lateness is counted differently:
+//! it is the running time of the process from the `invoke` to the return, minus the timeout. In the record, such an
+//! acquire names no key.
 //!
 //! An operation that has not returned is judged as if it returned at the end of its process or of the record. If its
 //! process ended in an orderly way, that is always a violation. An operation whose future was dropped has returned,

@@ -1,5 +1,5 @@
-//! No grant outlives its lease by more than `unowned`, and no grant lacks an owner for longer than `unowned`. Trouble at
-//! the server of the grant counts neither as time after the lease nor as time without an owner.
+//! No grant outlives its lease by more than `unowned`, and no grant lacks an owner for longer than `unowned`. The time
+//! of trouble at the server of the grant does not count.
 //!
 //! The owner of a grant is the caller that has it, or an operation that may still return it:
 //! - If a caller got the grant, the caller owns it from the `invoke` of the operation that returned it. For a ticket,
@@ -9,7 +9,7 @@
 //!   returns. If the operation returns a ticket, ownership ends with the ticket. An operation that returned another
 //!   grant is no owner.
 //!
-//! The bound is longer, or there is none, after faults: see `unowned`, `had` and `is_of_unknown_fate`.
+//! After some faults, the rule allows more time, or any time. The functions below say after which faults.
 
 use std::collections::HashMap;
 
