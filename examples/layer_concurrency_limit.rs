@@ -60,7 +60,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut service = client.clone();
     let ready = service.poll_ready(&mut Context::from_waker(Waker::noop())).is_ready();
     println!("four wait; is there room for a fifth request? {ready}");
-    // A release does not wait for the layer, so the four waiting requests do not block it.
+    // The client sends a release before the layer sees it, so the four waiting requests do not hold it up.
     held.release().await?;
     for waiter in waiting {
         waiter.await??;

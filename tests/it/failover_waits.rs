@@ -41,9 +41,9 @@ enum Loss {
     Never,
     /// The old leader keeps its connections and names the new leader.
     Deposed,
-    /// No member leads for a while. Then another member leads.
+    /// No member leads for a moment. Then another member leads.
     Vacant,
-    /// No member leads for a while. Then the old leader leads again.
+    /// No member leads for a moment. Then the old leader leads again.
     Again,
     /// The leader is stopped, and all its connections end.
     Dead,

@@ -309,7 +309,7 @@ async fn a_layers_own_error_reaches_the_caller_with_its_source() {
     until("the key is free", || held(&server) == 0).await;
 }
 
-/// Requests that wait for a lock use up the whole limit. The release of this lock must not count against the limit.
+/// Requests that wait for a lock use up the whole limit. The release of this lock must still reach the server.
 #[tokio::test]
 async fn a_concurrency_limit_full_of_waiters_does_not_block_the_release_that_they_wait_for() {
     let (server, builder) = start(Server::builder()).await;
@@ -331,7 +331,7 @@ async fn a_concurrency_limit_full_of_waiters_does_not_block_the_release_that_the
     let mut service = client.clone();
     let ready = service.poll_ready(&mut Context::from_waker(std::task::Waker::noop()));
     assert!(ready.is_pending(), "the limit applies back-pressure");
-    // A release that counted against the limit would wait until the waiters time out, after 60 s.
+    // If the release waited for room within the limit, it would wait until the waiters time out, after 60 s.
     tokio::time::timeout(SOON, first.release()).await.unwrap().unwrap();
     tokio::time::timeout(SOON, waiting.join_all()).await.unwrap();
     assert_eq!(held(&server), 0);

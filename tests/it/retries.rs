@@ -67,7 +67,7 @@ async fn a_client_with_a_policy_repeats_retryable_requests() {
     assert!(!waiting.is_finished());
     held.release().await.unwrap();
     waiting.await.unwrap().unwrap().release().await.unwrap();
-    // The blocking client repeats a request, too, here a try.
+    // The blocking client also repeats requests. Here it repeats a try.
     let threads = blocking::Client::from(client.clone());
     let third = tokio::task::spawn_blocking(move || {
         blocking::allow_in_runtime(|| threads.lock("third").unwrap().try_acquire().unwrap().unwrap().release())

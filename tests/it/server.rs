@@ -39,7 +39,8 @@ async fn pipelined_requests_are_answered_in_order_with_one_write() {
     let ttls: Vec<&str> = text.lines().map(|line| line.rsplit(' ').next().unwrap()).collect();
     let expected: Vec<String> = (1..=100).map(|ttl: u64| ttl.to_string()).collect();
     assert_eq!(ttls, expected);
-    // The server answers the requests of one read with one write. It may need up to 4 reads for these requests.
+    // The server answers the requests of one read with one write. It may need up to 4 reads for these
+    // requests, so this test needs up to 4 reads for the answers.
     assert!(reads <= 4, "{reads} reads for answers that were ready together");
 }
 

@@ -384,7 +384,7 @@ fn the_client_for_threads_has_the_same_spans() {
     releases.join().unwrap();
 }
 
-/// A span in which a client is built ends when the work in the span ends. No task of the client keeps the span open.
+/// No task of a client keeps the span open in which the client was built.
 #[tokio::test]
 async fn a_client_may_be_built_within_a_span() {
     for filter in [AT_INFO, AT_DEBUG, "info"] {

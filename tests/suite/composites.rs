@@ -27,8 +27,8 @@ pub async fn an_enqueue_takes_a_queue_position_and_a_later_wait_acquires(peer: P
     let second = ticket.wait(LONG).await.unwrap();
     assert!(second.is_held());
     second.release().await.unwrap();
-    // A server before 1.15 notices that the connection of a waiter has closed only when it grants the key to this
-    // waiter. If the server did not notice that, the lock would stay held for longer than this timeout.
+    // A server before 1.15 notices the closed connection of a waiter only when the wait ends. If the server did not
+    // notice it, the lock would stay held for longer than this timeout.
     let third = lock.acquire_timeout(LONG).acquire().await;
     drop(third.expect("the abandoned ticket does not block the lock"));
 }

@@ -28,8 +28,8 @@ pub struct Treatment {
     pub cut_down_after: Option<usize>,
     /// Ends connections with a reset instead of an orderly close.
     pub reset: bool,
-    /// When one end closes its connection, leaves the connection to the other end open. The same happens when a machine
-    /// loses its network.
+    /// Keeps the connection to one end open after the other end has closed its connection. So an end does not notice
+    /// that the other end is gone, as when a machine loses its network.
     pub stall_ends: bool,
     /// Ends the connection with this number, counted from 0.
     pub cut_one: Option<usize>,

@@ -70,7 +70,7 @@ impl RawConnection {
     /// keys of the connection.
     ///
     /// Waits for two seconds at most. If the connection waits for a key, some versions of the server close it only when
-    /// they grant the key.
+    /// the wait ends.
     pub async fn hang_up(mut self) {
         drop(self.writer.shutdown().await);
         let mut rest = Vec::new();

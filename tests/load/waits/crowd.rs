@@ -35,8 +35,8 @@ async fn acquire(client: &Client, number: usize) -> Held {
     }
 }
 
-/// Each of 10,000 locks and semaphores on two shards has one waiter. The test releases a lock and a slot of
-/// a semaphore among every forty keys.
+/// Each of 10,000 locks and semaphores on two shards has one waiter. Of every forty keys, the test
+/// releases two: a lock, and a slot of a semaphore.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_becomes_free_is_acquired_soon_however_many_waits_there_are() {
     let scene = Scene::start().await;

@@ -8,7 +8,7 @@ use super::history::record::Line;
 use super::history::verdict::Verdict;
 use super::plan::Plan;
 
-/// Returns the bounds of a world. They follow from the plan, because only the plan makes events late.
+/// Returns the bounds of a world. They follow from the plan, because nothing else delays events in a world.
 fn bounds(plan: &Plan) -> Bounds {
     // After this time without an answer, a client closes a connection.
     let silence = plan

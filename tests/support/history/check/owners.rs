@@ -152,7 +152,7 @@ fn unowned(findings: &mut Findings<'_>, grant: &Grant, mut owned: Owned<'_>) {
             let (before, after) = (since.saturating_sub(unnoticed), since.saturating_add(unowned));
             let is_hampered = troubles.meet(before, after) || lives().any(|life| life.frozen.meet(before, after));
             let most = unowned.saturating_add(if is_hampered { unnoticed } else { 0 });
-            // A killed owner ends no grant.
+            // A process that was killed releases nothing.
             let mut died = lives().filter_map(|life| life.killed());
             let is_of_dead = died.any(|died| died.saturating_sub(since) <= unowned);
             if alone > most && !is_of_dead {
