@@ -18,7 +18,7 @@ use crate::shard::input::{Input, Mailbox};
 use crate::sharding::Placement;
 use crate::types::Key;
 
-/// How long a caller whose request was lost waits until the shard publishes the cause.
+/// The maximum time for which a caller whose request was lost waits for the cause from the shard.
 const CAUSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// All shards, and the rule that assigns keys to them.

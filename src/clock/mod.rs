@@ -1,7 +1,8 @@
 //! Time arithmetic that cannot overflow and takes suspends of the machine into account.
 //!
 //! The clock of this crate stops while the machine is suspended, but a server's clock does not. So this crate stores
-//! the times that determine the end of a lease as [`Moment`]s, which also have the total suspended time of the machine.
+//! the times that determine the end of a lease as [`Moment`]s, which also contain the total suspended time of the
+//! machine.
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod suspend;

@@ -134,11 +134,11 @@ pub struct LeaseLost {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RenewalFailed {
-    /// The shard of its key.
+    /// The shard of the lease's key.
     pub shard: usize,
-    /// Its key.
+    /// The key of the lease.
     pub key: Key,
-    /// Whether it is a lock or a semaphore slot.
+    /// Whether the lease is one of a lock or of a semaphore slot.
     pub kind: Kind,
     /// The server's answer, or why there was none.
     pub error: Error,

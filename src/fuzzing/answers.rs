@@ -159,7 +159,7 @@ fn check_line(expect: Expect, line: &str) {
     }
 }
 
-/// Asserts that no digits in a row of the message are enough for a token.
+/// Asserts that the message contains no run of hexadecimal digits that is as long as a token.
 fn shows_no_token(said: &str) {
     let plain = without_escapes(said);
     let mut runs = plain.split(|c: char| !c.is_ascii_hexdigit());

@@ -45,5 +45,5 @@ pub(super) fn request(choice: u8, name: &str) -> Request {
     }
 }
 
-/// The number of choices whose requests contain their name.
+/// The number of kinds of requests whose lines contain the name. These kinds come first.
 pub(super) const NAMED: u8 = 8;

@@ -80,7 +80,7 @@ fn check(handle: &Handle, slots: u32) -> Result<()> {
 }
 
 /// Returns the key of the turn: the prefix, a checksum, which distinguishes long keys, and as much of the semaphore's
-/// key as fits. If two semaphores had the same turn, their callers would only wait for each other.
+/// key as fits. If two semaphores had the same turn, callers of one would also wait for callers of the other.
 fn turn_key(key: &Key) -> Result<Key> {
     let key = key.as_str();
     let mut text = format!("{PREFIX}/{:08x}/", crc32fast::hash(key.as_bytes()));

@@ -184,9 +184,9 @@ impl LeaseCell {
         Duration::from_nanos(deadline).saturating_sub(self.age_at(now.at))
     }
 
-    /// Returns when the lease has ended, or when it ends if the client receives nothing more from the server. A lease
-    /// that was lost when the suspended time reached `lost_when_suspended` ended then: at `now` less the suspended time
-    /// beyond that value.
+    /// Returns when the lease has ended, or when it ends if the client receives nothing more from the server. If the
+    /// suspended time has reached `lost_when_suspended`, the lease ended when it did so: at `now`, less the suspended
+    /// time beyond that value. It may have ended before that, at its deadline.
     pub(crate) fn ends_at(&self, now: Moment) -> Instant {
         let suspended = nanos(now.suspended);
         let deadline = self.deadline.load(Ordering::Acquire).saturating_sub(suspended);

@@ -294,7 +294,8 @@ mod tests {
             let lines = lines.clone();
             move || lines.clone()
         });
-        // While there is a single subscriber, tracing may ask the thread of another test, which has none, whether the line is wanted.
+        // With only one subscriber in the process, tracing may decide in the thread of another test whether the line is
+        // wanted, and that thread has no subscriber.
         let _second = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default());
         tracing::subscriber::with_default(subscriber.finish(), || {
             let credentials = with(value("sesame"));

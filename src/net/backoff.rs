@@ -39,8 +39,8 @@ pub(crate) const OF_USE_AFTER: Duration = Duration::from_secs(1);
 impl ReconnectPolicy {
     /// Creates a policy whose first pause lasts between `first` and twice that. Each further pause is twice as long,
     /// until it would exceed `longest`; all later pauses last between half of `longest` and `longest`. If `longest` is
-    /// below twice `first`, that applies to the first pause, too. No pause is longer than `longest`, or shorter than
-    /// half a millisecond. A `longest` below `first` counts as `first`.
+    /// below twice `first`, the first pause lasts between half of `longest` and `longest`, too. No pause is longer than
+    /// `longest`, or shorter than half a millisecond. A `longest` below `first` counts as `first`.
     ///
     /// ```
     /// use std::time::Duration;

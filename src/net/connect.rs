@@ -115,8 +115,8 @@ impl ConnectOptions {
     ///
     /// # Cancel safety
     ///
-    /// Safe: dropping the future closes the connection, over which nothing was acquired but slots to compare [their
-    /// fences](Self::find_fences).
+    /// Safe: dropping the future closes the connection. Nothing was acquired over it, except the slots of
+    /// [`find_fences`](Self::find_fences).
     pub(crate) async fn connect(&self) -> Result<Connected> {
         let left = self
             .give_up_at

@@ -90,8 +90,8 @@ const LAST_ATTEMPT: Duration = Duration::from_millis(200);
 /// The maximum number of members that are known in addition to the configured ones.
 const MOST_FOUND: usize = 16;
 
-/// With standby servers: the minimum pause before a lost connection is opened again, unless the reconnect policy
-/// returns a shorter one.
+/// With standby servers: the takeover delay may shorten the pause before a lost connection is opened again, but not to
+/// less than this.
 const REOPEN_PAUSE: Duration = Duration::from_millis(50);
 
 impl Pace {

@@ -34,8 +34,8 @@ impl fmt::Debug for Quoted {
     }
 }
 
-/// Returns the beginning of a line. Digits at the place of the cut are left out, because they may be a part of a token,
-/// which is not recognized.
+/// Returns the beginning of a line. Digits directly before the cut are left out. They may be the beginning of a token,
+/// and such a part of a token would not be recognized.
 fn beginning(line: &str) -> &str {
     if line.len() <= KEPT {
         return line;

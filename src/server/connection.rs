@@ -81,8 +81,7 @@ struct Session<'a> {
     out: BytesMut,
     /// The queue of signals, from the first `listen` on. Connections that never listen have no cost for signals.
     inbox: Option<Inbox>,
-    /// How many signals that this connection published have reached a subscriber since the task last yielded because of
-    /// such signals.
+    /// The number of deliveries of signals from this connection since the task last yielded because of them.
     delivered: usize,
     /// `None` unless requests take time.
     pace: Option<RequestPace>,

@@ -143,8 +143,8 @@ impl Server {
     }
 
     /// For tests: ends the server at once, as if its process were killed. Requests that are not answered yet get no
-    /// answer, no waiter gets a lease that ends this way, and all connections are closed when the future resolves.
-    /// Returns all [`events`](Self::events), up to the end; leases that were held count as
+    /// answer, no waiter is granted a key whose lease ends this way, and all connections are closed when the future
+    /// resolves. Returns all [`events`](Self::events), up to the end; leases that were held count as
     /// [`Disconnected`](super::EventKind::Disconnected).
     ///
     /// # Cancel safety

@@ -78,7 +78,7 @@ pub struct RetryPolicy {
     call: Option<Call>,
 }
 
-/// The minimum of the first pause. Without a pause, the client would repeat a refused request as fast as the server
+/// The minimum of `first_pause`. Without a pause, the client would repeat a refused request as fast as the server
 /// answers.
 const SHORTEST: Duration = Duration::from_millis(1);
 

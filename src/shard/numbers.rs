@@ -1,13 +1,13 @@
 //! Numbers the requests of one connection and tracks which of them are over.
 
-/// Numbers the requests of a connection, from 1, and tracks how many of them, counted from the first, are over without
-/// a gap. A request is over after its answer, or if it was skipped because its caller left before it was written.
+/// Numbers the requests of a connection, from 1, and tracks the largest number up to which all requests are over. A
+/// request is over after its answer, or if it was skipped because its caller left before it was written.
 ///
 /// Answers arrive in the order of the requests. But a skipped request has no answer, and this type does not learn which
-/// requests were skipped. So the number of answers alone is too low, by the number of skipped requests. Marks correct
-/// the count. A mark records the last request that was sent, and how many requests were open at that time. When that
-/// many further answers have arrived, all requests up to the mark are over, and the next mark is set. So the count is
-/// never too high, and it is too low by at most the number of requests since the mark before the current one.
+/// requests were skipped. So the number of answers alone is too low, by the number of skipped requests. This type uses
+/// marks to correct that. A mark records the last request that was sent, and how many requests were open at that time.
+/// When that many further answers have arrived, all requests up to the mark are over, and the next mark is set. So the
+/// count is never too high, and it is too low by at most the number of requests since the mark before the current one.
 #[derive(Debug, Default)]
 pub(super) struct RequestNumbers {
     sent: u64,

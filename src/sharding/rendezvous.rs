@@ -4,8 +4,9 @@
 /// The distance between two consecutive states of SplitMix64.
 const GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// A strategy with which few keys move when the number of servers changes: from N servers to N + 1, about one key in N
-/// + 1 moves, always to the new server. With [`stable_hash_shard`](super::stable_hash_shard), N keys in N + 1 move.
+/// A strategy with which few keys move when the number of servers changes. From N servers to N + 1, about one key in
+/// `N + 1` moves, always to the new server. With [`stable_hash_shard`](super::stable_hash_shard), `N` keys in `N + 1`
+/// move.
 ///
 /// A server is identified by its index in the list. So add servers at the end, and remove the last one. Another order,
 /// or removing a server from the middle, moves the keys of every index that now has another server. To remove a server

@@ -69,7 +69,7 @@ impl Reached {
         }
     }
 
-    /// Takes an exit code of `dflock`, which prints the reason of a failure.
+    /// Takes an exit code of `dflock`, which prints the reason for a failure.
     fn own(&mut self, expected: i32, ended: &Output) {
         assert_eq!(code(ended), expected, "{ended:?}");
         assert_eq!(ended.stderr.is_empty(), expected == 0, "{ended:?}");

@@ -53,9 +53,10 @@ impl ClusterBuilder {
     }
 
     /// Sets whether to imitate the earlier builds of clusters. In these builds, sessions reclaim nothing without
-    /// [`orphan_ttl`](ServerBuilder::orphan_ttl). With it, connections are matched by ref alone, so a session reclaims
-    /// its leases and queue positions even from an open connection. A renewal does not
-    /// change the owner of a lease. A request that timed out stays in the queue, even if it was a try. Default: false.
+    /// [`orphan_ttl`](ServerBuilder::orphan_ttl). With an orphan TTL, connections are matched by their ref alone (the
+    /// name in `stable-ref`). So a session reclaims its leases and queue positions even from a connection that is still
+    /// open. A renewal does not change the owner of a lease. A request that timed out stays in the queue, even if it
+    /// was a try. Default: false.
     pub fn earlier_builds(mut self, earlier: bool) -> Self {
         self.earlier_builds = earlier;
         self

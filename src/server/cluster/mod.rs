@@ -79,7 +79,7 @@ use crate::stats::Stats;
 /// # The end of a connection
 ///
 /// When the leader sees a connection end, it gives up the queue position at which a request of the connection blocks,
-/// unless a timeout of that request would leave the position in the queue (see below). The other leases and queue
+/// unless a timeout of that request would leave the position in the queue (see below). The leases and the other queue
 /// positions that the connection owns are released at once, or kept for the
 /// [`orphan_ttl`](super::ServerBuilder::orphan_ttl), whether or not the connection presented a ref. (A connection that
 /// renews a lease becomes its owner.) Without

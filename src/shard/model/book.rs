@@ -9,7 +9,8 @@ use crate::protocol::StableRef;
 use crate::shard::ids::LaneId;
 use crate::types::{Key, Kind, Token};
 
-/// The current grants, and the grants that a server released with a connection whose client may not know that yet.
+/// The current grants. Also the grants that a server released because their connection ended, while the client may not
+/// know of that end.
 #[derive(Default)]
 pub(super) struct Book {
     pub(super) grants: Vec<GrantRecord>,

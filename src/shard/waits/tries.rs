@@ -1,5 +1,5 @@
-//! Decides when keys of which no wait has a connection are tried over the pipelined connection. Pure: the caller provides
-//! the time.
+//! Decides when the client tries a key for callers whose waits have no connection. The tries use a pipelined
+//! connection. Pure: the caller provides the time.
 //!
 //! Each key has its own times, and one try at a time. After this client has released the key, the key is tried at once.
 //! Otherwise it is tried after a pause of random length, so that the tries of many keys and many clients are spread

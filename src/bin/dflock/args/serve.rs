@@ -174,8 +174,8 @@ pub(super) fn without_empty_variables(command: Command) -> Command {
 const OWN: &str = "Flags that the real server does not have";
 
 impl ServeArguments {
-    /// Applies the rules that depend on the source of a value, which clap does not have: flags override variables, and
-    /// `DFLOCKD_ORPHAN_TTL_S` has no effect without a cluster, while the flag is an error there.
+    /// Applies the rules that depend on the source of a value. clap has no such rules. Flags override variables.
+    /// Without a cluster, `DFLOCKD_ORPHAN_TTL_S` has no effect, and `--orphan-ttl` is an error.
     pub(super) fn settle(&mut self, matches: &ArgMatches, command: &mut Command) -> Result<(), clap::Error> {
         let is_flag = |id| matches.value_source(id) == Some(ValueSource::CommandLine);
         match (is_flag("auth_token"), is_flag("auth_token_file")) {

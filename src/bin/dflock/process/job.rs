@@ -39,7 +39,7 @@ impl Job {
     /// Starts a command in its own group. The watch kills the group at `until`, unless a later call changes that time.
     pub(super) fn start(command: &[OsString], about: &About, until: Option<Instant>) -> Result<Self, Failure> {
         adopt_orphans();
-        // The watch starts before the group exists, because this process may be stopped as soon as it does.
+        // The watch starts before the group exists, because this process may be stopped as soon as the group exists.
         let mut watch = Watch::start(None, until).map_err(|error| not_started(&error))?;
         let takes_terminal = terminal::is_ours();
         let modes = takes_terminal.then(terminal::modes).flatten();
@@ -144,8 +144,8 @@ impl Job {
         }
     }
 
-    /// Stops this process and its group, as the command was stopped, so that the shell sees a stopped job. Returns
-    /// when the shell continues it, or at once if there is no such shell.
+    /// Stops this process and its group after the command was stopped, so that the shell sees a stopped job. Returns
+    /// true when the shell continues the job, or false at once if no shell can do that.
     pub(super) fn stop_with_it(&self) -> bool {
         self.take_terminal();
         shell::stop()

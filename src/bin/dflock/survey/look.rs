@@ -26,7 +26,7 @@ pub(crate) struct Look {
     pub(crate) failovers: u64,
     /// How long the answer took, including a connection attempt if one was necessary.
     pub(crate) latency: Option<Duration>,
-    /// When it answered or failed.
+    /// When the server answered or failed. If it has done neither, the moment of the look.
     pub(crate) moment: Instant,
     pub(crate) stats: Result<Stats, Missing>,
 }

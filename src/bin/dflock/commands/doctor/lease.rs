@@ -27,8 +27,8 @@ const PATIENCE: u64 = 3;
 /// How long the check waits for the expiry.
 pub(super) const LONGEST: Duration = Duration::from_secs(TTL.as_secs() * PATIENCE);
 
-/// The tolerated difference between the expiry and the TTL, as a part of the TTL. Clients count leases as lost this
-/// part of the TTL before their end.
+/// The tolerated difference between the expiry and the TTL, as a part of the TTL. Clients count a lease as lost when
+/// this part of its TTL is left.
 const TOLERANCE: f64 = 0.05;
 
 /// The default of the servers' `--lease-sweep-interval`, in seconds. An old server may end a lease this much later
@@ -170,7 +170,7 @@ fn are_counted(first: &Grant, second: &Grant) -> bool {
 /// Bounds of the time that a lease lasted by this machine's clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Span {
-    /// From the answer to the renewal to the last request that was refused.
+    /// From the moment at which the renewal was answered until the moment at which the last refused request was sent.
     least: Duration,
     /// From the renewal to the answer that granted the next lease.
     most: Duration,

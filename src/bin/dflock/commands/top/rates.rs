@@ -13,8 +13,8 @@ const ROUNDING: f64 = 1.5;
 /// Events per second.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Rates {
-    /// Grants, at least: leases that are granted and released between two looks do not show, except that all those of a
-    /// key that is idle at both looks count as one at most.
+    /// A lower bound of the grants. Leases that are granted and released between two looks do not show. But if a key is
+    /// idle at both looks and was used in between, all its grants count as one.
     pub(super) grants: f64,
     /// Leases of locks that end later than before, at the same connection: renewals, and new grants to that
     /// connection.

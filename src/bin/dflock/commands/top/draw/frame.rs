@@ -47,7 +47,7 @@ pub(super) fn foot(model: &Model, palette: &Palette, frame: &mut Frame, area: Re
 }
 
 /// Returns the line of the filter that the user enters. It shows the end of the text, and a hint behind it if there is
-/// room. The reason of a refusal always has room.
+/// room. The reason for a refusal always has room.
 fn filter(text: &str, hint: &str, is_refused: bool, palette: &Palette, width: usize) -> Line<'static> {
     const HEAD: &str = "filter: ";
     let (kept, style) = match is_refused {

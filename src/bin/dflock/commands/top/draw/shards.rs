@@ -16,8 +16,8 @@ use super::super::model::{Model, Shard, held, waiters};
 /// How wide the charts of latencies are.
 const CHART: usize = 24;
 
-/// The minimum width of the column of servers on terminals of at least [`WIDE`] columns, where other columns are left
-/// out for it, and its maximum width on all terminals.
+/// The minimum and the maximum width of the column of servers. The minimum holds only on terminals that are at least
+/// [`WIDE`] wide. There, other columns of the table are left out to make room.
 const SERVER: std::ops::RangeInclusive<usize> = 24..=40;
 
 /// What a column shows.
