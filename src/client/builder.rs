@@ -383,8 +383,8 @@ impl ClientBuilder {
     }
 
     /// Sets how long a connection may be silent before the client sends a keepalive. If callers wait at a member of a
-    /// cluster, and no answer has shown for this long that the member is the leader, the client asks the member. The
-    /// sum of this interval and the [reply timeout](Self::reply_timeout) is at most 24 days. Default: 10 s.
+    /// cluster, the client also asks the member after this time whether it still leads, unless an answer showed that.
+    /// The sum of this interval and the [reply timeout](Self::reply_timeout) is at most 24 days. Default: 10 s.
     pub fn keepalive(mut self, interval: Duration) -> Self {
         self.options.keepalive = interval;
         self

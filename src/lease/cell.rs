@@ -41,8 +41,8 @@ pub(crate) struct LeaseCell {
     pub(crate) ttl: Ttl,
     /// The origin of `deadline`.
     got_at: Instant,
-    /// When the lease counts as lost: the nanoseconds from `got_at` until then, plus the machine's total suspended time
-    /// at the moment for which this was computed.
+    /// When the lease counts as lost, in nanoseconds after `got_at`, plus the total suspended time of the machine that
+    /// was known when this value was computed.
     deadline: AtomicU64,
     /// If the machine's total suspended time reaches this value, in nanoseconds, the lease counts as lost even before
     /// the deadline.
@@ -185,7 +185,7 @@ impl LeaseCell {
     }
 
     /// Returns when the lease has ended, or when it ends if the client receives nothing more from the server. If the
-    /// suspended time has reached `lost_when_suspended`, the lease ended when it did so: at `now`, less the suspended
+    /// suspended time has reached `lost_when_suspended`, the lease ended at that moment: at `now`, less the suspended
     /// time beyond that value. It may have ended before that, at its deadline.
     pub(crate) fn ends_at(&self, now: Moment) -> Instant {
         let suspended = nanos(now.suspended);

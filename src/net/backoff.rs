@@ -21,8 +21,8 @@ pub struct ReconnectPolicy {
     bounds: Option<(Duration, Duration)>,
 }
 
-/// One sequence of pauses. A new one begins after a success. For a connection for signals, and for a pipelined
-/// connection while no other is up, only a connection that was [useful](OF_USE_AFTER) is a success.
+/// One sequence of pauses. A new one begins after a success. A connection for signals counts as a success only if it
+/// was [useful](OF_USE_AFTER). The same holds for a pipelined connection while no other is up.
 pub(crate) type Pauses = Box<dyn Iterator<Item = Duration> + Send>;
 
 /// The pause when a user's policy returns none.

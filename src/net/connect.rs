@@ -44,10 +44,10 @@ pub(crate) enum Purpose {
     Pipelined,
     /// Requests that only the leader of a cluster serves. A member that does not lead is refused, and so is a server
     /// that is not a member. Where the server supports sessions, the connection presents this name: the configured one,
-    /// or otherwise a new one for each connection. A name that was made for one connection is presented by a later one
-    /// only to repeat tries that may have been granted. A server with an orphan TTL keeps the leases of a session for
-    /// that time after the session's connection has ended. A client whose settings name an orphan TTL continues to use
-    /// these leases by their tokens.
+    /// or otherwise a new one for each connection. If a name was made for one connection, a later connection presents
+    /// it only in order to repeat tries that may have been granted. A server with an orphan TTL keeps the leases of a
+    /// session for that time after the session's connection has ended. A client whose settings name an orphan TTL
+    /// continues to use these leases by their tokens.
     Leading(StableRef),
     /// Waits in a cluster, under a name by which another member recognizes them, if the server supports sessions.
     Session(StableRef),

@@ -32,7 +32,7 @@ use crate::unwind::{Panic, catch};
 /// these callers is then still in the processor's cache, and thousands of callers do not run in lockstep.
 const ANSWERS_A_TURN: usize = 128;
 
-/// The maximum number of bytes per read: enough for 200 grants, or for 2,700 times `ok`.
+/// The maximum number of bytes per read: enough for 200 grants, or for 2,700 answers `ok`.
 const BYTES_A_READ: usize = 8 * 1024;
 
 /// A caller that waits for an answer.

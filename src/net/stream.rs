@@ -27,7 +27,8 @@ impl Stream {
     }
 
     /// Checks whether the peer has closed the connection, beyond what the runtime has noticed so far. This costs a
-    /// system call. Unread bytes of the peer, such as a closing message of TLS, hide the end.
+    /// system call. Unread bytes of the peer hide the end. With TLS, returns false, because the peer's closing message
+    /// would hide the end.
     pub(crate) fn is_closed(&self) -> bool {
         match self {
             Self::Plain(socket) => socket.is_closed(),

@@ -142,7 +142,7 @@ pub fn enqueue<S: Read + Write>(wire: &mut Wire<S>, key: &Key, ttl: Option<Ttl>)
     wire.run_blocking(Call::enqueue(Target::Lock, key.clone(), ttl))
 }
 
-/// Waits at the position that [`enqueue`] took over the same stream. This is the second phase of a two-phase acquire.
+/// Waits at the position that [`enqueue`] took on the same stream. This is the second phase of a two-phase acquire.
 /// The lease runs from the grant. If the grant came before this call, servers up to release 2.1 restart the lease with
 /// their answer.
 ///

@@ -13,8 +13,8 @@ pub struct Event {
     pub at: Instant,
     /// The kind of event.
     pub kind: EventKind,
-    /// The namespace of the key. For an unknown key, releases in which locks and semaphores share one namespace
-    /// always name that of locks: see [`RenewalRefused`](EventKind::RenewalRefused).
+    /// The namespace of the key. If the key is unknown, and if locks and semaphores share one namespace in this
+    /// release, this is [`Kind::Lock`]: see [`RenewalRefused`](EventKind::RenewalRefused).
     pub namespace: Kind,
     /// The key. Servers accept some keys that are not valid as a [`Key`]; in these, U+FFFD replaces each invalid part.
     pub key: Key,

@@ -71,7 +71,7 @@ impl Server {
         ))
     }
 
-    /// Serves a state as one of its members.
+    /// Serves a state as one of the members that share it.
     pub(super) fn serve(
         (listener, address): (impl Listener, SocketAddr),
         Served { options, state, member }: Served,

@@ -204,7 +204,7 @@ impl Lease {
     }
 
     /// Returns the [`fence`](Self::fence), or an error that says what is missing. With
-    /// [`Fencing::Required`](crate::Fencing::Required), every lease has a fence, except that of a key that moves.
+    /// [`Fencing::Required`](crate::Fencing::Required), every lease has a fence.
     ///
     /// # Errors
     ///

@@ -70,7 +70,7 @@ impl<S: Service<Request, Response = Response, Error = Error>> Waiting<S> {
 
     /// Returns ready when the request can be sent, and subtracts the time that has passed from its wait. If the wait is
     /// over, this returns an error, even if there is room now: a process that was stopped meanwhile can find both at
-    /// once. Without a wait, the request would be a try, and no timer would end it.
+    /// once. If the request were sent with no wait left, it would be a try, and no timer would end it.
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         let (waited, wait) = (self.since.elapsed(), self.request.wait());
         let Some(alarm) = &mut self.alarm else {

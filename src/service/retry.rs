@@ -182,7 +182,8 @@ impl Policy<Request, Response, Error> for RetryPolicy {
     }
 
     fn clone_request(&mut self, request: &Request) -> Option<Request> {
-        // The policy that all requests share never counts attempts. So while none are counted, `request` is a new one.
+        // The policy that all requests share never counts attempts. So if this policy has counted no attempts,
+        // `request` is not a repetition.
         if self.call.is_none_or(|call| call.attempts == 0) {
             self.call = Some(Call {
                 began: Instant::now(),

@@ -7,7 +7,7 @@
 /// requests were skipped. So the number of answers alone is too low, by the number of skipped requests. This type uses
 /// marks to correct that. A mark records the last request that was sent, and how many requests were open at that time.
 /// When that many further answers have arrived, all requests up to the mark are over, and the next mark is set. So the
-/// count is never too high, and it is too low by at most the number of requests since the mark before the current one.
+/// number is never too high. It is too low by at most the number of requests that were sent after the previous mark.
 #[derive(Debug, Default)]
 pub(super) struct RequestNumbers {
     sent: u64,

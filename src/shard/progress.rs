@@ -121,8 +121,8 @@ pub(crate) struct Refusal {
     pub(crate) own: u32,
 }
 
-/// How long a server's answer that a key is held also counts for other callers. The shard skips their own tries during
-/// this time.
+/// If a server answers that a key is held, the answer also counts for other callers for this time. The shard skips their
+/// own tries during this time.
 const FRESH: Duration = Duration::from_millis(100);
 
 /// Whether a server's answer from `at` is recent enough to count for other callers.

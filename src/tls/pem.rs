@@ -71,8 +71,8 @@ impl Pem {
     }
 }
 
-/// Describes why a certificate and a private key are refused. Says that they do not belong together only if the keys
-/// do not match: a key of an unsupported kind may match its certificate.
+/// Describes why a certificate and a private key are refused. If the keys do not match, says that they do not belong
+/// together. A key of an unsupported kind may match its certificate, so the text does not say that about it.
 pub(crate) fn refused_pair(certificate: &Pem, key: &Pem, error: &rustls::Error) -> String {
     let problem = match error {
         rustls::Error::InconsistentKeys(_) => "do not belong together",

@@ -278,7 +278,7 @@ async fn a_failure_leaves_nothing_behind_where_leases_outlive_their_connections(
 }
 
 /// A killed `bench` cannot end its server. The system kills the server when its parent ends, before the watch notices
-/// anything. So both rounds prove the parent-death signal alone, the second one without a watch.
+/// anything. So both rounds test only the parent-death signal. In the second round, there is no watch.
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_embedded_server_does_not_outlive_a_bench_that_is_killed() {

@@ -227,8 +227,8 @@ async fn tls_on_one_side_only_is_reported() {
     let found = Diagnosis::of(&address, &arguments).await;
     let tls = found.server(0, "tls");
     let what = tls["what"].as_str().unwrap();
-    // A handshake has random bytes. If they make three lines, the server answers. Otherwise it waits for the rest of a
-    // request.
+    // A handshake has random bytes, and a request has three lines. If the bytes have three line ends, the server
+    // answers. Otherwise it waits for the rest of a request.
     let is_known = what.contains("does not speak TLS") && found.exit == 76;
     let is_silent = what == "no answer within 1s" && found.exit == 69;
     assert!(is_known || is_silent, "{tls}");

@@ -206,7 +206,7 @@ mod tests {
         variants
     }
 
-    /// Returns whether a message contains the name of a variant. A first word of a sentence is not such a name.
+    /// Returns whether a message contains the name of a variant. The first word of a sentence does not count.
     fn names_variant(message: &str, variants: &[String]) -> bool {
         let words: Vec<&str> = message.split(' ').collect();
         words.windows(2).any(|pair| {

@@ -42,7 +42,7 @@ impl State {
         }
     }
 
-    /// Ends the server at once: no request is answered, and no waiter gets a lease that ends.
+    /// Ends the server at once: no request is answered, and no waiter is granted a key whose lease ends this way.
     pub(in crate::server) fn kill(&mut self, now: Instant) {
         self.killed = true;
         let entries = self.entries.iter_mut();

@@ -30,7 +30,7 @@ impl RefusedRequest {
 /// The faults that a test has requested.
 #[derive(Default)]
 pub(super) struct Faults {
-    /// The last connection that was cut, together with all earlier ones.
+    /// The last connection that was cut. All earlier connections have been cut, too.
     cut: ConnectionId,
     /// The planned refusals. Of several for the same kind of request, the first applies first.
     refusals: Vec<(RefusedRequest, Status)>,

@@ -261,7 +261,7 @@ impl State {
         blocked
     }
 
-    /// Answers the requests that block at a queue position through one member. The queue position stays.
+    /// Answers the requests at a queue position that this member received. The queue position stays.
     fn tell(&mut self, member: usize, blocked: &Blocked, response: &Response) {
         let entry = self.entries.get_mut(blocked.subject);
         let Some(waiter) = entry.and_then(|entry| entry.waiters.get_mut(&blocked.place)) else {

@@ -109,8 +109,8 @@ impl State {
         let is_try = wait == WaitSecs::TRY;
         let falls = self.membership.as_ref();
         let falls = falls.is_some_and(|members| members.trouble.falls_in_flight.is_some());
-        // In a real cluster, a try takes a queue position and gives it up again, so here it takes none. It takes and
-        // keeps a position only in earlier builds, or if leadership is lost in between.
+        // In a real cluster, a try takes a queue position and gives it up again. That has the same effect as taking
+        // none, so here it takes none. It keeps a position only in earlier builds, or if leadership is lost in between.
         let queue = !is_try || falls || self.options.earlier_builds;
         let (subject, place, gives_up) = match self.take_or_queue(connection, &wanted, queue, now) {
             Err(status) => return ServerAnswer::Now(Response::Refused(status)),

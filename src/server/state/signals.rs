@@ -1,4 +1,4 @@
-//! The requests of signals, in releases that have signals and in those that do not.
+//! The requests about signals, in releases that have signals and in those that do not.
 
 use super::{ConnectionId, ServerAnswer, State};
 use crate::protocol::{MAX_LONG_LINE, Response, Status, trim};

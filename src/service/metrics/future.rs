@@ -87,7 +87,7 @@ impl<M: Deref<Target = RequestMetrics>> RequestTimer<M> {
     }
 }
 
-/// Catches a panic of the recorder. During another panic, it would abort the process.
+/// Catches a panic of the recorder, which would abort the process if another panic is under way.
 impl<M: Deref<Target = RequestMetrics>> Drop for RequestTimer<M> {
     fn drop(&mut self) {
         if !self.ended {

@@ -26,8 +26,7 @@ use super::input::{Input, Inputs, Mailbox};
 use super::request::Pending;
 use crate::net::dial::LaneEvent;
 
-/// The maximum number of effects of one input, in addition to four for each caller and grant so far, and for each
-/// connection and unanswered request.
+/// One input may have this many effects, plus four for each caller, grant, connection and unanswered request so far.
 const EFFECTS_OF_NOTHING: usize = 64;
 
 /// The maximum number of ticks while time passes. Renewals are at least a few milliseconds apart.

@@ -9,8 +9,8 @@ use crate::protocol::StableRef;
 use crate::shard::ids::LaneId;
 use crate::types::{Key, Kind, Token};
 
-/// The current grants. Also the grants that a server released because their connection ended, while the client may not
-/// know of that end.
+/// The grants, connections and queue positions of the servers, according to their events. Also grants that ended with
+/// their connection or server, because the client may not know of that end.
 #[derive(Default)]
 pub(super) struct Book {
     pub(super) grants: Vec<GrantRecord>,

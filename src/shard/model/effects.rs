@@ -97,7 +97,7 @@ impl World {
         let client = &mut self.clients[index];
         match client.lanes.get(&lane) {
             Some(lane) if lane.is_up() || lane.is_over() => {}
-            // The driver has removed the connection with its last event, or never had it.
+            // The connection is not up yet, or the driver has removed it with its last event, or never had it.
             _ => return self.broken(|| format!("client {index} sends over connection {lane}, which is not up")),
         }
         match request {

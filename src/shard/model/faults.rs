@@ -69,7 +69,7 @@ impl World {
         ];
         self.trace.log(now, "wire is cut", &numbers, String::new);
         match server_hears {
-            // The member already detects the end of this connection.
+            // This connection was cut before, so the member already learns of the end.
             _ if is_cluster && wire.up.is_dead() => {}
             true => {
                 if let Some(at) = wire.up.reset(kept[0], now, delays[0]) {

@@ -53,8 +53,9 @@
 //!     impossible. That is the case if
 //!     - the client's connections or the cluster had a fault until it was too late, or the client had ended;
 //!     - the leader's process, or that of a later leader, did not see the end of the connection to which the key was
-//!       granted. Then the session gets this grant over no other connection. (A session whose name was presented again
-//!       meanwhile may have two queue positions. Each request finds one of them.);
+//!       granted. Then no other connection of the session can reclaim the grant. The same holds if the name of the
+//!       session was presented again before that end was seen: the session may have two queue positions, and each
+//!       request finds one of them;
 //!     - the request was executed after the client had closed the connection;
 //!     - the server was full and rejected the session, and no other connection may reclaim the grant.
 //!

@@ -15,7 +15,7 @@ pub(crate) use self::look::{Look, Missing, Round};
 pub(crate) use self::row::{Field, Kind, Row, arrange, rows};
 
 /// How long shards have to answer before a repeated look shows them as late; half of the interval between looks, if
-/// that is shorter. A single look checks this often whether it must wait longer.
+/// that is shorter. Also the interval at which a single look checks whether it must wait longer.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// How long a single look waits for shards whose first attempt to connect is still under way, once another shard has

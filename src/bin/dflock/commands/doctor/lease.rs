@@ -36,7 +36,7 @@ const TOLERANCE: f64 = 0.05;
 const SWEEP: f64 = 1.0;
 
 /// If the first halves of the tokens of two consecutive grants differ by less than this, the server counts its grants.
-/// Random tokens are so close once in 10^12 times.
+/// Random tokens are that close only once in 10^12 cases.
 const NEXT: u64 = 1 << 24;
 
 /// Makes all steps over one connection, and notes in `member` whether the server granted the lease or had no room for

@@ -43,7 +43,7 @@ impl Drop for Asking<'_> {
 }
 
 impl Leftovers {
-    /// Notes that an acquire is sent, until the result is dropped. Never resolves after [`end`](Self::end).
+    /// Counts an acquire as under way until the returned value is dropped. Never resolves after [`end`](Self::end).
     pub(super) async fn asks(&self) -> Asking<'_> {
         let begins = self.asks.send_if_modified(|asks| {
             asks.count += usize::from(!asks.are_over);

@@ -119,7 +119,7 @@ mod tests {
         for rounded in [13, 14, 15] {
             assert_eq!(rates(&idle(10), &idle(rounded), 4).grants, 0.0, "{rounded}");
         }
-        // A key that was not idle before may have been held then, so its grant was counted then.
+        // A key that was not idle at the earlier look may have been held at that look, so its grant was counted already.
         assert_eq!(rates("{}", &idle(1), 4).grants, 0.0);
     }
 
