@@ -50,8 +50,8 @@ impl Moment {
         }
     }
 
-    /// Converts this moment to an instant of the current clock, given that the machine has been `suspended` in total
-    /// by now. The result is earlier than the moment's own instant by the time of the suspends in between.
+    /// Returns the instant of this moment, earlier by the time of all suspends since then. `suspended` is the machine's
+    /// total suspended time by now.
     pub(crate) fn seen_after(self, suspended: Duration) -> Instant {
         match suspended.checked_sub(self.suspended) {
             Some(since) => before(self.at, since),

@@ -53,7 +53,7 @@ pub enum ErrorKind {
     NotHeld,
     /// The lease was lost while it was in use.
     LeaseLost,
-    /// The server is shutting down, or ended a wait as a server does when it shuts down.
+    /// The server is shutting down, or ended a wait in the way that usually means a shutdown.
     Draining,
     /// This member of a cluster is not the leader. The message names the leader if the member reported it.
     NotLeader,

@@ -17,8 +17,8 @@ use crate::handle::guard::Guard;
 /// A service in which each request first acquires a lease. [`LockLayer`] and [`SemaphoreLayer`] make it and describe
 /// it.
 ///
-/// It is ready when the inner service is. A call keeps a clone of the inner service for the next request. The instance
-/// that was ready gets this request once the lease is granted.
+/// It is ready when the inner service is. A call leaves a clone of the inner service for the next request. The instance
+/// that was ready gets the request of the call once the lease is granted.
 pub struct Keyed<S, G, R> {
     inner: S,
     section: Arc<Section<G, R>>,

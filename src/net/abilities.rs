@@ -25,7 +25,8 @@ pub(crate) struct Abilities {
 
 /// What each of a client's servers supports, by endpoint. One value serves all shards and all kinds of connections.
 ///
-/// Another release may serve an endpoint later. No lease depends on the remembered values:
+/// Another release may serve an endpoint later. No lease depends on the remembered values. The client asks again as
+/// follows:
 ///
 /// - A server that supported `ping` is asked again on each new connection, before anything is acquired over it, except
 ///   on connections for waits in a cluster. The question costs such a server nothing.

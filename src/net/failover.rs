@@ -207,8 +207,8 @@ impl Failover {
     }
 
     /// Notes the loss of the connection. In a cluster, a leader that was cut off may still lead, so it is tried first.
-    /// `proved` says whether the connection was useful. Before `guarded_until`, no other server may be asked, because
-    /// this one may have granted leases.
+    /// `proved` says whether the connection was useful. With standby servers, no other server may be asked before
+    /// `guarded_until`, because this one may have granted leases.
     pub(crate) fn lost(&mut self, proved: bool, now: Instant, guarded_until: Instant) -> Pace {
         self.why.get_or_insert(FailoverReason::Lost);
         match self.policy {
@@ -221,9 +221,9 @@ impl Failover {
         }
     }
 
-    /// Notes a failed attempt. `guarded_until` is as in [`lost`](Self::lost). Before that instant, the next attempt at
-    /// this server begins at `guarded_until` at the latest, so that the next server is asked in time even if the pauses
-    /// of the reconnect policy have become long.
+    /// Notes a failed attempt. `guarded_until` is as in [`lost`](Self::lost). With standby servers, if `now` is before
+    /// `guarded_until`, the next attempt at this server begins no later than `guarded_until`. So the next server is
+    /// asked in time even if the pauses of the reconnect policy have become long.
     pub(crate) fn failed(&mut self, now: Instant, guarded_until: Instant) -> Pace {
         match self.policy {
             Policy::Single => Pace::AfterAPause,

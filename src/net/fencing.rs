@@ -267,7 +267,7 @@ mod tests {
             17_204_283_224_735_815_010,
         ];
         assert_eq!(shown(&mut connected(), &seen), [None; 3]);
-        // However many there are, and even if two later ones are near each other.
+        // This holds for any number of random halves, even if two later ones are near each other.
         let mut evidence = connected();
         for _ in 0..100_000 {
             assert_eq!(evidence.judge(&grant(fastrand::u64(..))), None);

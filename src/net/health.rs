@@ -25,7 +25,7 @@ pub struct ShardHealth {
     pub endpoint: Arc<str>,
     /// How often another of the shard's [servers](crate::Shard) took over. The first connection does not count.
     pub failovers: u64,
-    /// The reason of the last failover.
+    /// The reason for the last failover.
     pub last_failover: Option<FailoverReason>,
     /// The state.
     pub state: ConnectionState,

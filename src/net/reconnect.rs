@@ -37,8 +37,8 @@ pub(crate) struct Retry {
     pub(crate) pause: Duration,
     /// The number of failed attempts since a connection was last useful.
     pub(crate) attempt: u32,
-    /// The new state for the health. `None` before the first connection, as long as each failed attempt was followed at
-    /// once by another.
+    /// The new state for the health. `None` if there was no connection yet, and every failed attempt so far was followed
+    /// at once by another.
     pub(crate) state: Option<ConnectionState>,
 }
 

@@ -119,7 +119,7 @@ impl ServerBuilder {
     /// | 1.15 | the server closes a connection as soon as its client closes it or its sending half, even while a request blocks on it | the server notices this only when the request ends: until then the request keeps its queue position and the connection its leases, and a client that closed only its sending half gets the answer |
     /// | 1.15 | the server closes a connection if 4,096 bytes arrive behind a request that blocks | the bytes wait |
     /// | 1.15 | a queue position ends with its connection | without [`auto_release_on_disconnect`](Self::auto_release_on_disconnect) it stays, and is granted in its turn |
-    /// | 1.15 | a `w` for a grant that was made in the queue and has expired is answered with `error_lease_expired`, and after the sweep with `error_not_enqueued`; for a grant that was made at once, all releases up to 2.1 give these answers, even those before 1.15 | the lease starts again if it was not swept yet |
+    /// | 1.15 | a `w` for a grant that was made in the queue and has expired is answered with `error_lease_expired`, and after the sweep with `error_not_enqueued` (for a grant that was made at once, in all releases up to 2.1) | the lease starts again if it was not swept yet |
     /// | 1.15 | the argument lines of `auth` and of `signal` can have 64 KiB | 256 bytes |
     /// | 1.16 | a server that [shuts down](Server::shutdown) answers requests with `error_draining` and closes the connection | it serves requests, but none of them can wait |
     /// | 1.16 | blanks around the server's own [secret](Self::auth_token) are ignored | no client can present such a secret |

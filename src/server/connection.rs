@@ -81,7 +81,8 @@ struct Session<'a> {
     out: BytesMut,
     /// The queue of signals, from the first `listen` on. Connections that never listen have no cost for signals.
     inbox: Option<Inbox>,
-    /// The number of deliveries of signals from this connection since the task last yielded because of them.
+    /// The number of signals from this connection that reached a subscriber, since the task last yielded because of
+    /// such signals.
     delivered: usize,
     /// `None` unless requests take time.
     pace: Option<RequestPace>,

@@ -212,8 +212,8 @@ impl<'a, H: Borrow<Arc<Core>> + Clone + Send + 'a> Acquiring<'a, H> {
 }
 
 /// Creates a timer for the moment at which the acquire counts as waiting, or for its deadline if that is earlier. If no
-/// subscriber wants the span of a wait, the timer is for the deadline only, because setting a later timer seldom has to
-/// wake the runtime's driver.
+/// subscriber wants the span of a wait, the timer is for the deadline only, because setting a timer that fires later
+/// seldom has to wake the runtime's driver.
 #[inline(always)]
 fn first_alarm(now: Instant, until: Instant) -> Sleep {
     match RequestSpan::shows_wait_spans() {

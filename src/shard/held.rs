@@ -143,8 +143,8 @@ impl HeldLease {
         }));
     }
 
-    /// Sends the release, unless it was sent already. [`release`](Self::release) still returns the outcome; the task
-    /// that `waker` wakes should await it.
+    /// Sends the release, unless it was sent already. After this, [`release`](Self::release) returns the outcome as
+    /// usual. The task that awaits the outcome should be the one that `waker` wakes.
     pub(crate) fn begin_release(&mut self, waker: Option<&Waker>) {
         if let Stage::Held = self.stage {
             self.stage = Stage::Released(waker.cloned());

@@ -167,9 +167,9 @@ impl ShardMachine {
         }
     }
 
-    /// Gives up a position again, until the server says that there is no position left. A member may answer `timeout`
-    /// without ending the position: if the `w` came after an `e` that reclaimed a position whose ticket was dropped
-    /// meanwhile, or if the member has ceased to lead.
+    /// Gives up a position again, until the server says that there is no position left. There are two cases in which a
+    /// member answers `timeout` and keeps the position. The `w` is the first one after an `e` that reclaimed the
+    /// position, and the ticket was dropped during that `e`. Or the member has ceased to lead.
     pub(super) fn end_position_again(
         &mut self,
         lane: LaneId,

@@ -12,7 +12,7 @@ pub(super) struct Shortage {
 }
 
 impl Shortage {
-    /// Returns the reason of the shortage, if there is one.
+    /// Returns the reason for the shortage, if there is one.
     pub(super) fn why(&self) -> Option<Exhausted> {
         self.why
     }

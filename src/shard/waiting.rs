@@ -463,7 +463,7 @@ impl ShardMachine {
     }
 
     /// Closes the blocked connections to an endpoint whose server was silent for too long. Otherwise they would end
-    /// only with the time of their waits, unless the kernel noticed the silence. Each wait continues over the next
+    /// only when the time of their waits is over, unless the kernel noticed the silence. Each wait continues over the next
     /// connection, in its session if it has one. Without a session, its callers continue with a new queue position, and
     /// the position of a ticket is lost.
     pub(super) fn close_blocked_at(&mut self, endpoint: usize, turn: &mut Turn<'_>) {

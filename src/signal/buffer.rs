@@ -89,9 +89,9 @@ impl Buffer {
     /// Reports the loss of the connection to a shard.
     pub(crate) fn lost(&self, shard: usize, cause: Error) {
         let mut state = self.state();
-        // A consumer that has seen no signal since the last loss learns nothing from a second loss. So the second loss
-        // is not reported. Otherwise a connection that fails again and again would fill the memory if the consumer does
-        // not take events.
+        // If the last `Lost` and its `Restored` are still in the buffer, with no signal after them, a second loss tells
+        // the consumer nothing new. So the `Restored` is removed, and the second loss is not reported. Otherwise a
+        // connection that fails again and again would fill the memory if the consumer does not take events.
         if !state.withdraw_restored(shard) {
             state.events.push_back(SignalEvent::Lost { shard, cause });
         }

@@ -158,7 +158,7 @@ impl Link {
         let health = self.health.borrow();
         match health.closed_because() {
             Some(why) if why.is_fatal() => why.clone(),
-            // The reason of the close was temporary, but this connection is not opened again.
+            // The reason for the close was temporary, but this connection is not opened again.
             Some(why) => Error::new(
                 ErrorKind::Shutdown,
                 format!("this signal connection is closed: {}", why.message()),

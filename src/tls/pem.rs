@@ -72,7 +72,7 @@ impl Pem {
 }
 
 /// Describes why a certificate and a private key are refused. If the keys do not match, says that they do not belong
-/// together. A key of an unsupported kind may match its certificate, so the text does not say that about it.
+/// together. A key of an unsupported kind may match its certificate, so for such a key the text says less.
 pub(crate) fn refused_pair(certificate: &Pem, key: &Pem, error: &rustls::Error) -> String {
     let problem = match error {
         rustls::Error::InconsistentKeys(_) => "do not belong together",

@@ -17,8 +17,8 @@ pub const AT_ONCE: usize = 10;
 pub const STUBBORN: &str =
     r#"trap "" TERM; (sh -c 'trap "" TERM; while :; do sleep 1; done' &); echo $$; while :; do sleep 1; done"#;
 
-/// A margin that leaves a busy machine some time. The grace is longer than the margin, so a `dflock` that sent TERM
-/// when only the margin was left of the lease would kill too late.
+/// A margin that leaves a busy machine some time. The grace is longer than the margin. So if `dflock` sent TERM only
+/// when the margin was left of the lease, its KILL would come too late, and the test would fail.
 pub const TIMES: [&str; 6] = ["--ttl", "6s", "--grace", "1600ms", "--set", "loss_margin=1400ms"];
 
 pub fn run(server: &str, key: &str, script: &str) -> Running {

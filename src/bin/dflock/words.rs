@@ -3,7 +3,7 @@
 
 /// Texts of the library, and the texts that replace them. A longer text comes before the texts that it contains.
 const WORDS: [(&str, &str); 26] = [
-    // Nothing replaces this text: the failure that has it also has a remedy, which says how to give the auth token.
+    // This text is removed: the failure that has it also has a remedy, which says how to give the auth token.
     (" (ClientBuilder::auth_token)", ""),
     (
         "is given with ClientBuilder::auth_token",

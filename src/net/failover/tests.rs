@@ -161,7 +161,7 @@ fn a_standby_is_asked_only_after_all_leases_of_the_primary_are_over() {
     assert_eq!(failover.current().to_string(), "m0:6388");
 }
 
-/// However the attempts at the primary fail, and whatever the reconnect policy is.
+/// This holds however the attempts at the primary fail, and whatever the reconnect policy is.
 #[test]
 fn a_standby_is_asked_as_soon_as_it_may_be() {
     let secs = Duration::from_secs;

@@ -52,8 +52,8 @@ use crate::stats::Stats;
 /// `stats` reports the shared state, and the connections of the member that is asked. It adds a `cluster` object
 /// ([`ClusterStats`](crate::ClusterStats)), in which members are called `n0`, `n1` and so on. `commit_index` and
 /// `last_log_index` count the entries that members had to agree on: each request that only the leader answers, even a
-/// renewal of an unknown token; each timeout of such a request, or the end of its wait by a shutdown or with its
-/// connection; the end of each connection to the leader; and each new leader. `barrier` is answered at once, because
+/// renewal of an unknown token; each timeout of such a request; each wait that a shutdown or the end of its connection
+/// ends; the end of each connection to the leader; and each new leader. `barrier` is answered at once, because
 /// there is only one state. Signals do not exist, as in all releases from 2.0 on.
 ///
 /// Connections can be idle without limit, unless [`closes_idle_connections`](ClusterBuilder::closes_idle_connections)
@@ -95,8 +95,8 @@ use crate::stats::Stats;
 /// - a lease, if the session has one (of a semaphore, the oldest one), with the same token. The lease starts again,
 ///   with the TTL of this request;
 /// - otherwise the first queue position. Its grant will have the new TTL. Even a try (timeout 0) reclaims the position,
-///   and leaves it in the queue. So does any request that has reclaimed a position and times out: the answer is
-///   `timeout`, and the position stays. A further `w` on the connection, with timeout 0 if necessary, gives the
+///   and leaves it in the queue. Any other request that has reclaimed a position and times out leaves it in the
+///   queue, too: the answer is `timeout`. A further `w` on the connection, with timeout 0 if necessary, gives the
 ///   position up.
 ///
 /// As long as the leader has not seen a connection end, no other connection to the same member can reclaim anything

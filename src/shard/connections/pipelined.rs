@@ -82,7 +82,8 @@ impl Connections {
     }
 
     /// Notes a request that was sent over a pipelined connection, and its number there. A renewal is not noted if an
-    /// unanswered request of its group is on another connection, so that later requests follow that request.
+    /// unanswered request of its group is on another connection. So later requests of the group still use that other
+    /// connection.
     pub(super) fn note_sent(&mut self, lane: LaneId, number: u64, request: &Request) {
         let Some(group) = request_key(request).and_then(|key| self.last_requests.group(key)) else {
             return;

@@ -45,9 +45,9 @@ impl Plan {
         self.longest_lease() * 2 + self.terms.lease_sweep_interval + LONGEST_STALL
     }
 
-    /// Returns how long a dropped call may keep its permit, without faults. A wait at the call's own queue position
-    /// cannot be shortened, and a call without a connection is behind others that wait for one. All other waits belong
-    /// to no single caller, so the shard soon forgets a dropped call that had no queue position of its own.
+    /// Returns how long a dropped call may keep its permit, without faults. A dropped call that had no queue position of
+    /// its own is soon forgotten, because its wait belongs to no single caller. Otherwise the wait at the queue position
+    /// must run out, and before that the call may wait for a connection.
     fn room_back_within(&self, had_no_place: bool) -> Duration {
         if had_no_place {
             return Duration::from_secs(2) + self.slack();

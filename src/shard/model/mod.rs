@@ -51,7 +51,8 @@
 //!
 //! 11. A grant without a caller does not expire, because the client releases it, unless something makes that
 //!     impossible. That is the case if
-//!     - the client's connections or the cluster had a fault until it was too late, or the client had ended;
+//!     - the client's connections or the cluster had a fault for so long that the client could not release the grant in
+//!       time, or the client had ended;
 //!     - the leader's process, or that of a later leader, did not see the end of the connection to which the key was
 //!       granted. Then no other connection of the session can reclaim the grant. The same holds if the name of the
 //!       session was presented again before that end was seen: the session may have two queue positions, and each

@@ -221,7 +221,7 @@ mod tests {
             assert!(tip.contains(part), "{arguments:?} {flag}: {tip}");
         }
         assert_eq!(of(&["run"], "--colour"), None);
-        // The tip of a secret that is not the auth token names that secret alone.
+        // The tip for a secret other than the auth token names only that secret.
         assert!(!of(&["run"], "--stable-ref").unwrap().contains("AUTH_TOKEN"));
     }
 

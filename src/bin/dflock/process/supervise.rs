@@ -228,7 +228,7 @@ impl Supervisor<'_> {
             return;
         }
         let was_stopped = self.job.stop_with_it();
-        // Without a shell, the command would stay stopped.
+        // A shell has continued this process, or there is no shell and the command would stay stopped.
         if was_stopped || by_user {
             self.resume();
         }

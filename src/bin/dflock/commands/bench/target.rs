@@ -15,7 +15,8 @@ use crate::sources::Sources;
 /// How long the shutdown at the end waits for the releases.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How long that shutdown waits after Ctrl-C, when the server may be silent, or if no server is connected.
+/// How long that shutdown waits if the measuring was stopped (the server may be silent then), or if no server is
+/// connected.
 const SHORT_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Shuts a client down, which releases its leases. Waits only a second for that if the measuring was stopped or if no

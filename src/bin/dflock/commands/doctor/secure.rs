@@ -96,10 +96,10 @@ impl Certificate {
         })
     }
 
-    /// Returns the certificate that ends first among those above this one, from issuer to issuer. Roots do not count,
-    /// because clients trust a root whether or not the server presents it. Certificates that have expired do not count,
-    /// because clients look for a chain without them. Of several certificates of one issuer, the one that ends last
-    /// counts.
+    /// Follows the issuers from this certificate upwards, and returns the one of their certificates that ends first.
+    /// Roots do not count, because clients trust a root whether or not the server presents it. Certificates that have
+    /// expired do not count, because clients look for a chain without them. Of several certificates of one issuer, the
+    /// one that ends last counts.
     fn first_to_end_above(&self, mut presented: Vec<Self>, now: i64) -> Option<Self> {
         presented.retain(|other| other.subject != other.issuer && other.not_after >= now);
         let (mut issuer, mut first) = (self.issuer.clone(), None::<Self>);
