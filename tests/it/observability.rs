@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::support::fake::FakeServer;
 use crate::support::proxy::Proxy;
 use crate::support::recorder::Recorded;
+use crate::support::sources::sources;
 use crate::support::spans::{Spans, observe};
 use crate::support::until;
 use dflockd_client::protocol::{LineBuffer, RequestDecoder};
@@ -1008,21 +1009,13 @@ fn last_literal(call: &str) -> Option<&str> {
 #[test]
 fn every_log_line_is_documented() {
     let mut in_source = BTreeMap::new();
-    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            // The document does not list the lines of the embedded server. It describes them in one sentence.
-            if path.is_dir() && !path.ends_with("src/server") {
-                folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let source = std::fs::read_to_string(&path).unwrap();
-                for level in ["error", "warn", "info", "debug", "trace"] {
-                    for call in source.split(&format!("tracing::{level}!(")).skip(1) {
-                        let message = last_literal(call).unwrap_or_else(|| panic!("{path:?}: {call:.200}"));
-                        in_source.insert(message.to_owned(), level.to_owned());
-                    }
-                }
+    // The document does not list the lines of the embedded server. It describes them in one sentence.
+    let all = sources();
+    for (path, source) in all.iter().filter(|(path, _)| !path.starts_with("server/")) {
+        for level in ["error", "warn", "info", "debug", "trace"] {
+            for call in source.split(&format!("tracing::{level}!(")).skip(1) {
+                let message = last_literal(call).unwrap_or_else(|| panic!("{path}: {call:.200}"));
+                in_source.insert(message.to_owned(), level.to_owned());
             }
         }
     }

@@ -4,11 +4,9 @@
 //! on the order of a hash map (see `src/lib.rs`).
 
 use std::collections::HashMap;
-use std::fs;
 use std::future::ready;
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
@@ -23,15 +21,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tower::service_fn;
 
-fn files(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    entries
-        .flat_map(|path| match path.is_dir() {
-            true => files(&path),
-            false => vec![path],
-        })
-        .collect()
-}
+use crate::support::sources::sources;
 
 /// Returns the number of all `select!` calls, and the text of each unbiased call.
 fn selects(code: &str) -> (usize, Vec<String>) {
@@ -50,9 +40,9 @@ fn selects(code: &str) -> (usize, Vec<String>) {
 #[test]
 fn each_select_is_biased() {
     let mut all = 0;
-    for path in files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
-        let (count, others) = selects(&fs::read_to_string(&path).unwrap());
-        assert!(others.is_empty(), "{}: {others:?} needs `biased;`", path.display());
+    for (path, text) in sources() {
+        let (count, others) = selects(&text);
+        assert!(others.is_empty(), "{path}: {others:?} needs `biased;`");
         all += count;
     }
     assert!(all >= 10, "only {all} were found");

@@ -2,8 +2,8 @@
 //! getter has the name of a setter. A method whose name is a question changes nothing.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Path, PathBuf};
+
+use crate::support::sources::sources;
 
 /// The sources of clients, handles, guards and their requests. The rule that no getter has the name of a setter applies
 /// to these types. The rule does not apply to all types: `Endpoint` has a getter `host`, and `ServerBuilder` has a
@@ -23,17 +23,6 @@ const OF_CLIENTS: [&str; 10] = [
 
 /// The first words of names that are questions.
 const QUESTIONS: [&str; 8] = ["is_", "has_", "can_", "may_", "was_", "needs_", "counts_", "wants_"];
-
-fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        match path.is_dir() {
-            true => sources(&path, found),
-            false if path.extension().is_some_and(|extension| extension == "rs") => found.push(path),
-            false => {}
-        }
-    }
-}
 
 /// Returns the signature of each public function in a text, without `pub fn`, in one line.
 fn signatures(text: &str) -> Vec<String> {
@@ -65,18 +54,6 @@ fn getter(signature: &str) -> bool {
     signature.contains("(&self)") && signature.contains(" -> ")
 }
 
-/// Returns the path below `src` and the text of each source file.
-fn texts() -> Vec<(String, String)> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut files = Vec::new();
-    sources(&root, &mut files);
-    let read = |file: PathBuf| {
-        let place = file.strip_prefix(&root).unwrap().to_string_lossy().replace('\\', "/");
-        (place, fs::read_to_string(&file).unwrap())
-    };
-    files.into_iter().map(read).collect()
-}
-
 fn all() -> Vec<(String, String)> {
     let of_file = |(place, text): (String, String)| {
         let signatures = signatures(&text).into_iter();
@@ -84,7 +61,7 @@ fn all() -> Vec<(String, String)> {
             .map(|signature| (place.clone(), signature))
             .collect::<Vec<_>>()
     };
-    texts().into_iter().flat_map(of_file).collect()
+    sources().into_iter().flat_map(of_file).collect()
 }
 
 /// Returns the names in a text that are questions, including names of private methods and of functions in tests. The
@@ -168,7 +145,7 @@ fn the_search_finds_setters_by_their_form() {
 
 #[test]
 fn methods_whose_names_are_questions_change_nothing() {
-    let texts = texts();
+    let texts = sources();
     let all: Vec<(&str, &str, bool)> = texts
         .iter()
         .flat_map(|(place, text)| {

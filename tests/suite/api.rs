@@ -31,6 +31,21 @@ pub fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static)
     async { outcome.await.expect("the thread panicked") }
 }
 
+/// Moves a blocking value to a thread for one call, and back.
+pub async fn on_a_thread_with<B: Send + 'static, T: Send + 'static>(
+    value: &mut Option<B>,
+    call: impl FnOnce(&mut B) -> T + Send + 'static,
+) -> T {
+    let mut taken = value.take().expect("the value is not on a thread");
+    let (taken, outcome) = on_a_thread(move || {
+        let outcome = call(&mut taken);
+        (taken, outcome)
+    })
+    .await;
+    *value = Some(taken);
+    outcome
+}
+
 #[derive(Clone)]
 pub enum Client {
     Async(dflockd_client::Client),
@@ -300,21 +315,6 @@ impl AllLocks {
 pub enum Object {
     Async(dflockd_client::DistributedLock),
     Blocking(Option<blocking::DistributedLock>),
-}
-
-/// Moves the blocking object to a thread for one call.
-async fn on_a_thread_with<T: Send + 'static>(
-    object: &mut Option<blocking::DistributedLock>,
-    call: impl FnOnce(&mut blocking::DistributedLock) -> Result<T> + Send + 'static,
-) -> Result<T> {
-    let mut taken = object.take().expect("the object is not lent");
-    let (taken, outcome) = on_a_thread(move || {
-        let outcome = call(&mut taken);
-        (taken, outcome)
-    })
-    .await;
-    *object = Some(taken);
-    outcome
 }
 
 impl Object {

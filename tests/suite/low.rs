@@ -4,7 +4,7 @@ use dflockd_client::protocol::functions::{self as tasks, Wire as RawWire};
 use dflockd_client::protocol::{Channel, Enqueued, Payload, blocking as threads};
 use dflockd_client::{Grant, Key, Limit, Result, Token, Ttl, WaitSecs};
 
-use super::api::{Api, on_a_thread};
+use super::api::{Api, on_a_thread, on_a_thread_with};
 
 /// A stream of either kind. During a call, a blocking stream moves to a thread.
 pub enum Wire {
@@ -26,21 +26,6 @@ impl Wire {
 }
 
 type Threads = RawWire<std::net::TcpStream>;
-
-/// Moves the blocking stream to a thread for one call.
-async fn on_a_thread_with<T: Send + 'static>(
-    wire: &mut Option<Threads>,
-    call: impl FnOnce(&mut Threads) -> Result<T> + Send + 'static,
-) -> Result<T> {
-    let mut taken = wire.take().expect("the stream is not lent");
-    let (taken, outcome) = on_a_thread(move || {
-        let outcome = call(&mut taken);
-        (taken, outcome)
-    })
-    .await;
-    *wire = Some(taken);
-    outcome
-}
 
 pub async fn acquire(wire: &mut Wire, key: &Key, wait: WaitSecs, ttl: Option<Ttl>) -> Result<Grant> {
     let k = key.clone();

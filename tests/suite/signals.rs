@@ -6,7 +6,7 @@ use dflockd_client::protocol::{Channel, Payload};
 use dflockd_client::{ClientBuilder, Result, SignalOptions, blocking};
 use tokio::time::timeout;
 
-use super::api::{Api, Client, on_a_thread};
+use super::api::{Api, Client, on_a_thread, on_a_thread_with};
 use super::low;
 use super::peer::Peer;
 
@@ -30,26 +30,12 @@ impl Conn {
         }
     }
 
-    async fn on_a_thread_with<T: Send + 'static>(
-        conn: &mut Option<blocking::SignalConn>,
-        call: impl FnOnce(&mut blocking::SignalConn) -> T + Send + 'static,
-    ) -> T {
-        let mut taken = conn.take().expect("the connection is not lent");
-        let (taken, outcome) = on_a_thread(move || {
-            let outcome = call(&mut taken);
-            (taken, outcome)
-        })
-        .await;
-        *conn = Some(taken);
-        outcome
-    }
-
     async fn listen(&mut self, pattern: &str, group: &'static str) -> Result<()> {
         match self {
             Self::Async(conn) => conn.listen(pattern, group).await,
             Self::Blocking(conn) => {
                 let pattern = pattern.to_owned();
-                Self::on_a_thread_with(conn, move |conn| conn.listen(pattern, group)).await
+                on_a_thread_with(conn, move |conn| conn.listen(pattern, group)).await
             }
         }
     }
@@ -59,7 +45,7 @@ impl Conn {
             Self::Async(conn) => conn.unlisten(pattern, None).await,
             Self::Blocking(conn) => {
                 let pattern = pattern.to_owned();
-                Self::on_a_thread_with(conn, move |conn| conn.unlisten(pattern, None)).await
+                on_a_thread_with(conn, move |conn| conn.unlisten(pattern, None)).await
             }
         }
     }
@@ -69,7 +55,7 @@ impl Conn {
             Self::Async(conn) => conn.emit(channel, payload).await,
             Self::Blocking(conn) => {
                 let (channel, payload) = (channel.to_owned(), payload.to_owned());
-                Self::on_a_thread_with(conn, move |conn| conn.emit(channel, payload)).await
+                on_a_thread_with(conn, move |conn| conn.emit(channel, payload)).await
             }
         }
     }
@@ -78,9 +64,7 @@ impl Conn {
     async fn next(&mut self) -> String {
         let signal = match self {
             Self::Async(conn) => timeout(SOON, conn.next_signal()).await.unwrap(),
-            Self::Blocking(conn) => Self::on_a_thread_with(conn, |conn| conn.next_within(SOON))
-                .await
-                .unwrap(),
+            Self::Blocking(conn) => on_a_thread_with(conn, |conn| conn.next_within(SOON)).await.unwrap(),
         };
         let signal = signal.expect("a signal comes");
         format!("{} {}", signal.channel(), signal.payload())

@@ -21,6 +21,7 @@ pub mod process;
 pub mod proxy;
 pub mod raw;
 pub mod recorder;
+pub mod sources;
 pub mod spans;
 pub mod wake_time;
 
