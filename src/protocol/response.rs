@@ -194,6 +194,12 @@ mod tests {
     }
 
     #[test]
+    fn a_bad_response_keeps_only_the_beginning_of_its_line() {
+        let bad = Response::decode(Expect::Done, &"é".repeat(500_000)).unwrap_err();
+        assert_eq!(bad.line.as_str().len(), 256);
+    }
+
+    #[test]
     fn a_leader_that_is_not_an_address_is_dropped() {
         let long = format!("error_not_leader {}", "a".repeat(257));
         for line in ["error_not_leader \u{1b}[31mred", "error_not_leader é:1", long.as_str()] {
